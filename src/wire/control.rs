@@ -1,0 +1,78 @@
+//! What slotd asks of a router instance over its control socket (HTTP/1.1 with JSON on a unix socket).
+//!
+//! | request | answer |
+//! |---|---|
+//! | `PUT /table` with a [`Table`](super::table::Table) | 200 [`Applied`] once *every thread* has swapped; 409 [`Applied`] with the router's own revision if the table is older; 400 with [`Problem`] if it makes no sense (nothing changed) |
+//! | `GET /table` | 200 [`Table`](super::table::Table), 404 while the router has none |
+//! | `GET /stats` | 200 [`Stats`] |
+//! | `GET /drained?app=web&slot=blue&boot_id=…&wait_ms=1000` | 200 [`InFlight`], at once if nothing is in flight there, else when nothing is, or when the wait ends (`boot_id` optional) |
+//! | `POST /stop-accepting` | 200 [`Stats`]; the instance drains and exits |
+
+use serde::{Deserialize, Serialize};
+
+/// The revision in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// [`Table::revision`](super::table::Table::revision).
+    pub revision: u64,
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// One sentence.
+    pub error: String,
+}
+
+/// Requests under way, by class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlight {
+    /// Ordinary requests, from the choice of a slot to the last byte of the answer.
+    pub requests: u64,
+    /// Answers relayed to the end of the connection (`text/event-stream`).
+    pub streams: u64,
+    /// Connections that were upgraded (WebSocket).
+    pub tunnels: u64,
+}
+
+impl InFlight {
+    /// All classes together.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.requests + self.streams + self.tunnels
+    }
+}
+
+/// What one router instance holds and has done since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// The table's revision; absent while it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// False once it was told to stop accepting.
+    pub accepting: bool,
+    /// Open client connections.
+    pub connections: u64,
+    /// Requests waiting for a slot to come up.
+    pub held: u64,
+    /// Per slot and boot id; runs that ended stay until the table no longer names them and nothing is in flight.
+    pub slots: Vec<SlotStats>,
+}
+
+/// One run of a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotStats {
+    /// The app's name.
+    pub app: String,
+    /// The slot's name.
+    pub slot: String,
+    /// The run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// Now under way.
+    pub in_flight: InFlight,
+    /// Answers so far by status class: `[1xx, 2xx, 3xx, 4xx, 5xx]`.
+    pub answers: [u64; 5],
+    /// Requests that got no answer from the slot (connect errors, resets, time-outs).
+    pub errors: u64,
+}

@@ -1,0 +1,72 @@
+//! The routing table: every app's routes and slots on this machine, at one revision, swapped whole.
+//!
+//! The same JSON is put to a router's control socket, kept in `/run/slot/table.json`, and given to
+//! a standalone router by `--table`.
+
+use serde::{Deserialize, Serialize};
+
+/// All routes and weights of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// Grows with every table; a router refuses one that is older than its own.
+    pub revision: u64,
+    /// The apps, in no particular order; names are unique.
+    pub apps: Vec<App>,
+}
+
+/// One app's part of the table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct App {
+    /// The app's name.
+    pub name: String,
+    /// The generation whose switch made this part.
+    pub generation: u64,
+    /// What requests are this app's.
+    pub routes: Vec<Route>,
+    /// Where they go; weights are per cent and add up to 100, or to 0 (answered 503 at once).
+    pub slots: Vec<Slot>,
+    /// How long a request is held, in milliseconds, while the slot that it is for is down.
+    #[serde(default = "hold_ms")]
+    pub hold_ms: u64,
+}
+
+fn hold_ms() -> u64 {
+    10_000
+}
+
+/// A listener, host and path prefix that belong to an app. The longest match wins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The listener's name (`FileDescriptorName=` of its socket unit); absent: every listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// A host name in lower case, `*.example.org` for its subdomains, or `*` for any.
+    pub host: String,
+    /// A path prefix that ends at a segment boundary: `/api` has `/api` and `/api/x`, not `/apix`.
+    pub path: String,
+}
+
+/// A slot as the router sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slot {
+    /// `blue`, `green`, …
+    pub name: String,
+    /// Share of new requests, per cent.
+    pub weight: u8,
+    /// `127.0.0.1:9002`, `[::1]:9002` or `unix:/run/slot/web/blue/http.sock`.
+    pub upstream: String,
+    /// The unit's InvocationID, so that counts of one run are not those of the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// False while the slot boots or is down: its requests are held, never sent to it.
+    #[serde(default = "ready", skip_serializing_if = "Clone::clone")]
+    pub ready: bool,
+}
+
+fn ready() -> bool {
+    true
+}
