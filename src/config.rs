@@ -1,1 +1,84 @@
-//! Placeholder.
+//! TOML in, validated settings out: `/etc/slot/apps/<app>.toml` (or a project's `slot.toml`) and `/etc/slot/machine.toml`.
+//!
+//! **Invariant:** a file with one wrong key is refused whole; the error names the file, the line, the key and what to write instead.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::deploy::{AppName, SlotName};
+
+/// How the app is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bind {
+    /// `PORT` on loopback.
+    #[default]
+    Port,
+    /// `SOCKET`, a unix socket that the app makes.
+    Unix,
+    /// The listening socket itself, as `LISTEN_FDS`.
+    Fd,
+}
+
+/// What says that a started app is up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ready {
+    /// The app sends `READY=1` (sd_notify(3)).
+    Notify,
+    /// The process runs; the health gate decides alone.
+    #[default]
+    Health,
+}
+
+/// A port per slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// `PORT`.
+    pub port: u16,
+    /// `INTERNAL_PORT`, where health is asked; the same as `port` unless the file says otherwise.
+    pub internal: u16,
+}
+
+/// One app's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// `name = "web"`; absent in a project's file: `slot`.
+    pub name: AppName,
+    /// `command = "./server --flag"` or an array; the first word is relative to the release when it begins with `./`.
+    /// `$NAME` and `${NAME}` are replaced from the environment by the launcher.
+    pub command: Vec<String>,
+    /// `slots = ["blue", "green"]`, at least two.
+    pub slots: Vec<SlotName>,
+    /// `bind = "port" | "unix" | "fd"`.
+    pub bind: Bind,
+    /// `[ports] blue = 20001`, or `blue = { port = 20001, internal = 20003 }`; complete for `bind = "port"` in
+    /// `/etc/slot/apps`, usually absent in a project's file (`slotctl app add` chooses free ones).
+    pub ports: BTreeMap<SlotName, Ports>,
+    /// `ready = "notify" | "health"`.
+    pub ready: Ready,
+    /// `health = "/healthz"`; default `/`. Any 2xx or 3xx passes.
+    pub health: String,
+    /// `start_timeout = "60s"`: from the start job to READY.
+    pub start_timeout: Duration,
+    /// `health_timeout = "30s"`: from READY to the first probe that passes.
+    pub health_timeout: Duration,
+    /// `drain = "120s"`; `0s`: never forced.
+    pub drain: Duration,
+    /// `stop_timeout = "10s"`: from SIGTERM to SIGKILL.
+    pub stop_timeout: Duration,
+    /// `soak = "30s"`; `0s`: none.
+    pub soak: Duration,
+    /// `keep = 5`: releases kept beside those in use.
+    pub keep: usize,
+    /// `hosts = ["example.org"]`; default: any.
+    pub hosts: Vec<String>,
+    /// `paths = ["/"]`.
+    pub paths: Vec<String>,
+    /// `listener = "http"`; absent: every listener.
+    pub listener: Option<String>,
+    /// `user = "deploy"`; absent: a dynamic user `slot-app-<name>`.
+    pub user: Option<String>,
+    /// `env_file = "/etc/slot/web.env"`, or `./` relative to the release; read by the app's own user.
+    pub env_file: Option<String>,
+    /// `[env]`.
+    pub env: BTreeMap<String, String>,
+}

@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The deploy state machine.
+
+mod names;
+
+pub use names::{AppName, BootId, Generation, NameError, ReleaseId, SlotName, Time};

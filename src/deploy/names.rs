@@ -1,0 +1,143 @@
+//! The nouns of a deployment, each a type of its own so that one is never taken for another.
+//!
+//! **Invariant:** a value that exists is valid; parsing is the only way in.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A name that was refused, and the rule it broke.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {value:?} is not valid: {rule}")]
+pub struct NameError {
+    /// What it was meant to be: `app name`, `slot name`, …
+    pub what: &'static str,
+    /// As it was given.
+    pub value: String,
+    /// What would be valid.
+    pub rule: &'static str,
+}
+
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+            fn from_str(value: &str) -> Result<Self, NameError> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(value) {
+                    Ok(Self(value.to_owned()))
+                } else {
+                    Err(NameError { what: $what, value: value.to_owned(), rule: $rule })
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+/// Lower-case letters, digits and inner hyphens, as unit and user names take them without escaping.
+fn is_label(value: &str) -> bool {
+    let bytes = value.as_bytes();
+    (1..=22).contains(&bytes.len())
+        && bytes[0].is_ascii_lowercase()
+        && !value.ends_with('-')
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
+
+fn is_hex(value: &str, digits: usize) -> bool {
+    value.len() == digits
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+text!(
+    /// What is deployed. At most 22 characters, so that `slot-app-<name>` is a valid user name (31 characters, sysusers.d(5)).
+    AppName,
+    "app name",
+    "use 1 to 22 lower-case letters, digits and inner hyphens, beginning with a letter",
+    is_label
+);
+text!(
+    /// A place where an app runs: `blue`, `green`, …
+    SlotName,
+    "slot name",
+    "use 1 to 22 lower-case letters, digits and inner hyphens, beginning with a letter",
+    is_label
+);
+text!(
+    /// Immutable bits on disk: the first eight hexadecimal digits of their hash.
+    ReleaseId,
+    "release id",
+    "use the 8 hexadecimal digits that `slotctl status` shows",
+    |value| is_hex(value, 8)
+);
+text!(
+    /// One run of a slot: the unit's InvocationID (systemd.exec(5)), 32 hexadecimal digits.
+    BootId,
+    "boot id",
+    "use the 32 hexadecimal digits of the unit's InvocationID",
+    |value| is_hex(value, 32)
+);
+
+/// The number of an attempt to change an app's active release; grows with each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The number after this one.
+    ///
+    /// # Panics
+    /// After 2^64 deployments.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.checked_add(1).expect("fewer than 2^64 deployments"))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A moment of the wall clock: milliseconds since 1970-01-01T00:00:00Z. Deadlines are kept on disk, so they
+/// cannot be of the monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// This moment and a span later.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    /// How long it is from an earlier moment to this one; zero if that is not earlier.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
