@@ -1,0 +1,32 @@
+//! What a child executes.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A listening socket that children are given as file descriptor 3 (`LISTEN_FDS`, sd_listen_fds(3)).
+///
+/// It stays open here while a child is started again, so that connections queue instead of being refused.
+#[derive(Clone, Debug)]
+pub struct Listener(pub Arc<OwnedFd>);
+
+/// A program, ready to be executed.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The program and its arguments; the program is searched in the `PATH` of `env` unless it has a slash.
+    pub argv: Vec<String>,
+    /// The whole environment; nothing is inherited beside it. `NOTIFY_SOCKET`, `INVOCATION_ID` and `LISTEN_*` are added for each run.
+    pub env: BTreeMap<String, String>,
+    /// The working directory, absolute; a relative program with a slash is looked up there.
+    pub cwd: PathBuf,
+    /// Up is when it says READY=1 (sd_notify(3)); else as soon as it is executed.
+    pub notify: bool,
+    /// Passed on as file descriptor 3.
+    pub listener: Option<Listener>,
+    /// How long it may take to be up; then the run is stopped, and fails with `timeout`.
+    pub start_limit: Duration,
+    /// From SIGTERM to SIGKILL, when the start limit passes.
+    pub stop_limit: Duration,
+}
