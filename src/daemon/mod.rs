@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The deployer: one task per app owns its state.
+
+pub mod units;

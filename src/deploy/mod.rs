@@ -1,5 +1,47 @@
-//! The deploy state machine.
+//! The deploy state machine: what slot is, without any I/O.
+//!
+//! [`step`] takes a [`State`] and an [`Event`] and gives the next state; [`effects`] says what must be going on for a state to be
+//! true. The daemon commits the state, then performs the effects, and whatever they report is the next event:
+//!
+//! ```text
+//!            Event                        State                      Effect
+//!  people ──────────►┐            ┌────────────────► disk ─────►┌──────────────► units, routers, probes
+//!  units  ──────────►├── step ────┤                             │ what is newly     │
+//!  results ─────────►┘            └─► Notice ──► journal, API   │ demanded          │
+//!     ▲                                                         └───────────────────┘
+//!     └─────────────────────────────────────────────────────────────── results ─────┘
+//! ```
+//!
+//! A deployment (none or one) ends at its switch; a watch (none or one) begins there; slots go their own way:
+//!
+//! ```text
+//!  deployment   preparing ─► (waiting) ─► starting ─► ready ─► shifting ─► ∎ switched
+//!                   └────────────┴───────────┴──────────┴─────────┴──────► ∎ cause
+//!  watch        soak ─► ∎ soaked | superseded          soak ─► rolling back ─► ∎
+//!  slot         idle ─► starting ─► ready ─► active ─► warm ─► draining ─► stopping ─► idle | failed
+//! ```
+//!
+//! **Invariant:** no async, clock, file system, log, serde or randomness below this module.
+//! **Invariant:** at most one slot is active, and a slot gets SIGTERM only when it has drained, when its drain deadline has passed,
+//! or when it never had traffic.
 
+mod deployment;
+mod effect;
+mod event;
 mod names;
+mod notice;
+mod policy;
+mod recovery;
+mod slots;
+mod state;
+mod step;
+mod watch;
 
+pub use effect::{Effect, Pace, Route, effects};
+pub use event::{End, Event, Probe, Refusal, Request, UnitFailure};
 pub use names::{AppName, BootId, Generation, NameError, ReleaseId, SlotName, Time};
+pub use notice::Notice;
+pub use policy::{FAILED_PROBES, HOLD, SLOT_WAIT, START_MARGIN, Settings};
+pub use recovery::{Facts, Found, Seen, recover, rediscover};
+pub use state::{Cause, Condition, Deployment, Kind, Outcome, Phase, Service, Slot, State, Watch};
+pub use step::{Step, step};

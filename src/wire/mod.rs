@@ -2,5 +2,6 @@
 //!
 //! **Invariant:** types and their encoding only; nothing here decides or performs anything.
 
+pub mod api;
 pub mod control;
 pub mod table;

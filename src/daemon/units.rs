@@ -1,0 +1,66 @@
+//! What a world needs of whatever runs the slots: units of systemd, or children of this process.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::deploy::{BootId, ReleaseId, Seen, SlotName, UnitFailure};
+
+/// The slots of one app, as things that run.
+///
+/// **Invariant:** every call may be made again, and be given up (its future dropped) at any await; neither starts a second process nor
+/// stops one that nobody asked to stop.
+pub trait Units: Send + Sync + 'static {
+    /// Starts a slot and returns when it is up: READY for `ready = "notify"`, exec'd for `ready = "health"`. A slot that is up
+    /// already is a success. `limit` is the start timeout.
+    ///
+    /// # Errors
+    /// The unit's own result; `port-in-use` when another process listens where the slot is to.
+    fn start(
+        &self,
+        slot: &SlotName,
+        release: &ReleaseId,
+        limit: Duration,
+    ) -> impl Future<Output = Result<BootId, UnitFailure>> + Send;
+
+    /// Stops a slot, its socket first if it has one, and returns when it is inactive; true if SIGTERM was not enough.
+    /// Tries again by itself as long as it is not given up.
+    fn stop(&self, slot: &SlotName, limit: Duration) -> impl Future<Output = bool> + Send;
+
+    /// What runs in a slot now.
+    fn seen(&self, slot: &SlotName) -> impl Future<Output = Seen> + Send;
+
+    /// Waits until something has changed for some slot of the app; level-triggered: look with [`Units::seen`] then.
+    /// Returns the slot that changed.
+    fn changed(&self) -> impl Future<Output = SlotName> + Send;
+
+    /// One health request to a slot, counted only from its own processes.
+    fn probe(
+        &self,
+        slot: &SlotName,
+        limit: Duration,
+    ) -> impl Future<Output = crate::deploy::Probe> + Send;
+
+    /// For the report of a failure: the unit's name, its `STATUS=` text, its `SERVICE_RESULT`, the last lines that this run logged, and
+    /// where it listens.
+    fn report(&self, slot: &SlotName, boot: Option<&BootId>)
+    -> impl Future<Output = Report> + Send;
+}
+
+/// What a slot's run says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// `web@green.service`, or how an embedded child is called.
+    pub unit: String,
+    /// The unit's Result: `exit-code`, `timeout`, ….
+    pub result: Option<String>,
+    /// `exited with status 1`, `killed by SIGSEGV`.
+    pub exit: Option<String>,
+    /// Its last `STATUS=`.
+    pub status_text: Option<String>,
+    /// The last lines of this run's output, oldest first; at most 20.
+    pub log: Vec<String>,
+    /// `127.0.0.1:3000 (node)`, … : where its processes listen.
+    pub listens: Vec<String>,
+    /// The command that shows the rest: `journalctl -u web@green INVOCATION_ID=…`.
+    pub journal: Option<String>,
+}

@@ -1,0 +1,548 @@
+//! An attempt to change the active release: from the lock to the switch, or to the cause that ended it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::event::{Refusal, Request, UnitFailure};
+use super::names::{Generation, ReleaseId, SlotName, Time};
+use super::notice::Notice;
+use super::policy::{SLOT_WAIT, START_MARGIN, Settings};
+use super::state::{Cause, Condition, Deployment, Kind, Outcome, Phase, Service, Slot, Watch};
+use super::step::Draft;
+
+impl Draft {
+    pub(super) fn begin(&mut self, request: Request) -> Result<(), Refusal> {
+        self.refuse_if_locked()?;
+        self.lock(
+            Kind::Deploy,
+            request.by,
+            request.settings,
+            Phase::Preparing {
+                queue: request.queue,
+            },
+        );
+        Ok(())
+    }
+
+    pub(super) fn prepared(&mut self, generation: Generation, release: ReleaseId) {
+        let Some(deployment) = self
+            .state
+            .deployment
+            .as_ref()
+            .filter(|held| held.generation == generation)
+        else {
+            return;
+        };
+        match deployment.phase {
+            Phase::Preparing { queue } => self.place(release, self.now.after(queue.max(SLOT_WAIT))),
+            Phase::Waiting { .. }
+            | Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Shifting { .. } => {}
+        }
+    }
+
+    pub(super) fn unprepared(&mut self, generation: Generation, why: String) {
+        let Some(deployment) = self
+            .state
+            .deployment
+            .as_ref()
+            .filter(|held| held.generation == generation)
+        else {
+            return;
+        };
+        match deployment.phase {
+            Phase::Preparing { .. } => self.fail(Cause::Unprepared(why)),
+            Phase::Waiting { .. }
+            | Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Shifting { .. } => {}
+        }
+    }
+
+    /// Goes ahead of anything that has not switched. A slot that still runs the previous release gets the traffic at once,
+    /// also when it already drains; else the release is started and gated like any other.
+    pub(super) fn rollback(&mut self, by: String, settings: Settings) -> Result<(), Refusal> {
+        if let Some(watch) = self
+            .state
+            .watch
+            .as_ref()
+            .filter(|watch| watch.rolling_back.is_some())
+        {
+            return Err(Refusal::Busy {
+                generation: watch.generation,
+                by: "the soak".to_owned(),
+                phase: "rolling_back",
+            });
+        }
+        match self
+            .state
+            .deployment
+            .as_ref()
+            .map(|held| (held.kind, &held.phase))
+        {
+            Some((Kind::Rollback, _)) => self.refuse_if_locked()?,
+            // The switch is committed: what remains is the routers' word, and the rollback's own table replaces it.
+            Some((Kind::Deploy | Kind::ByHand | Kind::Promote, Phase::Shifting { .. })) => {
+                self.switched()
+            }
+            Some((
+                Kind::Deploy | Kind::ByHand | Kind::Promote,
+                Phase::Preparing { .. }
+                | Phase::Waiting { .. }
+                | Phase::Starting { .. }
+                | Phase::Ready { .. },
+            ))
+            | None => {}
+        }
+        let Some(release) = self.state.prev.clone() else {
+            return Err(Refusal::NothingToRollBackTo {
+                why: "no earlier release has finished its soak",
+            });
+        };
+        if self.state.marked.contains(&release) {
+            return Err(Refusal::NothingToRollBackTo {
+                why: "the previous release was itself rolled back automatically",
+            });
+        }
+        if self.state.deployment.is_some() {
+            self.fail(Cause::Preempted);
+        }
+        let running = self
+            .state
+            .slots
+            .iter()
+            .find_map(|(name, slot)| match slot.condition {
+                Condition::Warm { .. } | Condition::Draining { .. }
+                    if slot.boot.is_some() && slot.release.as_ref() == Some(&release) =>
+                {
+                    Some(name.clone())
+                }
+                Condition::Idle
+                | Condition::Starting
+                | Condition::Ready
+                | Condition::Standby
+                | Condition::Active(_)
+                | Condition::Warm { .. }
+                | Condition::Draining { .. }
+                | Condition::Stopping { .. }
+                | Condition::Failed(_) => None,
+            });
+        let wait = Phase::Waiting {
+            release: release.clone(),
+            until: self.now.after(SLOT_WAIT),
+        };
+        self.lock(Kind::Rollback, by, settings, wait);
+        match running {
+            Some(slot) => self.shift(&slot),
+            None => self.place(release, self.now.after(SLOT_WAIT)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn promote(
+        &mut self,
+        slot: SlotName,
+        by: String,
+        settings: Settings,
+    ) -> Result<(), Refusal> {
+        self.refuse_if_locked()?;
+        let Some(found) = self.state.slots.get(&slot) else {
+            return Err(Refusal::NoSuchSlot { slot });
+        };
+        if found.condition != Condition::Standby || found.boot.is_none() {
+            return Err(Refusal::NotStandingBy {
+                condition: found.condition.name(),
+                slot,
+            });
+        }
+        self.gate_in_place(Kind::Promote, slot, by, settings);
+        Ok(())
+    }
+
+    fn refuse_if_locked(&self) -> Result<(), Refusal> {
+        match &self.state.deployment {
+            Some(held) => Err(Refusal::Busy {
+                generation: held.generation,
+                by: held.by.clone(),
+                phase: held.phase.name(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&mut self, kind: Kind, by: String, settings: Settings, phase: Phase) {
+        let generation = self.state.generation.next();
+        self.state.generation = generation;
+        self.state
+            .slots
+            .retain(|name, slot| settings.slots.contains(name) || !slot.condition.is_free());
+        for slot in &settings.slots {
+            self.state
+                .slots
+                .entry(slot.clone())
+                .or_insert_with(Slot::idle);
+        }
+        self.tell(Notice::Began {
+            generation,
+            kind,
+            by: by.clone(),
+        });
+        self.state.deployment = Some(Deployment {
+            generation,
+            kind,
+            by,
+            began: self.now,
+            phase,
+            settings,
+        });
+        self.tell_phase();
+    }
+
+    /// A slot that is up already becomes the candidate of a new attempt.
+    pub(super) fn gate_in_place(
+        &mut self,
+        kind: Kind,
+        slot: SlotName,
+        by: String,
+        settings: Settings,
+    ) {
+        let until = self.now.after(settings.health_timeout);
+        let phase = Phase::Ready {
+            slot: slot.clone(),
+            until,
+            probe: None,
+        };
+        self.lock(kind, by, settings, phase);
+        let generation = self.state.generation;
+        if let Some(found) = self.state.slots.get_mut(&slot) {
+            found.condition = Condition::Ready;
+            found.generation = generation;
+        }
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase) {
+        if let Some(deployment) = &mut self.state.deployment {
+            deployment.phase = phase;
+        }
+        self.tell_phase();
+    }
+
+    fn tell_phase(&mut self) {
+        let Some(deployment) = &self.state.deployment else {
+            return;
+        };
+        let slot = deployment.phase.slot().cloned();
+        self.notices.push(Notice::Phase {
+            generation: deployment.generation,
+            phase: deployment.phase.name(),
+            release: candidate_release(deployment, &self.state.slots),
+            slot,
+        });
+    }
+
+    /// Starts the release in an idle slot, or waits for one. A slot that is only kept warm is let go for it: it drains (which a
+    /// rollback can take back), and the soak ends when it is really gone.
+    pub(super) fn place(&mut self, release: ReleaseId, wait_until: Time) {
+        let Some(deployment) = &self.state.deployment else {
+            return;
+        };
+        let generation = deployment.generation;
+        let until = self
+            .now
+            .after(deployment.settings.start_timeout + START_MARGIN);
+        let idle = deployment
+            .settings
+            .slots
+            .iter()
+            .find(|name| {
+                self.state
+                    .slots
+                    .get(*name)
+                    .is_some_and(|slot| slot.condition.is_free())
+            })
+            .cloned();
+        if let Some(slot) = idle {
+            let found = Slot {
+                condition: Condition::Starting,
+                release: Some(release),
+                boot: None,
+                generation,
+            };
+            self.state.slots.insert(slot.clone(), found);
+            self.enter(Phase::Starting { slot, until });
+            return;
+        }
+        self.enter(Phase::Waiting {
+            release,
+            until: wait_until,
+        });
+        if let Some(old) = self
+            .state
+            .watch
+            .as_ref()
+            .filter(|watch| watch.rolling_back.is_none())
+            .and_then(|watch| watch.old.clone())
+        {
+            self.drain(&old);
+        }
+    }
+
+    /// A slot became idle: a deployment that waits for one takes it.
+    pub(super) fn offer(&mut self) {
+        if let Some(Phase::Waiting { release, until }) = self
+            .state
+            .deployment
+            .as_ref()
+            .map(|held| held.phase.clone())
+        {
+            if self
+                .state
+                .slots
+                .values()
+                .any(|slot| slot.condition.is_free())
+            {
+                self.place(release, until);
+            }
+        }
+    }
+
+    pub(super) fn no_idle_slot(&mut self) {
+        let holder = self
+            .state
+            .slots
+            .iter()
+            .filter(|(name, _)| Some(*name) != self.state.active.as_ref())
+            .max_by_key(|(_, slot)| matches!(slot.condition, Condition::Draining { .. }))
+            .or_else(|| self.state.slots.iter().next());
+        let Some((holder, condition)) =
+            holder.map(|(name, slot)| (name.clone(), slot.condition.name()))
+        else {
+            return;
+        };
+        self.fail(Cause::NoIdleSlot { holder, condition });
+    }
+
+    /// The candidate passed its gates.
+    pub(super) fn gated(&mut self, slot: &SlotName) {
+        let Some(deployment) = &self.state.deployment else {
+            return;
+        };
+        let serving = self.state.active.as_ref().is_some_and(|active| {
+            !matches!(
+                self.state.slots.get(active).map(|slot| &slot.condition),
+                Some(Condition::Active(Service::ByHand)) | None
+            )
+        });
+        match deployment.kind {
+            Kind::ByHand if serving => {
+                self.set(slot, Condition::Standby);
+                self.end(Cause::StandsBy);
+            }
+            Kind::Deploy | Kind::Rollback | Kind::ByHand | Kind::Promote => self.shift(slot),
+        }
+    }
+
+    /// Commits the switch: from here on the state names the new slot, and the routers are told.
+    pub(super) fn shift(&mut self, slot: &SlotName) {
+        let Some(deployment) = &self.state.deployment else {
+            return;
+        };
+        let (generation, drain) = (deployment.generation, deployment.settings.drain);
+        self.supersede();
+        let (from, left) = (self.state.active.clone(), self.state.live().cloned());
+        if let Some(from) = &from {
+            self.retire(from, drain);
+        }
+        self.set(slot, Condition::Active(Service::Up));
+        self.state.active = Some(slot.clone());
+        self.state.routed = generation;
+        self.enter(Phase::Shifting {
+            slot: slot.clone(),
+            from,
+            left,
+        });
+    }
+
+    /// Takes the weight from a slot: it stays up until the routers have the table, and has its drain counted from now. A slot in
+    /// which nothing runs is stopped, so that its unit does not start it again.
+    pub(super) fn retire(&mut self, name: &SlotName, drain: Option<Duration>) {
+        let drain = drain.map(|span| self.now.after(span));
+        let Some(slot) = self.state.slots.get_mut(name) else {
+            return;
+        };
+        slot.condition = if slot.boot.is_some() {
+            Condition::Warm { drain }
+        } else {
+            Condition::Stopping {
+                forced: false,
+                failure: None,
+            }
+        };
+    }
+
+    /// A committed switch is taken back, because the new slot ended before the routers had it.
+    pub(super) fn unshift(&mut self, cause: Cause) {
+        let Some(Phase::Shifting { slot, from, .. }) = self
+            .state
+            .deployment
+            .as_ref()
+            .map(|held| held.phase.clone())
+        else {
+            return;
+        };
+        let Some(from) = from.filter(|from| self.is_running(from)) else {
+            // Nothing to give the traffic back to: the new slot keeps it, down, and its unit starts it again.
+            return;
+        };
+        self.set(&from, Condition::Active(Service::Up));
+        self.state.active = Some(from);
+        self.set(
+            &slot,
+            Condition::Stopping {
+                forced: false,
+                failure: None,
+            },
+        );
+        self.end(cause);
+    }
+
+    /// Every router has the table: the deployment is over, the watch begins.
+    pub(super) fn switched(&mut self) {
+        let Some(deployment) = self.state.deployment.clone() else {
+            return;
+        };
+        let Phase::Shifting { slot, from, left } = deployment.phase else {
+            return;
+        };
+        let (prev, soaked) = (self.state.prev.clone(), self.state.soaked);
+        let soak = match deployment.kind {
+            // What is rolled back to has served before.
+            Kind::Rollback => Duration::ZERO,
+            Kind::Deploy | Kind::ByHand | Kind::Promote => deployment.settings.soak,
+        };
+        self.remember(deployment.kind, left);
+        self.state.soaked = soak.is_zero();
+        self.state.settings = deployment.settings;
+        self.end(Cause::Switched);
+        if soak.is_zero() {
+            self.unmark();
+        } else {
+            self.state.watch = Some(Watch {
+                generation: deployment.generation,
+                new: slot,
+                old: from.filter(|from| self.is_warm(from)),
+                streak: 0,
+                until: self.now.after(soak),
+                prev,
+                soaked,
+                rolling_back: None,
+            });
+        }
+        self.let_go();
+    }
+
+    /// What `rollback` goes to, now that the release that was live is not: that release, if it had finished its soak, or if it was
+    /// left by a rollback, so that a second rollback goes forward again. Never what is live, never what is marked.
+    fn remember(&mut self, kind: Kind, left: Option<ReleaseId>) {
+        let live = self.state.live().cloned();
+        let worthy = match kind {
+            Kind::Rollback => true,
+            Kind::Deploy | Kind::ByHand | Kind::Promote => self.state.soaked,
+        };
+        if left != live
+            && worthy
+            && left
+                .as_ref()
+                .is_some_and(|left| !self.state.marked.contains(left))
+        {
+            self.state.prev = left;
+        } else if self.state.prev == live {
+            self.state.prev = None;
+        }
+    }
+
+    /// A release that served through its soak is not one that was rolled back any more.
+    pub(super) fn unmark(&mut self) {
+        if let Some(live) = self.state.live().cloned() {
+            self.state.marked.remove(&live);
+        }
+    }
+
+    /// The attempt failed: its candidate is stopped, what it let go of is kept again, everything else stays as it is.
+    pub(super) fn fail(&mut self, cause: Cause) {
+        let Some(deployment) = &self.state.deployment else {
+            return;
+        };
+        let failure = match &cause {
+            Cause::StartFailed(failure) | Cause::Exited(failure) => Some(failure.clone()),
+            Cause::StartTimeout => Some(own_failure("timeout", "was not up within start_timeout")),
+            Cause::HealthTimeout(_) => Some(own_failure(
+                "unhealthy",
+                "no probe passed within health_timeout",
+            )),
+            Cause::Switched
+            | Cause::StandsBy
+            | Cause::Unprepared(_)
+            | Cause::Interrupted
+            | Cause::Preempted
+            | Cause::NoIdleSlot { .. }
+            | Cause::StoppedByHand
+            | Cause::ProbesFailed(_)
+            | Cause::Soaked
+            | Cause::Superseded
+            | Cause::OldSlotGone => None,
+        };
+        match deployment.phase.clone() {
+            Phase::Preparing { .. } => {}
+            Phase::Waiting { .. } => self.keep_warm(),
+            Phase::Starting { slot, .. } | Phase::Ready { slot, .. } => {
+                self.set(
+                    &slot,
+                    Condition::Stopping {
+                        forced: false,
+                        failure,
+                    },
+                );
+            }
+            Phase::Shifting { .. } => return,
+        }
+        self.end(cause);
+    }
+
+    fn end(&mut self, cause: Cause) {
+        let Some(deployment) = self.state.deployment.take() else {
+            return;
+        };
+        let outcome = Outcome {
+            generation: deployment.generation,
+            kind: deployment.kind,
+            release: candidate_release(&deployment, &self.state.slots),
+            phase: deployment.phase.name(),
+            cause,
+            at: self.now,
+        };
+        self.state.outcome = Some(outcome.clone());
+        self.tell(Notice::Ended(outcome));
+    }
+}
+
+fn own_failure(result: &str, text: &str) -> UnitFailure {
+    UnitFailure {
+        result: result.to_owned(),
+        text: text.to_owned(),
+    }
+}
+
+fn candidate_release(
+    deployment: &Deployment,
+    slots: &BTreeMap<SlotName, Slot>,
+) -> Option<ReleaseId> {
+    match &deployment.phase {
+        Phase::Preparing { .. } => None,
+        Phase::Waiting { release, .. } => Some(release.clone()),
+        Phase::Starting { slot, .. } | Phase::Ready { slot, .. } | Phase::Shifting { slot, .. } => {
+            slots.get(slot)?.release.clone()
+        }
+    }
+}

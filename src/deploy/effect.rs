@@ -1,0 +1,210 @@
+//! What must be going on for a state to be true: effects, derived from the state alone.
+//!
+//! Nothing is "to be done once": a state *demands* effects for as long as it lasts. After each commit the daemon performs what is
+//! newly demanded, and gives up what is not demanded any more; after a crash it performs all of it. So an effect cannot be
+//! lost between the commit and the act, and performing one again must change nothing.
+//!
+//! **Invariant:** an effect that names a run (`boot`) concerns that run only. Whoever performs it and finds another run, or
+//! none, reports [`Event::Vanished`](super::Event::Vanished) for it and does nothing else.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::names::{BootId, Generation, ReleaseId, SlotName};
+use super::policy::HOLD;
+use super::state::{Condition, Phase, Service, Slot, State};
+
+/// Something that must be going on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// The slot's symlink names the release and its unit is started. Answered by `Started` or `StartFailed`.
+    Start {
+        /// Where.
+        slot: SlotName,
+        /// Names the start in its answer.
+        generation: Generation,
+        /// What.
+        release: ReleaseId,
+    },
+    /// The slot's health is asked, again and again. Each answer is a `Probed`.
+    Probe {
+        /// Where.
+        slot: SlotName,
+        /// Which run.
+        boot: BootId,
+        /// How often.
+        pace: Pace,
+    },
+    /// Every router has this app's part of the table. Answered by `Routed`.
+    Route(Route),
+    /// The routers are asked until nothing is in flight at the slot. Answered by `Drained`.
+    Drain {
+        /// Where.
+        slot: SlotName,
+        /// Which run.
+        boot: Option<BootId>,
+    },
+    /// The slot's unit is stopped. Answered by `Stopped`.
+    Stop {
+        /// Where.
+        slot: SlotName,
+    },
+    /// The symlinks `live` and `prev` name these. Not answered.
+    Link {
+        /// The active slot's release.
+        live: Option<ReleaseId>,
+        /// What `rollback` goes to.
+        prev: Option<ReleaseId>,
+    },
+    /// These releases are in use; others may be removed by the retention. Not answered.
+    Retain {
+        /// Those of every slot, `live`, `prev` and the deployment's.
+        releases: BTreeSet<ReleaseId>,
+    },
+}
+
+/// An app's part of the table, as far as the state decides it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// [`State::routed`].
+    pub generation: Generation,
+    /// The slot with weight 100; `None`: all have 0.
+    pub active: Option<SlotName>,
+    /// The active slot can be sent requests now.
+    pub ready: bool,
+    /// The runs of the slots that run.
+    pub boots: Vec<(SlotName, BootId)>,
+    /// How long requests are held while it cannot.
+    pub hold: Duration,
+}
+
+/// How often a slot's health is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pace {
+    /// At once and many times a second: somebody waits for it to pass.
+    Gate,
+    /// Once a second, to see it fail.
+    Soak,
+}
+
+/// What a state demands, in the order in which it is performed first.
+#[must_use]
+pub fn effects(state: &State) -> Vec<Effect> {
+    let mut demanded = vec![
+        Effect::Route(route(state)),
+        Effect::Link {
+            live: state.live().cloned(),
+            prev: state.prev.clone(),
+        },
+    ];
+    demanded.extend(
+        state
+            .slots
+            .iter()
+            .filter_map(|(name, slot)| slot_effect(state, name, slot)),
+    );
+    demanded.push(Effect::Retain {
+        releases: in_use(state),
+    });
+    demanded
+}
+
+fn route(state: &State) -> Route {
+    let service = state
+        .active
+        .as_ref()
+        .and_then(|name| match &state.slots.get(name)?.condition {
+            Condition::Active(service) => Some(service),
+            Condition::Idle
+            | Condition::Starting
+            | Condition::Ready
+            | Condition::Standby
+            | Condition::Warm { .. }
+            | Condition::Draining { .. }
+            | Condition::Stopping { .. }
+            | Condition::Failed(_) => None,
+        });
+    let hold = match service {
+        Some(Service::Booting { .. }) => {
+            state.settings.start_timeout + state.settings.health_timeout
+        }
+        Some(Service::Up | Service::Down(_) | Service::ByHand) | None => HOLD,
+    };
+    Route {
+        generation: state.routed,
+        active: state.active.clone(),
+        ready: matches!(service, Some(Service::Up)),
+        boots: state
+            .slots
+            .iter()
+            .filter_map(|(name, slot)| Some((name.clone(), slot.boot.clone()?)))
+            .collect(),
+        hold,
+    }
+}
+
+fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
+    let start = || {
+        Some(Effect::Start {
+            slot: name.clone(),
+            generation: slot.generation,
+            release: slot.release.clone()?,
+        })
+    };
+    let probe = |pace| {
+        Some(Effect::Probe {
+            slot: name.clone(),
+            boot: slot.boot.clone()?,
+            pace,
+        })
+    };
+    match &slot.condition {
+        Condition::Starting => start(),
+        Condition::Ready => probe(Pace::Gate),
+        Condition::Active(Service::Booting { .. }) if slot.boot.is_none() => start(),
+        Condition::Active(Service::Booting { .. } | Service::Down(_)) => probe(Pace::Gate),
+        Condition::Active(Service::Up) if watches(state, name) => probe(Pace::Soak),
+        Condition::Warm { .. } if slot.boot.is_none() => start(),
+        Condition::Draining { .. } => Some(Effect::Drain {
+            slot: name.clone(),
+            boot: slot.boot.clone(),
+        }),
+        Condition::Stopping { .. } => Some(Effect::Stop { slot: name.clone() }),
+        Condition::Idle
+        | Condition::Standby
+        | Condition::Active(Service::Up | Service::ByHand)
+        | Condition::Warm { .. }
+        | Condition::Failed(_) => None,
+    }
+}
+
+fn watches(state: &State, slot: &SlotName) -> bool {
+    state
+        .watch
+        .as_ref()
+        .is_some_and(|watch| watch.new == *slot && watch.rolling_back.is_none())
+}
+
+fn in_use(state: &State) -> BTreeSet<ReleaseId> {
+    let waiting = state
+        .deployment
+        .as_ref()
+        .and_then(|deployment| match &deployment.phase {
+            Phase::Waiting { release, .. } => Some(release),
+            Phase::Preparing { .. }
+            | Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Shifting { .. } => None,
+        });
+    let slots = state
+        .slots
+        .values()
+        .filter_map(|slot| slot.release.as_ref());
+    let kept = state.watch.iter().filter_map(|watch| watch.prev.as_ref());
+    slots
+        .chain(waiting)
+        .chain(kept)
+        .chain(&state.prev)
+        .cloned()
+        .collect()
+}

@@ -1,0 +1,203 @@
+//! What may happen to an app: what people ask for, what effects report, what is seen of its units.
+
+use std::time::Duration;
+
+use super::names::{BootId, Generation, ReleaseId, SlotName};
+use super::policy::Settings;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody asks for a deployment; its release is prepared next.
+    Begin(Request),
+    /// The release of the deployment is on disk.
+    Prepared {
+        /// Of the deployment.
+        generation: Generation,
+        /// Complete and immutable.
+        release: ReleaseId,
+    },
+    /// The release cannot be had.
+    Unprepared {
+        /// Of the deployment.
+        generation: Generation,
+        /// Why, in a sentence.
+        why: String,
+    },
+    /// Somebody asks for the previous release.
+    Rollback {
+        /// Who asks.
+        by: String,
+        /// The settings now in force.
+        settings: Settings,
+    },
+    /// Somebody asks for a slot that stands by to become active.
+    Promote {
+        /// Which slot.
+        slot: SlotName,
+        /// Who asks.
+        by: String,
+        /// The settings now in force.
+        settings: Settings,
+    },
+    /// Somebody asks that what a slot drains be cut now.
+    DrainNow {
+        /// Which slot.
+        slot: SlotName,
+    },
+    /// A start effect ended well: the unit is up (and READY, where it says so itself).
+    Started {
+        /// Where.
+        slot: SlotName,
+        /// Whose start it was.
+        generation: Generation,
+        /// The run.
+        boot: BootId,
+    },
+    /// A start effect failed.
+    StartFailed {
+        /// Where.
+        slot: SlotName,
+        /// Whose start it was.
+        generation: Generation,
+        /// What the unit's result says.
+        failure: UnitFailure,
+    },
+    /// Every router that runs has the table that names this slot.
+    Routed {
+        /// [`State::routed`](super::State::routed) of that table.
+        generation: Generation,
+        /// The slot with all the weight.
+        active: Option<SlotName>,
+    },
+    /// Nothing is in flight at a slot.
+    Drained {
+        /// Where.
+        slot: SlotName,
+        /// In which run.
+        boot: Option<BootId>,
+    },
+    /// A slot's unit is inactive.
+    Stopped {
+        /// Where.
+        slot: SlotName,
+        /// It took SIGKILL.
+        killed: bool,
+    },
+    /// A probe ended.
+    Probed {
+        /// Where.
+        slot: SlotName,
+        /// Which run was asked.
+        boot: BootId,
+        /// What it found.
+        probe: Probe,
+    },
+    /// A unit is up in a run that no start effect began: by hand, or again after a crash.
+    Appeared {
+        /// Where.
+        slot: SlotName,
+        /// The run.
+        boot: BootId,
+        /// What the slot's symlink names.
+        release: Option<ReleaseId>,
+    },
+    /// A run ended that no stop effect ended.
+    Vanished {
+        /// Where.
+        slot: SlotName,
+        /// Which run.
+        boot: BootId,
+        /// How.
+        end: End,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// A request for a deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks: `root`, `uid 1000`, …
+    pub by: String,
+    /// The settings now in force, `--drain` already in them.
+    pub settings: Settings,
+    /// How long to wait for an idle slot.
+    pub queue: Duration,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Somebody stopped the unit.
+    ByHand,
+    /// The process ended and the unit will start it again.
+    Restarting(UnitFailure),
+    /// The process ended and nothing will start it again.
+    Failed(UnitFailure),
+}
+
+/// What a unit says of its end (systemd.exec(5), `$SERVICE_RESULT`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitFailure {
+    /// `exit-code`, `signal`, `timeout`, `watchdog`, `oom-kill`, `protocol`, `start-limit-hit`, …; `port-in-use` and `unit-missing` are our own.
+    pub result: String,
+    /// One sentence for people: `exited with status 1`, `killed by SIGSEGV`, …
+    pub text: String,
+}
+
+/// What a health request found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// 2xx or 3xx, from a process of the unit.
+    pub pass: bool,
+    /// Status and first line of the body, or what went wrong.
+    pub text: String,
+}
+
+/// A request that is legal in itself, but not now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another deployment holds the lock.
+    #[error(
+        "a deployment is in progress: generation {generation}, begun by {by}, phase {phase}; wait for it, or watch it with `slotctl status`"
+    )]
+    Busy {
+        /// Of the holder.
+        generation: Generation,
+        /// Who began it.
+        by: String,
+        /// How far it is.
+        phase: &'static str,
+    },
+    /// No release to go back to.
+    #[error("nothing to roll back to: {why}; deploy a release with `slotctl deploy`")]
+    NothingToRollBackTo {
+        /// Why there is none.
+        why: &'static str,
+    },
+    /// A slot that the app does not have.
+    #[error("there is no slot {slot}; `slotctl status` lists the slots")]
+    NoSuchSlot {
+        /// As asked.
+        slot: SlotName,
+    },
+    /// The slot does not stand by.
+    #[error(
+        "slot {slot} is {condition}, and only a slot that stands by can be promoted; start it first"
+    )]
+    NotStandingBy {
+        /// As asked.
+        slot: SlotName,
+        /// What it is instead.
+        condition: &'static str,
+    },
+    /// The slot does not drain.
+    #[error("slot {slot} is {condition} and drains nothing")]
+    NotDraining {
+        /// As asked.
+        slot: SlotName,
+        /// What it is instead.
+        condition: &'static str,
+    },
+}

@@ -1,0 +1,92 @@
+//! What a step has to tell people: lines of the journal, events of the API, entries of the history.
+//!
+//! **Invariant:** notices are words, never needed for correctness: one that is lost in a crash changes nothing.
+
+use super::event::UnitFailure;
+use super::names::{Generation, ReleaseId, SlotName, Time};
+use super::state::{Cause, Kind, Outcome};
+
+/// One thing worth telling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An attempt took the lock.
+    Began {
+        /// Its number.
+        generation: Generation,
+        /// What it is for.
+        kind: Kind,
+        /// Who asked.
+        by: String,
+    },
+    /// An attempt entered a phase.
+    Phase {
+        /// Its number.
+        generation: Generation,
+        /// [`Phase::name`](super::Phase::name).
+        phase: &'static str,
+        /// The candidate, once chosen.
+        slot: Option<SlotName>,
+        /// The candidate's release, once known.
+        release: Option<ReleaseId>,
+    },
+    /// An attempt ended; [`Cause::Switched`] and [`Cause::StandsBy`] are successes.
+    Ended(Outcome),
+    /// A watch ended without a rollback, or found a failure that it can do nothing about.
+    Soak {
+        /// Of the switch.
+        generation: Generation,
+        /// The slot that was watched.
+        slot: SlotName,
+        /// Why it ended.
+        cause: Cause,
+    },
+    /// A watch failed, and the old slot is active again.
+    RolledBack {
+        /// Of the switch that was taken back.
+        generation: Generation,
+        /// The slot that failed.
+        from: SlotName,
+        /// The slot that is active again.
+        to: SlotName,
+        /// The release that is live again.
+        release: Option<ReleaseId>,
+        /// Why.
+        cause: Cause,
+    },
+    /// A slot begins to drain.
+    Draining {
+        /// Where.
+        slot: SlotName,
+        /// When the rest is cut; `None`: never.
+        until: Option<Time>,
+    },
+    /// A drain deadline passed (or somebody said now) before the slot was drained.
+    Forced {
+        /// Where.
+        slot: SlotName,
+    },
+    /// A slot's unit is inactive.
+    Stopped {
+        /// Where.
+        slot: SlotName,
+        /// SIGTERM was not enough.
+        killed: bool,
+    },
+    /// The active slot cannot be sent requests; they are held.
+    Down {
+        /// Where.
+        slot: SlotName,
+        /// What happened; `None`: an administrator stopped it.
+        failure: Option<UnitFailure>,
+    },
+    /// The active slot can be sent requests again.
+    Up {
+        /// Where.
+        slot: SlotName,
+    },
+    /// A slot was started by hand while a deployment holds the lock, or without a release: it stands by, ungated.
+    StandsBy {
+        /// Where.
+        slot: SlotName,
+    },
+}

@@ -1,0 +1,35 @@
+//! The settings that a deployment begins with, and keeps.
+
+use std::time::Duration;
+
+use super::names::SlotName;
+
+/// How many failed probes in a row make a verdict of fail during a soak.
+pub const FAILED_PROBES: u8 = 3;
+
+/// How long a deployment waits for an idle slot unless it was told to queue for longer.
+pub const SLOT_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a request is held for an active slot that is down, once it has been up.
+pub const HOLD: Duration = Duration::from_secs(10);
+
+/// How far slotd's own deadline for a start lies behind the unit's `TimeoutStartSec=`: the unit's is meant to fire, because
+/// its result says more.
+pub const START_MARGIN: Duration = Duration::from_secs(5);
+
+/// What an app's file says about deployments. Spans are of the wall clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The app's slots in the order of preference; at least two.
+    pub slots: Vec<SlotName>,
+    /// From the start job to READY.
+    pub start_timeout: Duration,
+    /// From READY to the first probe that passes.
+    pub health_timeout: Duration,
+    /// How long the old slot may finish what is in flight, counted from the switch; `None` is forever.
+    pub drain: Option<Duration>,
+    /// From SIGTERM to SIGKILL.
+    pub stop_timeout: Duration,
+    /// How long the new slot is watched while the old one is warm; zero is no soak.
+    pub soak: Duration,
+}

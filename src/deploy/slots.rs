@@ -1,0 +1,417 @@
+//! What happens to one slot: starts, ends, probes, drains and stops.
+
+use super::event::{End, Probe, Refusal, UnitFailure};
+use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
+use super::notice::Notice;
+use super::state::{Cause, Condition, Kind, Phase, Service};
+use super::step::Draft;
+
+impl Draft {
+    pub(super) fn started(&mut self, name: &SlotName, generation: Generation, boot: BootId) {
+        let health_timeout = self.health_timeout();
+        let until = self.now.after(health_timeout);
+        let Some(slot) = self
+            .state
+            .slots
+            .get_mut(name)
+            .filter(|slot| slot.generation == generation)
+        else {
+            return;
+        };
+        match &slot.condition {
+            Condition::Starting => {
+                slot.boot = Some(boot);
+                slot.condition = Condition::Ready;
+                self.enter(Phase::Ready {
+                    slot: name.clone(),
+                    until,
+                    probe: None,
+                });
+            }
+            Condition::Active(Service::Booting { .. }) if slot.boot.is_none() => {
+                slot.boot = Some(boot);
+                slot.condition = Condition::Active(Service::Booting { until });
+            }
+            Condition::Warm { .. } if slot.boot.is_none() => slot.boot = Some(boot),
+            Condition::Idle
+            | Condition::Ready
+            | Condition::Standby
+            | Condition::Active(_)
+            | Condition::Warm { .. }
+            | Condition::Draining { .. }
+            | Condition::Stopping { .. }
+            | Condition::Failed(_) => {}
+        }
+    }
+
+    pub(super) fn start_failed(
+        &mut self,
+        name: &SlotName,
+        generation: Generation,
+        failure: UnitFailure,
+    ) {
+        let Some(slot) = self
+            .state
+            .slots
+            .get_mut(name)
+            .filter(|slot| slot.generation == generation)
+        else {
+            return;
+        };
+        match &slot.condition {
+            Condition::Starting => {
+                let cause = if failure.result == "timeout" {
+                    Cause::StartTimeout
+                } else {
+                    Cause::StartFailed(failure)
+                };
+                self.fail(cause);
+            }
+            Condition::Active(Service::Booting { .. }) if slot.boot.is_none() => {
+                self.down(name, Some(failure))
+            }
+            Condition::Warm { .. } if slot.boot.is_none() => self.stop(name, false),
+            Condition::Idle
+            | Condition::Ready
+            | Condition::Standby
+            | Condition::Active(_)
+            | Condition::Warm { .. }
+            | Condition::Draining { .. }
+            | Condition::Stopping { .. }
+            | Condition::Failed(_) => {}
+        }
+    }
+
+    pub(super) fn probed(&mut self, name: &SlotName, boot: &BootId, probe: Probe) {
+        let Some(slot) = self
+            .state
+            .slots
+            .get(name)
+            .filter(|slot| slot.boot.as_ref() == Some(boot))
+        else {
+            return;
+        };
+        match &slot.condition {
+            Condition::Ready if probe.pass => self.gated(name),
+            Condition::Ready => self.gate_refused(probe),
+            Condition::Active(Service::Booting { .. } | Service::Down(_)) if probe.pass => {
+                self.set(name, Condition::Active(Service::Up));
+                self.tell(Notice::Up { slot: name.clone() });
+            }
+            Condition::Active(Service::Up) => self.soak_probe(name, probe),
+            Condition::Idle
+            | Condition::Starting
+            | Condition::Standby
+            | Condition::Active(_)
+            | Condition::Warm { .. }
+            | Condition::Draining { .. }
+            | Condition::Stopping { .. }
+            | Condition::Failed(_) => {}
+        }
+    }
+
+    /// A run that nothing of ours started: by hand in a slot that was free, by its unit in one that serves.
+    pub(super) fn appeared(&mut self, name: &SlotName, boot: BootId, release: Option<ReleaseId>) {
+        let until = self.now.after(self.state.settings.health_timeout);
+        let locked = self.state.deployment.is_some();
+        let Some(slot) = self.state.slots.get_mut(name) else {
+            return;
+        };
+        if slot.boot.as_ref() == Some(&boot) {
+            return;
+        }
+        match slot.condition.clone() {
+            Condition::Idle | Condition::Failed(_) => {
+                slot.boot = Some(boot);
+                slot.release = release;
+                if locked || slot.release.is_none() {
+                    slot.condition = Condition::Standby;
+                    self.tell(Notice::StandsBy { slot: name.clone() });
+                } else {
+                    let settings = self.state.settings.clone();
+                    self.gate_in_place(Kind::ByHand, name.clone(), "hand".to_owned(), settings);
+                }
+            }
+            Condition::Standby => slot.boot = Some(boot),
+            Condition::Active(service) => {
+                if let (Service::Up, Some(unseen)) = (service, slot.boot.clone()) {
+                    // Its end was not seen, only the run that followed.
+                    let failure = UnitFailure {
+                        result: "unknown".to_owned(),
+                        text: "was started again".to_owned(),
+                    };
+                    self.vanished(name, &unseen, End::Restarting(failure));
+                }
+                self.revive(name, boot, until);
+            }
+            Condition::Starting
+            | Condition::Ready
+            | Condition::Warm { .. }
+            | Condition::Draining { .. }
+            | Condition::Stopping { .. } => {}
+        }
+    }
+
+    /// The active slot has a process again; it serves when a probe has passed.
+    fn revive(&mut self, name: &SlotName, boot: BootId, until: Time) {
+        let Some(slot) = self.state.slots.get_mut(name) else {
+            return;
+        };
+        if matches!(slot.condition, Condition::Active(_)) {
+            slot.boot = Some(boot);
+            slot.condition = Condition::Active(Service::Booting { until });
+        }
+    }
+
+    /// A run ended that no stop of ours ended.
+    pub(super) fn vanished(&mut self, name: &SlotName, boot: &BootId, end: End) {
+        let Some(slot) = self
+            .state
+            .slots
+            .get_mut(name)
+            .filter(|slot| slot.boot.as_ref() == Some(boot))
+        else {
+            return;
+        };
+        slot.boot = None;
+        match slot.condition.clone() {
+            Condition::Ready => self.fail(match end {
+                End::ByHand => Cause::StoppedByHand,
+                End::Restarting(failure) | End::Failed(failure) => Cause::Exited(failure),
+            }),
+            Condition::Standby => match end {
+                End::Restarting(_) => {}
+                End::ByHand => self.free(name, None),
+                End::Failed(failure) => self.free(name, Some(failure)),
+            },
+            Condition::Active(_) => self.active_vanished(name, end),
+            Condition::Warm { .. } | Condition::Draining { .. } => self.stop(name, false),
+            Condition::Idle
+            | Condition::Starting
+            | Condition::Stopping { .. }
+            | Condition::Failed(_) => {}
+        }
+    }
+
+    /// The active slot has no process. What can take its place at once does, in this order: the slot that a switch was being made
+    /// from, the slot that is warm for the soak. Else its requests are held, and its unit starts it again, unless an administrator
+    /// stopped it.
+    fn active_vanished(&mut self, name: &SlotName, end: End) {
+        let (cause, failure) = match end {
+            End::ByHand => (Cause::StoppedByHand, None),
+            End::Restarting(failure) | End::Failed(failure) => {
+                (Cause::Exited(failure.clone()), Some(failure))
+            }
+        };
+        self.unshift(cause.clone());
+        if self.state.active.as_ref() == Some(name)
+            && self
+                .state
+                .watch
+                .as_ref()
+                .is_some_and(|watch| watch.new == *name)
+        {
+            self.watch_failed(cause);
+        }
+        if self.state.active.as_ref() == Some(name) {
+            self.down(name, failure);
+        }
+    }
+
+    pub(super) fn boot_timed_out(&mut self, name: &SlotName) {
+        self.down(
+            name,
+            Some(UnitFailure {
+                result: "timeout".to_owned(),
+                text: "is not healthy yet, though its time has passed".to_owned(),
+            }),
+        );
+    }
+
+    fn down(&mut self, name: &SlotName, failure: Option<UnitFailure>) {
+        let service = failure.clone().map_or(Service::ByHand, Service::Down);
+        self.set(name, Condition::Active(service));
+        self.tell(Notice::Down {
+            slot: name.clone(),
+            failure,
+        });
+    }
+
+    /// Lets go of every slot that is warm without a watch that wants it.
+    pub(super) fn let_go(&mut self) {
+        let kept = self
+            .state
+            .watch
+            .as_ref()
+            .and_then(|watch| watch.old.clone());
+        let warm: Vec<SlotName> = self
+            .state
+            .slots
+            .keys()
+            .filter(|name| self.is_warm(name) && Some(*name) != kept.as_ref())
+            .cloned()
+            .collect();
+        for name in warm {
+            self.drain(&name);
+        }
+    }
+
+    /// A warm slot begins to drain; its deadline was set when it lost the weight.
+    pub(super) fn drain(&mut self, name: &SlotName) {
+        let Some(slot) = self.state.slots.get_mut(name) else {
+            return;
+        };
+        if let Condition::Warm { drain } = slot.condition {
+            if slot.boot.is_none() {
+                self.stop(name, false);
+                return;
+            }
+            slot.condition = Condition::Draining { until: drain };
+            self.tell(Notice::Draining {
+                slot: name.clone(),
+                until: drain,
+            });
+        }
+    }
+
+    /// A deployment that waited for the slot is over: what drained for it is kept for the soak again.
+    pub(super) fn keep_warm(&mut self) {
+        let Some(old) = self
+            .state
+            .watch
+            .as_ref()
+            .and_then(|watch| watch.old.clone())
+        else {
+            return;
+        };
+        if let Some(slot) = self.state.slots.get_mut(&old) {
+            if let Condition::Draining { until } = slot.condition {
+                slot.condition = Condition::Warm { drain: until };
+            }
+        }
+    }
+
+    pub(super) fn drained(&mut self, name: &SlotName, boot: Option<&BootId>) {
+        let Some(slot) = self
+            .state
+            .slots
+            .get(name)
+            .filter(|slot| slot.boot.as_ref() == boot)
+        else {
+            return;
+        };
+        match slot.condition {
+            Condition::Draining { .. } => self.stop(name, false),
+            Condition::Idle
+            | Condition::Starting
+            | Condition::Ready
+            | Condition::Standby
+            | Condition::Active(_)
+            | Condition::Warm { .. }
+            | Condition::Stopping { .. }
+            | Condition::Failed(_) => {}
+        }
+    }
+
+    /// The drain deadline passed, or somebody said now.
+    pub(super) fn force(&mut self, name: &SlotName) {
+        self.tell(Notice::Forced { slot: name.clone() });
+        self.stop(name, true);
+    }
+
+    pub(super) fn drain_now(&mut self, name: &SlotName) -> Result<(), Refusal> {
+        let Some(slot) = self.state.slots.get(name) else {
+            return Err(Refusal::NoSuchSlot { slot: name.clone() });
+        };
+        match slot.condition {
+            Condition::Warm { .. } | Condition::Draining { .. } if !self.is_awaited(name) => {
+                self.force(name);
+                Ok(())
+            }
+            Condition::Warm { .. }
+            | Condition::Draining { .. }
+            | Condition::Idle
+            | Condition::Starting
+            | Condition::Ready
+            | Condition::Standby
+            | Condition::Active(_)
+            | Condition::Stopping { .. }
+            | Condition::Failed(_) => Err(Refusal::NotDraining {
+                slot: name.clone(),
+                condition: slot.condition.name(),
+            }),
+        }
+    }
+
+    /// The routers may still send requests to this slot: a switch from it, or a rollback from it, is on its way to them.
+    fn is_awaited(&self, name: &SlotName) -> bool {
+        let shifting = self.state.deployment.as_ref().is_some_and(|held| {
+            matches!(&held.phase, Phase::Shifting { from, .. } if from.as_ref() == Some(name))
+        });
+        let rolling_back = self
+            .state
+            .watch
+            .as_ref()
+            .is_some_and(|watch| watch.rolling_back.is_some() && watch.new == *name);
+        shifting || rolling_back
+    }
+
+    pub(super) fn stop(&mut self, name: &SlotName, forced: bool) {
+        self.set(
+            name,
+            Condition::Stopping {
+                forced,
+                failure: None,
+            },
+        );
+        self.old_slot_gone(name);
+    }
+
+    pub(super) fn stopped(&mut self, name: &SlotName, killed: bool) {
+        let Some(slot) = self.state.slots.get(name) else {
+            return;
+        };
+        match slot.condition.clone() {
+            Condition::Stopping { failure, .. } => {
+                self.tell(Notice::Stopped {
+                    slot: name.clone(),
+                    killed,
+                });
+                self.free(name, failure);
+            }
+            Condition::Idle
+            | Condition::Starting
+            | Condition::Ready
+            | Condition::Standby
+            | Condition::Active(_)
+            | Condition::Warm { .. }
+            | Condition::Draining { .. }
+            | Condition::Failed(_) => {}
+        }
+    }
+
+    fn free(&mut self, name: &SlotName, failure: Option<UnitFailure>) {
+        if let Some(slot) = self.state.slots.get_mut(name) {
+            slot.boot = None;
+            slot.condition = failure.map_or(Condition::Idle, Condition::Failed);
+        }
+        self.offer();
+    }
+
+    fn gate_refused(&mut self, probe: Probe) {
+        if let Some(deployment) = &mut self.state.deployment {
+            if let Phase::Ready { probe: last, .. } = &mut deployment.phase {
+                *last = Some(probe);
+            }
+        }
+    }
+
+    fn health_timeout(&self) -> std::time::Duration {
+        let settings = self
+            .state
+            .deployment
+            .as_ref()
+            .map_or(&self.state.settings, |held| &held.settings);
+        settings.health_timeout
+    }
+}

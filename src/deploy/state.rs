@@ -1,0 +1,405 @@
+//! The state of one app: a deployment, a watch and the slots, side by side.
+//!
+//! **Invariant:** plain data. Everything that must survive a crash is here; everything here is on disk before it counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::event::{Probe, UnitFailure};
+use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
+use super::policy::Settings;
+
+/// Everything that slot remembers of an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The last attempt's number.
+    pub generation: Generation,
+    /// The attempt that last changed which slot is active.
+    pub routed: Generation,
+    /// The slot that the table names; `None` before the first switch.
+    pub active: Option<SlotName>,
+    /// The attempt that holds the lock.
+    pub deployment: Option<Deployment>,
+    /// What looks at the slot that is new.
+    pub watch: Option<Watch>,
+    /// Every slot of the app, and those that it had while they still run.
+    pub slots: BTreeMap<SlotName, Slot>,
+    /// What `rollback` goes to.
+    pub prev: Option<ReleaseId>,
+    /// The active release finished its soak, or had none to finish.
+    pub soaked: bool,
+    /// Releases that were rolled back automatically.
+    pub marked: BTreeSet<ReleaseId>,
+    /// How the last attempt ended.
+    pub outcome: Option<Outcome>,
+    /// The settings of the attempt that made the active slot active.
+    pub settings: Settings,
+}
+
+/// An attempt, from its start to its switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployment {
+    /// Its number.
+    pub generation: Generation,
+    /// What it is for.
+    pub kind: Kind,
+    /// Who asked for it.
+    pub by: String,
+    /// When it began.
+    pub began: Time,
+    /// How far it is.
+    pub phase: Phase,
+    /// What it began with.
+    pub settings: Settings,
+}
+
+/// What an attempt is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A release becomes active.
+    Deploy,
+    /// The previous release becomes active again.
+    Rollback,
+    /// A slot was started by hand; it is gated, and stands by unless no slot is active.
+    ByHand,
+    /// A slot that stands by becomes active.
+    Promote,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The release is put on disk; `queue` is how long it may wait for a slot then.
+    Preparing {
+        /// From `--queue`.
+        queue: Duration,
+    },
+    /// Every slot is in use; refused at `until`.
+    Waiting {
+        /// To be started.
+        release: ReleaseId,
+        /// The end of the wait.
+        until: Time,
+    },
+    /// The start job runs.
+    Starting {
+        /// The candidate.
+        slot: SlotName,
+        /// When slotd gives up; the unit's own limit is shorter.
+        until: Time,
+    },
+    /// The unit is up; its health is asked.
+    Ready {
+        /// The candidate.
+        slot: SlotName,
+        /// When the health gate gives up.
+        until: Time,
+        /// What the last probe found.
+        probe: Option<Probe>,
+    },
+    /// The new table is on its way to the routers.
+    Shifting {
+        /// The candidate, already the active slot of the state.
+        slot: SlotName,
+        /// The slot that was active.
+        from: Option<SlotName>,
+        /// The release that was live.
+        left: Option<ReleaseId>,
+    },
+}
+
+impl Phase {
+    /// The phase's name in status, events and errors.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Preparing { .. } => "preparing",
+            Self::Waiting { .. } => "waiting",
+            Self::Starting { .. } => "starting",
+            Self::Ready { .. } => "ready",
+            Self::Shifting { .. } => "shifting",
+        }
+    }
+
+    /// The slot that is to become active, once it is chosen.
+    #[must_use]
+    pub fn slot(&self) -> Option<&SlotName> {
+        match self {
+            Self::Preparing { .. } | Self::Waiting { .. } => None,
+            Self::Starting { slot, .. }
+            | Self::Ready { slot, .. }
+            | Self::Shifting { slot, .. } => Some(slot),
+        }
+    }
+}
+
+/// The look at a new slot after its switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Of the switch.
+    pub generation: Generation,
+    /// The slot that is watched.
+    pub new: SlotName,
+    /// The slot that is kept for it, while it runs.
+    pub old: Option<SlotName>,
+    /// Probes failed in a row.
+    pub streak: u8,
+    /// The end of the soak.
+    pub until: Time,
+    /// [`State::prev`] before the switch, for an automatic rollback.
+    pub prev: Option<ReleaseId>,
+    /// [`State::soaked`] before the switch, for an automatic rollback.
+    pub soaked: bool,
+    /// The soak failed and the table that names the old slot is on its way to the routers.
+    pub rolling_back: Option<Cause>,
+}
+
+/// One slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// What it is for now.
+    pub condition: Condition,
+    /// What its symlink names.
+    pub release: Option<ReleaseId>,
+    /// Its run, while there is one.
+    pub boot: Option<BootId>,
+    /// The attempt that it last was started for.
+    pub generation: Generation,
+}
+
+impl Slot {
+    /// A slot that nothing runs in.
+    #[must_use]
+    pub fn idle() -> Self {
+        Self {
+            condition: Condition::Idle,
+            release: None,
+            boot: None,
+            generation: Generation::default(),
+        }
+    }
+}
+
+/// What a slot is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing runs.
+    Idle,
+    /// Its start job runs, for the deployment.
+    Starting,
+    /// It is up, for the deployment, at weight 0.
+    Ready,
+    /// It was started by hand and waits for a promotion, at weight 0.
+    Standby,
+    /// The table names it.
+    Active(Service),
+    /// Kept running for the soak, at weight 0; `drain` is when its drain will have ended.
+    Warm {
+        /// `None`: never.
+        drain: Option<Time>,
+    },
+    /// Finishing what is in flight, at weight 0.
+    Draining {
+        /// When what is left is cut; `None`: never.
+        until: Option<Time>,
+    },
+    /// Its stop job runs.
+    Stopping {
+        /// Its drain deadline passed before it was drained.
+        forced: bool,
+        /// What it will be failed with, once it is stopped.
+        failure: Option<UnitFailure>,
+    },
+    /// Its last run failed; nothing runs.
+    Failed(UnitFailure),
+}
+
+/// Whether the active slot can be sent requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Yes.
+    Up,
+    /// It is being started, or started again, by slotd until the deadline.
+    Booting {
+        /// Requests are held until then.
+        until: Time,
+    },
+    /// It ended by itself; its unit starts it again.
+    Down(UnitFailure),
+    /// An administrator stopped it.
+    ByHand,
+}
+
+impl Condition {
+    /// The condition's name in status, events and errors.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Standby => "standby",
+            Self::Active(_) => "active",
+            Self::Warm { .. } => "warm",
+            Self::Draining { .. } => "draining",
+            Self::Stopping { .. } => "stopping",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// Nothing runs there and nothing holds it.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        matches!(self, Self::Idle | Self::Failed(_))
+    }
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its number.
+    pub generation: Generation,
+    /// What it was for.
+    pub kind: Kind,
+    /// What it was to make active, if that was known.
+    pub release: Option<ReleaseId>,
+    /// The phase in which it ended.
+    pub phase: &'static str,
+    /// Why.
+    pub cause: Cause,
+    /// When.
+    pub at: Time,
+}
+
+/// Why an attempt or a watch ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The switch was made.
+    Switched,
+    /// Started by hand, passed its gates, stands by.
+    StandsBy,
+    /// The release could not be put on disk.
+    Unprepared(String),
+    /// Whoever carried it on is gone.
+    Interrupted,
+    /// A rollback went ahead of it.
+    Preempted,
+    /// No slot became idle in time.
+    NoIdleSlot {
+        /// What holds a slot that is expected to become idle.
+        holder: SlotName,
+        /// Its condition.
+        condition: &'static str,
+    },
+    /// The unit did not start.
+    StartFailed(UnitFailure),
+    /// `start_timeout` passed.
+    StartTimeout,
+    /// `health_timeout` passed.
+    HealthTimeout(Option<Probe>),
+    /// It ended while it was gated.
+    Exited(UnitFailure),
+    /// An administrator stopped it.
+    StoppedByHand,
+    /// The soak's probes failed in a row.
+    ProbesFailed(Probe),
+    /// The soak ended well.
+    Soaked,
+    /// A newer deployment ended the soak.
+    Superseded,
+    /// The old slot ended during the soak.
+    OldSlotGone,
+}
+
+impl Cause {
+    /// The cause's code in status, events, history and `SLOT_CAUSE=`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Switched => "switched",
+            Self::StandsBy => "standby",
+            Self::Unprepared(_) => "unprepared",
+            Self::Interrupted => "interrupted",
+            Self::Preempted => "preempted",
+            Self::NoIdleSlot { .. } => "no-idle-slot",
+            Self::StartFailed(_) => "start-failed",
+            Self::StartTimeout => "start-timeout",
+            Self::HealthTimeout(_) => "health-timeout",
+            Self::Exited(_) => "exited",
+            Self::StoppedByHand => "stopped-by-hand",
+            Self::ProbesFailed(_) => "probes-failed",
+            Self::Soaked => "soaked",
+            Self::Superseded => "superseded",
+            Self::OldSlotGone => "old-slot-gone",
+        }
+    }
+}
+
+impl State {
+    /// An app that was never deployed.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            generation: Generation::default(),
+            routed: Generation::default(),
+            active: None,
+            deployment: None,
+            watch: None,
+            slots: settings
+                .slots
+                .iter()
+                .map(|slot| (slot.clone(), Slot::idle()))
+                .collect(),
+            prev: None,
+            soaked: false,
+            marked: BTreeSet::new(),
+            outcome: None,
+            settings,
+        }
+    }
+
+    /// What the active slot runs.
+    #[must_use]
+    pub fn live(&self) -> Option<&ReleaseId> {
+        self.slots.get(self.active.as_ref()?)?.release.as_ref()
+    }
+
+    /// The state that users see, derived from the three parts.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match (&self.deployment, &self.watch) {
+            (Some(deployment), _) => deployment.phase.name(),
+            (None, Some(watch)) if watch.rolling_back.is_some() => "rolling_back",
+            (None, Some(_)) => "switched",
+            (None, None) => "idle",
+        }
+    }
+
+    /// When time alone will change something: the next moment for [`Event::Tick`](super::Event::Tick).
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        let deployment = self
+            .deployment
+            .as_ref()
+            .and_then(|deployment| match &deployment.phase {
+                Phase::Waiting { until, .. }
+                | Phase::Starting { until, .. }
+                | Phase::Ready { until, .. } => Some(*until),
+                Phase::Preparing { .. } | Phase::Shifting { .. } => None,
+            });
+        let watch = self
+            .watch
+            .as_ref()
+            .filter(|watch| watch.rolling_back.is_none())
+            .map(|watch| watch.until);
+        let slots = self
+            .slots
+            .values()
+            .filter_map(|slot| match &slot.condition {
+                Condition::Draining { until } => *until,
+                Condition::Active(Service::Booting { until }) => Some(*until),
+                _ => None,
+            });
+        slots.chain(deployment).chain(watch).min()
+    }
+}

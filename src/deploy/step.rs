@@ -1,0 +1,142 @@
+//! One event in, the next state out.
+//!
+//! **Invariant:** `step` is a function of its arguments: no clock, no I/O, no randomness. A stale event (of another generation or
+//! run than the state knows) leaves the state equal to what it was.
+
+use super::event::{Event, Refusal};
+use super::names::{SlotName, Time};
+use super::notice::Notice;
+use super::state::{Cause, Condition, Phase, Service, State, Watch};
+
+/// What an event makes of a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// To be committed before anything is performed; equal to the old one if the event changed nothing.
+    pub state: State,
+    /// To be told once it is committed.
+    pub notices: Vec<Notice>,
+}
+
+/// Decides.
+///
+/// # Errors
+/// A [`Refusal`] for what somebody asked at the wrong time; the state stays as it is.
+pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
+    let mut draft = Draft {
+        state: state.clone(),
+        notices: Vec::new(),
+        now,
+    };
+    match event {
+        Event::Begin(request) => draft.begin(request)?,
+        Event::Prepared {
+            generation,
+            release,
+        } => draft.prepared(generation, release),
+        Event::Unprepared { generation, why } => draft.unprepared(generation, why),
+        Event::Rollback { by, settings } => draft.rollback(by, settings)?,
+        Event::Promote { slot, by, settings } => draft.promote(slot, by, settings)?,
+        Event::DrainNow { slot } => draft.drain_now(&slot)?,
+        Event::Started {
+            slot,
+            generation,
+            boot,
+        } => draft.started(&slot, generation, boot),
+        Event::StartFailed {
+            slot,
+            generation,
+            failure,
+        } => draft.start_failed(&slot, generation, failure),
+        Event::Routed { generation, active } => draft.routed(generation, active.as_ref()),
+        Event::Drained { slot, boot } => draft.drained(&slot, boot.as_ref()),
+        Event::Stopped { slot, killed } => draft.stopped(&slot, killed),
+        Event::Probed { slot, boot, probe } => draft.probed(&slot, &boot, probe),
+        Event::Appeared {
+            slot,
+            boot,
+            release,
+        } => draft.appeared(&slot, boot, release),
+        Event::Vanished { slot, boot, end } => draft.vanished(&slot, &boot, end),
+        Event::Tick => draft.tick(),
+    }
+    Ok(draft.finish())
+}
+
+/// A state that is being changed.
+pub(super) struct Draft {
+    pub(super) state: State,
+    pub(super) notices: Vec<Notice>,
+    pub(super) now: Time,
+}
+
+impl Draft {
+    pub(super) fn finish(self) -> Step {
+        Step {
+            state: self.state,
+            notices: self.notices,
+        }
+    }
+
+    pub(super) fn tell(&mut self, notice: Notice) {
+        self.notices.push(notice);
+    }
+
+    /// Changes what a slot is for; a slot that the state does not know is left unknown.
+    pub(super) fn set(&mut self, name: &SlotName, condition: Condition) {
+        if let Some(slot) = self.state.slots.get_mut(name) {
+            slot.condition = condition;
+        }
+    }
+
+    /// Every deadline that has passed.
+    fn tick(&mut self) {
+        let now = self.now;
+        let names: Vec<SlotName> = self.state.slots.keys().cloned().collect();
+        for name in names {
+            match self.state.slots[&name].condition.clone() {
+                Condition::Draining { until: Some(until) } if until <= now => self.force(&name),
+                Condition::Active(Service::Booting { until }) if until <= now => {
+                    self.boot_timed_out(&name)
+                }
+                Condition::Draining { .. }
+                | Condition::Active(_)
+                | Condition::Idle
+                | Condition::Starting
+                | Condition::Ready
+                | Condition::Standby
+                | Condition::Warm { .. }
+                | Condition::Stopping { .. }
+                | Condition::Failed(_) => {}
+            }
+        }
+        match &self.state.watch {
+            Some(Watch {
+                until,
+                rolling_back: None,
+                ..
+            }) if *until <= now => self.soaked(),
+            Some(_) | None => {}
+        }
+        match self
+            .state
+            .deployment
+            .as_ref()
+            .map(|deployment| &deployment.phase)
+        {
+            Some(Phase::Waiting { until, .. }) if *until <= now => self.no_idle_slot(),
+            Some(Phase::Starting { until, .. }) if *until <= now => self.fail(Cause::StartTimeout),
+            Some(Phase::Ready { until, probe, .. }) if *until <= now => {
+                let cause = Cause::HealthTimeout(probe.clone());
+                self.fail(cause);
+            }
+            Some(
+                Phase::Preparing { .. }
+                | Phase::Waiting { .. }
+                | Phase::Starting { .. }
+                | Phase::Ready { .. }
+                | Phase::Shifting { .. },
+            )
+            | None => {}
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The look at a new slot after its switch, and the one way back from it.
+
+use super::event::Probe;
+use super::names::SlotName;
+use super::notice::Notice;
+use super::policy::FAILED_PROBES;
+use super::state::{Cause, Condition, Service};
+use super::step::Draft;
+
+impl Draft {
+    /// A probe of the slot that is watched.
+    pub(super) fn soak_probe(&mut self, slot: &SlotName, probe: Probe) {
+        let Some(watch) = self
+            .state
+            .watch
+            .as_mut()
+            .filter(|watch| watch.new == *slot && watch.rolling_back.is_none())
+        else {
+            return;
+        };
+        if probe.pass {
+            watch.streak = 0;
+            return;
+        }
+        // A streak that nothing could be done about is reported once, when it is complete.
+        let before = watch.streak;
+        watch.streak = before.saturating_add(1).min(FAILED_PROBES);
+        if before + 1 == FAILED_PROBES {
+            self.watch_failed(Cause::ProbesFailed(probe));
+        }
+    }
+
+    /// The watched slot is bad. While the old one runs, it is active again by the same commit; at most once, since the watch is
+    /// `rolling_back` from here on. Without an old one there is nothing to do but to say so.
+    pub(super) fn watch_failed(&mut self, cause: Cause) {
+        let drain = self.state.settings.drain;
+        let Some(watch) = self
+            .state
+            .watch
+            .clone()
+            .filter(|watch| watch.rolling_back.is_none())
+        else {
+            return;
+        };
+        let running = watch.old.clone().filter(|old| self.is_running(old));
+        let Some(old) = running else {
+            self.tell(Notice::Soak {
+                generation: watch.generation,
+                slot: watch.new,
+                cause,
+            });
+            return;
+        };
+        if let Some(bad) = self.state.live().cloned() {
+            self.state.marked.insert(bad);
+        }
+        self.retire(&watch.new, drain);
+        self.set(&old, Condition::Active(Service::Up));
+        self.state.active = Some(old.clone());
+        let release = self.state.live().cloned();
+        if let Some(live) = &release {
+            // The same bits may have run in both slots; what is live is not marked.
+            self.state.marked.remove(live);
+        }
+        self.state.prev = watch
+            .prev
+            .clone()
+            .filter(|prev| release.as_ref() != Some(prev));
+        self.state.soaked = watch.soaked;
+        self.tell(Notice::RolledBack {
+            generation: watch.generation,
+            from: watch.new.clone(),
+            to: old,
+            release,
+            cause: cause.clone(),
+        });
+        if let Some(watch) = &mut self.state.watch {
+            watch.rolling_back = Some(cause);
+        }
+    }
+
+    /// The soak ended well.
+    pub(super) fn soaked(&mut self) {
+        let Some(watch) = self.state.watch.take() else {
+            return;
+        };
+        self.state.soaked = true;
+        self.unmark();
+        self.tell(Notice::Soak {
+            generation: watch.generation,
+            slot: watch.new,
+            cause: Cause::Soaked,
+        });
+        self.let_go();
+    }
+
+    /// A newer attempt takes the place of what is watched.
+    pub(super) fn supersede(&mut self) {
+        if let Some(watch) = self
+            .state
+            .watch
+            .take()
+            .filter(|watch| watch.rolling_back.is_none())
+        {
+            self.tell(Notice::Soak {
+                generation: watch.generation,
+                slot: watch.new,
+                cause: Cause::Superseded,
+            });
+        }
+    }
+
+    /// The slot that was kept for the watch is gone: the new one is kept whatever comes.
+    pub(super) fn old_slot_gone(&mut self, name: &SlotName) {
+        let Some(watch) = self
+            .state
+            .watch
+            .as_mut()
+            .filter(|watch| watch.old.as_ref() == Some(name))
+        else {
+            return;
+        };
+        watch.old = None;
+        let (generation, slot) = (watch.generation, watch.new.clone());
+        if self.state.deployment.is_some() {
+            self.supersede();
+        } else {
+            self.tell(Notice::Soak {
+                generation,
+                slot,
+                cause: Cause::OldSlotGone,
+            });
+        }
+    }
+
+    /// The routers have the table that a switch or a rollback committed.
+    pub(super) fn routed(&mut self, generation: super::Generation, active: Option<&SlotName>) {
+        if generation != self.state.routed || active != self.state.active.as_ref() {
+            return;
+        }
+        self.switched();
+        if self
+            .state
+            .watch
+            .as_ref()
+            .is_some_and(|watch| watch.rolling_back.is_some())
+        {
+            self.state.watch = None;
+        }
+        if self
+            .state
+            .deployment
+            .as_ref()
+            .is_none_or(|held| held.phase.name() != "shifting")
+        {
+            self.let_go();
+        }
+    }
+
+    pub(super) fn is_warm(&self, name: &SlotName) -> bool {
+        matches!(
+            self.state.slots.get(name).map(|slot| &slot.condition),
+            Some(Condition::Warm { .. })
+        )
+    }
+
+    /// It has a process and nothing asked that to end: the traffic can be given back to it.
+    pub(super) fn is_running(&self, name: &SlotName) -> bool {
+        self.state.slots.get(name).is_some_and(|slot| {
+            slot.boot.is_some()
+                && matches!(
+                    slot.condition,
+                    Condition::Warm { .. } | Condition::Draining { .. }
+                )
+        })
+    }
+}

@@ -1,0 +1,230 @@
+//! slotd's API, as slotctl and scripts see it: HTTP/1.1 with JSON on a unix socket.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /` | | `{"status":"ok"}` |
+//! | `GET /apps` | | [`Apps`] |
+//! | `GET /apps/<app>/status` | | [`Status`] |
+//! | `POST /apps/<app>/deploy?drain=30s&queue=10m` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events` |
+//! | `POST /apps/<app>/rollback` | | [`Begun`] |
+//! | `POST /apps/<app>/promote?slot=green` | | [`Begun`] |
+//! | `POST /apps/<app>/drain?slot=blue` | | [`Status`]: what the slot drains is cut now |
+//! | `GET /apps/<app>/outcome?generation=7&wait=switched\|soaked\|stopped` | | [`Outcome`], when it is there (long poll: 202 with [`Progress`] each second or so otherwise) |
+//! | `GET /apps/<app>/events` | | SSE, each an [`Event`] |
+//! | `POST /apps/<app>/reload` | | [`Status`]: the app's file is read again |
+//! | `DELETE /apps/<app>` | | `{"status":"ok"}`: stops its slots (drained) and forgets it |
+//!
+//! Without `/apps/<app>` a path means the only app, or the app `slot`. Anything refused is a [`Problem`] with the status of its code.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::control::InFlight;
+
+/// Every app that slotd knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apps {
+    /// By name.
+    pub apps: Vec<Status>,
+    /// Apps whose file or state could not be read: name and why.
+    #[serde(default)]
+    pub broken: BTreeMap<String, String>,
+}
+
+/// One app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its name.
+    pub app: String,
+    /// `idle`, `preparing`, `waiting`, `starting`, `ready`, `shifting`, `switched`, `rolling_back`.
+    pub state: String,
+    /// The last attempt's number.
+    pub generation: u64,
+    /// The active slot.
+    pub active: Option<String>,
+    /// The active slot's release.
+    pub live: Option<String>,
+    /// What `rollback` goes to.
+    pub prev: Option<String>,
+    /// Whether the active slot is sent requests.
+    pub serving: bool,
+    /// Where the app is reached: `http://127.0.0.1:80/`.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// Each slot.
+    pub slots: Vec<SlotStatus>,
+    /// The attempt that holds the lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Progress>,
+    /// The end of the soak, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak_until_ms: Option<u64>,
+    /// Failed probes in a row during the soak.
+    #[serde(default)]
+    pub health_fail_streak: u8,
+    /// How the last attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Outcome>,
+    /// What an administrator should know: a corrupt state file that was kept aside, a router that does not answer, …
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// One slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotStatus {
+    /// Its name.
+    pub slot: String,
+    /// `web@green.service`; in an embedded deployer `web@green`.
+    pub unit: String,
+    /// `idle`, `starting`, `ready`, `standby`, `active`, `warm`, `draining`, `stopping`, `failed`.
+    pub condition: String,
+    /// For `active`: `up`, `booting`, `down`, `stopped-by-hand`; for `failed`: how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What its symlink names.
+    pub release: Option<String>,
+    /// Its run.
+    pub boot_id: Option<String>,
+    /// Where it listens, for the router.
+    pub upstream: String,
+    /// Share of new requests, per cent.
+    pub weight: u8,
+    /// Under way, over all router instances; absent when no router answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<InFlight>,
+    /// When its drain is cut, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until_ms: Option<u64>,
+}
+
+/// An attempt was begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// Its number.
+    pub generation: u64,
+    /// What it deploys, once that is known.
+    pub release: Option<String>,
+}
+
+/// An attempt under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Its number.
+    pub generation: u64,
+    /// `deploy`, `rollback`, `by-hand`, `promote`.
+    pub kind: String,
+    /// Who began it.
+    pub by: String,
+    /// When, milliseconds since the epoch.
+    pub began_ms: u64,
+    /// `preparing`, …
+    pub phase: String,
+    /// The candidate.
+    pub slot: Option<String>,
+    /// Its release.
+    pub release: Option<String>,
+    /// What it waits for, in words: the last probe, the slot that still drains and what it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+}
+
+/// How an attempt ended. Answered with status 200 whether or not it succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The release serves (or, for `by-hand`, stands by).
+    pub success: bool,
+    /// Its number.
+    pub generation: u64,
+    /// `deploy`, `rollback`, `by-hand`, `promote`.
+    pub kind: String,
+    /// What it was to make active.
+    pub release: Option<String>,
+    /// The slot that has it.
+    pub slot: Option<String>,
+    /// The release that was live before.
+    pub previous: Option<String>,
+    /// The phase in which it ended.
+    pub phase: String,
+    /// `switched`, `start-timeout`, … (`Cause::code`), and once the watch has ended `soaked`, `probes-failed`, ….
+    pub cause: String,
+    /// One sentence for people.
+    pub text: String,
+    /// Milliseconds per phase, in order.
+    #[serde(default)]
+    pub phases_ms: Vec<(String, u64)>,
+    /// What the failed candidate said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
+}
+
+/// The evidence of a failed candidate (all that one screen shows).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// `web@green.service`.
+    pub unit: String,
+    /// The unit's Result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// `exited with status 1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<String>,
+    /// The unit's `STATUS=`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_text: Option<String>,
+    /// The last probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<String>,
+    /// The last lines of that run, oldest first.
+    #[serde(default)]
+    pub log: Vec<String>,
+    /// Where its processes listen.
+    #[serde(default)]
+    pub listens: Vec<String>,
+    /// Where it was told to listen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// The command that shows the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<String>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Milliseconds since the epoch.
+    pub at_ms: u64,
+    /// The app.
+    pub app: String,
+    /// The attempt.
+    pub generation: u64,
+    /// `began`, `phase`, `ended`, `soak`, `rolled-back`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`.
+    pub event: String,
+    /// The phase, for `phase` and `ended`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// The slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
+    /// The release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// The cause's code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// One sentence for people.
+    pub text: String,
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Always false.
+    pub success: bool,
+    /// `bad-request`, `nothing-to-roll-back-to` (400), `forbidden` (403), `no-such-app`, `not-found` (404), `busy` (409),
+    /// `refused` (422), `failed` (500).
+    pub code: String,
+    /// What failed, on what, why, and what to do next.
+    pub error: String,
+}
