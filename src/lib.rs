@@ -15,8 +15,8 @@
 //!
 //! - L0, decisions without I/O: [`deploy`], [`router::h1`], [`router::table`].
 //! - L1, bytes and words: [`wire`], [`config`], [`telemetry`].
-//! - L2, one adapter per outside thing: [`systemd`], [`store`], [`children`], [`release`],
-//!   [`probe`], [`traffic`], the rest of [`router`].
+//! - L2, one adapter per outside thing: [`systemd`], [`children`], [`store`], [`release`],
+//!   [`probe`], [`traffic`], [`launch`], [`units`], the rest of [`router`].
 //! - L3: [`daemon`], where one task owns the state of an app.
 //! - L4: [`api`] and [`cli`]: parse, ask, render.
 //!
@@ -30,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod deploy;
+pub mod launch;
 pub mod probe;
 pub mod release;
 pub mod router;
@@ -37,4 +38,5 @@ pub mod store;
 pub mod systemd;
 pub mod telemetry;
 pub mod traffic;
+pub mod units;
 pub mod wire;

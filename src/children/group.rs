@@ -12,6 +12,8 @@
 //! **Invariant:** dropping a [`Group`] kills every process in it.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -43,10 +45,10 @@ pub(super) enum SpawnError {
     #[error("could not start /bin/sh, which guards the app's processes: {0}")]
     Keeper(io::Error),
     /// The app itself.
-    #[error("could not execute {program}: {error}")]
+    #[error("could not execute {program}: {error}", program = program.display())]
     Program {
         /// `argv[0]`.
-        program: String,
+        program: PathBuf,
         /// Most often ENOENT or EACCES.
         error: io::Error,
     },
@@ -102,7 +104,7 @@ impl Group {
             .process_group(id.as_raw())
             .kill_on_drop(true);
         let mut main = command.spawn().map_err(|error| SpawnError::Program {
-            program: program.argv.first().cloned().unwrap_or_default(),
+            program: program.argv.first().map(PathBuf::from).unwrap_or_default(),
             error,
         })?;
         let stdout = main.stdout.take().expect("stdout is piped");
@@ -171,10 +173,10 @@ fn pid(child: &Child) -> Option<Pid> {
 fn command(program: &Program, more: &[(&str, String)]) -> Result<Command, SpawnError> {
     let (first, arguments) = program.argv.split_first().ok_or(SpawnError::Empty)?;
     // exec(3) looks a relative path up in the working directory, but of which process is not specified for `Command`.
-    let first = if first.contains('/') {
+    let first = if first.as_bytes().contains(&b'/') {
         program.cwd.join(first).into_os_string()
     } else {
-        first.into()
+        first.clone()
     };
     let mut command = match &program.listener {
         None => {

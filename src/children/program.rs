@@ -1,6 +1,7 @@
 //! What a child executes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +17,9 @@ pub struct Listener(pub Arc<OwnedFd>);
 #[derive(Clone, Debug)]
 pub struct Program {
     /// The program and its arguments; the program is searched in the `PATH` of `env` unless it has a slash.
-    pub argv: Vec<String>,
+    pub argv: Vec<OsString>,
     /// The whole environment; nothing is inherited beside it. `NOTIFY_SOCKET`, `INVOCATION_ID` and `LISTEN_*` are added for each run.
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<OsString, OsString>,
     /// The working directory, absolute; a relative program with a slash is looked up there.
     pub cwd: PathBuf,
     /// Up is when it says READY=1 (sd_notify(3)); else as soon as it is executed.
