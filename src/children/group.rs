@@ -197,7 +197,12 @@ fn command(program: &Program, more: &[(&str, String)]) -> Result<Command, SpawnE
         .env_clear()
         .envs(&program.env)
         .current_dir(&program.cwd);
-    for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+    for name in [
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+    ] {
         command.env_remove(name);
     }
     if program.listener.is_some() {

@@ -191,12 +191,16 @@ impl Supervisor {
             result: "resources".to_owned(),
             text: format!("{what}: {error}"),
         };
-        let boot = boot_id().map_err(|error| resources("could not read a random boot id", error))?;
+        let boot =
+            boot_id().map_err(|error| resources("could not read a random boot id", error))?;
         let path = self.run.join("notify.sock");
         let notify = NotifySocket::bind(path.clone())
             .map_err(|error| resources(&format!("could not bind {}", path.display()), error))?;
         let more = [
-            ("NOTIFY_SOCKET", notify.path().to_string_lossy().into_owned()),
+            (
+                "NOTIFY_SOCKET",
+                notify.path().to_string_lossy().into_owned(),
+            ),
             ("INVOCATION_ID", boot.to_string()),
         ];
         let run = Run::new(boot.clone());
