@@ -87,6 +87,7 @@ fn program(cwd: &Path, argv: &[&str]) -> Program {
         env: std::env::vars_os().collect(),
         cwd: cwd.to_owned(),
         notify: false,
+        leaves: None,
         listener: None,
         start_limit: LONG,
         stop_limit: LONG,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,10 +25,25 @@ pub struct Program {
     pub cwd: PathBuf,
     /// Up is when it says READY=1 (sd_notify(3)); else as soon as it is executed.
     pub notify: bool,
+    /// A file that is removed before each run and after the last: the socket that a run makes for itself.
+    pub leaves: Option<PathBuf>,
     /// Passed on as file descriptor 3.
     pub listener: Option<Listener>,
     /// How long it may take to be up; then the run is stopped, and fails with `timeout`.
     pub start_limit: Duration,
     /// From SIGTERM to SIGKILL, when the start limit passes.
     pub stop_limit: Duration,
+}
+
+impl Program {
+    /// Removes what a run leaves.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        let Some(path) = &self.leaves else {
+            return Ok(());
+        };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
 }

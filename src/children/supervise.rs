@@ -182,6 +182,10 @@ impl Supervisor {
             run.failed(failure);
         }
         group.finish(output).await;
+        if let Err(error) = program.clear() {
+            // It is tried again before the next run, which fails if it must.
+            tracing::debug!(%error, "what a run left could not be removed");
+        }
         self.told.status.send_modify(|status| status.group = None);
         end
     }
@@ -193,6 +197,9 @@ impl Supervisor {
         };
         let boot =
             boot_id().map_err(|error| resources("could not read a random boot id", error))?;
+        program
+            .clear()
+            .map_err(|error| resources("could not remove what the last run left", error))?;
         let path = self.run.join("notify.sock");
         let notify = NotifySocket::bind(path.clone())
             .map_err(|error| resources(&format!("could not bind {}", path.display()), error))?;

@@ -1,3 +1,4 @@
 //! The deployer: one task per app owns its state.
 
+pub mod embedded;
 pub mod units;
