@@ -52,7 +52,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// A child that is stopped. `run` is a directory for its sockets, which exists; `changes` is told of each change.
+    /// A child that is stopped. `run` is a directory for its sockets, made when it is not there; `changes` is told of each change.
     #[must_use]
     pub fn new(app: AppName, slot: SlotName, run: PathBuf, changes: Arc<Changes>) -> Self {
         let (want, wanted) = watch::channel(Want::default());

@@ -200,6 +200,12 @@ impl Supervisor {
         program
             .clear()
             .map_err(|error| resources("could not remove what the last run left", error))?;
+        std::fs::create_dir_all(&self.run).map_err(|error| {
+            resources(
+                &format!("could not make the directory {}", self.run.display()),
+                error,
+            )
+        })?;
         let path = self.run.join("notify.sock");
         let notify = NotifySocket::bind(path.clone())
             .map_err(|error| resources(&format!("could not bind {}", path.display()), error))?;

@@ -20,8 +20,8 @@ use crate::launch::{Env, EnvFile, Order, launch};
 use crate::probe::{Address, Owner, ask, listeners, process_group_of};
 use crate::telemetry::chain;
 
-/// The children of one app.
-#[derive(Debug)]
+/// The children of one app; they end with the last clone.
+#[derive(Clone, Debug)]
 pub struct Embedded {
     app: Arc<App>,
     /// The app's directory, absolute: `releases` and the slots' symlinks are in it.
@@ -29,64 +29,38 @@ pub struct Embedded {
     /// For sockets; its path is short, because a socket's may have 107 bytes (unix(7)).
     run: PathBuf,
     inherited: Env,
-    children: BTreeMap<SlotName, Child>,
+    children: Arc<BTreeMap<SlotName, Child>>,
     /// Of `bind = "fd"`, while the slot is not stopped.
-    listeners: Mutex<BTreeMap<SlotName, Listener>>,
+    listeners: Arc<Mutex<BTreeMap<SlotName, Listener>>>,
     changes: Arc<Changes>,
 }
 
-/// Why an app cannot have children here.
-#[derive(Debug, thiserror::Error)]
-pub enum EmbeddedError {
-    /// A directory for the slot's sockets.
-    #[error("cannot make the directory {path:?}")]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A slot without its port.
-    #[error("slot {0} has no port; write `{0} = 20001` under [ports] in the app's file")]
-    NoPort(SlotName),
-}
-
 impl Embedded {
-    /// An app whose slots are all stopped. `root` and `run` exist; must be called within a tokio runtime, which the children's
-    /// supervision then runs on.
-    ///
-    /// # Errors
-    /// [`EmbeddedError`], each naming what it is about.
-    pub fn new(
-        app: Arc<App>,
-        root: PathBuf,
-        run: PathBuf,
-        inherited: Env,
-    ) -> Result<Self, EmbeddedError> {
+    /// An app whose slots are all stopped. Must be called within a tokio runtime, which the children's supervision then runs on.
+    #[must_use]
+    pub fn new(app: Arc<App>, root: PathBuf, run: PathBuf, inherited: Env) -> Self {
         let changes = Arc::new(Changes::default());
-        let mut children = BTreeMap::new();
-        for slot in &app.slots {
-            if app.bind == Bind::Port && !app.ports.contains_key(slot) {
-                return Err(EmbeddedError::NoPort(slot.clone()));
-            }
+        let child = |slot: &SlotName| {
             let own = run.join(app.name.as_str()).join(slot.as_str());
-            std::fs::create_dir_all(&own).map_err(|source| EmbeddedError::Directory {
-                path: own.clone(),
-                source,
-            })?;
             let child = Child::new(app.name.clone(), slot.clone(), own, Arc::clone(&changes));
-            children.insert(slot.clone(), child);
-        }
-        Ok(Self {
+            (slot.clone(), child)
+        };
+        Self {
+            children: Arc::new(app.slots.iter().map(child).collect()),
             app,
             root,
             run,
             inherited,
-            children,
-            listeners: Mutex::default(),
+            listeners: Arc::default(),
             changes,
-        })
+        }
+    }
+
+    /// Stops every slot, as [`Units::stop`] does, all at the same time.
+    pub async fn stop_all(&self) {
+        let limit = self.app.stop_timeout;
+        let stops = self.app.slots.iter().map(|slot| self.stop(slot, limit));
+        futures_util::future::join_all(stops).await;
     }
 
     fn child(&self, slot: &SlotName) -> Option<&Child> {
@@ -100,7 +74,7 @@ impl Embedded {
                 Address::loopback(ports.port),
                 Address::loopback(ports.internal),
             ),
-            // A slot without a port has no child either.
+            // A slot without a port is never started.
             (Bind::Port, None) | (Bind::Unix | Bind::Fd, _) => {
                 let socket = Address::Unix(self.app.socket(&self.run, slot));
                 (socket.clone(), socket)
@@ -168,7 +142,10 @@ impl Embedded {
             return Ok(Some(listener.clone()));
         }
         let path = self.app.socket(&self.run, slot);
-        let bound = remove(&path).and_then(|()| UnixListener::bind(&path));
+        let directory = path.parent().unwrap_or(&self.run);
+        let bound = std::fs::create_dir_all(directory)
+            .and_then(|()| remove(&path))
+            .and_then(|()| UnixListener::bind(&path));
         let bound = bound.map_err(|error| {
             failure(
                 "resources",
@@ -268,6 +245,10 @@ impl Units for Embedded {
                 format!("the app has no slot {slot}; start the deployer again, which reads the app's file"),
             ));
         };
+        if self.app.bind == Bind::Port && !self.app.ports.contains_key(slot) {
+            let text = format!("slot {slot} has no port; write `{slot} = 20001` under [ports] in the app's file");
+            return Err(failure("config", text));
+        }
         if matches!(child.phase(), Phase::Stopped | Phase::Ended(_)) {
             self.check_ports(slot)?;
         }
