@@ -79,7 +79,7 @@ pub fn is_colourful(stream: &impl IsTerminal) -> bool {
 
 /// An error and its causes in one line, outermost first. A cause whose words the error before it already has is left out.
 #[must_use]
-pub fn chain(error: &(dyn Error + 'static)) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

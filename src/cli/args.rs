@@ -249,12 +249,21 @@ pub struct Logs {
     pub lines: Option<u32>,
 }
 
-/// `launch`; the arguments are the generator's.
+/// `launch`, as slot-generator writes it into `ExecStart=`; the app is `--app`.
 #[derive(Debug, Args)]
 pub struct Launch {
-    /// App, slot and whatever else the unit says.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub words: Vec<std::ffi::OsString>,
+    /// The slot
+    #[arg(long)]
+    pub slot: SlotName,
+    /// The directory of all apps
+    #[arg(long, value_name = "PATH")]
+    pub root: PathBuf,
+    /// Absolute, or relative to the release
+    #[arg(long, value_name = "PATH")]
+    pub env_file: Option<PathBuf>,
+    /// The app's command
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
 }
 
 /// `man`.

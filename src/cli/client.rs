@@ -150,10 +150,10 @@ impl Client {
         }
     }
 
-    /// The same socket, for an app.
+    /// Whether it asks for one app; otherwise slotd takes its only one.
     #[must_use]
-    pub fn of_app(&self, app: &str) -> Self {
-        Self::new(&self.socket, Some(app))
+    pub fn names_an_app(&self) -> bool {
+        self.app.is_some()
     }
 
     /// Where slotd listens.

@@ -101,7 +101,7 @@ async fn register(
         }
         return Err(error.into());
     }
-    app::add::register(global, project, name).await?;
+    app::add::register(global, name, project).await?;
     Ok(())
 }
 

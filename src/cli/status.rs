@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::Method;
 
 use super::client::{Client, empty};
+use super::exit::Exit;
 use super::term::{Paint, harmless, say, say_json, whole_span};
 use crate::wire::api::{Apps, SlotStatus, Status};
 use crate::wire::control::InFlight;
@@ -17,11 +18,12 @@ use crate::wire::control::InFlight;
 ///
 /// # Errors
 /// If slotd does not answer.
-pub async fn run(client: &Client, named: bool, json: bool) -> anyhow::Result<()> {
+pub async fn run(client: &Client, json: bool) -> anyhow::Result<Exit> {
     if json {
-        return Ok(say_json(&client.get::<Status>("/status").await?)?);
+        say_json(&client.get::<Status>("/status").await?)?;
+        return Ok(Exit::Ok);
     }
-    let apps = if named {
+    let apps = if client.names_an_app() {
         Apps {
             apps: vec![client.get("/status").await?],
             ..Apps::default()
@@ -43,7 +45,8 @@ pub async fn run(client: &Client, named: bool, json: bool) -> anyhow::Result<()>
     if text.is_empty() {
         text.push_str("No app is registered; `slotctl init` and `sudo slotctl deploy PATH` make the first.\n");
     }
-    Ok(say(&text)?)
+    say(&text)?;
+    Ok(Exit::Ok)
 }
 
 /// Milliseconds since the epoch.
