@@ -162,7 +162,10 @@ async fn a_port_that_somebody_has_refuses_the_start_and_names_them() {
     assert_eq!(refused.result, "port-in-use");
     let pid = format!("pid {}", std::process::id());
     assert!(refused.text.contains(&pid), "{}", refused.text);
-    assert_eq!(bench.units.seen(&bench.slot).await, Seen::Ended(End::ByHand));
+    assert_eq!(
+        bench.units.seen(&bench.slot).await,
+        Seen::Ended(End::ByHand)
+    );
 }
 
 #[tokio::test]
