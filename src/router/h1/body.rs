@@ -62,7 +62,7 @@ impl Pieces {
             let step = written.min(range.len());
             range.start += step;
             written -= step;
-            if !range.is_empty() {
+            if range.start < range.end {
                 break;
             }
             gone += 1;

@@ -5,7 +5,8 @@
 use super::tokens::{TOKEN, members, trim};
 use super::{Refusal, Span};
 
-/// The fields that a router treats in some special way.
+/// The fields that a router treats in some special way, by their names.
+#[allow(missing_docs, reason = "each variant is the name of its field")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     Accept,

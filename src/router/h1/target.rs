@@ -65,9 +65,13 @@ fn absolute(target: &[u8], from: usize) -> Result<Target, Refusal> {
 /// The host of `authority` without its port.
 ///
 /// # Errors
-/// User information, a list, a bad port, or characters that no host has.
+/// User information, a list, a bad port, characters that no host has, or more of them than a name has.
 pub fn host(authority: &[u8]) -> Result<&[u8], Refusal> {
     const BAD: Refusal = Refusal::bad("the host is not valid");
+    // 253 for the name (RFC 1035 section 2.3.4), a final dot, a colon and five digits.
+    if authority.len() > 260 {
+        return Err(BAD);
+    }
     let (host, port) = if let Some(rest) = authority.strip_prefix(b"[") {
         let end = memchr::memchr(b']', rest).ok_or(BAD)?;
         let literal = std::str::from_utf8(&rest[..end]).map_err(|_| BAD)?;
