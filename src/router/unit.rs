@@ -47,7 +47,7 @@ pub fn log() {
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     // Fields keep their names, so that `journalctl SLOT_APP=web` finds them.
     let journal = journal.map(|layer| layer.with_field_prefix(None));
-    let text = journal.is_none().then(|| fmt::layer().with_writer(io::stderr));
+    let text = journal.is_none().then(|| fmt::layer().with_writer(io::stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr())));
     // Fails if somebody has set another one, which is then used.
     _ = tracing_subscriber::registry().with(filter).with(journal).with(text).try_init();
 }
