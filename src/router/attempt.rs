@@ -248,7 +248,7 @@ impl<'a> Attempt<'a> {
                 || !self.uploaded
                 || without_end
                 || response.is_stream
-                || self.client.ended
+                || self.client.has_left()
                 || worker.draining.get(),
         };
         let mut out = worker.spare.head();

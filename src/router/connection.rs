@@ -88,7 +88,8 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, address: IpAddr, listener
             Heard::Refused(answer) => client.answer(answer, false, true).await,
         };
         match after {
-            After::Keep if !client.ended => {}
+            // One that has ended may have pipelined more before.
+            After::Keep if !client.has_left() => {}
             After::Keep | After::Close => return,
             After::Linger => return client.linger().await,
             After::Reset => return client.stream.reset(),
@@ -137,6 +138,11 @@ impl Client {
             }
         }
         Poll::Pending
+    }
+
+    /// True if it will ask for nothing more.
+    pub fn has_left(&self) -> bool {
+        self.ended && self.buffer.is_empty()
     }
 
     /// Writes all of `bytes`; false if the client is gone or takes nothing.
