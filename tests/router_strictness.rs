@@ -24,7 +24,9 @@ fn statuses(mut client: Raw, parts: &[&[u8]]) -> Vec<u16> {
     client.shut();
     let (bytes, _) = client.end();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    text.match_indices("HTTP/1.1 ").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok()).collect()
+    text.match_indices("HTTP/1.1 ")
+        .filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok())
+        .collect()
 }
 
 /// Sends each request in every way and expects `status` and nothing upstream but the good one.
@@ -33,19 +35,38 @@ fn refused(status: u16, requests: &[&str]) {
         let upstream = Upstream::answering(OK);
         let rig = Rig::to(&upstream);
         let bytes = request.as_bytes();
-        assert_eq!(statuses(rig.client(), &[bytes]), [status], "at once: {request:?}");
+        assert_eq!(
+            statuses(rig.client(), &[bytes]),
+            [status],
+            "at once: {request:?}"
+        );
         let step = bytes.len().div_ceil(60).max(1);
         for cut in (1..bytes.len()).step_by(step) {
-            assert_eq!(statuses(rig.client(), &[&bytes[..cut], &bytes[cut..]]), [status], "cut at {cut}: {request:?}");
+            assert_eq!(
+                statuses(rig.client(), &[&bytes[..cut], &bytes[cut..]]),
+                [status],
+                "cut at {cut}: {request:?}"
+            );
         }
         let bytewise: Vec<&[u8]> = bytes.chunks(1.max(bytes.len() / 400)).collect();
-        assert_eq!(statuses(rig.client(), &bytewise), [status], "bytewise: {request:?}");
+        assert_eq!(
+            statuses(rig.client(), &bytewise),
+            [status],
+            "bytewise: {request:?}"
+        );
         let behind = [GOOD.as_bytes(), bytes].concat();
-        assert_eq!(statuses(rig.client(), &[&behind]), [200, status], "behind a good one: {request:?}");
+        assert_eq!(
+            statuses(rig.client(), &[&behind]),
+            [200, status],
+            "behind a good one: {request:?}"
+        );
         drop(rig);
         let seen = upstream.finish();
         assert_eq!(seen.len(), 1, "{request:?} reached the upstream: {seen:?}");
-        assert!(seen[0].starts_with("GET /good ") && seen[0].matches("HTTP/1.1").count() == 1, "{request:?}: {seen:?}");
+        assert!(
+            seen[0].starts_with("GET /good ") && seen[0].matches("HTTP/1.1").count() == 1,
+            "{request:?}: {seen:?}"
+        );
     }
 }
 
@@ -56,7 +77,10 @@ fn with(fields: &str) -> String {
 
 fn all_refused(status: u16, fields: &[&str]) {
     let requests: Vec<String> = fields.iter().map(|f| with(f)).collect();
-    refused(status, &requests.iter().map(String::as_str).collect::<Vec<_>>());
+    refused(
+        status,
+        &requests.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
@@ -73,7 +97,10 @@ fn item_1_content_length_with_transfer_encoding_is_refused() {
 
 #[test]
 fn item_1_transfer_encoding_on_http_1_0_is_refused() {
-    refused(400, &["POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]);
+    refused(
+        400,
+        &["POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"],
+    );
 }
 
 #[test]
@@ -99,7 +126,15 @@ fn item_2_content_lengths_that_could_be_read_differently_are_refused() {
 
 #[test]
 fn item_3_unknown_transfer_codings_are_501() {
-    all_refused(501, &["Transfer-Encoding: gzip", "Transfer-Encoding: gzip, chunked", "Transfer-Encoding: identity", "Transfer-Encoding: xchunked"]);
+    all_refused(
+        501,
+        &[
+            "Transfer-Encoding: gzip",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: identity",
+            "Transfer-Encoding: xchunked",
+        ],
+    );
 }
 
 #[test]
@@ -130,11 +165,22 @@ fn bad_chunks(bodies: &[&str]) {
         // With its head, nothing of it is sent.
         let upstream = Upstream::answering(OK);
         let rig = Rig::to(&upstream);
-        assert_eq!(statuses(rig.client(), &[request.as_bytes()]), [400], "{body:?}");
-        assert_eq!(statuses(rig.client(), &[[GOOD, &request].concat().as_bytes()]), [200, 400], "{body:?}");
+        assert_eq!(
+            statuses(rig.client(), &[request.as_bytes()]),
+            [400],
+            "{body:?}"
+        );
+        assert_eq!(
+            statuses(rig.client(), &[[GOOD, &request].concat().as_bytes()]),
+            [200, 400],
+            "{body:?}"
+        );
         drop(rig);
         let seen = upstream.finish();
-        assert!(seen.iter().all(|s| !s.contains("/bad")), "{body:?}: {seen:?}");
+        assert!(
+            seen.iter().all(|s| !s.contains("/bad")),
+            "{body:?}: {seen:?}"
+        );
         // Later, the upstream sees an unfinished message, and the client no success.
         let upstream = Upstream::answering(OK);
         let rig = Rig::to(&upstream);
@@ -148,7 +194,10 @@ fn bad_chunks(bodies: &[&str]) {
         }
         drop(rig);
         for seen in upstream.finish() {
-            assert!(!seen.ends_with("\r\n0\r\n\r\n"), "{body:?} went whole: {seen:?}");
+            assert!(
+                !seen.ends_with("\r\n0\r\n\r\n"),
+                "{body:?} went whole: {seen:?}"
+            );
         }
     }
 }
@@ -174,17 +223,30 @@ fn item_4_malformed_chunk_sizes_are_refused() {
 
 #[test]
 fn item_4_chunk_data_ends_with_cr_lf() {
-    bad_chunks(&["5\r\nhello0\r\n\r\n", "5\r\nhello\n0\r\n\r\n", "5\r\nhello\r0\r\n\r\n", "5\r\nhelloX\r\n0\r\n\r\n"]);
+    bad_chunks(&[
+        "5\r\nhello0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5\r\nhello\r0\r\n\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+    ]);
 }
 
 #[test]
 fn item_4_line_ends_in_chunk_extensions_are_refused() {
-    bad_chunks(&["5;a\nb\r\nhello\r\n0\r\n\r\n", "5;a\rb\r\nhello\r\n0\r\n\r\n", "5;a=\"\n\"\r\nhello\r\n0\r\n\r\n", "5\r\nhello\r\n0;\n\r\n\r\n"]);
+    bad_chunks(&[
+        "5;a\nb\r\nhello\r\n0\r\n\r\n",
+        "5;a\rb\r\nhello\r\n0\r\n\r\n",
+        "5;a=\"\n\"\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0;\n\r\n\r\n",
+    ]);
 }
 
 #[test]
 fn item_4_chunk_extensions_are_capped_in_total() {
-    let body = format!("{}0\r\n\r\n", format!("1;{}\r\na\r\n", "x".repeat(1000)).repeat(20));
+    let body = format!(
+        "{}0\r\n\r\n",
+        format!("1;{}\r\na\r\n", "x".repeat(1000)).repeat(20)
+    );
     let upstream = Upstream::answering(OK);
     let rig = Rig::to(&upstream);
     let request = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
@@ -192,7 +254,12 @@ fn item_4_chunk_extensions_are_capped_in_total() {
     client.send(request);
     assert!(!client.end().0.starts_with(b"HTTP/1.1 2"));
     drop(rig);
-    assert!(upstream.finish().iter().all(|s| !s.ends_with("\r\n0\r\n\r\n")));
+    assert!(
+        upstream
+            .finish()
+            .iter()
+            .all(|s| !s.ends_with("\r\n0\r\n\r\n"))
+    );
 }
 
 #[test]
@@ -201,11 +268,22 @@ fn item_4_well_formed_chunks_arrive_without_their_extensions() {
     let rig = Rig::to(&upstream);
     let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=\"b\"\r\nhello\r\n00a\r\n0123456789\r\n0\r\nX: y\r\n\r\n";
     for cut in 1..request.len() {
-        assert_eq!(statuses(rig.client(), &[&request.as_bytes()[..cut], &request.as_bytes()[cut..]]), [200], "cut at {cut}");
+        assert_eq!(
+            statuses(
+                rig.client(),
+                &[&request.as_bytes()[..cut], &request.as_bytes()[cut..]]
+            ),
+            [200],
+            "cut at {cut}"
+        );
     }
     drop(rig);
     let seen = upstream.finish().concat();
-    assert_eq!(seen.matches("\r\n\r\n5\r\nhello\r\n00a\r\n0123456789\r\n0\r\nX: y\r\n\r\n").count(), request.len() - 1);
+    assert_eq!(
+        seen.matches("\r\n\r\n5\r\nhello\r\n00a\r\n0123456789\r\n0\r\nX: y\r\n\r\n")
+            .count(),
+        request.len() - 1
+    );
 }
 
 #[test]
@@ -228,9 +306,18 @@ fn item_5_bare_line_ends_are_refused() {
 fn item_5_nul_and_control_characters_in_a_head_are_refused() {
     let requests: Vec<String> = ["\0", "\u{1}", "\u{8}", "\u{b}", "\u{c}", "\u{1b}", "\u{7f}"]
         .iter()
-        .flat_map(|c| [format!("GET /{c} HTTP/1.1\r\nHost: a\r\n\r\n"), format!("GET / HTTP/1.1\r\nHost: a\r\nX: y{c}z\r\n\r\n"), format!("GET / HTTP/1.1\r\nHost: a\r\nX{c}: y\r\n\r\n")])
+        .flat_map(|c| {
+            [
+                format!("GET /{c} HTTP/1.1\r\nHost: a\r\n\r\n"),
+                format!("GET / HTTP/1.1\r\nHost: a\r\nX: y{c}z\r\n\r\n"),
+                format!("GET / HTTP/1.1\r\nHost: a\r\nX{c}: y\r\n\r\n"),
+            ]
+        })
         .collect();
-    refused(400, &requests.iter().map(String::as_str).collect::<Vec<_>>());
+    refused(
+        400,
+        &requests.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
@@ -308,7 +395,13 @@ fn item_6_targets_have_their_form() {
         ],
     );
     refused(501, &["CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"]);
-    refused(505, &["GET / HTTP/1.2\r\nHost: a\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]);
+    refused(
+        505,
+        &[
+            "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        ],
+    );
 }
 
 #[test]
@@ -319,28 +412,64 @@ fn item_6_absolute_form_overrides_host_and_the_raw_path_is_forwarded() {
     rig.ask("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
     drop(rig);
     let seen = upstream.finish().concat();
-    assert!(seen.starts_with("GET /x%41/./y?q=/../ HTTP/1.1\r\nHost: b:81\r\n"), "{seen:?}");
-    assert!(seen.contains("X-Forwarded-Host: b:81\r\n") && seen.contains("OPTIONS * HTTP/1.1\r\nHost: a\r\n"), "{seen:?}");
+    assert!(
+        seen.starts_with("GET /x%41/./y?q=/../ HTTP/1.1\r\nHost: b:81\r\n"),
+        "{seen:?}"
+    );
+    assert!(
+        seen.contains("X-Forwarded-Host: b:81\r\n")
+            && seen.contains("OPTIONS * HTTP/1.1\r\nHost: a\r\n"),
+        "{seen:?}"
+    );
 }
 
 #[test]
 fn item_6_a_path_that_changes_apps_when_normalised_is_refused() {
     let (web, admin) = (Upstream::answering(OK), Upstream::answering(OK));
     let slots = |u: &Upstream| vec![router_support::slot("blue", 100, u.address)];
-    let apps = vec![router_support::app("web", "*", "/", slots(&web)), router_support::app("admin", "*", "/admin", slots(&admin))];
+    let apps = vec![
+        router_support::app("web", "*", "/", slots(&web)),
+        router_support::app("admin", "*", "/admin", slots(&admin)),
+    ];
     let table = slot::wire::table::Table { revision: 1, apps };
     let rig = Rig::with(slot::router::Source::Given(table), quick());
-    for path in ["/x/../admin", "/%2e%2e/admin", "//admin", "/./admin", "/%61dmin", "/admin/../x", "/admin/%2E%2e/x", "/x%2f..%2fadmin", "/x\\..\\admin", "/admin%2fx", "/admi%6e/x"] {
-        assert_eq!(rig.ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).status(), 400, "{path}");
+    for path in [
+        "/x/../admin",
+        "/%2e%2e/admin",
+        "//admin",
+        "/./admin",
+        "/%61dmin",
+        "/admin/../x",
+        "/admin/%2E%2e/x",
+        "/x%2f..%2fadmin",
+        "/x\\..\\admin",
+        "/admin%2fx",
+        "/admi%6e/x",
+    ] {
+        assert_eq!(
+            rig.ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+                .status(),
+            400,
+            "{path}"
+        );
     }
-    assert_eq!(rig.ask("GET /admin/./x HTTP/1.1\r\nHost: a\r\n\r\n").status(), 200);
-    assert_eq!(rig.ask("GET /administrator HTTP/1.1\r\nHost: a\r\n\r\n").status(), 200);
+    assert_eq!(
+        rig.ask("GET /admin/./x HTTP/1.1\r\nHost: a\r\n\r\n")
+            .status(),
+        200
+    );
+    assert_eq!(
+        rig.ask("GET /administrator HTTP/1.1\r\nHost: a\r\n\r\n")
+            .status(),
+        200
+    );
     drop(rig);
     assert!(web.finish().concat().starts_with("GET /administrator "));
     assert!(admin.finish().concat().starts_with("GET /admin/./x "));
 }
 
-const ASK_UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+const ASK_UPGRADE: &str =
+    "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 #[test]
 fn item_8_a_tunnel_begins_only_after_the_upstreams_101() {
@@ -368,8 +497,17 @@ fn item_8_a_tunnel_begins_only_after_the_upstreams_101() {
 fn item_8_what_was_pipelined_behind_a_refused_upgrade_is_a_request() {
     let upstream = Upstream::answering(OK);
     let rig = Rig::to(&upstream);
-    assert_eq!(statuses(rig.client(), &[[ASK_UPGRADE, GOOD].concat().as_bytes()]), [200, 200]);
-    assert_eq!(statuses(rig.client(), &[[ASK_UPGRADE, "\0\r\n\r\n"].concat().as_bytes()]), [200, 400]);
+    assert_eq!(
+        statuses(rig.client(), &[[ASK_UPGRADE, GOOD].concat().as_bytes()]),
+        [200, 200]
+    );
+    assert_eq!(
+        statuses(
+            rig.client(),
+            &[[ASK_UPGRADE, "\0\r\n\r\n"].concat().as_bytes()]
+        ),
+        [200, 400]
+    );
     drop(rig);
     assert!(upstream.finish().iter().all(|s| !s.contains('\0')));
 }
@@ -381,7 +519,9 @@ fn item_8_an_upgrade_with_a_body_is_refused() {
         400,
         &[
             &format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}Content-Length: 5\r\n\r\nhello"),
-            &format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            &format!(
+                "GET / HTTP/1.1\r\nHost: a\r\n{fields}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
             &format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"),
         ],
     );
@@ -389,22 +529,38 @@ fn item_8_an_upgrade_with_a_body_is_refused() {
 
 #[test]
 fn item_8_a_101_that_nobody_asked_for_is_a_502_and_closes() {
-    const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    const SWITCH: &[u8] =
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let upstream = Upstream::answering(SWITCH);
     let rig = Rig::to(&upstream);
-    for request in [GOOD, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n"] {
+    for request in [
+        GOOD,
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+    ] {
         let answer = rig.ask(request);
-        assert_eq!((answer.status(), answer.text().contains("without being asked")), (502, true));
+        assert_eq!(
+            (
+                answer.status(),
+                answer.text().contains("without being asked")
+            ),
+            (502, true)
+        );
     }
     drop(rig);
     let seen = upstream.finish();
     assert_eq!(seen.len(), 3, "a connection was used again: {seen:?}");
-    assert!(seen.iter().all(|s| !s.to_lowercase().contains("upgrade")), "{seen:?}");
+    assert!(
+        seen.iter().all(|s| !s.to_lowercase().contains("upgrade")),
+        "{seen:?}"
+    );
 }
 
 #[test]
 fn item_8_a_101_to_another_protocol_is_a_502() {
-    let upstream = Upstream::answering(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n");
+    let upstream = Upstream::answering(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    );
     let rig = Rig::to(&upstream);
     assert_eq!(rig.ask(ASK_UPGRADE).status(), 502);
 }
@@ -419,7 +575,9 @@ fn item_8_pipelined_bytes_are_not_forwarded_into_a_stream() {
     });
     let rig = Rig::to(&upstream);
     let mut client = rig.client();
-    client.send(format!("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n{GOOD}"));
+    client.send(format!(
+        "GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n{GOOD}"
+    ));
     assert_eq!(client.head().unwrap().field("connection"), Some("close"));
     assert_eq!(client.until(b"\n\n").unwrap(), b"data: 1\n\n");
     client.send(GOOD);
@@ -444,10 +602,20 @@ fn item_10_answers_to_head_and_204_and_304_have_no_body() {
     });
     let rig = Rig::to(&upstream);
     let mut client = rig.client();
-    for (request, status, length) in [("HEAD /", 200, Some("5")), ("GET /204", 204, None), ("GET /304", 304, Some("5")), ("HEAD /chunked", 200, None), ("HEAD /", 200, Some("5"))] {
+    for (request, status, length) in [
+        ("HEAD /", 200, Some("5")),
+        ("GET /204", 204, None),
+        ("GET /304", 304, Some("5")),
+        ("HEAD /chunked", 200, None),
+        ("HEAD /", 200, Some("5")),
+    ] {
         client.send(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n"));
         let answer = client.head().unwrap();
-        assert_eq!((answer.status(), answer.field("content-length")), (status, length), "{request}");
+        assert_eq!(
+            (answer.status(), answer.field("content-length")),
+            (status, length),
+            "{request}"
+        );
     }
     drop(client);
     drop(rig);
@@ -472,11 +640,18 @@ fn item_10_bytes_behind_an_answer_throw_the_connection_away() {
         for _ in 0..3 {
             client.send(GOOD);
             let answer = client.message().unwrap();
-            assert!(answer.status() < 400 && !answer.text().contains("poison"), "{answer:?}");
+            assert!(
+                answer.status() < 400 && !answer.text().contains("poison"),
+                "{answer:?}"
+            );
         }
         drop(client);
         drop(rig);
-        assert_eq!(upstream.finish().len(), 3, "{answer:?}: a connection was used again");
+        assert_eq!(
+            upstream.finish().len(),
+            3,
+            "{answer:?}: a connection was used again"
+        );
     }
 }
 
@@ -531,7 +706,11 @@ fn item_10_an_answer_cut_short_reaches_the_client_as_a_reset() {
         client.send("GET / HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
         let (bytes, end) = client.end();
         // If all of it came in one read the router can still say so; else only a reset can.
-        assert!(end == End::Reset || bytes.starts_with(b"HTTP/1.1 502"), "{answer:?}: {end:?} after {:?}", String::from_utf8_lossy(&bytes));
+        assert!(
+            end == End::Reset || bytes.starts_with(b"HTTP/1.1 502"),
+            "{answer:?}: {end:?} after {:?}",
+            String::from_utf8_lossy(&bytes)
+        );
         drop(rig);
         upstream.finish();
     }
@@ -598,7 +777,12 @@ fn item_14_an_idempotent_request_is_sent_again_once_when_a_used_connection_ended
     drop(client);
     drop(rig);
     let seen = upstream.finish();
-    assert_eq!(seen.iter().map(|s| s.matches("PUT / ").count()).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(
+        seen.iter()
+            .map(|s| s.matches("PUT / ").count())
+            .collect::<Vec<_>>(),
+        [2, 1]
+    );
     assert_eq!(seen.concat().matches("hello").count(), 3);
 }
 
@@ -618,7 +802,13 @@ fn item_14_a_request_that_is_not_idempotent_is_never_sent_again() {
     assert_eq!(client.message().unwrap().text(), "ok");
     client.send(post);
     let answer = client.message().unwrap();
-    assert_eq!((answer.status(), answer.text().contains("before it answered")), (502, true));
+    assert_eq!(
+        (
+            answer.status(),
+            answer.text().contains("before it answered")
+        ),
+        (502, true)
+    );
     drop(client);
     drop(rig);
     assert_eq!(upstream.finish().concat().matches("POST / ").count(), 2);
@@ -649,7 +839,10 @@ fn item_14_nothing_is_sent_again_after_one_byte_of_an_answer() {
     assert_eq!(client.message().unwrap().status(), 200);
     client.send(GOOD);
     let answer = client.message().unwrap();
-    assert_eq!((answer.status(), answer.text().contains("inside the head")), (502, true));
+    assert_eq!(
+        (answer.status(), answer.text().contains("inside the head")),
+        (502, true)
+    );
     drop(client);
     drop(rig);
     assert_eq!(upstream.finish().len(), 1);
@@ -657,7 +850,9 @@ fn item_14_nothing_is_sent_again_after_one_byte_of_an_answer() {
 
 #[test]
 fn item_14_the_upstreams_keep_alive_is_obeyed() {
-    let upstream = Upstream::answering(b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 2\r\n\r\nok");
+    let upstream = Upstream::answering(
+        b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 2\r\n\r\nok",
+    );
     let rig = Rig::to(&upstream);
     let mut client = rig.client();
     for _ in 0..3 {
@@ -666,19 +861,54 @@ fn item_14_the_upstreams_keep_alive_is_obeyed() {
     }
     drop(client);
     drop(rig);
-    assert_eq!(upstream.finish().len(), 3, "a connection for one second less a second is not kept");
+    assert_eq!(
+        upstream.finish().len(),
+        3,
+        "a connection for one second less a second is not kept"
+    );
 }
 
 #[test]
 fn heads_that_are_too_large_have_their_status() {
     let upstream = Upstream::answering(OK);
-    let rig = Rig::limited(&upstream, Limits { head: Duration::from_millis(100), ..quick() });
+    let rig = Rig::limited(
+        &upstream,
+        Limits {
+            head: Duration::from_millis(100),
+            ..quick()
+        },
+    );
     let long = |n| "a".repeat(n);
-    assert_eq!(rig.ask(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(9000))).status(), 414);
+    assert_eq!(
+        rig.ask(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(9000)))
+            .status(),
+        414
+    );
     assert_eq!(rig.ask(format!("GET /{}", long(70_000))).status(), 414);
-    assert_eq!(rig.ask(format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(100))).status(), 431);
-    assert_eq!(rig.ask(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", long(70_000))).status(), 431);
-    assert_eq!(rig.ask(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", long(60_000))).status(), 200);
+    assert_eq!(
+        rig.ask(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+            "X: y\r\n".repeat(100)
+        ))
+        .status(),
+        431
+    );
+    assert_eq!(
+        rig.ask(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+            long(70_000)
+        ))
+        .status(),
+        431
+    );
+    assert_eq!(
+        rig.ask(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+            long(60_000)
+        ))
+        .status(),
+        200
+    );
     assert_eq!(rig.ask("GET / HTTP/1.1\r\nHost: a\r\n").status(), 408);
     drop(rig);
     assert_eq!(upstream.finish().len(), 1);

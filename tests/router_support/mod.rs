@@ -43,12 +43,19 @@ pub struct Message {
 
 impl Message {
     pub fn status(&self) -> u16 {
-        self.head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status in {:?}", self.head))
+        self.head
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .unwrap_or_else(|| panic!("no status in {:?}", self.head))
     }
 
     pub fn field(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().filter_map(|l| l.split_once(':'));
-        lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim()).next()
+        lines
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.trim())
+            .next()
     }
 
     pub fn text(&self) -> String {
@@ -66,7 +73,11 @@ impl Raw {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, rest: Vec::new(), seen }
+        Self {
+            stream,
+            rest: Vec::new(),
+            seen,
+        }
     }
 
     /// Writes; false if the other side does not want it.
@@ -86,7 +97,10 @@ impl Raw {
                 }
                 Ok(())
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => panic!("nothing came, having {:?}", String::from_utf8_lossy(&self.rest)),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => panic!(
+                "nothing came, having {:?}",
+                String::from_utf8_lossy(&self.rest)
+            ),
             Err(_) => Err(End::Reset),
         }
     }
@@ -111,7 +125,10 @@ impl Raw {
     /// A head alone.
     pub fn head(&mut self) -> Option<Message> {
         let head = String::from_utf8_lossy(&self.until(b"\r\n\r\n")?).into_owned();
-        Some(Message { head, body: Vec::new() })
+        Some(Message {
+            head,
+            body: Vec::new(),
+        })
     }
 
     /// A message whose end is told by its length or its chunks; without either it has no body.
@@ -150,7 +167,9 @@ impl Raw {
 
     /// Closes with a reset.
     pub fn reset(self) {
-        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        socket2::SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
     }
 }
 
@@ -167,8 +186,14 @@ impl Upstream {
         Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
     }
 
-    pub fn on(listener: TcpListener, script: impl Fn(&mut Raw, usize) + Send + Sync + 'static) -> Self {
-        let (seen, closing) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+    pub fn on(
+        listener: TcpListener,
+        script: impl Fn(&mut Raw, usize) + Send + Sync + 'static,
+    ) -> Self {
+        let (seen, closing) = (
+            Arc::new(Mutex::new(Vec::new())),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (script, address) = (Arc::new(script), listener.local_addr().unwrap());
         let thread = std::thread::spawn({
             let (seen, closing) = (Arc::clone(&seen), Arc::clone(&closing));
@@ -194,7 +219,12 @@ impl Upstream {
                 connections.into_iter().for_each(|c| c.join().unwrap());
             }
         });
-        Self { address, seen, closing, thread: Some(thread) }
+        Self {
+            address,
+            seen,
+            closing,
+            thread: Some(thread),
+        }
     }
 
     /// Answers every request alike, for as long as there are any.
@@ -204,7 +234,12 @@ impl Upstream {
 
     /// What came on each connection so far.
     pub fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().iter().map(|s| String::from_utf8_lossy(&s.lock().unwrap()).into_owned()).collect()
+        self.seen
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|s| String::from_utf8_lossy(&s.lock().unwrap()).into_owned())
+            .collect()
     }
 
     /// Ends it when all its connections have ended, and tells what came on each that said anything.
@@ -225,16 +260,35 @@ impl Upstream {
 
 /// A table with one app on all requests.
 pub fn table(revision: u64, slots: Vec<Slot>) -> Table {
-    Table { revision, apps: vec![app("web", "*", "/", slots)] }
+    Table {
+        revision,
+        apps: vec![app("web", "*", "/", slots)],
+    }
 }
 
 pub fn app(name: &str, host: &str, path: &str, slots: Vec<Slot>) -> App {
-    let route = Route { listener: None, host: host.into(), path: path.into() };
-    App { name: name.into(), generation: 1, routes: vec![route], slots, hold_ms: 10_000 }
+    let route = Route {
+        listener: None,
+        host: host.into(),
+        path: path.into(),
+    };
+    App {
+        name: name.into(),
+        generation: 1,
+        routes: vec![route],
+        slots,
+        hold_ms: 10_000,
+    }
 }
 
 pub fn slot(name: &str, weight: u8, upstream: impl ToString) -> Slot {
-    Slot { name: name.into(), weight, upstream: upstream.to_string(), boot_id: None, ready: true }
+    Slot {
+        name: name.into(),
+        weight,
+        upstream: upstream.to_string(),
+        boot_id: None,
+        ready: true,
+    }
 }
 
 /// A router with one thread and small limits, on a table.
@@ -245,23 +299,41 @@ pub struct Rig {
 
 /// Limits that a test can wait for.
 pub fn quick() -> Limits {
-    Limits { idle: Duration::from_secs(15), linger: Duration::from_millis(500), ..Limits::default() }
+    Limits {
+        idle: Duration::from_secs(15),
+        linger: Duration::from_millis(500),
+        ..Limits::default()
+    }
 }
 
 impl Rig {
     pub fn with(source: Source, limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let config = Config { table: source, threads: 1, limits, ..Config::new(vec![("http".into(), listener)]) };
+        let config = Config {
+            table: source,
+            threads: 1,
+            limits,
+            ..Config::new(vec![("http".into(), listener)])
+        };
         let server = Server::start(config).unwrap();
-        Self { address: server.addresses()[0], server: Some(server) }
+        Self {
+            address: server.addresses()[0],
+            server: Some(server),
+        }
     }
 
     pub fn to(upstream: &Upstream) -> Self {
-        Self::with(Source::Given(table(1, vec![slot("blue", 100, upstream.address)])), quick())
+        Self::with(
+            Source::Given(table(1, vec![slot("blue", 100, upstream.address)])),
+            quick(),
+        )
     }
 
     pub fn limited(upstream: &Upstream, limits: Limits) -> Self {
-        Self::with(Source::Given(table(1, vec![slot("blue", 100, upstream.address)])), limits)
+        Self::with(
+            Source::Given(table(1, vec![slot("blue", 100, upstream.address)])),
+            limits,
+        )
     }
 
     pub fn client(&self) -> Raw {
@@ -312,5 +384,9 @@ impl Drop for Rig {
 }
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
 }
