@@ -1,7 +1,7 @@
 //! Placeholder: `slotctl launch` alone.
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let mut option = |name: &str| {
+    let option = |name: &str| {
         let mut all = std::env::args().skip_while(|word| word != name);
         all.nth(1)
     };

@@ -132,8 +132,8 @@ class Machine:
     def _command(self, command, user):
         words = ["/bin/sh", "-c", command] if isinstance(command, str) else [str(word) for word in command]
         if user:
-            words = ["runuser", "-u", user, "--", *words]
-        enter = ["nsenter", "-t", str(self.init), "-a", "--wd=/", "--"]
+            words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *words]
+        enter = ["nsenter", "-t", str(self.init), "-a", "--wdns=/", "--"]
         return [*enter, "/usr/bin/env", "-i", f"PATH={PATH}", "LC_ALL=C.UTF-8", "HOME=/root", *words]
 
     def run(self, command, *, check=True, timeout=60, user=None, input=None):

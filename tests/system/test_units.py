@@ -59,10 +59,8 @@ def test_systemd_finds_nothing_wrong_with_any_unit(machine):
     installed = machine.out("ls -d /usr/lib/systemd/system/slot*.*[!d]").split()
     made = machine.out("ls /run/systemd/generator/*@.*[!d]").split()
     assert (len(installed), len(made)) == (5, 6)
-    checked = machine.run(["systemd-analyze", "verify", *installed, *made], check=False)
-    # The other manual pages come later; slot.toml(5) is there.
-    complaints = [line for line in checked.stderr.splitlines() if "man:" not in line]
-    assert complaints == []
+    checked = machine.run(["systemd-analyze", "verify", "--man=no", *installed, *made], check=False)
+    assert (checked.stderr, checked.returncode) == ("", 0)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +118,8 @@ def test_both_slots_run_at_once_and_each_has_its_ports(machine):
 def test_an_app_sees_no_other_apps_releases_and_can_write_only_its_own_data(machine):
     place(machine, "web", "blue", "notify", "one")
     machine.run("systemctl start web@blue")
-    inside = f"nsenter -t {machine.show('web@blue', 'MainPID')['MainPID']} -m --"
+    pid = machine.show("web@blue", "MainPID")["MainPID"]
+    inside = f"nsenter -t {pid} -m -S $(id -u slot-app-web) -G $(id -g slot-app-web) --"
     assert machine.out(f"{inside} ls /var/lib/slot") == "web"
     for path in ("/var/lib/slot/web/x", "/etc/x", "/run/slot/x", "/usr/x"):
         assert machine.run(f"{inside} touch {path}", check=False).returncode != 0, path
@@ -136,7 +135,7 @@ def test_a_unix_socket_is_for_the_routers_group(machine):
     assert machine.out(f"curl -sS --unix-socket {path} http://x/") == "release one"
     as_router = f"systemd-run --wait --pipe -q -p DynamicUser=yes -p SupplementaryGroups=slot-upstream -p PrivateNetwork=yes -p PrivateUsers=yes curl -sS --unix-socket {path} http://x/"
     assert machine.out(as_router) == "release one"
-    assert machine.run(f"curl -sS --unix-socket {path} http://x/", user="nobody", check=False).returncode != 0
+    assert machine.run(f"curl -sS --unix-socket {path} http://x/", user="www-data", check=False).returncode != 0
     machine.run("systemctl stop sock@blue")
     assert machine.run("test -e /run/slot/sock/blue", check=False).returncode != 0
     assert machine.out("stat -c '%U %a' /run/slot") == "root 755"
@@ -218,7 +217,8 @@ def test_slotd_may_start_and_stop_exactly_the_units_of_the_rules(machine):
     for verb in ("RestartUnit", "StopUnit"):
         done = start_as_slot(machine, "web@blue.service", verb)
         assert done.returncode == 0, done.stderr
-    machine.run(f"busctl call {manager} ResetFailedUnit s web@blue.service", user="slot")
+    reset = machine.run(f"busctl call {manager} ResetFailedUnit s web@blue.service", user="slot", check=False)
+    assert reset.returncode == 0 or "not loaded" in reset.stderr, reset.stderr
     for unit in ("web@red.service", "sock@blue.service", "slotd.service", "slot-router@10.service", "rescue.target"):
         assert start_as_slot(machine, unit).returncode != 0, unit
     for call in (
@@ -233,7 +233,7 @@ def test_slotd_may_start_and_stop_exactly_the_units_of_the_rules(machine):
     ):
         assert machine.run(f"busctl call {manager} {call}", user="slot", check=False).returncode != 0, call
     assert start_as_slot(machine, "slot-router@3.service", "StopUnit").returncode == 0
-    nobody = machine.run(f"busctl call {manager} StartUnit ss web@blue.service replace", user="nobody", check=False)
+    nobody = machine.run(f"busctl call {manager} StartUnit ss web@blue.service replace", user="www-data", check=False)
     assert nobody.returncode != 0
 
 
@@ -248,7 +248,8 @@ def test_a_file_that_is_broken_later_frees_no_name_and_stops_nothing(machine):
     assert shown["LoadState"] == "loaded"
     assert "whose file is wrong (/etc/slot/apps/later.toml)" in shown["Description"]
     assert machine.show("later@green.socket", "LoadState") == {"LoadState": "masked"}
-    assert machine.out("journalctl -b -o cat -g 'there is no such key|does not say what to run' | head -n 1")
+    assert "does not say what to run" in machine.out("systemctl cat later@.service")
+    assert "slot-generator failed with exit status 1" in machine.out("journalctl -b -o cat _PID=1 _COMM=systemd + _COMM=\\(sd-executor\\)")
     with pytest.raises(Failed):
         machine.run("systemctl start later@green")
     machine.run("systemctl stop later@blue; rm /etc/slot/apps/later.toml; systemctl daemon-reload")
