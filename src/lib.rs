@@ -16,7 +16,7 @@
 //! - L0, decisions without I/O: [`deploy`], [`router::h1`], [`router::table`].
 //! - L1, bytes and words: [`wire`], [`config`], [`telemetry`].
 //! - L2, one adapter per outside thing: [`systemd`], [`store`], [`release`], [`probe`],
-//!   [`traffic`], the rest of [`router`].
+//!   [`traffic`], [`launch`], [`units`], the rest of [`router`].
 //! - L3: [`daemon`], where one task owns the state of an app.
 //! - L4: [`api`] and [`cli`]: parse, ask, render.
 //!
@@ -29,6 +29,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod deploy;
+pub mod launch;
 pub mod probe;
 pub mod release;
 pub mod router;
@@ -36,4 +37,5 @@ pub mod store;
 pub mod systemd;
 pub mod telemetry;
 pub mod traffic;
+pub mod units;
 pub mod wire;

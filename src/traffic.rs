@@ -1,1 +1,250 @@
-//! Placeholder.
+//! The routers, as slotd sees them: one control socket per instance (see [`wire::control`](crate::wire::control)).
+//!
+//! **Invariant:** a control socket that nothing listens on is an instance that does not run: it has nothing in flight, and it will read the
+//! table on disk when it starts. Every other failure is one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::wire::control::{Applied, InFlight, Problem, Stats};
+use crate::wire::table::Table;
+
+/// How long an instance may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long one question about a drain stays open; an instance that ends meanwhile is noticed by the connection.
+const DRAIN_WAIT: Duration = Duration::from_secs(10);
+
+/// What went wrong with a router instance.
+#[derive(Debug, thiserror::Error)]
+pub enum TrafficError {
+    /// The directory of the control sockets cannot be read.
+    #[error("cannot list the router instances in {path:?}")]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The instance did not answer.
+    #[error("router instance {instance} did not answer {request}: {why}; `journalctl -u slot-router@{instance}` may say why")]
+    NoAnswer {
+        /// Its number.
+        instance: String,
+        /// `PUT /table`, …
+        request: &'static str,
+        /// What happened.
+        why: String,
+    },
+    /// The instance has a newer table.
+    #[error("router instance {instance} has a table of revision {revision}, newer than ours")]
+    Stale {
+        /// Its number.
+        instance: String,
+        /// Its revision.
+        revision: u64,
+    },
+    /// The instance refused.
+    #[error("router instance {instance} refused {request}: {why}")]
+    Refused {
+        /// Its number.
+        instance: String,
+        /// `PUT /table`, …
+        request: &'static str,
+        /// Its reason.
+        why: String,
+    },
+}
+
+/// All router instances of the machine.
+#[derive(Clone, Debug)]
+pub struct Routers {
+    directory: PathBuf,
+}
+
+/// One instance that listens.
+struct Instance {
+    name: String,
+    connection: UnixStream,
+}
+
+impl Routers {
+    /// The instances that keep their sockets at `<directory>/<instance>/control.sock`.
+    #[must_use]
+    pub fn in_directory(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Gives every instance a table; returns when all of their threads have it, with how many instances there are.
+    ///
+    /// # Errors
+    /// The first failure; other instances may have the table.
+    pub async fn put(&self, table: &Table) -> Result<usize, TrafficError> {
+        let body = Bytes::from(serde_json::to_vec(table).expect("a table is strings and numbers"));
+        let instances = self.running().await?;
+        let count = instances.len();
+        for instance in instances {
+            let name = instance.name.clone();
+            match instance.ask("PUT", "/table", "PUT /table", body.clone(), ANSWER).await? {
+                (200, _) => {}
+                (409, answer) => {
+                    let applied: Applied = decode(&name, "PUT /table", &answer)?;
+                    return Err(TrafficError::Stale { instance: name, revision: applied.revision });
+                }
+                (_, answer) => return Err(refused(name, "PUT /table", &answer)),
+            }
+        }
+        Ok(count)
+    }
+
+    /// What each instance holds.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub async fn stats(&self) -> Result<Vec<(String, Stats)>, TrafficError> {
+        let mut all = Vec::new();
+        for instance in self.running().await? {
+            let name = instance.name.clone();
+            let stats = instance.get("/stats", "GET /stats", ANSWER).await?;
+            all.push((name, stats));
+        }
+        Ok(all)
+    }
+
+    /// Returns when nothing is in flight at a run of a slot, at any instance.
+    ///
+    /// # Errors
+    /// The first failure; ask again.
+    pub async fn drained(&self, app: &str, slot: &str, boot: Option<&str>) -> Result<(), TrafficError> {
+        let boot = boot.map(|boot| format!("&boot_id={boot}")).unwrap_or_default();
+        let path = format!("/drained?app={app}&slot={slot}{boot}&wait_ms={}", DRAIN_WAIT.as_millis());
+        loop {
+            let mut left = 0;
+            for instance in self.running().await? {
+                let held: InFlight = instance.get(&path, "GET /drained", DRAIN_WAIT + ANSWER).await?;
+                left += held.total();
+            }
+            if left == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The instances that listen.
+    async fn running(&self) -> Result<Vec<Instance>, TrafficError> {
+        let failed = |source| TrafficError::List { path: self.directory.clone(), source };
+        let mut listed = match tokio::fs::read_dir(&self.directory).await {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut running = Vec::new();
+        while let Some(entry) = listed.next_entry().await.map_err(failed)? {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let socket = entry.path().join("control.sock");
+            match UnixStream::connect(&socket).await {
+                Ok(connection) => running.push(Instance { name, connection }),
+                Err(error) if gone(&error) => {}
+                Err(error) => {
+                    return Err(TrafficError::NoAnswer { instance: name, request: "a connection", why: error.to_string() });
+                }
+            }
+        }
+        running.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(running)
+    }
+}
+
+/// The last table, as it is on disk; `None` if there is none or it cannot be read.
+#[must_use]
+pub fn table_on_disk(path: &Path) -> Option<Table> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// Nothing listens there: the instance does not run (any more).
+fn gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory
+    )
+}
+
+impl Instance {
+    async fn get<T: DeserializeOwned>(
+        self,
+        path: &str,
+        request: &'static str,
+        limit: Duration,
+    ) -> Result<T, TrafficError> {
+        let name = self.name.clone();
+        match self.ask("GET", path, request, Bytes::new(), limit).await? {
+            (200, answer) => decode(&name, request, &answer),
+            (_, answer) => Err(refused(name, request, &answer)),
+        }
+    }
+
+    async fn ask(
+        self,
+        method: &str,
+        path: &str,
+        request: &'static str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<(u16, Bytes), TrafficError> {
+        let instance = self.name;
+        let failed = |why: String| TrafficError::NoAnswer { instance: instance.clone(), request, why };
+        let exchange = async {
+            let (mut sender, connection) = http1::handshake(TokioIo::new(self.connection)).await?;
+            let message = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", "slot-router")
+                .header("content-type", "application/json")
+                .body(Full::new(body))
+                .expect("a request of constants");
+            let answer = async {
+                let answer = sender.send_request(message).await?;
+                let status = answer.status().as_u16();
+                Ok((status, answer.into_body().collect().await?.to_bytes()))
+            };
+            // The connection is driven here, not by a task of its own, so that giving up on the question closes it.
+            tokio::pin!(answer, connection);
+            tokio::select! {
+                biased;
+                answered = &mut answer => answered,
+                closed = &mut connection => {
+                    closed?;
+                    answer.await
+                }
+            }
+        };
+        match tokio::time::timeout(limit, exchange).await {
+            Ok(answered) => answered.map_err(|error: hyper::Error| failed(error.to_string())),
+            Err(_) => Err(failed(format!("no answer within {} s", limit.as_secs()))),
+        }
+    }
+}
+
+fn decode<T: DeserializeOwned>(instance: &str, request: &'static str, body: &[u8]) -> Result<T, TrafficError> {
+    serde_json::from_slice(body).map_err(|error| TrafficError::NoAnswer {
+        instance: instance.to_owned(),
+        request,
+        why: format!("its answer makes no sense: {error}"),
+    })
+}
+
+fn refused(instance: String, request: &'static str, body: &[u8]) -> TrafficError {
+    let why = serde_json::from_slice::<Problem>(body)
+        .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |problem| problem.error);
+    TrafficError::Refused { instance, request, why }
+}

@@ -1,3 +1,20 @@
-//! The deployer: one task per app owns its state.
+//! The deployer: one task per app owns its state, and performs what the state demands.
+//!
+//! ```text
+//!  api ──► App ──ask──► owner ──commit──► store
+//!                        │ ▲
+//!                effects │ │ events
+//!                        ▼ │
+//!                       World: units (systemd or children), routers, probes, releases
+//! ```
+//!
+//! **Invariant:** [`owner`] does no I/O of its own; everything outside is behind [`world::World`].
 
+pub mod app;
+pub mod apps;
+pub mod live;
+pub mod owner;
+pub mod tables;
+pub mod tell;
 pub mod units;
+pub mod world;

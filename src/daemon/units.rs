@@ -33,6 +33,9 @@ pub trait Units: Send + Sync + 'static {
     /// Returns the slot that changed.
     fn changed(&self) -> impl Future<Output = SlotName> + Send;
 
+    /// Where the router reaches a slot: `127.0.0.1:20001` or `unix:/run/slot/web/blue/http.sock`.
+    fn upstream(&self, slot: &SlotName) -> String;
+
     /// One health request to a slot, counted only from its own processes.
     fn probe(
         &self,

@@ -2,8 +2,21 @@
 //!
 //! **Invariant:** a file with one wrong key is refused whole; the error names the file, the line, the key and what to write instead.
 
+mod app;
+mod edit;
+mod env;
+mod error;
+mod section;
+mod span;
+
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use edit::with_ports;
+pub use env::{is_env_name, is_reserved};
+pub use error::ConfigError;
+pub(crate) use span::systemd as systemd_span;
 
 use crate::deploy::{AppName, SlotName};
 
@@ -69,9 +82,9 @@ pub struct App {
     pub soak: Duration,
     /// `keep = 5`: releases kept beside those in use.
     pub keep: usize,
-    /// `hosts = ["example.org"]`; default: any.
+    /// `hosts = ["example.org"]`; default `["*"]`: any. Never empty.
     pub hosts: Vec<String>,
-    /// `paths = ["/"]`.
+    /// `paths = ["/"]`. Never empty.
     pub paths: Vec<String>,
     /// `listener = "http"`; absent: every listener.
     pub listener: Option<String>,
@@ -81,4 +94,37 @@ pub struct App {
     pub env_file: Option<String>,
     /// `[env]`.
     pub env: BTreeMap<String, String>,
+}
+
+impl App {
+    /// Where the app of a slot is reached with `bind = "unix"` or `"fd"`; `run` is `/run/slot` where systemd runs.
+    #[must_use]
+    pub fn socket(&self, run: &Path, slot: &SlotName) -> PathBuf {
+        run.join(self.name.as_str())
+            .join(slot.as_str())
+            .join("http.sock")
+    }
+
+    /// What slot itself tells the app of a slot (`PORT`, `SOCKET`, `SLOT_*`), without `SLOT_RELEASE`, which is known
+    /// only when the slot starts.
+    #[must_use]
+    pub fn injected(&self, run: &Path, slot: &SlotName) -> BTreeMap<String, String> {
+        let mut words = BTreeMap::from([
+            ("SLOT_MACHINE".to_owned(), "1".to_owned()),
+            ("SLOT_APP".to_owned(), self.name.to_string()),
+            ("SLOT_NAME".to_owned(), slot.to_string()),
+        ]);
+        match (self.bind, self.ports.get(slot)) {
+            (Bind::Port, Some(ports)) => {
+                words.insert("PORT".to_owned(), ports.port.to_string());
+                words.insert("INTERNAL_PORT".to_owned(), ports.internal.to_string());
+            }
+            (Bind::Unix, _) => {
+                let socket = self.socket(run, slot);
+                words.insert("SOCKET".to_owned(), socket.to_string_lossy().into_owned());
+            }
+            (Bind::Port, None) | (Bind::Fd, _) => {}
+        }
+        words
+    }
 }

@@ -1,0 +1,142 @@
+//! `slotctl launch`: the `ExecStart=` of an app's unit. It becomes the app.
+//!
+//! It runs as the app's own user, so that no file of a release and no env file is ever read with more rights than the app has.
+//!
+//! **Invariant:** it execs, or it fails; it makes no process, so the app keeps the PID that systemd knows (and that
+//! `LISTEN_PID` names).
+
+use std::convert::Infallible;
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, anyhow};
+
+use crate::config::is_reserved;
+use crate::deploy::{AppName, SlotName};
+use crate::launch::{Env, EnvFile, Launch, Order, launch as compute};
+
+/// What the unit's `ExecStart=` says.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `--app`.
+    pub app: AppName,
+    /// `--slot`.
+    pub slot: SlotName,
+    /// `--root`: the directory of all apps, `/var/lib/slot`.
+    pub root: PathBuf,
+    /// `--env-file`: absolute, or relative to the release.
+    pub env_file: Option<PathBuf>,
+    /// What follows `--`.
+    pub command: Vec<String>,
+}
+
+/// Why the app did not come to run.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit status, one that systemd shows by name (systemd.exec(5), "Process exit codes").
+    pub code: u8,
+    /// What to tell.
+    pub error: anyhow::Error,
+}
+
+/// `CHDIR`: the slot has no release.
+const NO_RELEASE: u8 = 200;
+/// `EXEC`: the program cannot be run.
+const NO_PROGRAM: u8 = 203;
+/// `CONFIG`: the app's file or its env file is wrong.
+const BAD_CONFIG: u8 = 78;
+
+/// Becomes the app of a slot.
+///
+/// # Errors
+/// If there is no release, the env file or the command makes no sense, or the program cannot be run.
+pub fn launch(request: &Request) -> Result<Infallible, Failure> {
+    let link = request
+        .root
+        .join(request.app.as_str())
+        .join(request.slot.as_str());
+    // The symlink may move on while the app runs; its directory must not.
+    let release = link.canonicalize().map_err(|error| Failure {
+        code: NO_RELEASE,
+        error: anyhow!(error).context(format!(
+            "{} leads to no release; `slotctl deploy` puts one there",
+            link.display()
+        )),
+    })?;
+    let config = |error| Failure {
+        code: BAD_CONFIG,
+        error,
+    };
+    let env_file = request.env_file.as_deref().map(|path| release.join(path));
+    let text = env_file
+        .as_deref()
+        .map(read_env_file)
+        .transpose()
+        .map_err(config)?;
+    // What systemd put into the environment of this process is this run's own.
+    let (injected, inherited): (Env, Env) =
+        std::env::vars_os().partition(|(name, _)| name.to_str().is_some_and(is_reserved));
+    let launch = compute(&Order {
+        command: &request.command,
+        release: &release,
+        inherited: &inherited,
+        env: &std::collections::BTreeMap::new(),
+        env_file: env_file
+            .as_deref()
+            .zip(text.as_deref())
+            .map(|(path, text)| EnvFile { path, text }),
+        injected: &injected,
+    })
+    .map_err(|error| config(error.into()))?;
+    std::env::set_current_dir(&launch.cwd)
+        .with_context(|| format!("cannot enter {}", launch.cwd.display()))
+        .map_err(|error| Failure {
+            code: NO_RELEASE,
+            error,
+        })?;
+    Err(Failure {
+        code: NO_PROGRAM,
+        error: become_app(&launch),
+    })
+}
+
+fn read_env_file(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::PermissionDenied => {
+                "; it is read as the app's own user: let that user read it, or name another with `user`"
+            }
+            ErrorKind::NotFound => "; make it, or remove `env_file`",
+            _ => "",
+        };
+        anyhow!(error).context(format!("cannot read env_file {}{remedy}", path.display()))
+    })
+}
+
+/// Returns only when it failed.
+fn become_app(launch: &Launch) -> anyhow::Error {
+    let Some((program, arguments)) = launch.argv.split_first() else {
+        return anyhow!("the command is empty");
+    };
+    let error = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(&launch.env)
+        .exec();
+    let path = Path::new(program);
+    let remedy = match error.kind() {
+        // execve(2) says the same of a script whose interpreter is not there.
+        ErrorKind::NotFound if path.exists() => {
+            "; the file is there, but not the interpreter or loader that it names"
+        }
+        ErrorKind::NotFound if !path.is_absolute() => {
+            "; it is in no directory of PATH (write ./ before a program of the release)"
+        }
+        ErrorKind::NotFound => "; the release has no such file",
+        ErrorKind::PermissionDenied => "; make it executable (chmod +x)",
+        _ => "",
+    };
+    anyhow!(error).context(format!("cannot run {}{remedy}", path.display()))
+}

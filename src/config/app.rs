@@ -1,0 +1,458 @@
+//! An app's file: from keys to [`App`], each checked where it stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::error::{ConfigError, Source};
+use super::section::{Section, Value};
+use super::{App, Bind, Ports, Ready};
+use crate::deploy::{AppName, SlotName};
+
+/// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
+const APP_NAMES_TAKEN: [&str; 3] = ["router", "slotd", "slotctl"];
+/// Names beside the slots' symlinks in `/var/lib/slot/<app>`.
+const SLOT_NAMES_TAKEN: [&str; 4] = ["live", "prev", "releases", "staging"];
+
+impl App {
+    /// Reads an app's file. `file` names it in errors.
+    ///
+    /// # Errors
+    /// With the first key that is wrong, its line and what to write instead.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        let source = Source { file, text };
+        let mut keys = Section::of_file(source)?;
+        let name = app_name(keys.take("name"))?;
+        let command = command(keys.take("command"), source)?;
+        let slots = slots(keys.take("slots"))?;
+        let bind = keys.take("bind").map_or(Ok(Bind::default()), |value| {
+            value.word(&[("port", Bind::Port), ("unix", Bind::Unix), ("fd", Bind::Fd)])
+        })?;
+        let ready = keys.take("ready").map_or(Ok(Ready::default()), |value| {
+            value.word(&[("notify", Ready::Notify), ("health", Ready::Health)])
+        })?;
+        let ports = ports(keys.take("ports"), bind, &slots)?;
+        let health = keys
+            .take("health")
+            .map_or(Ok("/".to_owned()), |value| target(&value, "\"/healthz\""))?;
+        let start_timeout = positive(keys.take("start_timeout"), 60)?;
+        let health_timeout = positive(keys.take("health_timeout"), 30)?;
+        let drain = span(keys.take("drain"), 120)?;
+        let stop_timeout = positive(keys.take("stop_timeout"), 10)?;
+        let soak = span(keys.take("soak"), 30)?;
+        let keep = keys
+            .take("keep")
+            .map_or(Ok(5), |value| value.number(0, 10_000))?;
+        let hosts = each(keys.take("hosts"), "*", "[\"example.org\"]", host)?;
+        let paths = each(keys.take("paths"), "/", "[\"/\"]", prefix)?;
+        let listener = keys.take("listener").map(|value| listener(&value));
+        let allow_privileged = keys
+            .take("allow_privileged_user")
+            .map_or(Ok(false), |value| value.flag())?;
+        let user = keys
+            .take("user")
+            .map(|value| user(&value, allow_privileged));
+        let env_file = keys.take("env_file").map(|value| env_file(&value));
+        let env = environment(keys.take("env"))?;
+        keys.finish()?;
+        Ok(Self {
+            name,
+            command,
+            slots,
+            bind,
+            ports,
+            ready,
+            health,
+            start_timeout,
+            health_timeout,
+            drain,
+            stop_timeout,
+            soak,
+            keep: keep as usize,
+            hosts,
+            paths,
+            listener: listener.transpose()?,
+            user: user.transpose()?,
+            env_file: env_file.transpose()?,
+            env,
+        })
+    }
+
+    /// Whether the file may stand in `/etc/slot/apps` under its name: every slot has its ports, and
+    /// the name in the file is the file's.
+    ///
+    /// # Errors
+    /// Naming the key that is missing.
+    pub fn check_installed(&self, file: &str) -> Result<(), ConfigError> {
+        let source = Source { file, text: "" };
+        let stem = std::path::Path::new(file)
+            .file_stem()
+            .and_then(|stem| stem.to_str());
+        if stem != Some(self.name.as_str()) {
+            return Err(source.whole(
+                "name",
+                format!("the file is that of an app {:?}", self.name.as_str()),
+                format!(
+                    "rename it to {}.toml, or write the name that it has",
+                    self.name
+                ),
+            ));
+        }
+        let missing = self
+            .slots
+            .iter()
+            .find(|slot| self.bind == Bind::Port && !self.ports.contains_key(slot));
+        match missing {
+            None => Ok(()),
+            Some(slot) => Err(source.whole(
+                &format!("ports.{slot}"),
+                "the slot has no port",
+                format!("write `{slot} = 20001` under [ports], a port that nothing listens on"),
+            )),
+        }
+    }
+}
+
+fn app_name(value: Option<Value<'_>>) -> Result<AppName, ConfigError> {
+    let Some(value) = value else {
+        return Ok("slot".parse().expect("`slot` is a valid app name"));
+    };
+    let name: AppName = value.parsed("\"web\"")?;
+    if APP_NAMES_TAKEN.contains(&name.as_str()) || name.as_str().starts_with("slot-") {
+        return Err(value.error(
+            format!("{:?} is a name of slot's own", name.as_str()),
+            "choose another, for instance \"web\"",
+        ));
+    }
+    Ok(name)
+}
+
+fn command(value: Option<Value<'_>>, source: Source<'_>) -> Result<Vec<String>, ConfigError> {
+    const EXAMPLE: &str = "\"./server --flag\"";
+    let value = value.ok_or_else(|| {
+        source.whole(
+            "command",
+            "the file does not say what to run",
+            format!("write `command = {EXAMPLE}`"),
+        )
+    })?;
+    let words = if value.is_text() {
+        let line = value.text(EXAMPLE)?;
+        let words = shell_words::split(&line)
+            .map_err(|_| value.error("a quote is not closed", "close it, or write an array"))?;
+        if let Some(word) = words
+            .iter()
+            .find(|word| ["&&", "||", "|", ";", "&", ">", "<", ">>"].contains(&word.as_str()))
+        {
+            return Err(value.error(
+                format!("{word:?} is a shell's, and no shell runs this"),
+                "write `command = [\"/bin/sh\", \"-c\", \"exec …\"]`, or put the steps into a script",
+            ));
+        }
+        words
+    } else {
+        value
+            .list(EXAMPLE)?
+            .iter()
+            .map(|word| word.text(EXAMPLE))
+            .collect::<Result<_, _>>()?
+    };
+    if words.first().is_none_or(String::is_empty) {
+        return Err(value.error("it is empty", format!("write `command = {EXAMPLE}`")));
+    }
+    if words.iter().any(|word| unprintable(word)) {
+        return Err(value.error(
+            "it has a control character",
+            "write it without; only tabs and line breaks may be in a word",
+        ));
+    }
+    if words[0].contains('/') && !words[0].starts_with('/') && !words[0].starts_with("./") {
+        return Err(value.error(
+            format!("{:?} is relative to nothing", words[0]),
+            format!(
+                "write `./{}` for a file of the release, or an absolute path",
+                words[0]
+            ),
+        ));
+    }
+    Ok(words)
+}
+
+fn slots(value: Option<Value<'_>>) -> Result<Vec<SlotName>, ConfigError> {
+    const EXAMPLE: &str = "[\"blue\", \"green\"]";
+    let Some(value) = value else {
+        return Ok(["blue", "green"]
+            .map(|name| name.parse().expect("both are valid slot names"))
+            .to_vec());
+    };
+    let mut slots: Vec<SlotName> = Vec::new();
+    for item in value.list(EXAMPLE)? {
+        let slot: SlotName = item.parsed("\"blue\"")?;
+        if slots.contains(&slot) {
+            return Err(item.error(format!("\"{slot}\" is there twice"), "name each slot once"));
+        }
+        if SLOT_NAMES_TAKEN.contains(&slot.as_str()) {
+            return Err(item.error(
+                format!("\"{slot}\" is a name of slot's own"),
+                "choose another, for instance \"blue\"",
+            ));
+        }
+        slots.push(slot);
+    }
+    if slots.len() < 2 {
+        return Err(value.error(
+            "a release needs a slot to start in while another serves",
+            format!("name at least two: `slots = {EXAMPLE}`"),
+        ));
+    }
+    Ok(slots)
+}
+
+fn ports(
+    value: Option<Value<'_>>,
+    bind: Bind,
+    slots: &[SlotName],
+) -> Result<BTreeMap<SlotName, Ports>, ConfigError> {
+    const EXAMPLE: &str = "blue = 20001";
+    let mut ports = BTreeMap::new();
+    let Some(value) = value else {
+        return Ok(ports);
+    };
+    if bind != Bind::Port {
+        return Err(value.error(
+            "ports are for bind = \"port\" alone",
+            "remove them, or write `bind = \"port\"`",
+        ));
+    }
+    let mut taken: BTreeMap<u16, String> = BTreeMap::new();
+    for value in value.section(EXAMPLE)?.into_entries() {
+        let Some(slot) = slots.iter().find(|slot| slot.as_str() == value.own_key()) else {
+            return Err(value.error(
+                "there is no such slot",
+                format!(
+                    "write one of {}, or add it to `slots`",
+                    slots
+                        .iter()
+                        .map(|slot| format!("`{slot}`"))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+            ));
+        };
+        let (key, at) = (value.key.clone(), value.place());
+        let pair = port_pair(value)?;
+        for port in BTreeSet::from([pair.port, pair.internal]) {
+            if let Some(other) = taken.insert(port, key.clone()) {
+                return Err(at.error(
+                    format!("port {port} is that of {other}"),
+                    "give each slot ports of its own",
+                ));
+            }
+        }
+        ports.insert(slot.clone(), pair);
+    }
+    Ok(ports)
+}
+
+/// `20001`, or `{ port = 20001, internal = 20003 }`.
+fn port_pair(value: Value<'_>) -> Result<Ports, ConfigError> {
+    // An app has no capability to bind a port below 1024 (ip(7), ip_unprivileged_port_start).
+    let port = |value: &Value<'_>| {
+        value
+            .number(1024, 65_535)
+            .map(|port| u16::try_from(port).expect("at most 65535"))
+    };
+    if value.is_number() {
+        let port = port(&value)?;
+        return Ok(Ports {
+            port,
+            internal: port,
+        });
+    }
+    let at = value.place();
+    let mut keys = value.section("blue = { port = 20001, internal = 20003 }")?;
+    let Some(public) = keys.take("port") else {
+        return Err(at.error("it has no `port`", "write `port = 20001` in it"));
+    };
+    let public = port(&public)?;
+    let internal = keys.take("internal").map_or(Ok(public), |own| port(&own))?;
+    keys.finish()?;
+    Ok(Ports {
+        port: public,
+        internal,
+    })
+}
+
+fn span(value: Option<Value<'_>>, seconds: u64) -> Result<Duration, ConfigError> {
+    value.map_or(Ok(Duration::from_secs(seconds)), |value| {
+        value.span(&format!("\"{seconds}s\""))
+    })
+}
+
+fn positive(value: Option<Value<'_>>, seconds: u64) -> Result<Duration, ConfigError> {
+    let Some(value) = value else {
+        return Ok(Duration::from_secs(seconds));
+    };
+    let example = format!("\"{seconds}s\"");
+    let span = value.span(&example)?;
+    if span.is_zero() {
+        return Err(value.error(
+            "no time at all is not enough",
+            format!("write for instance `{} = {example}`", value.own_key()),
+        ));
+    }
+    Ok(span)
+}
+
+/// A path with no query, as it stands in a request line.
+fn target(value: &Value<'_>, example: &str) -> Result<String, ConfigError> {
+    let path = value.text(example)?;
+    let clean = path
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && b != b'#' && b != b'\\');
+    if !path.starts_with('/') || !clean {
+        return Err(value.error(
+            format!("{path:?} is not a path of a URL"),
+            format!("begin it with / and escape what is not ASCII: `{example}`"),
+        ));
+    }
+    Ok(path)
+}
+
+/// A route's path: without a query, and ending at a segment.
+fn prefix(value: &Value<'_>) -> Result<String, ConfigError> {
+    let path = target(value, "paths = [\"/api\"]")?;
+    if path.contains('?') || (path.len() > 1 && path.ends_with('/')) {
+        return Err(value.error(
+            format!("{path:?} is not a prefix of whole segments"),
+            format!(
+                "write {:?}",
+                path.split('?').next().unwrap_or("/").trim_end_matches('/')
+            ),
+        ));
+    }
+    Ok(path)
+}
+
+/// `example.org`, `*.example.org` or `*` (RFC 1123, section 2.1).
+fn host(value: &Value<'_>) -> Result<String, ConfigError> {
+    let host = value.text("\"example.org\"")?;
+    let name = host.strip_prefix("*.").unwrap_or(&host);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+    };
+    if host == "*" || (name.len() <= 253 && name.split('.').all(label)) {
+        return Ok(host);
+    }
+    Err(value.error(
+        format!("{host:?} is not a host name"),
+        "write it in lower case, without scheme, port or path: \"example.org\", \"*.example.org\", or \"*\" for any",
+    ))
+}
+
+fn listener(value: &Value<'_>) -> Result<String, ConfigError> {
+    let name = value.text("\"http\"")?;
+    // FileDescriptorName= in systemd.socket(5): printable, no colon, at most 255.
+    if (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
+        return Ok(name);
+    }
+    Err(value.error(
+        format!("{name:?} cannot be the name of a listener"),
+        "write the FileDescriptorName= of its socket unit: \"http\"",
+    ))
+}
+
+fn user(value: &Value<'_>, allow_privileged: bool) -> Result<String, ConfigError> {
+    let user = value.text("\"deploy\"")?;
+    // sysusers.d(5), strict mode; a number would be taken for a uid.
+    let valid = (1..=31).contains(&user.len())
+        && user.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && user
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
+    if !valid {
+        return Err(value.error(
+            format!("{user:?} is not a user's name"),
+            "write the name of a user that exists, or remove the key: the app gets one of its own",
+        ));
+    }
+    if ["root", "slot"].contains(&user.as_str()) && !allow_privileged {
+        return Err(value.error(
+            format!("an app that runs as {user} can do to this machine what {user} can"),
+            "remove the key (the app gets a user of its own), name another user, or write `allow_privileged_user = true`",
+        ));
+    }
+    Ok(user)
+}
+
+fn env_file(value: &Value<'_>) -> Result<String, ConfigError> {
+    let path = value.text("\"/etc/slot/web.env\"")?;
+    if (path.starts_with('/') || path.starts_with("./")) && !unprintable(&path) {
+        return Ok(path);
+    }
+    Err(value.error(
+        format!("{path:?} is relative to nothing"),
+        "write an absolute path, or begin it with ./ for a file of the release",
+    ))
+}
+
+fn environment(value: Option<Value<'_>>) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut env = BTreeMap::new();
+    let Some(value) = value else {
+        return Ok(env);
+    };
+    for value in value.section("[env]")?.into_entries() {
+        let name = value.own_key().to_owned();
+        if !super::env::is_env_name(&name) {
+            return Err(value.error(
+                "it is not the name of a variable",
+                "use letters, digits and underscores, beginning with no digit",
+            ));
+        }
+        if super::env::is_reserved(&name) {
+            return Err(value.error(
+                "slot sets it itself, for each slot",
+                "remove it; for another variable with the same value write `$PORT` in the command",
+            ));
+        }
+        let text = value.text("\"value\"")?;
+        if unprintable(&text) {
+            return Err(value.error(
+                "its value has a control character",
+                "write it without; only tabs and line breaks may be in a value",
+            ));
+        }
+        env.insert(name, text);
+    }
+    Ok(env)
+}
+
+/// A list that is never empty, each item checked.
+fn each(
+    value: Option<Value<'_>>,
+    default: &str,
+    example: &str,
+    check: fn(&Value<'_>) -> Result<String, ConfigError>,
+) -> Result<Vec<String>, ConfigError> {
+    let Some(value) = value else {
+        return Ok(vec![default.to_owned()]);
+    };
+    let items = value.list(example)?;
+    if items.is_empty() {
+        return Err(value.error(
+            "it is empty",
+            format!("remove the key for `[\"{default}\"]`, or name at least one"),
+        ));
+    }
+    items.iter().map(check).collect()
+}
+
+/// Control characters that systemd takes neither in a unit nor in an environment (string_has_cc in its sources).
+fn unprintable(text: &str) -> bool {
+    text.chars()
+        .any(|c| c.is_control() && c != '\t' && c != '\n')
+}

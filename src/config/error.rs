@@ -1,0 +1,73 @@
+//! What is wrong with a file, where, and what to write instead.
+
+use std::ops::Range;
+
+/// A file that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// As it was given to the parser, usually a path.
+    pub file: String,
+    /// The line, from 1; absent where the trouble is a key that is missing.
+    pub line: Option<usize>,
+    /// The key as TOML spells it (`ports.blue`); empty where the file is not TOML at all.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}; {}", self.problem, self.remedy)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A file's name and text, from which errors take their line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'t> {
+    pub(super) file: &'t str,
+    pub(super) text: &'t str,
+}
+
+impl Source<'_> {
+    /// An error at a byte range of the text.
+    pub(super) fn at(
+        self,
+        span: Range<usize>,
+        key: &str,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> ConfigError {
+        let before = self.text.as_bytes().iter().take(span.start);
+        ConfigError {
+            line: Some(1 + before.filter(|b| **b == b'\n').count()),
+            ..self.whole(key, problem, remedy)
+        }
+    }
+
+    /// An error about something that is not there.
+    pub(super) fn whole(
+        self,
+        key: &str,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> ConfigError {
+        ConfigError {
+            file: self.file.to_owned(),
+            line: None,
+            key: key.to_owned(),
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
+}

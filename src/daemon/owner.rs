@@ -1,0 +1,176 @@
+//! The task that owns the state of one app.
+//!
+//! **Invariant:** commit, then act: no effect of a state is performed and no notice of it is told before it is on disk, and the state in
+//! memory is always the one on disk.
+//! **Invariant:** an event that cannot be committed is not lost: it waits, in order, and is tried again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+use super::world::World;
+use crate::deploy::{Effect, Event, Refusal, State, Step, effects, step};
+
+/// How long an event waits for its next try when its state could not be committed.
+const COMMIT_AGAIN: Duration = Duration::from_secs(1);
+
+/// Events that may wait for the owner; whoever reports more waits too.
+const INBOX: usize = 256;
+
+/// Why somebody's request came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Not now.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The state that would follow cannot be written, so nothing was done.
+    #[error("nothing was done, because the state cannot be written: {0}")]
+    NotCommitted(String),
+    /// The owner has ended: the app was removed, or slotd stops.
+    #[error("slotd does not manage this app any more")]
+    Gone,
+}
+
+/// Somebody's request and where its answer goes.
+struct Ask {
+    event: Event,
+    answer: oneshot::Sender<Result<Arc<State>, AskError>>,
+}
+
+/// The way to an owner.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    asks: mpsc::Sender<Ask>,
+    events: mpsc::Sender<Event>,
+    state: watch::Receiver<Arc<State>>,
+    task: Arc<tokio::task::AbortHandle>,
+}
+
+impl Owner {
+    /// Starts to own an app: what the step's state demands is performed from here on.
+    pub async fn start<W: World>(world: Arc<W>, first: Step) -> Result<Self, W::Error> {
+        world.commit(&first.state).await?;
+        world.tell(first.notices, &first.state).await;
+        let (events, event_inbox) = mpsc::channel(INBOX);
+        let (asks, ask_inbox) = mpsc::channel(INBOX);
+        let shared = Arc::new(first.state);
+        let (publish, state) = watch::channel(Arc::clone(&shared));
+        let task = Task { world, state: shared, publish, report: events.clone(), running: Vec::new() };
+        let task = tokio::spawn(task.run(event_inbox, ask_inbox)).abort_handle();
+        Ok(Self { asks, events, state, task: Arc::new(task) })
+    }
+
+    /// Asks for something; returns the state that followed, which is on disk.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub async fn ask(&self, event: Event) -> Result<Arc<State>, AskError> {
+        let (answer, answered) = oneshot::channel();
+        self.asks.send(Ask { event, answer }).await.map_err(|_| AskError::Gone)?;
+        answered.await.map_err(|_| AskError::Gone)?
+    }
+
+    /// Reports something that happened.
+    pub async fn report(&self, event: Event) {
+        // An owner that has ended needs no reports.
+        let _ = self.events.send(event).await;
+    }
+
+    /// The committed state, as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<Arc<State>> {
+        self.state.clone()
+    }
+
+    /// Ends the ownership: every effect is given up where it is, and nothing is stopped.
+    pub fn end(&self) {
+        self.task.abort();
+    }
+}
+
+struct Task<W: World> {
+    world: Arc<W>,
+    state: Arc<State>,
+    publish: watch::Sender<Arc<State>>,
+    report: mpsc::Sender<Event>,
+    running: Vec<(Effect, Running)>,
+}
+
+/// A task that ends with its owner.
+struct Running(AbortHandle);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<W: World> Task<W> {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>, mut asks: mpsc::Receiver<Ask>) {
+        self.perform();
+        let mut backlog: VecDeque<Event> = VecDeque::new();
+        loop {
+            if let Some(event) = backlog.pop_front() {
+                if let Err(error) = self.take(event.clone()).await {
+                    backlog.push_front(event);
+                    if let AskError::Refused(refusal) = error {
+                        // Only people are refused, and they are answered below.
+                        tracing::error!("an event was refused: {refusal}");
+                        backlog.pop_front();
+                    }
+                    tokio::time::sleep(COMMIT_AGAIN).await;
+                }
+                continue;
+            }
+            let wait = self.state.next_deadline().map(|deadline| deadline.since(self.world.now()));
+            tokio::select! {
+                Some(event) = events.recv() => backlog.push_back(event),
+                Some(Ask { event, answer }) = asks.recv() => {
+                    let taken = self.take(event).await.map(|()| Arc::clone(&self.state));
+                    // Whoever asked may be gone; what was decided stands.
+                    let _ = answer.send(taken);
+                }
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => backlog.push_back(Event::Tick),
+                else => return,
+            }
+        }
+    }
+
+    /// Decides, commits, tells and performs, in this order.
+    async fn take(&mut self, event: Event) -> Result<(), AskError> {
+        let next = step(&self.state, event, self.world.now())?;
+        if next.state != *self.state {
+            if let Err(error) = self.world.commit(&next.state).await {
+                self.world.warn(&error);
+                return Err(AskError::NotCommitted(crate::telemetry::chain(&error)));
+            }
+            self.state = Arc::new(next.state);
+        }
+        if !next.notices.is_empty() {
+            self.world.tell(next.notices, &self.state).await;
+        }
+        self.publish.send_if_modified(|published| {
+            let changed = !Arc::ptr_eq(published, &self.state);
+            *published = Arc::clone(&self.state);
+            changed
+        });
+        self.perform();
+        Ok(())
+    }
+
+    /// Gives up what is not demanded any more, and begins what newly is.
+    fn perform(&mut self) {
+        let demanded = effects(&self.state);
+        self.running.retain(|(effect, _)| demanded.contains(effect));
+        for effect in demanded {
+            if self.running.iter().any(|(running, _)| *running == effect) {
+                continue;
+            }
+            let task = Arc::clone(&self.world).perform(effect.clone(), self.report.clone());
+            self.running.push((effect, Running(tokio::spawn(task).abort_handle())));
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The symlinks of an app's directory.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::deploy::ReleaseId;
+
+use super::ReleaseError;
+
+/// Makes the symlink `name` of an app's directory name a release (or nothing), atomically and lastingly; does nothing when it does already.
+///
+/// # Errors
+/// The release is not on disk, or the disk refuses; the symlink is as it was.
+pub fn link(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), ReleaseError> {
+    let path = root.join(name);
+    if named(root, name).as_ref() == release && (release.is_some() || fs::symlink_metadata(&path).is_err()) {
+        return Ok(());
+    }
+    match release {
+        Some(release) => {
+            let target = Path::new("releases").join(release.as_str());
+            fs::metadata(root.join(&target)).map_err(ReleaseError::disk("find the release", &root.join(&target)))?;
+            let temporary = root.join(format!(".{name}.new"));
+            let _ = fs::remove_file(&temporary);
+            symlink(&target, &temporary).map_err(ReleaseError::disk("make the symlink", &temporary))?;
+            fs::rename(&temporary, &path).map_err(ReleaseError::disk("replace the symlink", &path))?;
+        }
+        None => match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(ReleaseError::disk("remove the symlink", &path)(error));
+            }
+            _ => {}
+        },
+    }
+    File::open(root).and_then(|directory| directory.sync_all()).map_err(ReleaseError::disk("sync", root))
+}
+
+/// What a symlink of an app's directory names, if that is a release that is on disk.
+#[must_use]
+pub fn named(root: &Path, name: &str) -> Option<ReleaseId> {
+    let target = fs::read_link(root.join(name)).ok()?;
+    let id: ReleaseId = target.file_name()?.to_str()?.parse().ok()?;
+    root.join("releases").join(id.as_str()).is_dir().then_some(id)
+}

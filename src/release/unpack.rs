@@ -1,0 +1,232 @@
+//! A tar archive in, a release out.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use tar::{Archive, EntryType};
+
+use crate::deploy::ReleaseId;
+
+use super::{ReleaseError, digest_path, remove_tree};
+
+/// Up to so many files are synced one by one; more of them with the whole file system, at the price of what others wrote.
+const SYNCED_SINGLY: usize = 32;
+
+/// What an entry of a release is, as far as its identity goes.
+enum Content {
+    Directory,
+    Link(PathBuf),
+    File { executable: bool, digest: [u8; 32] },
+}
+
+/// Unpacks an archive into a release and gives its id, which is of its content alone: the same bits again are the same release.
+///
+/// An archive may hold regular files, directories and symlinks that stay inside it. Owners are dropped; of the modes only the
+/// executable bit is kept. An archive with anything else in it is refused whole.
+///
+/// # Errors
+/// Nothing of the archive is left on disk then.
+pub fn unpack(root: &Path, archive: impl Read) -> Result<ReleaseId, ReleaseError> {
+    let incoming = root.join("incoming");
+    remove_tree(&incoming).map_err(ReleaseError::disk("clear", &incoming))?;
+    let unpacked = unpack_into(root, &incoming, archive);
+    if unpacked.is_err() {
+        // The first error is the one to report; what is left is cleared again before the next unpacking.
+        let _ = remove_tree(&incoming);
+    }
+    unpacked
+}
+
+fn unpack_into(root: &Path, incoming: &Path, archive: impl Read) -> Result<ReleaseId, ReleaseError> {
+    make_directory(incoming)?;
+    let mut contents = BTreeMap::new();
+    let mut archive = Archive::new(archive);
+    for entry in archive.entries().map_err(ReleaseError::Truncated)? {
+        let mut entry = entry.map_err(ReleaseError::Truncated)?;
+        let path = entry.path().map_err(ReleaseError::Truncated)?.into_owned();
+        let Some(path) = inside(&path) else {
+            return Err(ReleaseError::Refused { path, why: "leaves the release: paths must be relative, without `..`" });
+        };
+        let content = match entry.header().entry_type() {
+            EntryType::Directory => {
+                make_parents(incoming, &path.join("entry"))?;
+                Content::Directory
+            }
+            EntryType::Regular | EntryType::Continuous => {
+                let executable = file_mode(&entry, &path)?;
+                make_parents(incoming, &path)?;
+                write_file(&incoming.join(&path), &mut entry, executable)?
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name().map_err(ReleaseError::Truncated)?.unwrap_or_default().into_owned();
+                if !link_stays_inside(&path, &target) {
+                    return Err(ReleaseError::Refused { path, why: "is a symlink that leaves the release" });
+                }
+                make_parents(incoming, &path)?;
+                let at = incoming.join(&path);
+                symlink(&target, &at).map_err(ReleaseError::disk("make the symlink", &at))?;
+                Content::Link(target)
+            }
+            EntryType::Link => return Err(ReleaseError::Refused { path, why: "is a hard link; pack it as a file" }),
+            _ => return Err(ReleaseError::Refused { path, why: "is neither a file nor a directory nor a symlink" }),
+        };
+        if !path.as_os_str().is_empty() && contents.insert(path.clone(), content).is_some() {
+            return Err(ReleaseError::Refused { path, why: "is in the archive twice" });
+        }
+    }
+    if !contents.values().any(|content| matches!(content, Content::File { .. })) {
+        return Err(ReleaseError::Empty);
+    }
+    settle(root, incoming, &contents)
+}
+
+/// The path without `.` and an end `/`; `None` if it is absolute or leaves the directory that it is relative to.
+fn inside(path: &Path) -> Option<PathBuf> {
+    path.components().try_fold(PathBuf::new(), |mut clean, component| match component {
+        Component::Normal(name) => {
+            clean.push(name);
+            Some(clean)
+        }
+        Component::CurDir => Some(clean),
+        Component::ParentDir | Component::RootDir | Component::Prefix(_) => None,
+    })
+}
+
+fn link_stays_inside(link: &Path, target: &Path) -> bool {
+    let mut depth = link.components().count() - 1;
+    for component in target.components() {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
+        }
+    }
+    true
+}
+
+fn file_mode<R: Read>(entry: &tar::Entry<'_, R>, path: &Path) -> Result<bool, ReleaseError> {
+    let mode = entry.header().mode().map_err(ReleaseError::Truncated)?;
+    if mode & 0o6000 != 0 {
+        return Err(ReleaseError::Refused { path: path.to_owned(), why: "has a setuid or setgid bit" });
+    }
+    Ok(mode & 0o111 != 0)
+}
+
+fn make_directory(path: &Path) -> Result<(), ReleaseError> {
+    DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(ReleaseError::disk("make the directory", path))
+}
+
+/// Makes the directories above an entry; refuses to go through a symlink that the archive brought.
+fn make_parents(incoming: &Path, path: &Path) -> Result<(), ReleaseError> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let mut at = incoming.to_owned();
+    for component in parent.components() {
+        at.push(component);
+        if fs::symlink_metadata(&at).is_ok_and(|found| found.is_symlink()) {
+            return Err(ReleaseError::Refused { path: path.to_owned(), why: "lies behind a symlink of the archive" });
+        }
+    }
+    make_directory(&incoming.join(parent))
+}
+
+fn write_file(path: &Path, content: &mut impl Read, executable: bool) -> Result<Content, ReleaseError> {
+    let mode = if executable { 0o755 } else { 0o644 };
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(ReleaseError::disk("create", path))?;
+    let mut file = BufWriter::with_capacity(1 << 16, file);
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        let count = match content.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(ReleaseError::Truncated(error)),
+        };
+        hash.update(&buffer[..count]);
+        file.write_all(&buffer[..count]).map_err(ReleaseError::disk("write", path))?;
+    }
+    file.flush().map_err(ReleaseError::disk("write", path))?;
+    Ok(Content::File { executable, digest: hash.finalize().into() })
+}
+
+/// Gives what was unpacked its name, once all of it is on disk.
+fn settle(root: &Path, incoming: &Path, contents: &BTreeMap<PathBuf, Content>) -> Result<ReleaseId, ReleaseError> {
+    let digest = hex(&digest(contents));
+    let id: ReleaseId = digest[..8].parse().expect("eight hexadecimal digits");
+    let releases = root.join("releases");
+    make_directory(&releases)?;
+    let home = releases.join(id.as_str());
+    if home.is_dir() {
+        let known = fs::read_to_string(digest_path(root, &id)).unwrap_or_default();
+        if known.trim() != digest {
+            return Err(ReleaseError::Collision { id, path: home });
+        }
+        remove_tree(incoming).map_err(ReleaseError::disk("clear", incoming))?;
+        return Ok(id);
+    }
+    sync(incoming, contents)?;
+    let named = digest_path(root, &id);
+    fs::write(&named, format!("{digest}\n")).map_err(ReleaseError::disk("write", &named))?;
+    fs::rename(incoming, &home).map_err(ReleaseError::disk("name the release", &home))?;
+    sync_one(&named)?;
+    sync_one(&releases)?;
+    Ok(id)
+}
+
+fn sync(incoming: &Path, contents: &BTreeMap<PathBuf, Content>) -> Result<(), ReleaseError> {
+    if contents.len() > SYNCED_SINGLY {
+        let directory = File::open(incoming).map_err(ReleaseError::disk("open", incoming))?;
+        return nix::unistd::syncfs(directory.as_fd())
+            .map_err(|error| ReleaseError::disk("sync the file system of", incoming)(error.into()));
+    }
+    for (path, content) in contents {
+        match content {
+            Content::File { .. } | Content::Directory => sync_one(&incoming.join(path))?,
+            Content::Link(_) => {}
+        }
+    }
+    sync_one(incoming)
+}
+
+fn sync_one(path: &Path) -> Result<(), ReleaseError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(ReleaseError::disk("sync", path))
+}
+
+/// The digest of a tree: each entry's kind, path and content, with lengths so that nothing can be shifted from one to the next.
+fn digest(contents: &BTreeMap<PathBuf, Content>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let field = |hash: &mut Sha256, bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    for (path, content) in contents {
+        field(&mut hash, path.as_os_str().as_encoded_bytes());
+        match content {
+            Content::Directory => field(&mut hash, b"directory"),
+            Content::Link(target) => {
+                field(&mut hash, b"link");
+                field(&mut hash, target.as_os_str().as_encoded_bytes());
+            }
+            Content::File { executable, digest } => {
+                field(&mut hash, if *executable { b"program" } else { b"file" });
+                field(&mut hash, digest);
+            }
+        }
+    }
+    hash.finalize().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

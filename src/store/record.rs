@@ -1,0 +1,499 @@
+//! The state as JSON, version 1. The types mirror those of [`deploy`](crate::deploy), which knows nothing of encodings.
+//!
+//! A later version that an older slotd can still read keeps `readable_from`; unknown keys are passed over for that reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::deploy::{
+    BootId, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase, Probe, ReleaseId, Service, Settings,
+    Slot, SlotName, State, Time, UnitFailure, Watch,
+};
+
+/// The version that this slotd writes.
+pub(super) const VERSION: u32 = 1;
+
+/// A state file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) version: u32,
+    /// The oldest version of the format whose readers understand this file.
+    pub(super) readable_from: u32,
+    /// The machine's boot id (proc(5), `/proc/sys/kernel/random/boot_id`) when this was written.
+    pub(super) machine_boot: String,
+    generation: u64,
+    routed: u64,
+    active: Option<String>,
+    deployment: Option<DeploymentRecord>,
+    watch: Option<WatchRecord>,
+    slots: BTreeMap<String, SlotRecord>,
+    prev: Option<String>,
+    soaked: bool,
+    marked: BTreeSet<String>,
+    outcome: Option<OutcomeRecord>,
+    settings: SettingsRecord,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SettingsRecord {
+    slots: Vec<String>,
+    start_timeout_ms: u64,
+    health_timeout_ms: u64,
+    drain_ms: Option<u64>,
+    stop_timeout_ms: u64,
+    soak_ms: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct DeploymentRecord {
+    generation: u64,
+    kind: KindRecord,
+    by: String,
+    began: u64,
+    phase: PhaseRecord,
+    settings: SettingsRecord,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum KindRecord {
+    Deploy,
+    Rollback,
+    ByHand,
+    Promote,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "name")]
+enum PhaseRecord {
+    Preparing { queue_ms: u64 },
+    Waiting { release: String, until: u64 },
+    Starting { slot: String, until: u64 },
+    Ready { slot: String, until: u64, probe: Option<ProbeRecord> },
+    Shifting { slot: String, from: Option<String>, left: Option<String> },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct WatchRecord {
+    generation: u64,
+    new: String,
+    old: Option<String>,
+    streak: u8,
+    until: u64,
+    prev: Option<String>,
+    soaked: bool,
+    rolling_back: Option<CauseRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SlotRecord {
+    condition: ConditionRecord,
+    release: Option<String>,
+    boot: Option<String>,
+    generation: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "name")]
+enum ConditionRecord {
+    Idle,
+    Starting,
+    Ready,
+    Standby,
+    Active { service: ServiceRecord },
+    Warm { drain: Option<u64> },
+    Draining { until: Option<u64> },
+    Stopping { forced: bool, failure: Option<FailureRecord> },
+    Failed { failure: FailureRecord },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "name")]
+enum ServiceRecord {
+    Up,
+    Booting { until: u64 },
+    Down { failure: FailureRecord },
+    ByHand,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FailureRecord {
+    result: String,
+    text: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ProbeRecord {
+    pass: bool,
+    text: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OutcomeRecord {
+    generation: u64,
+    kind: KindRecord,
+    release: Option<String>,
+    phase: String,
+    cause: CauseRecord,
+    at: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "code")]
+enum CauseRecord {
+    Switched,
+    Standby,
+    Unprepared { why: String },
+    Interrupted,
+    Preempted,
+    NoIdleSlot { holder: String, condition: String },
+    StartFailed { failure: FailureRecord },
+    StartTimeout,
+    HealthTimeout { probe: Option<ProbeRecord> },
+    Exited { failure: FailureRecord },
+    StoppedByHand,
+    ProbesFailed { probe: ProbeRecord },
+    Soaked,
+    Superseded,
+    OldSlotGone,
+}
+
+fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn text<T: ToString>(name: Option<&T>) -> Option<String> {
+    name.map(ToString::to_string)
+}
+
+fn parse<T: std::str::FromStr<Err = NameError>>(name: Option<String>) -> Result<Option<T>, NameError> {
+    name.map(|name| name.parse()).transpose()
+}
+
+/// Phases and conditions are kept as `&'static str` in memory; a word of a newer version reads as `unknown`.
+fn word(found: &str) -> &'static str {
+    const WORDS: [&str; 14] = [
+        "preparing", "waiting", "starting", "ready", "shifting", "idle", "standby", "active", "warm", "draining", "stopping",
+        "failed", "switched", "rolling_back",
+    ];
+    WORDS.into_iter().find(|word| *word == found).unwrap_or("unknown")
+}
+
+impl Record {
+    pub(super) fn of(state: &State, machine_boot: &str) -> Self {
+        Self {
+            version: VERSION,
+            readable_from: VERSION,
+            machine_boot: machine_boot.to_owned(),
+            generation: state.generation.0,
+            routed: state.routed.0,
+            active: text(state.active.as_ref()),
+            deployment: state.deployment.as_ref().map(|held| DeploymentRecord {
+                generation: held.generation.0,
+                kind: held.kind.into(),
+                by: held.by.clone(),
+                began: held.began.0,
+                phase: (&held.phase).into(),
+                settings: (&held.settings).into(),
+            }),
+            watch: state.watch.as_ref().map(|watch| WatchRecord {
+                generation: watch.generation.0,
+                new: watch.new.to_string(),
+                old: text(watch.old.as_ref()),
+                streak: watch.streak,
+                until: watch.until.0,
+                prev: text(watch.prev.as_ref()),
+                soaked: watch.soaked,
+                rolling_back: watch.rolling_back.as_ref().map(Into::into),
+            }),
+            slots: state.slots.iter().map(|(name, slot)| (name.to_string(), slot.into())).collect(),
+            prev: text(state.prev.as_ref()),
+            soaked: state.soaked,
+            marked: state.marked.iter().map(ToString::to_string).collect(),
+            outcome: state.outcome.as_ref().map(|outcome| OutcomeRecord {
+                generation: outcome.generation.0,
+                kind: outcome.kind.into(),
+                release: text(outcome.release.as_ref()),
+                phase: outcome.phase.to_owned(),
+                cause: (&outcome.cause).into(),
+                at: outcome.at.0,
+            }),
+            settings: (&state.settings).into(),
+        }
+    }
+
+    pub(super) fn into_state(self) -> Result<State, NameError> {
+        Ok(State {
+            generation: Generation(self.generation),
+            routed: Generation(self.routed),
+            active: parse(self.active)?,
+            deployment: self.deployment.map(DeploymentRecord::into_deployment).transpose()?,
+            watch: self.watch.map(WatchRecord::into_watch).transpose()?,
+            slots: self
+                .slots
+                .into_iter()
+                .map(|(name, slot)| Ok((name.parse()?, slot.into_slot()?)))
+                .collect::<Result<_, NameError>>()?,
+            prev: parse(self.prev)?,
+            soaked: self.soaked,
+            marked: self.marked.iter().map(|release| release.parse()).collect::<Result<_, _>>()?,
+            outcome: self.outcome.map(OutcomeRecord::into_outcome).transpose()?,
+            settings: self.settings.into_settings()?,
+        })
+    }
+}
+
+impl From<&Settings> for SettingsRecord {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            slots: settings.slots.iter().map(ToString::to_string).collect(),
+            start_timeout_ms: ms(settings.start_timeout),
+            health_timeout_ms: ms(settings.health_timeout),
+            drain_ms: settings.drain.map(ms),
+            stop_timeout_ms: ms(settings.stop_timeout),
+            soak_ms: ms(settings.soak),
+        }
+    }
+}
+
+impl SettingsRecord {
+    fn into_settings(self) -> Result<Settings, NameError> {
+        Ok(Settings {
+            slots: self.slots.iter().map(|slot| slot.parse()).collect::<Result<_, _>>()?,
+            start_timeout: Duration::from_millis(self.start_timeout_ms),
+            health_timeout: Duration::from_millis(self.health_timeout_ms),
+            drain: self.drain_ms.map(Duration::from_millis),
+            stop_timeout: Duration::from_millis(self.stop_timeout_ms),
+            soak: Duration::from_millis(self.soak_ms),
+        })
+    }
+}
+
+impl DeploymentRecord {
+    fn into_deployment(self) -> Result<Deployment, NameError> {
+        Ok(Deployment {
+            generation: Generation(self.generation),
+            kind: self.kind.into(),
+            by: self.by,
+            began: Time(self.began),
+            phase: self.phase.into_phase()?,
+            settings: self.settings.into_settings()?,
+        })
+    }
+}
+
+impl WatchRecord {
+    fn into_watch(self) -> Result<Watch, NameError> {
+        Ok(Watch {
+            generation: Generation(self.generation),
+            new: self.new.parse()?,
+            old: parse(self.old)?,
+            streak: self.streak,
+            until: Time(self.until),
+            prev: parse(self.prev)?,
+            soaked: self.soaked,
+            rolling_back: self.rolling_back.map(CauseRecord::into_cause).transpose()?,
+        })
+    }
+}
+
+impl OutcomeRecord {
+    fn into_outcome(self) -> Result<Outcome, NameError> {
+        Ok(Outcome {
+            generation: Generation(self.generation),
+            kind: self.kind.into(),
+            release: parse(self.release)?,
+            phase: word(&self.phase),
+            cause: self.cause.into_cause()?,
+            at: Time(self.at),
+        })
+    }
+}
+
+impl From<Kind> for KindRecord {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Deploy => Self::Deploy,
+            Kind::Rollback => Self::Rollback,
+            Kind::ByHand => Self::ByHand,
+            Kind::Promote => Self::Promote,
+        }
+    }
+}
+
+impl From<KindRecord> for Kind {
+    fn from(kind: KindRecord) -> Self {
+        match kind {
+            KindRecord::Deploy => Self::Deploy,
+            KindRecord::Rollback => Self::Rollback,
+            KindRecord::ByHand => Self::ByHand,
+            KindRecord::Promote => Self::Promote,
+        }
+    }
+}
+
+impl From<&Phase> for PhaseRecord {
+    fn from(phase: &Phase) -> Self {
+        match phase {
+            Phase::Preparing { queue } => Self::Preparing { queue_ms: ms(*queue) },
+            Phase::Waiting { release, until } => Self::Waiting { release: release.to_string(), until: until.0 },
+            Phase::Starting { slot, until } => Self::Starting { slot: slot.to_string(), until: until.0 },
+            Phase::Ready { slot, until, probe } => {
+                Self::Ready { slot: slot.to_string(), until: until.0, probe: probe.as_ref().map(Into::into) }
+            }
+            Phase::Shifting { slot, from, left } => {
+                Self::Shifting { slot: slot.to_string(), from: text(from.as_ref()), left: text(left.as_ref()) }
+            }
+        }
+    }
+}
+
+impl PhaseRecord {
+    fn into_phase(self) -> Result<Phase, NameError> {
+        Ok(match self {
+            Self::Preparing { queue_ms } => Phase::Preparing { queue: Duration::from_millis(queue_ms) },
+            Self::Waiting { release, until } => Phase::Waiting { release: release.parse()?, until: Time(until) },
+            Self::Starting { slot, until } => Phase::Starting { slot: slot.parse()?, until: Time(until) },
+            Self::Ready { slot, until, probe } => {
+                Phase::Ready { slot: slot.parse()?, until: Time(until), probe: probe.map(Into::into) }
+            }
+            Self::Shifting { slot, from, left } => {
+                Phase::Shifting { slot: slot.parse()?, from: parse(from)?, left: parse(left)? }
+            }
+        })
+    }
+}
+
+impl From<&Slot> for SlotRecord {
+    fn from(slot: &Slot) -> Self {
+        let condition = match &slot.condition {
+            Condition::Idle => ConditionRecord::Idle,
+            Condition::Starting => ConditionRecord::Starting,
+            Condition::Ready => ConditionRecord::Ready,
+            Condition::Standby => ConditionRecord::Standby,
+            Condition::Active(service) => ConditionRecord::Active {
+                service: match service {
+                    Service::Up => ServiceRecord::Up,
+                    Service::Booting { until } => ServiceRecord::Booting { until: until.0 },
+                    Service::Down(failure) => ServiceRecord::Down { failure: failure.into() },
+                    Service::ByHand => ServiceRecord::ByHand,
+                },
+            },
+            Condition::Warm { drain } => ConditionRecord::Warm { drain: drain.map(|at| at.0) },
+            Condition::Draining { until } => ConditionRecord::Draining { until: until.map(|at| at.0) },
+            Condition::Stopping { forced, failure } => {
+                ConditionRecord::Stopping { forced: *forced, failure: failure.as_ref().map(Into::into) }
+            }
+            Condition::Failed(failure) => ConditionRecord::Failed { failure: failure.into() },
+        };
+        Self {
+            condition,
+            release: text(slot.release.as_ref()),
+            boot: text(slot.boot.as_ref()),
+            generation: slot.generation.0,
+        }
+    }
+}
+
+impl SlotRecord {
+    fn into_slot(self) -> Result<Slot, NameError> {
+        let condition = match self.condition {
+            ConditionRecord::Idle => Condition::Idle,
+            ConditionRecord::Starting => Condition::Starting,
+            ConditionRecord::Ready => Condition::Ready,
+            ConditionRecord::Standby => Condition::Standby,
+            ConditionRecord::Active { service } => Condition::Active(match service {
+                ServiceRecord::Up => Service::Up,
+                ServiceRecord::Booting { until } => Service::Booting { until: Time(until) },
+                ServiceRecord::Down { failure } => Service::Down(failure.into()),
+                ServiceRecord::ByHand => Service::ByHand,
+            }),
+            ConditionRecord::Warm { drain } => Condition::Warm { drain: drain.map(Time) },
+            ConditionRecord::Draining { until } => Condition::Draining { until: until.map(Time) },
+            ConditionRecord::Stopping { forced, failure } => {
+                Condition::Stopping { forced, failure: failure.map(Into::into) }
+            }
+            ConditionRecord::Failed { failure } => Condition::Failed(failure.into()),
+        };
+        Ok(Slot {
+            condition,
+            release: parse::<ReleaseId>(self.release)?,
+            boot: parse::<BootId>(self.boot)?,
+            generation: Generation(self.generation),
+        })
+    }
+}
+
+impl From<&UnitFailure> for FailureRecord {
+    fn from(failure: &UnitFailure) -> Self {
+        Self { result: failure.result.clone(), text: failure.text.clone() }
+    }
+}
+
+impl From<FailureRecord> for UnitFailure {
+    fn from(failure: FailureRecord) -> Self {
+        Self { result: failure.result, text: failure.text }
+    }
+}
+
+impl From<&Probe> for ProbeRecord {
+    fn from(probe: &Probe) -> Self {
+        Self { pass: probe.pass, text: probe.text.clone() }
+    }
+}
+
+impl From<ProbeRecord> for Probe {
+    fn from(probe: ProbeRecord) -> Self {
+        Self { pass: probe.pass, text: probe.text }
+    }
+}
+
+impl From<&Cause> for CauseRecord {
+    fn from(cause: &Cause) -> Self {
+        match cause {
+            Cause::Switched => Self::Switched,
+            Cause::StandsBy => Self::Standby,
+            Cause::Unprepared(why) => Self::Unprepared { why: why.clone() },
+            Cause::Interrupted => Self::Interrupted,
+            Cause::Preempted => Self::Preempted,
+            Cause::NoIdleSlot { holder, condition } => {
+                Self::NoIdleSlot { holder: holder.to_string(), condition: (*condition).to_owned() }
+            }
+            Cause::StartFailed(failure) => Self::StartFailed { failure: failure.into() },
+            Cause::StartTimeout => Self::StartTimeout,
+            Cause::HealthTimeout(probe) => Self::HealthTimeout { probe: probe.as_ref().map(Into::into) },
+            Cause::Exited(failure) => Self::Exited { failure: failure.into() },
+            Cause::StoppedByHand => Self::StoppedByHand,
+            Cause::ProbesFailed(probe) => Self::ProbesFailed { probe: probe.into() },
+            Cause::Soaked => Self::Soaked,
+            Cause::Superseded => Self::Superseded,
+            Cause::OldSlotGone => Self::OldSlotGone,
+        }
+    }
+}
+
+impl CauseRecord {
+    fn into_cause(self) -> Result<Cause, NameError> {
+        Ok(match self {
+            Self::Switched => Cause::Switched,
+            Self::Standby => Cause::StandsBy,
+            Self::Unprepared { why } => Cause::Unprepared(why),
+            Self::Interrupted => Cause::Interrupted,
+            Self::Preempted => Cause::Preempted,
+            Self::NoIdleSlot { holder, condition } => {
+                Cause::NoIdleSlot { holder: holder.parse::<SlotName>()?, condition: word(&condition) }
+            }
+            Self::StartFailed { failure } => Cause::StartFailed(failure.into()),
+            Self::StartTimeout => Cause::StartTimeout,
+            Self::HealthTimeout { probe } => Cause::HealthTimeout(probe.map(Into::into)),
+            Self::Exited { failure } => Cause::Exited(failure.into()),
+            Self::StoppedByHand => Cause::StoppedByHand,
+            Self::ProbesFailed { probe } => Cause::ProbesFailed(probe.into()),
+            Self::Soaked => Cause::Soaked,
+            Self::Superseded => Cause::Superseded,
+            Self::OldSlotGone => Cause::OldSlotGone,
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! `state.json` of one app.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::deploy::State;
+
+use super::files::{FileError, replace, sync_directory};
+use super::record::{Record, VERSION};
+
+/// What a state file holds.
+#[derive(Debug)]
+pub enum Loaded {
+    /// There is none: the app was never deployed.
+    Absent,
+    /// A state, and whether the machine was started since it was written.
+    State(Box<State>, bool),
+    /// It cannot be read. It was kept aside under this name; the state is to be rediscovered.
+    Corrupt {
+        /// Where it is now.
+        aside: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// An app's state on disk.
+#[derive(Clone, Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    machine_boot: String,
+}
+
+impl StateFile {
+    /// The state in that file; `machine_boot` is the machine's present boot id.
+    #[must_use]
+    pub fn at(path: PathBuf, machine_boot: String) -> Self {
+        Self { path, machine_boot }
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The file is there but cannot be opened, or was written by a slotd whose format this one does not know: then nothing is done
+    /// to it, and the app is left as it is.
+    pub fn load(&self) -> Result<Loaded, FileError> {
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Absent),
+            Err(error) => return Err(FileError::of("read", &self.path)(error)),
+        };
+        if let Some(newer) = readable_from(&bytes).filter(|from| *from > VERSION) {
+            let why = format!("it needs a slotd that reads format {newer}, this one reads {VERSION}: install the newer package again");
+            return Err(FileError::of("use", &self.path)(io::Error::other(why)));
+        }
+        let parsed = serde_json::from_slice::<Record>(&bytes).map_err(|error| error.to_string()).and_then(|record| {
+            let rebooted = record.machine_boot != self.machine_boot;
+            let state = record.into_state().map_err(|error| error.to_string())?;
+            Ok((state, rebooted))
+        });
+        match parsed {
+            Ok((state, rebooted)) => Ok(Loaded::State(Box::new(state), rebooted)),
+            Err(why) => Ok(Loaded::Corrupt { aside: self.keep_aside()?, why }),
+        }
+    }
+
+    /// Writes it; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// The operation that failed; the file is as it was.
+    pub fn save(&self, state: &State) -> Result<(), FileError> {
+        let record = Record::of(state, &self.machine_boot);
+        let mut bytes = serde_json::to_vec_pretty(&record).expect("a record is strings, numbers and lists");
+        bytes.push(b'\n');
+        replace(&self.path, &bytes, 0o644)
+    }
+
+    fn keep_aside(&self) -> Result<PathBuf, FileError> {
+        let aside = (1..)
+            .map(|number| self.path.with_extension(format!("json.corrupt-{number}")))
+            .find(|aside| !exists(aside))
+            .expect("the numbers do not end");
+        fs::rename(&self.path, &aside).map_err(FileError::of("keep aside", &self.path))?;
+        sync_directory(&self.path)?;
+        Ok(aside)
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// The one key that is read before everything else.
+fn readable_from(bytes: &[u8]) -> Option<u32> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        readable_from: u32,
+    }
+    serde_json::from_slice::<Head>(bytes).ok().map(|head| head.readable_from)
+}

@@ -1,0 +1,228 @@
+//! An app as systemd's own files: the template unit, what differs by slot, and the polkit rule that lets slotd start it.
+//!
+//! **Invariant:** text out of an [`App`], the same for the same app; nothing is read, written or asked here.
+
+mod polkit;
+mod text;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::config::{App, Bind, Ready, systemd_span};
+use crate::deploy::SlotName;
+use text::{assignment, word};
+
+pub use polkit::{polkit_rule, polkit_rule_path};
+
+/// Where the apps' runtime directories are, and slotd's socket.
+pub const RUN: &str = "/run/slot";
+/// Where the apps' releases are.
+pub const STATE: &str = "/var/lib/slot";
+
+/// A file of the generator's output directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitFile {
+    /// Relative to that directory: `web@.service`, `web@blue.service.d/10-slot.conf`.
+    pub path: String,
+    /// Its content.
+    pub text: String,
+}
+
+/// What the sandbox of every app is made of. `systemctl edit <app>@` loosens it for one.
+///
+/// Left out on purpose: MemoryDenyWriteExecute= (just-in-time compilers) and ProcSubset=pid (/proc/meminfo).
+const SANDBOX: &str = "\
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+LockPersonality=yes
+PrivateDevices=yes
+PrivateTmp=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProtectSystem=strict
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service
+";
+
+/// The name of a slot's unit: `web@blue.service`.
+#[must_use]
+pub fn service(app: &App, slot: &SlotName) -> String {
+    format!("{}@{slot}.service", app.name)
+}
+
+/// The name of a slot's socket unit, where it has one: `web@blue.socket`.
+#[must_use]
+pub fn socket(app: &App, slot: &SlotName) -> Option<String> {
+    (app.bind == Bind::Fd).then(|| format!("{}@{slot}.socket", app.name))
+}
+
+/// Everything that the generator writes for an app whose file is `source`.
+#[must_use]
+pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
+    let mut files = vec![UnitFile {
+        path: format!("{}@.service", app.name),
+        text: template(app, source),
+    }];
+    if app.bind == Bind::Fd {
+        files.push(UnitFile {
+            path: format!("{}@.socket", app.name),
+            text: socket_template(app, source),
+        });
+    }
+    for (slot, ports) in &app.ports {
+        files.push(UnitFile {
+            path: format!("{}.d/10-slot.conf", service(app, slot)),
+            text: format!(
+                "[Service]\nEnvironment=PORT={} INTERNAL_PORT={}\n",
+                ports.port, ports.internal
+            ),
+        });
+    }
+    files
+}
+
+fn header(app: &App, source: &Path, what: &str) -> String {
+    let source = source.display();
+    format!(
+        "# Made by slot-generator out of {source}: what is changed here is lost.\n\
+         # `systemctl edit {name}@` adds to it for every slot of {name}.\n\
+         [Unit]\n\
+         Description={what} %i of {name}\n\
+         Documentation=man:slot.toml(5)\n\
+         SourcePath={source}\n",
+        name = app.name,
+    )
+}
+
+fn template(app: &App, source: &Path) -> String {
+    let name = &app.name;
+    let mut unit = header(app, source, "Slot");
+    unit.push_str("After=network.target\n");
+    if app.bind == Bind::Fd {
+        // Wants=, not Requires=: to stop a slot its socket is stopped first.
+        let _ = writeln!(unit, "Wants={name}@%i.socket");
+    }
+    let _ = write!(
+        unit,
+        "# Without a release there is nothing to run. A Condition would count as success.\n\
+         AssertPathExists={STATE}/{name}/%i\n\
+         # A crash loop is seen by slotd; a limit here would end in a unit that nothing starts again.\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Service]\n\
+         Slice=slot.slice\n"
+    );
+    unit.push_str(match app.ready {
+        Ready::Notify => "Type=notify\nNotifyAccess=main\n",
+        Ready::Health => "Type=exec\n",
+    });
+    unit.push_str(&command(app));
+    let _ = write!(
+        unit,
+        "Environment=SLOT_MACHINE=1 SLOT_APP={name} SLOT_NAME=%i\n{}",
+        match app.bind {
+            Bind::Unix => format!("Environment=SOCKET={RUN}/{name}/%i/http.sock\n"),
+            Bind::Port | Bind::Fd => String::new(),
+        }
+    );
+    for (variable, value) in &app.env {
+        let _ = writeln!(unit, "Environment={}", assignment(variable, value));
+    }
+    let _ = write!(
+        unit,
+        "TimeoutStartSec={start}\n\
+         TimeoutStopSec={stop}\n\
+         # SIGTERM to the app's main process alone, SIGKILL to whatever is left of it.\n\
+         KillMode=mixed\n\
+         SuccessExitStatus=143\n\
+         Restart=always\n\
+         RestartSec=1s\n\
+         SyslogIdentifier={name}@%i\n\
+         LogExtraFields=SLOT_APP={name} SLOT_NAME=%i\n\
+         \n",
+        start = systemd_span(app.start_timeout),
+        stop = systemd_span(app.stop_timeout),
+    );
+    unit.push_str(&identity(app));
+    let _ = write!(
+        unit,
+        "# Of all releases it sees its own.\n\
+         TemporaryFileSystem={STATE}:ro\n\
+         BindReadOnlyPaths={STATE}/{name}\n\
+         {SANDBOX}"
+    );
+    unit
+}
+
+/// `:` keeps systemd from replacing `$NAME`, which is the launcher's to do: it knows the env file.
+fn command(app: &App) -> String {
+    let mut line = format!(
+        "ExecStart=:/usr/bin/slotctl launch --app {} --slot %i --root {STATE}",
+        app.name
+    );
+    if let Some(file) = &app.env_file {
+        let _ = write!(line, " --env-file {}", word(file));
+    }
+    line.push_str(" --");
+    for argument in &app.command {
+        let _ = write!(line, " {}", word(argument));
+    }
+    line.push('\n');
+    line
+}
+
+/// Whom it runs as and what it may write.
+fn identity(app: &App) -> String {
+    let name = &app.name;
+    let mut lines = match &app.user {
+        // The name is given because without one the unit's prefix would be it, and an existing user of that name
+        // would be used (systemd.exec(5), DynamicUser=).
+        None => format!("DynamicUser=yes\nUser=slot-app-{name}\nProtectHome=yes\n"),
+        Some(user) => format!("User={user}\nProtectHome=read-only\n"),
+    };
+    if app.bind == Bind::Unix {
+        let _ = write!(
+            lines,
+            "# The router reaches the socket as a member of this group.\n\
+             Group=slot-upstream\n\
+             UMask=0007\n\
+             RuntimeDirectory=slot/{name}/%i\n\
+             RuntimeDirectoryMode=0750\n"
+        );
+    }
+    let _ = write!(
+        lines,
+        "# $STATE_DIRECTORY: its data, shared by its slots.\n\
+         StateDirectory=slot-app/{name}\n\
+         StateDirectoryMode=0750\n"
+    );
+    lines
+}
+
+fn socket_template(app: &App, source: &Path) -> String {
+    let name = &app.name;
+    format!(
+        "{header}\
+         \n\
+         [Socket]\n\
+         Slice=slot.slice\n\
+         ListenStream={RUN}/{name}/%i/http.sock\n\
+         FileDescriptorName=http\n\
+         SocketMode=0660\n\
+         SocketGroup=slot-upstream\n\
+         RemoveOnStop=yes\n\
+         # Connections that wait while a slot crashes and starts again must not be what closes the queue.\n\
+         TriggerLimitIntervalSec=0\n",
+        header = header(app, source, "Socket of slot"),
+    )
+}

@@ -1,0 +1,44 @@
+//! The polkit rule by which slotd, which is not root, may start and stop an app's units.
+//!
+//! **Invariant:** only units that exist are named. With a name that has no unit, `StartTransientUnit` would pass the
+//! same rule and run anything as root. So the rule is written after the app's file and removed before it.
+
+use super::{service, socket};
+use crate::config::App;
+
+/// Where it belongs.
+#[must_use]
+pub fn polkit_rule_path(app: &App) -> String {
+    format!("/etc/polkit-1/rules.d/60-slot-app-{}.rules", app.name)
+}
+
+/// Its text: start, stop, restart and reset-failed of exactly this app's units, for the user `slot` (polkit(8)).
+#[must_use]
+pub fn polkit_rule(app: &App) -> String {
+    let units: Vec<String> = app
+        .slots
+        .iter()
+        .flat_map(|slot| [Some(service(app, slot)), socket(app, slot)])
+        .flatten()
+        .map(|unit| format!("\"{unit}\""))
+        .collect();
+    format!(
+        "// Made by slotctl for the app {name}: slotd starts and stops its units, and no others.\n\
+         polkit.addRule(function (action, subject) {{\n\
+         \x20   if (action.id !== \"org.freedesktop.systemd1.manage-units\" || subject.user !== \"slot\") {{\n\
+         \x20       return polkit.Result.NOT_HANDLED;\n\
+         \x20   }}\n\
+         \x20   var units = [{units}];\n\
+         \x20   var verbs = [\"start\", \"stop\", \"restart\", \"reset-failed\"];\n\
+         \x20   var unit = action.lookup(\"unit\");\n\
+         \x20   var verb = action.lookup(\"verb\");\n\
+         \x20   // Calls that name no unit or no verb have neither; they are not these.\n\
+         \x20   if (unit && verb && units.indexOf(unit) !== -1 && verbs.indexOf(verb) !== -1) {{\n\
+         \x20       return polkit.Result.YES;\n\
+         \x20   }}\n\
+         \x20   return polkit.Result.NOT_HANDLED;\n\
+         }});\n",
+        name = app.name,
+        units = units.join(", "),
+    )
+}

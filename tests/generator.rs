@@ -1,0 +1,129 @@
+//! App files and the trees of units made of them, kept as golden files in `tests/generator/`.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test generator` writes them anew; their diff is then what to review.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use slot::config::App;
+use slot::units;
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/generator")
+}
+
+/// Every file below a directory by its relative path.
+fn tree(root: &Path) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                let name = path
+                    .strip_prefix(root)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
+                files.insert(name, fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn each_app_file_makes_the_units_that_are_kept_for_it() {
+    let mut apps = 0;
+    for entry in fs::read_dir(golden()).unwrap() {
+        let file = entry.unwrap().path();
+        if file.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        apps += 1;
+        let installed = Path::new("/etc/slot/apps").join(file.file_name().unwrap());
+        let text = fs::read_to_string(&file).unwrap();
+        let app = App::parse(&text, installed.to_str().unwrap()).unwrap();
+        app.check_installed(installed.to_str().unwrap()).unwrap();
+        let mut made: BTreeMap<String, String> = units::render(&app, &installed)
+            .into_iter()
+            .map(|unit| (unit.path, unit.text))
+            .collect();
+        let rule = units::polkit_rule_path(&app);
+        made.insert(
+            rule.rsplit('/').next().unwrap().to_owned(),
+            units::polkit_rule(&app),
+        );
+        let kept = file.with_extension("units");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            let _ = fs::remove_dir_all(&kept);
+            for (name, text) in &made {
+                let path = kept.join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+        }
+        assert_eq!(made, tree(&kept), "{}", file.display());
+    }
+    assert!(apps >= 4, "the golden files are gone: {apps} left");
+}
+
+#[test]
+fn a_file_that_is_wrong_costs_its_own_app_only() {
+    let work = tempfile::tempdir().unwrap();
+    let apps = work.path().join("apps");
+    let units = work.path().join("units");
+    fs::create_dir_all(&apps).unwrap();
+    fs::write(apps.join("bad.toml"), "name = \"bad\"\ncomand = \"./x\"\n").unwrap();
+    fs::write(
+        apps.join("portless.toml"),
+        "name = \"portless\"\ncommand = \"./x\"\n",
+    )
+    .unwrap();
+    fs::copy(golden().join("web.toml"), apps.join("web.toml")).unwrap();
+    fs::write(apps.join("web.toml.orig"), "not looked at").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_slot-generator"))
+        .args([&units, &units, &units, &apps])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("bad.toml: command: the file does not say"),
+        "{told}"
+    );
+    assert!(
+        told.contains("portless.toml: ports.blue: the slot has no port"),
+        "{told}"
+    );
+    let made: Vec<String> = tree(&units).into_keys().collect();
+    assert_eq!(
+        made,
+        [
+            "web@.service",
+            "web@blue.service.d/10-slot.conf",
+            "web@green.service.d/10-slot.conf"
+        ]
+    );
+}
+
+#[test]
+fn a_machine_without_apps_has_no_units_and_no_error() {
+    let work = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_slot-generator"))
+        .args([
+            work.path(),
+            work.path(),
+            work.path(),
+            &work.path().join("absent"),
+        ])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert!(tree(work.path()).is_empty());
+}
