@@ -16,6 +16,7 @@ use std::time::Duration;
 pub use edit::with_ports;
 pub use env::{is_env_name, is_reserved};
 pub use error::ConfigError;
+pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 
 use crate::deploy::{AppName, SlotName};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// A span of at most a year, or nothing. Units as in systemd.time(7), a number before each; only zero needs none.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn parse(text: &str) -> Option<Duration> {
     let text = text.trim();
     if text == "0" {
         return Some(Duration::ZERO);

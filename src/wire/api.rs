@@ -128,6 +128,9 @@ pub struct Progress {
     /// What it waits for, in words: the last probe, the slot that still drains and what it holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// What the slot that is being let go of still has in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<InFlight>,
 }
 
 /// How an attempt ended. Answered with status 200 whether or not it succeeded.

@@ -51,12 +51,24 @@ pub struct Stats {
     pub revision: Option<u64>,
     /// False once it was told to stop accepting.
     pub accepting: bool,
+    /// Where it listens.
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
     /// Open client connections.
     pub connections: u64,
     /// Requests waiting for a slot to come up.
     pub held: u64,
     /// Per slot and boot id; runs that ended stay until the table no longer names them and nothing is in flight.
     pub slots: Vec<SlotStats>,
+}
+
+/// A public socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// The listener's name, as routes use it.
+    pub name: String,
+    /// `0.0.0.0:80`, `[::]:80`.
+    pub address: String,
 }
 
 /// One run of a slot.

@@ -1,0 +1,74 @@
+//! One table of what can be wrong with a request, and its status.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use crate::daemon::apps::AppError;
+use crate::daemon::owner::AskError;
+use crate::deploy::{NameError, Refusal};
+use crate::telemetry::chain;
+use crate::wire::api;
+
+/// Why a request was not carried out.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    error: String,
+}
+
+impl Problem {
+    pub(super) fn forbidden(who: &str) -> Self {
+        let error = format!("{who} may not use slotd: only root and the members of the group slot may; use sudo, or join the group");
+        Self { status: StatusCode::FORBIDDEN, code: "forbidden", error }
+    }
+
+    pub(super) fn bad_request(error: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code: "bad-request", error }
+    }
+
+    pub(super) fn not_found(error: String) -> Self {
+        Self { status: StatusCode::NOT_FOUND, code: "not-found", error }
+    }
+}
+
+impl From<AppError> for Problem {
+    fn from(error: AppError) -> Self {
+        let (status, code) = match &error {
+            AppError::NoSuchApp { .. } => (StatusCode::NOT_FOUND, "no-such-app"),
+            AppError::Unnamed { .. } => (StatusCode::BAD_REQUEST, "bad-request"),
+            AppError::Broken { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+            AppError::Preparing { .. } => (StatusCode::CONFLICT, "busy"),
+        };
+        Self { status, code, error: chain(&error) }
+    }
+}
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        let (status, code) = match &error {
+            AskError::Refused(Refusal::Busy { .. }) => (StatusCode::CONFLICT, "busy"),
+            AskError::Refused(Refusal::NothingToRollBackTo { .. }) => (StatusCode::BAD_REQUEST, "nothing-to-roll-back-to"),
+            AskError::Refused(Refusal::NoSuchSlot { .. }) => (StatusCode::NOT_FOUND, "not-found"),
+            AskError::Refused(Refusal::NotStandingBy { .. } | Refusal::NotDraining { .. }) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "refused")
+            }
+            AskError::NotCommitted(_) | AskError::Gone => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+        };
+        Self { status, code, error: chain(&error) }
+    }
+}
+
+impl From<NameError> for Problem {
+    fn from(error: NameError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = api::Problem { success: false, code: self.code.to_owned(), error: self.error };
+        (self.status, Json(body)).into_response()
+    }
+}

@@ -1,0 +1,260 @@
+//! The routes. Each of an app's is there twice: under `/apps/<app>`, and without, for the only app or the app `slot`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::peer::{Access, Peer};
+use super::problem::Problem;
+use crate::daemon::app::{Managed, Wait};
+use crate::daemon::apps::Apps;
+use crate::daemon::units::Units;
+use crate::wire::api;
+
+/// How long a question for an outcome stays open before it is answered with the progress so far.
+const OUTCOME_WAIT: Duration = Duration::from_secs(1);
+
+struct Api<U> {
+    apps: Arc<Apps<U>>,
+    access: Access,
+}
+
+impl<U> Clone for Api<U> {
+    fn clone(&self) -> Self {
+        Self { apps: Arc::clone(&self.apps), access: self.access.clone() }
+    }
+}
+
+pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
+    let api = Api { apps, access };
+    let of_app = Router::new()
+        .route("/status", get(status))
+        .route("/deploy", post(deploy))
+        .route("/rollback", post(rollback))
+        .route("/promote", post(promote))
+        .route("/drain", post(drain))
+        .route("/outcome", get(outcome))
+        .route("/events", get(events))
+        .route("/reload", post(reload));
+    Router::new()
+        .route("/apps", get(list))
+        .route("/apps/{app}", axum::routing::delete(remove))
+        .nest("/apps/{app}", of_app.clone())
+        .merge(of_app)
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(api.clone(), admit))
+        // Anyone may ask whether slotd is there.
+        .route("/", get(async || Json(serde_json::json!({ "status": "ok" }))))
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .with_state(api)
+}
+
+/// Lets in who may ask, and writes down who changes something.
+async fn admit<U: Units>(State(api): State<Api<U>>, ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    if !api.access.allows(&peer) {
+        return Problem::forbidden(&peer.name()).into_response();
+    }
+    if request.method() != "GET" {
+        tracing::info!("{} asks: {} {}", peer.name(), request.method(), request.uri());
+    }
+    next.run(request).await
+}
+
+/// The app of a path, if the path names one.
+#[derive(Deserialize)]
+struct Named {
+    app: Option<String>,
+}
+
+impl<U: Units> Api<U> {
+    async fn app(&self, named: &Named) -> Result<Arc<Managed<U>>, Problem> {
+        Ok(self.apps.get(named.app.as_deref()).await?)
+    }
+}
+
+async fn unknown(request: Request) -> Problem {
+    Problem::not_found(format!("slotd has no {}; see slotd(8)", request.uri().path()))
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    Problem::bad_request(format!("{} cannot be done to {}; see slotd(8)", request.method(), request.uri().path()))
+}
+
+async fn list<U: Units>(State(api): State<Api<U>>) -> Json<api::Apps> {
+    let (managed, broken) = api.apps.all().await;
+    let apps = stream::iter(managed).then(async |app| app.status().await).collect().await;
+    Json(api::Apps { apps, broken })
+}
+
+async fn status<U: Units>(State(api): State<Api<U>>, Path(named): Path<Named>) -> Result<Json<api::Status>, Problem> {
+    Ok(Json(api.app(&named).await?.status().await))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeployQuery {
+    drain: Option<String>,
+    queue: Option<String>,
+}
+
+async fn deploy<U: Units>(
+    State(api): State<Api<U>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(named): Path<Named>,
+    Query(query): Query<DeployQuery>,
+    body: Body,
+) -> Result<Json<api::Begun>, Problem> {
+    let begun = async {
+        let drain = query.drain.as_deref().map(|text| span("drain", text)).transpose()?;
+        let queue = query.queue.as_deref().map(|text| span("queue", text)).transpose()?.unwrap_or_default();
+        let app = api.app(&named).await?;
+        let generation = app.begin(peer.name(), drain, queue).await?;
+        Ok::<_, Problem>((app, generation))
+    };
+    let (app, generation) = match begun.await {
+        Ok(begun) => begun,
+        Err(problem) => {
+            // A client that still sends does not read; let it come to the answer.
+            let mut rest = body.into_data_stream();
+            while let Some(Ok(_)) = rest.next().await {}
+            return Err(problem);
+        }
+    };
+    let bytes = body.into_data_stream().map_err(std::io::Error::other);
+    let archive = SyncIoBridge::new(StreamReader::new(bytes));
+    let release = app.upload(generation, archive).await;
+    Ok(Json(api::Begun { generation: generation.0, release }))
+}
+
+fn span(key: &str, text: &str) -> Result<Duration, Problem> {
+    crate::config::parse_span(text)
+        .ok_or_else(|| Problem::bad_request(format!("{key} = {text:?} is no span of time; write 30s, 2m or 0")))
+}
+
+async fn rollback<U: Units>(
+    State(api): State<Api<U>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(named): Path<Named>,
+) -> Result<Json<api::Begun>, Problem> {
+    let state = api.app(&named).await?.rollback(peer.name()).await?;
+    Ok(Json(api::Begun { generation: state.generation.0, release: None }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlotQuery {
+    slot: String,
+}
+
+async fn promote<U: Units>(
+    State(api): State<Api<U>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(named): Path<Named>,
+    Query(query): Query<SlotQuery>,
+) -> Result<Json<api::Begun>, Problem> {
+    let state = api.app(&named).await?.promote(query.slot.parse()?, peer.name()).await?;
+    Ok(Json(api::Begun { generation: state.generation.0, release: None }))
+}
+
+async fn drain<U: Units>(
+    State(api): State<Api<U>>,
+    Path(named): Path<Named>,
+    Query(query): Query<SlotQuery>,
+) -> Result<Json<api::Status>, Problem> {
+    let app = api.app(&named).await?;
+    app.drain_now(query.slot.parse()?).await?;
+    Ok(Json(app.status().await))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutcomeQuery {
+    generation: u64,
+    #[serde(default)]
+    wait: Wait,
+}
+
+/// The outcome of an attempt, or after a while 202 with the progress so far: ask again.
+async fn outcome<U: Units>(
+    State(api): State<Api<U>>,
+    Path(named): Path<Named>,
+    Query(query): Query<OutcomeQuery>,
+) -> Result<Response, Problem> {
+    let app = api.app(&named).await?;
+    let mut state = app.owner().state();
+    if query.generation > state.borrow().generation.0 {
+        return Err(Problem::not_found(format!("there is no generation {} yet", query.generation)));
+    }
+    let settled = async {
+        loop {
+            state.mark_unchanged();
+            if let Some(outcome) = app.settled(query.generation, query.wait) {
+                return Some(outcome);
+            }
+            state.changed().await.ok()?;
+        }
+    };
+    if let Ok(Some(outcome)) = tokio::time::timeout(OUTCOME_WAIT, settled).await {
+        return Ok(Json(outcome).into_response());
+    }
+    let forgotten = {
+        let state = app.owner().state();
+        let state = state.borrow();
+        state.deployment.as_ref().is_none_or(|held| held.generation.0 != query.generation)
+            && state.outcome.as_ref().is_none_or(|outcome| outcome.generation.0 != query.generation)
+            && state.generation.0 > query.generation
+    };
+    if forgotten && app.world().outcome(query.generation).is_none() {
+        return Err(Problem::not_found(format!("generation {} is over; history.jsonl has how it ended", query.generation)));
+    }
+    let progress = app.waiting().await.unwrap_or_default();
+    Ok((StatusCode::ACCEPTED, Json(progress)).into_response())
+}
+
+async fn events<U: Units>(
+    State(api): State<Api<U>>,
+    Path(named): Path<Named>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let told = api.app(&named).await?.world().events();
+    let stream = stream::unfold(told, async |mut told| {
+        loop {
+            match told.recv().await {
+                Ok(event) => {
+                    let data = serde_json::to_string(&event).expect("an event is strings and numbers");
+                    return Some((Ok(Event::default().event(event.event).data(data)), told));
+                }
+                // Whoever reads too slowly misses some; the status tells where things are.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+}
+
+async fn reload<U: Units>(State(api): State<Api<U>>, Path(named): Path<Named>) -> Result<Json<api::Status>, Problem> {
+    let name = match &named.app {
+        Some(name) => name.clone(),
+        None => api.app(&named).await?.app().name.to_string(),
+    };
+    Ok(Json(api.apps.reload(&name).await?.status().await))
+}
+
+async fn remove<U: Units>(State(api): State<Api<U>>, Path(named): Path<Named>) -> Result<Json<serde_json::Value>, Problem> {
+    api.apps.remove(named.app.as_deref().unwrap_or_default()).await?;
+    Ok(Json(serde_json::json!({ "status": "ok" })))
+}

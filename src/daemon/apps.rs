@@ -1,0 +1,228 @@
+//! Every app of a deployer.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::RwLock;
+
+use super::app::{Managed, OpenError, Place};
+use super::tables::Tables;
+use super::units::Units;
+use crate::config::App;
+use crate::deploy::AppName;
+use crate::telemetry::chain;
+
+/// Makes the units of an app.
+type MakeUnits<U> = Box<dyn Fn(&App) -> U + Send + Sync>;
+
+/// Where the apps' files are.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// `/etc/slot/apps`: `<app>.toml` each.
+    Directory(PathBuf),
+    /// The one app of an embedded deployer.
+    Only(Box<App>),
+}
+
+/// Why an app was not found or not taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// There is no such app.
+    #[error("there is no app {name}; `slotctl app list` lists them, `slotctl app add` adds one")]
+    NoSuchApp {
+        /// As asked.
+        name: String,
+    },
+    /// No app was named and it is not clear which is meant.
+    #[error("name the app with --app: {}", if names.is_empty() { "there is none yet (`slotctl app add` adds one)".to_owned() } else { format!("there are {}", names.join(", ")) })]
+    Unnamed {
+        /// What there is.
+        names: Vec<String>,
+    },
+    /// Its file or its state cannot be used.
+    #[error("app {name} cannot be managed: {why}")]
+    Broken {
+        /// The app.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// A deployment is being uploaded, and would be lost.
+    #[error("app {name} is in a deployment that is still preparing; reload it when that has ended")]
+    Preparing {
+        /// The app.
+        name: String,
+    },
+}
+
+/// All apps.
+pub struct Apps<U> {
+    source: Source,
+    place: Place,
+    tables: Arc<Tables>,
+    make_units: MakeUnits<U>,
+    managed: RwLock<BTreeMap<AppName, Arc<Managed<U>>>>,
+    broken: RwLock<BTreeMap<String, String>>,
+}
+
+impl<U: Units> Apps<U> {
+    /// No apps yet; [`Apps::load`] finds them.
+    pub fn new(source: Source, place: Place, tables: Arc<Tables>, make_units: impl Fn(&App) -> U + Send + Sync + 'static) -> Self {
+        Self {
+            source,
+            place,
+            tables,
+            make_units: Box::new(make_units),
+            managed: RwLock::default(),
+            broken: RwLock::default(),
+        }
+    }
+
+    /// The table of the machine.
+    #[must_use]
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// Takes up every app that is not managed yet; one that cannot be is remembered as broken, and the others go on.
+    pub async fn load(&self) {
+        let names = match &self.source {
+            Source::Only(app) => vec![app.name.to_string()],
+            Source::Directory(directory) => files(directory),
+        };
+        for name in names {
+            if let Err(error) = self.take_up(&name).await {
+                tracing::error!(SLOT_APP = name.as_str(), "{}", chain(&error));
+            }
+        }
+    }
+
+    /// An app by name; without one, the only app, or the app `slot`. An app whose file is new is taken up.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be managed.
+    pub async fn get(&self, name: Option<&str>) -> Result<Arc<Managed<U>>, AppError> {
+        let managed = self.managed.read().await;
+        let Some(name) = name else {
+            let slot = managed.iter().find(|(name, _)| name.as_str() == "slot").map(|(_, app)| app);
+            let only = managed.values().next().filter(|_| managed.len() == 1);
+            let names = || managed.keys().map(ToString::to_string).collect();
+            return only.or(slot).cloned().ok_or_else(|| AppError::Unnamed { names: names() });
+        };
+        let known = managed.iter().find(|(known, _)| known.as_str() == name).map(|(_, app)| Arc::clone(app));
+        drop(managed);
+        match known {
+            Some(app) => Ok(app),
+            None => self.take_up(name).await,
+        }
+    }
+
+    /// Every app, and those that cannot be managed, with why.
+    pub async fn all(&self) -> (Vec<Arc<Managed<U>>>, BTreeMap<String, String>) {
+        let managed = self.managed.read().await.values().cloned().collect();
+        (managed, self.broken.read().await.clone())
+    }
+
+    /// Reads an app's file again. What runs is not touched: the app is given up and taken up again, as in a restart of slotd.
+    ///
+    /// # Errors
+    /// The app goes on with what it had.
+    pub async fn reload(&self, name: &str) -> Result<Arc<Managed<U>>, AppError> {
+        let app = self.read(name)?;
+        let mut managed = self.managed.write().await;
+        if let Some(known) = managed.get(&app.name) {
+            if *known.app() == app {
+                return Ok(Arc::clone(known));
+            }
+            if known.owner().state().borrow().name() == "preparing" {
+                return Err(AppError::Preparing { name: name.to_owned() });
+            }
+            known.owner().end();
+        }
+        let name = app.name.clone();
+        let opened = self.open(app).await?;
+        managed.insert(name, Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Forgets an app: it is taken out of the table, and nothing of it is stopped.
+    ///
+    /// # Errors
+    /// There is none, or a router did not take the table.
+    pub async fn remove(&self, name: &str) -> Result<(), AppError> {
+        let found = {
+            let mut managed = self.managed.write().await;
+            let key = managed.keys().find(|key| key.as_str() == name).cloned();
+            key.and_then(|key| managed.remove(&key))
+        };
+        self.broken.write().await.remove(name);
+        let app = found.ok_or_else(|| AppError::NoSuchApp { name: name.to_owned() })?;
+        app.withdraw().await.map_err(|error| AppError::Broken { name: name.to_owned(), why: chain(&error) })
+    }
+
+    async fn take_up(&self, name: &str) -> Result<Arc<Managed<U>>, AppError> {
+        let mut managed = self.managed.write().await;
+        if let Some((_, known)) = managed.iter().find(|(known, _)| known.as_str() == name) {
+            return Ok(Arc::clone(known));
+        }
+        let opened = match self.read(name) {
+            Ok(app) => self.open(app).await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(opened) => {
+                managed.insert(opened.app().name.clone(), Arc::clone(&opened));
+                self.broken.write().await.remove(name);
+                Ok(opened)
+            }
+            Err(error) => {
+                if let AppError::Broken { name, why } = &error {
+                    self.broken.write().await.insert(name.clone(), why.clone());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(&self, app: App) -> Result<Arc<Managed<U>>, AppError> {
+        let (name, units) = (app.name.to_string(), (self.make_units)(&app));
+        let opened = Managed::open(app, units, &self.place, Arc::clone(&self.tables)).await;
+        opened.map(Arc::new).map_err(|error: OpenError| AppError::Broken { name, why: chain(&error) })
+    }
+
+    fn read(&self, name: &str) -> Result<App, AppError> {
+        let no_such = || AppError::NoSuchApp { name: name.to_owned() };
+        let broken = |why: String| AppError::Broken { name: name.to_owned(), why };
+        let directory = match &self.source {
+            Source::Only(app) if app.name.as_str() == name => return Ok((**app).clone()),
+            Source::Only(_) => return Err(no_such()),
+            Source::Directory(directory) => directory,
+        };
+        let name: AppName = name.parse().map_err(|_| no_such())?;
+        let path = directory.join(format!("{name}.toml"));
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(no_such()),
+            Err(error) => return Err(broken(format!("cannot read {}: {error}", path.display()))),
+        };
+        let file = path.display().to_string();
+        let app = App::parse(&text, &file).and_then(|app| app.check_installed(&file).map(|()| app));
+        let app = app.map_err(|error| broken(chain(&error)))?;
+        if app.name != name {
+            return Err(broken(format!("{file} names the app {}; rename the file or the app", app.name)));
+        }
+        Ok(app)
+    }
+}
+
+/// The apps that have a file.
+fn files(directory: &std::path::Path) -> Vec<String> {
+    let Ok(listed) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut names: Vec<String> = listed
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".toml").map(ToOwned::to_owned))
+        .collect();
+    names.sort();
+    names
+}

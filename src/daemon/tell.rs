@@ -1,0 +1,196 @@
+//! What notices say, in words: one sentence each, for the journal, the API's events, the history and the outcome of an attempt.
+
+use crate::config::App;
+use crate::deploy::{Cause, Kind, Notice, Outcome, State, Time};
+use crate::wire::api;
+
+/// A kind of attempt, as the API names it.
+#[must_use]
+pub fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Deploy => "deploy",
+        Kind::Rollback => "rollback",
+        Kind::ByHand => "by-hand",
+        Kind::Promote => "promote",
+    }
+}
+
+/// `web@green.service`.
+#[must_use]
+pub fn unit(app: &App, slot: &impl std::fmt::Display) -> String {
+    format!("{}@{slot}.service", app.name)
+}
+
+/// The sentence for a cause; `slot` is the candidate, or the slot that was watched.
+#[must_use]
+pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
+    let unit = slot.map_or_else(|| "the candidate".to_owned(), |slot| unit(app, &slot));
+    match cause {
+        Cause::Switched => "serves".to_owned(),
+        Cause::StandsBy => {
+            format!("{unit} passed its gates and stands by at weight 0; `slotctl promote` makes it active")
+        }
+        Cause::Unprepared(why) => format!("the release could not be put on disk: {why}"),
+        Cause::Interrupted => "slotd was restarted while the release was being uploaded; deploy again".to_owned(),
+        Cause::Preempted => "a rollback went ahead of it".to_owned(),
+        Cause::NoIdleSlot { holder, condition } => format!("no slot became idle in time: {holder} is {condition}"),
+        Cause::StartFailed(failure) => format!("{unit} did not start: {}", failure.text),
+        Cause::StartTimeout => format!(
+            "{unit} was not READY within start_timeout ({})",
+            span(app.start_timeout)
+        ),
+        Cause::HealthTimeout(probe) => format!(
+            "no probe of {unit} at {} passed within health_timeout ({}){}",
+            app.health,
+            span(app.health_timeout),
+            probe.as_ref().map(|probe| format!("; the last one found: {}", probe.text)).unwrap_or_default()
+        ),
+        Cause::Exited(failure) => format!("{unit} ended by itself: {}", failure.text),
+        Cause::StoppedByHand => format!("an administrator stopped {unit}"),
+        Cause::ProbesFailed(probe) => format!(
+            "{} probes of {unit} failed in a row during the soak; the last one found: {}",
+            crate::deploy::FAILED_PROBES,
+            probe.text
+        ),
+        Cause::Soaked => format!("{unit} served through its soak ({})", span(app.soak)),
+        Cause::Superseded => "a newer deployment ended the soak".to_owned(),
+        Cause::OldSlotGone => "the old slot ended during the soak; the new one is kept".to_owned(),
+    }
+}
+
+/// The sentence for an attempt's end.
+#[must_use]
+pub fn ended(app: &App, slot: Option<&str>, outcome: &Outcome) -> String {
+    let release = outcome.release.as_ref().map_or_else(|| "the release".to_owned(), |id| format!("release {id}"));
+    match outcome.cause {
+        Cause::Switched => format!("{release} serves in {}", slot.unwrap_or("its slot")),
+        _ => cause(app, slot, &outcome.cause),
+    }
+}
+
+/// `2m 15s`, `10 s`, `250 ms`.
+#[must_use]
+pub fn span(span: std::time::Duration) -> String {
+    let seconds = span.as_secs();
+    match (seconds, span.subsec_millis()) {
+        (0, millis) => format!("{millis} ms"),
+        (seconds, _) if seconds < 120 => format!("{seconds} s"),
+        (seconds, _) => format!("{}m {}s", seconds / 60, seconds % 60),
+    }
+}
+
+/// A notice as an event of the API.
+#[must_use]
+pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event {
+    let mut event = api::Event {
+        at_ms: at.0,
+        app: app.name.to_string(),
+        generation: state.generation.0,
+        ..api::Event::default()
+    };
+    let text = |name: &dyn std::fmt::Display| Some(name.to_string());
+    let release_of = |slot| state.slots.get(slot)?.release.as_ref().map(ToString::to_string);
+    match notice {
+        Notice::Began { generation, kind: what, by } => {
+            event.generation = generation.0;
+            event.event = "began".to_owned();
+            event.text = format!("{} {generation} of {} was begun by {by}", kind(*what), app.name);
+        }
+        Notice::Phase { generation, phase, slot, release } => {
+            event.generation = generation.0;
+            event.event = "phase".to_owned();
+            event.phase = text(phase);
+            event.slot = slot.as_ref().map(ToString::to_string);
+            event.release = release.as_ref().map(ToString::to_string);
+            event.text = match (slot, release) {
+                (Some(slot), Some(release)) => format!("{phase}: release {release} in {}", unit(app, slot)),
+                _ => (*phase).to_owned(),
+            };
+        }
+        Notice::Ended(outcome) => {
+            event.generation = outcome.generation.0;
+            event.event = "ended".to_owned();
+            event.phase = text(&outcome.phase);
+            event.release = outcome.release.as_ref().map(ToString::to_string);
+            event.cause = text(&outcome.cause.code());
+            if outcome.cause == Cause::Switched {
+                event.slot = state.active.as_ref().map(ToString::to_string);
+            }
+            event.text = ended(app, event.slot.as_deref(), outcome);
+        }
+        Notice::Soak { generation, slot, cause: why } => {
+            event.generation = generation.0;
+            event.event = "soak".to_owned();
+            event.slot = text(slot);
+            event.release = release_of(slot);
+            event.cause = text(&why.code());
+            event.text = cause(app, Some(slot.as_str()), why);
+        }
+        Notice::RolledBack { generation, from, to, release, cause: why } => {
+            event.generation = generation.0;
+            event.event = "rolled-back".to_owned();
+            event.slot = text(to);
+            event.release = release.as_ref().map(ToString::to_string);
+            event.cause = text(&why.code());
+            event.text = format!("rolled back to {to}: {}", cause(app, Some(from.as_str()), why));
+        }
+        Notice::Draining { slot, until } => {
+            event.event = "draining".to_owned();
+            event.slot = text(slot);
+            event.release = release_of(slot);
+            event.text = match until {
+                Some(until) => {
+                    format!("{} finishes what is in flight, for {} at most", unit(app, slot), span(until.since(at)))
+                }
+                None => format!("{} finishes what is in flight, however long that takes", unit(app, slot)),
+            };
+        }
+        Notice::Forced { slot } => {
+            event.event = "forced".to_owned();
+            event.slot = text(slot);
+            event.release = release_of(slot);
+            event.cause = text(&"drain-deadline");
+            event.text = format!("what {} had not finished by its drain deadline is cut", unit(app, slot));
+        }
+        Notice::Stopped { slot, killed } => {
+            event.event = "stopped".to_owned();
+            event.slot = text(slot);
+            event.release = release_of(slot);
+            event.cause = killed.then(|| "stop-timeout".to_owned());
+            event.text = if *killed {
+                format!("{} did not end within stop_timeout ({}) and was killed", unit(app, slot), span(app.stop_timeout))
+            } else {
+                format!("{} is stopped", unit(app, slot))
+            };
+        }
+        Notice::Down { slot, failure } => {
+            event.event = "down".to_owned();
+            event.slot = text(slot);
+            event.release = release_of(slot);
+            event.cause = text(&failure.as_ref().map_or("stopped-by-hand", |failure| failure.result.as_str()));
+            event.text = match failure {
+                Some(failure) => {
+                    format!("the active slot is down, its requests are held: {} {}", unit(app, slot), failure.text)
+                }
+                None => format!(
+                    "an administrator stopped {}, the active slot: its requests are held, then refused; `systemctl start {}` brings it back",
+                    unit(app, slot),
+                    unit(app, slot)
+                ),
+            };
+        }
+        Notice::Up { slot } => {
+            event.event = "up".to_owned();
+            event.slot = text(slot);
+            event.release = release_of(slot);
+            event.text = format!("{} is up and serves", unit(app, slot));
+        }
+        Notice::StandsBy { slot } => {
+            event.event = "standby".to_owned();
+            event.slot = text(slot);
+            event.release = release_of(slot);
+            event.text = format!("{} was started by hand and stands by; `slotctl promote {slot}` makes it active", unit(app, slot));
+        }
+    }
+    event
+}
