@@ -14,6 +14,7 @@ pub mod app;
 pub mod apps;
 pub mod live;
 pub mod owner;
+pub mod systemd;
 pub mod tables;
 pub mod tell;
 pub mod units;

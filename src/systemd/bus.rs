@@ -161,32 +161,26 @@ impl Linked {
 fn rules() -> zbus::Result<[MatchRule<'static>; 4]> {
     let signal = || MatchRule::builder().msg_type(message::Type::Signal);
     let manager = |member| {
-        Ok::<_, zbus::Error>(
-            signal()
-                .sender(SYSTEMD)?
-                .path(PATH)?
-                .interface(MANAGER)?
-                .member(member)?
-                .build(),
-        )
+        let rule = signal().sender(SYSTEMD).path(PATH).interface(MANAGER);
+        rule.member(member).build()
     };
     Ok([
         manager("JobRemoved")?,
         manager("Reloading")?,
         signal()
-            .sender(SYSTEMD)?
-            .path_namespace("/org/freedesktop/systemd1/unit")?
-            .interface("org.freedesktop.DBus.Properties")?
-            .member("PropertiesChanged")?
+            .sender(SYSTEMD)
+            .path_namespace("/org/freedesktop/systemd1/unit")
+            .interface("org.freedesktop.DBus.Properties")
+            .member("PropertiesChanged")
             // Each change of state is told of the unit and of the service. Of the service alone, what changes is its status text.
-            .arg(0, "org.freedesktop.systemd1.Unit")?
-            .build(),
+            .arg(0, "org.freedesktop.systemd1.Unit")
+            .build()?,
         signal()
-            .sender("org.freedesktop.DBus")?
-            .interface("org.freedesktop.DBus")?
-            .member("NameOwnerChanged")?
-            .arg(0, SYSTEMD)?
-            .build(),
+            .sender("org.freedesktop.DBus")
+            .interface("org.freedesktop.DBus")
+            .member("NameOwnerChanged")
+            .arg(0, SYSTEMD)
+            .build()?,
     ])
 }
 

@@ -27,11 +27,11 @@ const AGAIN: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// Nobody knows such a unit; for a stop that is as good as stopped.
-    #[error("there is no unit {unit}: {message}")]
+    #[error("{message}")]
     NotLoaded {
         /// As asked.
         unit: UnitName,
-        /// What PID 1 says.
+        /// What PID 1 says: `Unit web@green.service not found`.
         message: String,
     },
     /// The machine is going down, and takes no new jobs.
@@ -183,7 +183,10 @@ impl Bus {
                         Why::NoPolkit
                     },
                 },
-                Meaning::NotLoaded(message) => CallError::NotLoaded { unit, message },
+                Meaning::NotLoaded(message) => CallError::NotLoaded {
+                    unit,
+                    message: message.trim_end_matches('.').to_owned(),
+                },
                 Meaning::GoingDown => CallError::GoingDown { unit, verb },
                 Meaning::Transient => {
                     // The keeper may take a moment to see it; do not spin.

@@ -95,7 +95,14 @@ impl Bus {
                 StartError::Call(CallError::Lost { .. }) if Instant::now() < until => {}
                 failed => {
                     self.take_down(socket).await;
-                    self.take_down(Some(service)).await;
+                    // What may not be started, or is not there, was not started.
+                    let untouched = matches!(
+                        failed,
+                        StartError::Call(CallError::Denied { .. } | CallError::NotLoaded { .. })
+                    );
+                    if !untouched {
+                        self.take_down(Some(service)).await;
+                    }
                     return Err(failed);
                 }
             }

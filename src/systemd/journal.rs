@@ -20,7 +20,7 @@ const LINES: usize = 20;
 const LINE: usize = 500;
 
 /// How long it may take in all.
-const LIMIT: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_millis(1500);
 
 /// journald gets the last lines of a process some time after PID 1 has seen it end; nobody but root can ask it to catch up.
 const CATCH_UP: Duration = Duration::from_millis(50);
