@@ -16,7 +16,9 @@ use super::units::{Report, Units};
 use crate::config::{App, Bind, Ports};
 use crate::deploy::{AppName, BootId, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::probe::{Address, Owner, ask, cgroup_of, in_cgroup, listeners};
-use crate::systemd::{Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen};
+use crate::systemd::{
+    Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen,
+};
 
 /// PID 1's own cgroup, in which the sockets are made that it holds for others.
 const INIT: &str = "/init.scope";
@@ -183,7 +185,11 @@ fn elsewhere(slot: &Slot, places: &[SocketAddr]) -> String {
         Address::Tcp(_) | Address::Unix(_) => format!("let it use ${}", slot.variable),
     };
     let places: Vec<String> = places.iter().map(ToString::to_string).collect();
-    format!("; {} listens on {} instead: {remedy}", slot.service, places.join(" and "))
+    format!(
+        "; {} listens on {} instead: {remedy}",
+        slot.service,
+        places.join(" and ")
+    )
 }
 
 /// Where a slot of an app is.
@@ -236,7 +242,8 @@ fn not_asked(error: &CallError) -> UnitFailure {
     let (result, remedy) = match error {
         CallError::NotLoaded { .. } => (
             "unit-missing",
-            "; register the app with `slotctl app add`, or run `systemctl daemon-reload`".to_owned(),
+            "; register the app with `slotctl app add`, or run `systemctl daemon-reload`"
+                .to_owned(),
         ),
         CallError::Denied { .. } => ("not-permitted", String::new()),
         CallError::Refused { unit, .. } => (
@@ -368,7 +375,9 @@ impl Units for SystemdUnits {
         })
         .await;
         let ended = self.ended().get(name).cloned();
-        if let Some(ended) = ended.filter(|ended| boot.is_none() || ended.invocation.as_ref() == boot) {
+        if let Some(ended) =
+            ended.filter(|ended| boot.is_none() || ended.invocation.as_ref() == boot)
+        {
             unit = ended;
         }
         let run = boot.cloned().or_else(|| unit.invocation.clone());

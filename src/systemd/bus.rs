@@ -195,11 +195,7 @@ async fn subscribe(connection: &Connection) {
 }
 
 /// Keeps a connection for as long as the process runs.
-async fn keep(
-    first: Linked,
-    published: watch::Sender<Option<Connection>>,
-    shared: Arc<Shared>,
-) {
+async fn keep(first: Linked, published: watch::Sender<Option<Connection>>, shared: Arc<Shared>) {
     let mut next = Some(first);
     let mut pause = FASTEST;
     loop {
@@ -243,7 +239,9 @@ async fn serve(mut linked: Linked, shared: &Shared) {
                 let connection = linked.connection.clone();
                 resubscribing.spawn(async move { subscribe(&connection).await });
             }
-        } else if from.is_some() && from.map(|from| from.as_str()) == linked.systemd.as_ref().map(|name| name.as_str()) {
+        } else if from.is_some()
+            && from.map(|from| from.as_str()) == linked.systemd.as_ref().map(|name| name.as_str())
+        {
             heard(&message, shared);
         }
         while resubscribing.try_join_next().is_some() {}

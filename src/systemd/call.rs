@@ -81,7 +81,9 @@ pub enum CallError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
     /// `AccessDenied` where no polkit is: PID 1 then lets root alone.
-    #[error("polkit is not installed, so PID 1 takes orders from root only; install polkitd (`apt install polkitd`)")]
+    #[error(
+        "polkit is not installed, so PID 1 takes orders from root only; install polkitd (`apt install polkitd`)"
+    )]
     NoPolkit,
     /// `InteractiveAuthorizationRequired`: polkit would ask a person for a password.
     #[error(
@@ -213,7 +215,13 @@ impl Bus {
             let connection = self.link().await;
             // The empty interface is all of them: of the unit and of the service, at one moment.
             let called = connection
-                .call_method(Some(SYSTEMD), path.as_str(), Some(PROPERTIES), "GetAll", &"")
+                .call_method(
+                    Some(SYSTEMD),
+                    path.as_str(),
+                    Some(PROPERTIES),
+                    "GetAll",
+                    &"",
+                )
                 .await
                 .and_then(|reply| reply.body().deserialize::<HashMap<String, OwnedVariant>>());
             match called {
@@ -229,11 +237,33 @@ impl Bus {
         }
     }
 
+    /// Whether PID 1 has this unit in memory; one that it has not, does not run. Asking for properties instead would load it, which takes
+    /// PID 1 some milliseconds.
+    pub(super) async fn is_loaded(&self, unit: &UnitName) -> bool {
+        let connection = self.link().await;
+        let asked = connection
+            .call_method(
+                Some(SYSTEMD),
+                PATH,
+                Some(MANAGER),
+                "GetUnit",
+                &unit.as_str(),
+            )
+            .await;
+        !asked.is_err_and(|reason| matches!(meaning(&reason), Meaning::NotLoaded(_)))
+    }
+
     /// Whether the machine is shutting down (`systemctl is-system-running`: `stopping`). What ends now, ends because of that.
     pub async fn going_down(&self) -> bool {
         let connection = self.link().await;
         let asked: zbus::Result<OwnedVariant> = connection
-            .call_method(Some(SYSTEMD), PATH, Some(PROPERTIES), "Get", &(MANAGER, "SystemState"))
+            .call_method(
+                Some(SYSTEMD),
+                PATH,
+                Some(PROPERTIES),
+                "Get",
+                &(MANAGER, "SystemState"),
+            )
             .await
             .and_then(|reply| reply.body().deserialize());
         asked.is_ok_and(|state| <&str>::try_from(&state).is_ok_and(|state| state == "stopping"))
@@ -247,7 +277,10 @@ impl Bus {
             let dbus = fdo::DBusProxy::new(&connection).await?;
             let running = dbus.list_names().await?;
             let startable = dbus.list_activatable_names().await?;
-            let found = running.iter().chain(&startable).any(|name| name.as_str() == POLKIT);
+            let found = running
+                .iter()
+                .chain(&startable)
+                .any(|name| name.as_str() == POLKIT);
             Ok::<_, zbus::Error>(found)
         };
         asked.await.unwrap_or(true)

@@ -48,7 +48,8 @@ pub fn failure(unit: &Properties) -> UnitFailure {
 pub fn how_it_ended(unit: &Properties) -> Option<String> {
     let status = unit.exec_main_status;
     let signal = || {
-        Signal::try_from(status).map_or_else(|_| format!("signal {status}"), |signal| signal.to_string())
+        Signal::try_from(status)
+            .map_or_else(|_| format!("signal {status}"), |signal| signal.to_string())
     };
     match unit.exec_main_code {
         CLD_EXITED => Some(match setup(status) {
@@ -105,15 +106,35 @@ mod tests {
     fn an_end_is_told_in_words() {
         for (result, code, status, expected) in [
             ("exit-code", 1, 1, "exited with status 1"),
-            ("exit-code", 1, 203, "could not be executed: the command of its unit cannot be run (status 203)"),
+            (
+                "exit-code",
+                1,
+                203,
+                "could not be executed: the command of its unit cannot be run (status 203)",
+            ),
             ("signal", 2, 9, "was killed by SIGKILL"),
             ("signal", 2, 35, "was killed by signal 35"),
             ("core-dump", 3, 11, "was killed by SIGSEGV and dumped core"),
             ("timeout", 0, 0, "did not start or stop in time"),
-            ("watchdog", 3, 6, "missed its watchdog's deadline (WatchdogSec=)"),
+            (
+                "watchdog",
+                3,
+                6,
+                "missed its watchdog's deadline (WatchdogSec=)",
+            ),
             ("oom-kill", 2, 9, "was killed because memory ran out"),
-            ("protocol", 1, 0, "exited with status 0 before it sent READY=1"),
-            ("resources", 0, 0, "could not be set up by PID 1 (its journal says why)"),
+            (
+                "protocol",
+                1,
+                0,
+                "exited with status 0 before it sent READY=1",
+            ),
+            (
+                "resources",
+                0,
+                0,
+                "could not be set up by PID 1 (its journal says why)",
+            ),
             ("success", 1, 0, "exited with status 0"),
             ("something-new", 0, 0, "ended with result something-new"),
         ] {

@@ -11,7 +11,6 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{Instant, sleep, sleep_until};
 use zbus::OwnedObjectPath;
 
-
 use super::bus::JobEnd;
 use super::failure::failure;
 use super::{Bus, CallError, Properties, UnitName, seen};
@@ -122,7 +121,10 @@ impl Bus {
         }
         if matches!(before.active_state.as_str(), "inactive" | "failed") {
             // Forgets the last result, and with it the starts that count against the start limit.
-            match self.call(unit, "reset", "ResetFailedUnit", &unit.as_str()).await {
+            match self
+                .call(unit, "reset", "ResetFailedUnit", &unit.as_str())
+                .await
+            {
                 Ok(_) | Err(CallError::NotLoaded { .. }) => {}
                 Err(denied) => return Err(denied.into()),
             }
@@ -130,7 +132,9 @@ impl Bus {
         let waited = self.job(unit, "start", "StartUnit", until).await?;
         let after = self.properties(unit).await;
         match seen(&after) {
-            Seen::Running(run) if after.main_pid != 0 && before.invocation.as_ref() != Some(&run) => {
+            Seen::Running(run)
+                if after.main_pid != 0 && before.invocation.as_ref() != Some(&run) =>
+            {
                 return Ok(Some(run));
             }
             Seen::Coming if waited == Waited::Gone => return Ok(None),
@@ -203,9 +207,14 @@ impl Bus {
     /// Asks for a stop and does not wait for it.
     async fn take_down(&self, unit: Option<&UnitName>) {
         let Some(unit) = unit else { return };
-        match self.call(unit, "stop", "StopUnit", &(unit.as_str(), MODE)).await {
+        match self
+            .call(unit, "stop", "StopUnit", &(unit.as_str(), MODE))
+            .await
+        {
             Ok(_) | Err(CallError::NotLoaded { .. }) => {}
-            Err(error) => tracing::warn!(%unit, %error, "a unit that did not come up cannot be stopped"),
+            Err(error) => {
+                tracing::warn!(%unit, %error, "a unit that did not come up cannot be stopped")
+            }
         }
     }
 
@@ -218,7 +227,9 @@ impl Bus {
         until: Instant,
     ) -> Result<Waited, CallError> {
         let mut ends = self.job_ends();
-        let reply = self.call(unit, verb, method, &(unit.as_str(), MODE)).await?;
+        let reply = self
+            .call(unit, verb, method, &(unit.as_str(), MODE))
+            .await?;
         let job: OwnedObjectPath =
             reply
                 .body()
@@ -240,7 +251,12 @@ impl Bus {
             if !look {
                 return Ok(Waited::TimedOut);
             }
-            if self.properties(unit).await.job != number(&job) {
+            let now = self.properties(unit).await;
+            if verb == "start" && now.active_state == "deactivating" && now.result != "success" {
+                // It has failed; its job ends with its last process, which may ignore SIGTERM.
+                return Ok(Waited::Gone);
+            }
+            if now.job != number(&job) {
                 // The signal may have come while the question was on its way.
                 let told = std::iter::from_fn(|| ends.try_recv().ok()).find(|end| end.job == job);
                 return Ok(told.map_or(Waited::Gone, |end| Waited::Ended(end.result)));
@@ -271,7 +287,8 @@ fn number(job: &OwnedObjectPath) -> u32 {
 }
 
 fn is_down(unit: &Properties) -> bool {
-    matches!(unit.active_state.as_str(), "inactive" | "failed") && !unit.sub_state.contains("auto-restart")
+    matches!(unit.active_state.as_str(), "inactive" | "failed")
+        && !unit.sub_state.contains("auto-restart")
 }
 
 fn is_sigkilled(unit: &Properties) -> bool {
@@ -307,13 +324,29 @@ fn start_failure(waited: &Waited, after: &Properties, limit: Duration) -> UnitFa
     match waited {
         Waited::TimedOut => late(),
         Waited::Ended(result) => match result.as_str() {
-            "canceled" => own(result, "was stopped by somebody while it started".to_owned()),
-            "dependency" => own(result, "was not started, because a unit that it needs failed".to_owned()),
-            "assert" => own(result, "was not started, because its release is missing (an Assert… of its unit fails)".to_owned()),
-            "done" if after.exec_main_code == 0 => own("skipped", "was not started, because a Condition… of its unit fails".to_owned()),
+            "canceled" => own(
+                result,
+                "was stopped by somebody while it started".to_owned(),
+            ),
+            "dependency" => own(
+                result,
+                "was not started, because a unit that it needs failed".to_owned(),
+            ),
+            "assert" => own(
+                result,
+                "was not started, because its release is missing (an Assert… of its unit fails)"
+                    .to_owned(),
+            ),
+            "done" if after.exec_main_code == 0 => own(
+                "skipped",
+                "was not started, because a Condition… of its unit fails".to_owned(),
+            ),
             "done" => failure(after),
             "timeout" => late(),
-            result => own(result, format!("was not started: its job ended as {result}")),
+            result => own(
+                result,
+                format!("was not started: its job ended as {result}"),
+            ),
         },
         Waited::Gone => failure(after),
     }

@@ -15,17 +15,60 @@ fn unit(result: &str, code: i32, status: i32) -> Properties {
 fn a_failed_start_is_told_by_the_unit_and_where_it_says_nothing_by_the_job() {
     let ended = |result: &str| Waited::Ended(result.to_owned());
     for (waited, after, result, text) in [
-        (ended("failed"), unit("exit-code", 1, 3), "exit-code", "exited with status 3"),
-        (ended("failed"), unit("timeout", 2, 15), "timeout", "was not ready within 60s: it did not send READY=1"),
-        (ended("failed"), unit("protocol", 1, 0), "protocol", "exited with status 0 before it sent READY=1"),
-        (Waited::TimedOut, unit("success", 0, 0), "timeout", "was not ready within 60s: it did not send READY=1"),
-        (ended("canceled"), unit("success", 2, 15), "canceled", "was stopped by somebody while it started"),
-        (ended("done"), unit("success", 0, 0), "skipped", "was not started, because a Condition… of its unit fails"),
-        (ended("done"), unit("success", 1, 0), "success", "exited with status 0"),
-        (Waited::Gone, unit("signal", 2, 11), "signal", "was killed by SIGSEGV"),
+        (
+            ended("failed"),
+            unit("exit-code", 1, 3),
+            "exit-code",
+            "exited with status 3",
+        ),
+        (
+            ended("failed"),
+            unit("timeout", 2, 15),
+            "timeout",
+            "was not ready within 60s: it did not send READY=1",
+        ),
+        (
+            ended("failed"),
+            unit("protocol", 1, 0),
+            "protocol",
+            "exited with status 0 before it sent READY=1",
+        ),
+        (
+            Waited::TimedOut,
+            unit("success", 0, 0),
+            "timeout",
+            "was not ready within 60s: it did not send READY=1",
+        ),
+        (
+            ended("canceled"),
+            unit("success", 2, 15),
+            "canceled",
+            "was stopped by somebody while it started",
+        ),
+        (
+            ended("done"),
+            unit("success", 0, 0),
+            "skipped",
+            "was not started, because a Condition… of its unit fails",
+        ),
+        (
+            ended("done"),
+            unit("success", 1, 0),
+            "success",
+            "exited with status 0",
+        ),
+        (
+            Waited::Gone,
+            unit("signal", 2, 11),
+            "signal",
+            "was killed by SIGSEGV",
+        ),
     ] {
         let failure = start_failure(&waited, &after, Duration::from_secs(60));
-        assert_eq!((failure.result.as_str(), failure.text.as_str()), (result, text));
+        assert_eq!(
+            (failure.result.as_str(), failure.text.as_str()),
+            (result, text)
+        );
     }
 }
 
@@ -39,7 +82,10 @@ fn a_stop_took_sigkill_only_if_this_stop_did() {
     assert!(!was_killed(&up, &unit("success", 2, 15)));
     assert!(!was_killed(&up, &unit("exit-code", 1, 1)));
     // Waiting to be started again after the kernel had killed it: no process was there to be killed.
-    assert!(!was_killed(&unit("oom-kill", 2, 9), &unit("oom-kill", 2, 9)));
+    assert!(!was_killed(
+        &unit("oom-kill", 2, 9),
+        &unit("oom-kill", 2, 9)
+    ));
     // A start that had timed out and whose process then ignored SIGTERM.
     assert!(was_killed(&unit("timeout", 0, 0), &unit("timeout", 2, 9)));
     assert!(!was_killed(&unit("timeout", 0, 0), &unit("timeout", 2, 15)));

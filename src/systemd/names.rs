@@ -74,6 +74,9 @@ mod tests {
             service.path(),
             "/org/freedesktop/systemd1/unit/my_2dapp2_40green_2eservice"
         );
-        assert_eq!(UnitName::socket(&app, &slot).as_str(), "my-app2@green.socket");
+        assert_eq!(
+            UnitName::socket(&app, &slot).as_str(),
+            "my-app2@green.socket"
+        );
     }
 }

@@ -132,7 +132,10 @@ mod tests {
         };
         put("ActiveState", Variant::from("active"));
         put("InvocationID", Variant::from(vec![0xab_u8; 16]));
-        put("Job", Variant::from((7_u32, zbus::ObjectPath::try_from("/job/7").unwrap())));
+        put(
+            "Job",
+            Variant::from((7_u32, zbus::ObjectPath::try_from("/job/7").unwrap())),
+        );
         put("LoadError", Variant::from(("org.x", "Unit not found.")));
         put("MainPID", Variant::from(4242_u32));
         put("ExecMainStatus", Variant::from(-1_i32));

@@ -64,7 +64,11 @@ impl Bell {
     /// A unit to look at, and how often it was rung for. It stays rung for until [`Bell::settle`].
     async fn next(&self) -> (UnitName, u64) {
         loop {
-            let first = self.rung().iter().next().map(|(unit, times)| (unit.clone(), *times));
+            let first = self
+                .rung()
+                .iter()
+                .next()
+                .map(|(unit, times)| (unit.clone(), *times));
             if let Some(first) = first {
                 return first;
             }
@@ -111,6 +115,12 @@ impl Watch {
     pub async fn changed(&self) -> (UnitName, Seen) {
         loop {
             let (unit, times) = self.bell.next().await;
+            let had_ended = matches!(self.told().get(&unit), Some(Seen::Ended(_)));
+            if had_ended && !self.bus.is_loaded(&unit).await {
+                // As it is with most slots most of the time.
+                self.bell.settle(&unit, times);
+                continue;
+            }
             let now = self.bus.seen(&unit).await;
             let is_new = self.told().get(&unit) != Some(&now);
             if is_new && matches!(now, Seen::Ended(_)) && self.bus.going_down().await {
