@@ -1,16 +1,130 @@
-//! What people read: error chains.
+//! What people read of a run: log lines for journald or a terminal, and errors with all their causes.
+//!
+//! Fields are written in lower case where a line is logged (`slot_app = %app`); journald has them in upper case, so that
+//! `journalctl SLOT_APP=web` tells the whole story of an app:
+//!
+//! | field | what |
+//! |---|---|
+//! | `slot_app` | the app's name |
+//! | `slot_name` | the slot's |
+//! | `slot_release` | the release id |
+//! | `slot_generation` | the attempt's number |
+//! | `slot_phase` | `preparing`, `starting`, … |
+//! | `slot_cause` | why an attempt ended: `switched`, `start-timeout`, … |
+//!
+//! **Invariant:** nothing here decides anything, and no line is needed for correctness.
 
 use std::error::Error;
+use std::io::IsTerminal;
+use std::os::linux::fs::MetadataExt;
 
-/// An error with its sources, outermost first: `cannot write x: No space left on device`.
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+/// Names what is logged when the default, `info`, is not enough: `SLOT_LOG=debug`, `SLOT_LOG=slot::router=trace`.
+pub const LEVEL_VARIABLE: &str = "SLOT_LOG";
+
+/// Sends log lines to journald if this process was started by systemd, else to stderr. `name` is the SYSLOG_IDENTIFIER.
+///
+/// # Errors
+/// If logging was set up before.
+pub fn init(name: &str) -> Result<(), TryInitError> {
+    let level = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .with_env_var(LEVEL_VARIABLE)
+        .from_env_lossy();
+    let lines = tracing_subscriber::registry().with(level);
+    let journal = stderr_is_journal()
+        .then(tracing_journald::layer)
+        .and_then(Result::ok)
+        .map(|layer| {
+            layer
+                .with_field_prefix(None)
+                .with_syslog_identifier(name.to_owned())
+        });
+    match journal {
+        Some(journal) => lines.with(journal).try_init(),
+        // journald stamps the time by itself when it reads stderr; a terminal's reader wants it.
+        None => lines
+            .with(
+                fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .with_ansi(is_colourful(&std::io::stderr()))
+                    .with_target(false),
+            )
+            .try_init(),
+    }
+}
+
+/// Whether stderr goes to journald (systemd.exec(5), `$JOURNAL_STREAM`): the variable alone is inherited by children
+/// whose stderr is something else.
+fn stderr_is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let Ok(stderr) = std::fs::metadata("/dev/stderr") else {
+        // Under a sandbox without /dev/stderr the variable is the best there is.
+        return true;
+    };
+    stream == format!("{}:{}", stderr.st_dev(), stderr.st_ino())
+}
+
+/// Whether colours may be used: a terminal, and the user did not set `NO_COLOR` (no-color.org).
+#[must_use]
+pub fn is_colourful(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// An error and its causes in one line, outermost first. A cause whose words the error before it already has is left out.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !line.ends_with(&words) {
+            line.push_str(": ");
+            line.push_str(&words);
+        }
+        cause = error.source();
     }
-    text
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{words}")]
+    struct Layered {
+        words: &'static str,
+        #[source]
+        source: Option<Box<Layered>>,
+    }
+
+    fn layered(words: &[&'static str]) -> Option<Box<Layered>> {
+        let (words, rest) = words.split_first()?;
+        Some(Box::new(Layered {
+            words,
+            source: layered(rest),
+        }))
+    }
+
+    #[test]
+    fn a_chain_reads_from_the_operation_to_the_root_cause() {
+        let error = layered(&["cannot write /etc/x", "cannot rename", "disk full"]).unwrap();
+        assert_eq!(
+            chain(&*error),
+            "cannot write /etc/x: cannot rename: disk full"
+        );
+    }
+
+    #[test]
+    fn a_cause_that_was_said_already_is_not_said_again() {
+        let error = layered(&["cannot rename: disk full", "disk full"]).unwrap();
+        assert_eq!(chain(&*error), "cannot rename: disk full");
+    }
 }

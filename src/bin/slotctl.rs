@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! `slotctl`: asks slotd, shows what it answers.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    slot::cli::main()
+}

@@ -1,3 +1,129 @@
-//! Placeholder.
+//! `slotctl`: parse, ask slotd, render.
+//!
+//! One file per command ([`deploy`] has the four that change what serves); [`client`] asks, [`follow`] watches an attempt,
+//! [`outcome`], [`status`] and [`progress`] are what is seen.
+//!
+//! **Invariant:** nothing is decided here: slotd refuses or agrees, and slotctl says which and what to do next.
 
+pub mod app;
+pub mod args;
+pub mod client;
+pub mod deploy;
+pub mod exit;
+pub mod follow;
+pub mod init;
 pub mod launch;
+pub mod listeners;
+pub mod logs;
+pub mod outcome;
+pub mod pack;
+pub mod pages;
+pub mod progress;
+pub mod project;
+pub mod status;
+pub mod term;
+
+use std::future::Future;
+use std::io::{self, stderr};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, Global, Launch};
+use client::{Client, ClientError};
+use exit::Exit;
+use term::{Paint, note, say_json};
+
+use crate::deploy::AppName;
+use crate::telemetry::chain;
+use crate::wire::api::Problem;
+
+/// slotctl, from its arguments to its exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            let exit = Exit::of(&error);
+            tell(&error, exit, cli.global.json);
+            exit.into()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let global = &cli.global;
+    let exit = match &cli.command {
+        Command::Demo(_) | Command::Start(_) => anyhow::bail!("not part of this build"),
+        Command::Init(options) => init::run(global.app.as_ref(), options.force, global.json)?,
+        Command::App(command) => wait_for(app::run(global, command))?,
+        Command::Deploy(options) => wait_for(deploy::deploy(global, options))?,
+        Command::Rollback(options) => {
+            wait_for(deploy::rollback(global, &client(global)?, options.wait))?
+        }
+        Command::Promote(options) => wait_for(deploy::promote(global, &client(global)?, options))?,
+        Command::Drain(options) => {
+            wait_for(deploy::drain(global, &client(global)?, &options.slot))?
+        }
+        Command::Status => wait_for(status::run(&client(global)?, global.json))?,
+        Command::Logs(options) => match wait_for(logs::run(&client(global)?, options, global.json))? {},
+        Command::Launch(options) => return Ok(become_app(global, options)),
+        Command::Man(options) => {
+            pages::man(&options.dir)?;
+            Exit::Ok
+        }
+        Command::Completions(options) => {
+            pages::completions(options.shell, &mut io::stdout())?;
+            Exit::Ok
+        }
+    };
+    Ok(exit.into())
+}
+
+/// Runs what asks slotd. One thread is enough to wait with.
+fn wait_for<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(asking)
+}
+
+/// slotd, for the app that is meant.
+fn client(global: &Global) -> anyhow::Result<Client> {
+    let app = project::app_meant(global.app.as_ref())?;
+    Ok(Client::new(&global.socket, app.as_ref().map(AppName::as_str)))
+}
+
+/// Becomes the app, or says why not with a status that systemd shows by name.
+fn become_app(global: &Global, options: &Launch) -> ExitCode {
+    let Some(app) = &global.app else {
+        note("slotctl: launch needs --app\n");
+        return Exit::Usage.into();
+    };
+    let Err(failure) = launch::launch(&launch::Request {
+        app: app.clone(),
+        slot: options.slot.clone(),
+        root: options.root.clone(),
+        env_file: options.env_file.clone(),
+        command: options.command.clone(),
+    });
+    note(&format!("slotctl: {}\n", chain(failure.error.as_ref())));
+    ExitCode::from(failure.code)
+}
+
+/// Says what went wrong: one line or a screen on stderr, or slotd's own object on stdout.
+fn tell(error: &anyhow::Error, exit: Exit, json: bool) {
+    let text = chain(error.as_ref());
+    if !json {
+        note(&format!("{} {text}\n", Paint::of(&stderr()).bad("slotctl:")));
+        return;
+    }
+    let problem = match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Problem { problem, .. }) => problem.clone(),
+        _ => Problem {
+            success: false,
+            code: exit.code().to_owned(),
+            error: text,
+        },
+    };
+    // A reader that has gone needs no answer.
+    let _ = say_json(&problem);
+}

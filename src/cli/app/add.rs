@@ -1,0 +1,170 @@
+//! `slotctl app add`: a project's slot.toml becomes an app of this machine.
+//!
+//! **Invariant:** everything is checked before anything is written, and each step may be done twice: after a failure half-way the
+//! same command finishes the work.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::Path;
+
+use anyhow::Context;
+use nix::unistd::Group;
+
+use super::super::args::Global;
+use super::super::client::{Client, RETRY, empty};
+use super::super::exit::Exit;
+use super::super::project::Project;
+use super::super::term::{note, say, say_json};
+use super::{APPS, UNITS, file_of, is_machines_own, names, ports, public, ready_to_change, systemctl};
+use crate::config::{App, with_ports};
+use crate::deploy::AppName;
+use crate::store::replace;
+use crate::units::{STATE, polkit_rule, polkit_rule_path};
+use crate::wire::api::Status;
+
+/// Tries to reach slotd after it was started: 10 s.
+const TRIES: u32 = 50;
+
+/// Registers the app and shows it.
+///
+/// # Errors
+/// If something is refused or fails.
+pub async fn run(global: &Global, project: &Project, name: &AppName) -> anyhow::Result<Exit> {
+    let status = register(global, name, project).await?;
+    if global.json {
+        say_json(&status)?;
+    } else {
+        let addresses = if status.addresses.is_empty() { public::addresses() } else { status.addresses };
+        say(&format!(
+            "{name} is registered: {}\n  {}\n  deploy it with `slotctl deploy PATH`\n",
+            file_of(name).display(),
+            addresses.join(" ")
+        ))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Registers the app, or takes over what changed in its project's file.
+///
+/// # Errors
+/// If something is refused or fails.
+pub async fn register(global: &Global, name: &AppName, project: &Project) -> anyhow::Result<Status> {
+    let (file, installed_file) = (project.file.display().to_string(), file_of(name));
+    ready_to_change(&format!("register {name}"))?;
+    if !is_machines_own(&global.socket) {
+        return Err(Exit::Usage.because(format!(
+            "apps are registered with the slotd of this machine, and --socket {} is another",
+            global.socket.display()
+        )));
+    }
+    // So that units of a file that was removed by hand are gone before names are compared.
+    systemctl(&["daemon-reload"])?;
+    let installed = read_installed(name);
+    if installed.is_none() && !installed_file.exists() {
+        names::check_free(name, &file)?;
+    }
+    let chosen = ports::choose(&project.app, name, &file, installed.as_ref())?;
+    let text = with_ports(&project.text, &file, name, &chosen)?;
+    let app = App::parse(&text, &file)?;
+    app.check_installed(&installed_file.display().to_string())?;
+    public::check()?;
+
+    note(&format!("registering {name} ({})\n", installed_file.display()));
+    DirBuilder::new().recursive(true).mode(0o755).create(APPS).with_context(|| format!("cannot make {APPS}"))?;
+    own_directory(name)?;
+    replace(&installed_file, text.as_bytes(), 0o644)?;
+    systemctl(&["daemon-reload"])?;
+    let rule = polkit_rule_path(&app);
+    let folder = Path::new(&rule).parent().filter(|folder| folder.is_dir()).ok_or_else(|| {
+        Exit::Failed.because(format!(
+            "cannot write {rule}: polkit is not installed, and without it slotd may start no unit; `apt install polkitd`"
+        ))
+    })?;
+    replace(&folder.join(Path::new(&rule).file_name().unwrap_or_default()), polkit_rule(&app).as_bytes(), 0o644)?;
+    let mut words = vec!["enable", "--now"];
+    words.extend(UNITS);
+    systemctl(&words)?;
+    reload(&Client::new(&global.socket, Some(name.as_str()))).await
+}
+
+/// What is installed under the name, if it can be read.
+fn read_installed(name: &AppName) -> Option<App> {
+    let file = file_of(name);
+    let text = fs::read_to_string(&file).ok()?;
+    App::parse(&text, &file.display().to_string()).ok()
+}
+
+/// `/var/lib/slot/<app>`, which slotd fills and cannot replace: PID 1 mounts it into the app's view, so that a symlink in its
+/// place could show the app anything.
+fn own_directory(name: &AppName) -> anyhow::Result<()> {
+    let path = Path::new(STATE).join(name.as_str());
+    let about = || format!("cannot make {}", path.display());
+    let slot = Group::from_name("slot")?.ok_or_else(|| {
+        Exit::Failed.because("there is no group slot; `systemd-sysusers` makes it when the package is installed")
+    })?;
+    match fs::symlink_metadata(&path) {
+        Ok(found) if !found.is_dir() => {
+            return Err(Exit::Failed.because(format!(
+                "{} is not a directory; move it away, it is the app's",
+                path.display()
+            )));
+        }
+        Ok(_) => {}
+        Err(_) => DirBuilder::new().mode(0o775).create(&path).with_context(about)?,
+    }
+    chown(&path, Some(0), Some(slot.gid.as_raw())).with_context(about)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).with_context(about)
+}
+
+/// Tells slotd, which may have been started just now.
+async fn reload(client: &Client) -> anyhow::Result<Status> {
+    for _ in 1..TRIES {
+        match client.post("/reload", empty()).await {
+            Err(error) if error.is_passing() => tokio::time::sleep(RETRY).await,
+            told => return Ok(told?),
+        }
+    }
+    Ok(client.post("/reload", empty()).await?)
+}
+
+/// Says so when a project's file is not what the machine goes by.
+pub fn warn_of_changes(socket: &Path, name: &AppName, project: &Project) {
+    if !is_machines_own(socket) {
+        return;
+    }
+    let Some(installed) = read_installed(name) else {
+        return;
+    };
+    if !is_same(&project.app, &installed) {
+        note(&format!(
+            "note: {} differs from {}, which counts; `sudo slotctl app add {0}` takes it over\n",
+            project.file.display(),
+            file_of(name).display()
+        ));
+    }
+}
+
+/// Whether a project's file says what is installed, apart from the name and the ports that it leaves open.
+fn is_same(project: &App, installed: &App) -> bool {
+    let mut completed = project.clone();
+    completed.name = installed.name.clone();
+    for (slot, ports) in &installed.ports {
+        completed.ports.entry(slot.clone()).or_insert(*ports);
+    }
+    completed == *installed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_is_the_same_when_only_its_ports_were_chosen() {
+        let parse = |text: &str| App::parse(text, "slot.toml").unwrap();
+        let project = parse("command = \"./server\"\n");
+        let installed = parse("name = \"web\"\ncommand = \"./server\"\n[ports]\nblue = 20001\ngreen = 20002\n");
+        assert!(is_same(&project, &installed));
+        assert!(!is_same(&parse("command = \"./server\"\nsoak = \"1m\"\n"), &installed));
+        assert!(!is_same(&parse("command = \"./server\"\n[ports]\nblue = 3000\n"), &installed));
+    }
+}

@@ -1,0 +1,95 @@
+//! `slotctl app`: which apps this machine has. An app is a file in `/etc/slot/apps`, a polkit rule, and slotd knowing of it.
+//!
+//! **Invariant:** slotd's user may start a unit only while that unit is installed: a rule is written after the app's file was
+//! made into units, and goes before the file goes (design rule 12).
+
+pub mod add;
+mod list;
+mod names;
+mod ports;
+mod public;
+mod remove;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::args::{App, Global};
+use super::client::{Client, SOCKET};
+use super::exit::Exit;
+use super::project::{FILE, Project};
+use crate::deploy::AppName;
+
+/// The apps' files.
+const APPS: &str = "/etc/slot/apps";
+/// What `app add` enables.
+const UNITS: [&str; 3] = ["slot-router.socket", "slotd.socket", "slotd.service"];
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// If it is refused or fails.
+pub async fn run(global: &Global, command: &App) -> anyhow::Result<Exit> {
+    match command {
+        App::Add(options) => {
+            let project = match &options.file {
+                Some(file) => Project::read(file)?,
+                None => Project::find(None)?.ok_or_else(|| {
+                    Exit::Input.because(format!(
+                        "there is no {FILE} here or above; write one with `slotctl init`, or name the file"
+                    ))
+                })?,
+            };
+            let name = global.app.clone().unwrap_or_else(|| project.app.name.clone());
+            add::run(global, &project, &name).await
+        }
+        App::List => list::run(&Client::new(&global.socket, None), global.json).await,
+        App::Remove(options) => remove::run(global, options).await,
+    }
+}
+
+/// Whether this is the slotd that systemd runs here, whose apps are in `/etc/slot/apps`.
+#[must_use]
+pub fn is_machines_own(socket: &Path) -> bool {
+    socket == Path::new(SOCKET) && systemd_runs()
+}
+
+/// sd_booted(3).
+fn systemd_runs() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+fn file_of(name: &AppName) -> PathBuf {
+    Path::new(APPS).join(format!("{name}.toml"))
+}
+
+/// That this process may change the machine, and that it is one that slot can be installed on.
+fn ready_to_change(doing: &str) -> anyhow::Result<()> {
+    if !systemd_runs() {
+        return Err(Exit::Failed.because(format!(
+            "cannot {doing}: systemd does not run here; `slotctl start` runs router, deployer and app in one process without it"
+        )));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Exit::Forbidden.because(format!("cannot {doing}: that takes root; use sudo")));
+    }
+    Ok(())
+}
+
+/// Runs systemctl(1) and gives what it printed.
+fn systemctl(words: &[&str]) -> anyhow::Result<String> {
+    let line = || format!("systemctl {}", words.join(" "));
+    let output = Command::new("systemctl")
+        .args(words)
+        .env("SYSTEMD_COLORS", "0")
+        .output()
+        .map_err(|error| Exit::Failed.because(format!("cannot run `{}`: {error}", line())))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Exit::Failed.because(format!(
+        "`{}` failed ({}): {}",
+        line(),
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    )))
+}

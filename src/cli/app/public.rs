@@ -1,0 +1,98 @@
+//! The public socket, slot-router.socket: whether it can be had, and who has its port otherwise.
+
+use super::super::exit::Exit;
+use super::super::listeners::{Holder, holders};
+use super::systemctl;
+
+/// The unit.
+const SOCKET: &str = "slot-router.socket";
+
+/// Checks that the public ports are ours or free.
+///
+/// # Errors
+/// Naming who has one, and the ways out.
+pub fn check() -> anyhow::Result<()> {
+    if systemctl(&["is-active", SOCKET]).is_ok() {
+        return Ok(());
+    }
+    let listen = systemctl(&["show", "--property=Listen", "--value", SOCKET])?;
+    for port in ports(&listen) {
+        let holders = holders(port);
+        if !holders.is_empty() {
+            return Err(Exit::Failed.because(taken(port, &holders)));
+        }
+    }
+    Ok(())
+}
+
+/// Where the public socket listens, as systemd says: `0.0.0.0:80`.
+#[must_use]
+pub fn addresses() -> Vec<String> {
+    let listen = systemctl(&["show", "--property=Listen", "--value", SOCKET]).unwrap_or_default();
+    ports(&listen).map(|port| format!("http://127.0.0.1:{port}/")).collect()
+}
+
+/// The ports in `[::]:80 (Stream)`, one address on each line.
+fn ports(listen: &str) -> impl Iterator<Item = u16> {
+    listen
+        .split_ascii_whitespace()
+        .filter_map(|word| word.rsplit_once(':')?.1.parse().ok())
+}
+
+/// Says who has the port and what can be done.
+fn taken(port: u16, holders: &[Holder]) -> String {
+    let who: Vec<String> = holders.iter().map(ToString::to_string).collect();
+    let unit = holders.iter().find_map(|holder| holder.unit.as_deref()).unwrap_or("that server");
+    let proxy = match holders.first().map(|holder| holder.command.as_str()) {
+        Some("nginx") => {
+            "in nginx, `location / { proxy_pass http://127.0.0.1:8080; proxy_http_version 1.1; proxy_set_header Host $host; \
+             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade; proxy_buffering off; }`"
+        }
+        Some("caddy") => "in a Caddyfile, `reverse_proxy 127.0.0.1:8080`",
+        Some("apache2" | "httpd") => {
+            "in Apache, `ProxyPass / http://127.0.0.1:8080/ upgrade=websocket` and `ProxyPreserveHost On`"
+        }
+        Some("haproxy") => "in HAProxy, `server slot 127.0.0.1:8080`",
+        _ => "let that server forward to http://127.0.0.1:8080",
+    };
+    format!(
+        "port {port} is taken by {}, so slot-router.socket cannot listen there; nothing was changed.\n\
+         Either stop it: `systemctl disable --now {unit}`.\n\
+         Or let slot listen elsewhere: `systemctl edit slot-router.socket`, write\n\
+         \x20   [Socket]\n\
+         \x20   ListenStream=\n\
+         \x20   ListenStream=8080\n\
+         and run this again.\n\
+         Or put slot behind it: the same with `ListenStream=127.0.0.1:8080`, and {proxy}.",
+        who.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_from_every_address() {
+        let listen = "0.0.0.0:80 (Stream)\n[::]:8080 (Stream)\n/run/x.sock (Stream)\n";
+        assert_eq!(ports(listen).collect::<Vec<_>>(), [80, 8080]);
+    }
+
+    #[test]
+    fn who_has_the_port_is_named_with_the_ways_out() {
+        let holder = Holder {
+            pid: 42,
+            command: "nginx".to_owned(),
+            unit: Some("nginx.service".to_owned()),
+        };
+        let text = taken(80, &[holder]);
+        for part in [
+            "port 80 is taken by nginx (pid 42, nginx.service)",
+            "systemctl disable --now nginx.service",
+            "ListenStream=\n    ListenStream=8080",
+            "proxy_pass http://127.0.0.1:8080",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! slotctl's command line.
+//!
+//! **Invariant:** what is parsed is valid in itself; whether files exist or slotd answers is not asked here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::client::SOCKET;
+use super::exit;
+use crate::config::parse_span;
+use crate::deploy::{AppName, SlotName};
+
+/// Zero-downtime deploys on a Linux server, made of systemd itself.
+#[derive(Debug, Parser)]
+#[command(
+    name = "slotctl",
+    version,
+    arg_required_else_help = true,
+    after_help = exit::TABLE,
+    after_long_help = LONG_HELP,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// For every command.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+const LONG_HELP: &str = "\
+The shortest way there:
+  cd app && slotctl init              write slot.toml
+  sudo slotctl deploy ./build/server  register the app and deploy it
+  slotctl status
+  slotctl rollback
+
+Exit status:
+  0    done
+  1    the deployment failed, or slotd refused or could not do what was asked
+  2    the command line makes no sense
+  3    slotd cannot be reached
+  4    not allowed: root or the group `slot` is needed
+  5    another deployment is in progress
+  6    a file, a path or a name was refused before anything began
+  7    there is no such app or slot
+  130  interrupted by Ctrl-C; a deployment that was watched goes on";
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// The app; otherwise that of ./slot.toml (or of a directory above), otherwise slotd's only one
+    #[arg(long, global = true, value_name = "NAME")]
+    pub app: Option<AppName>,
+    /// One JSON object on stdout instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Where slotd listens
+    #[arg(long, global = true, value_name = "PATH", env = "SLOT_SOCKET", default_value = SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Deploy a sample app under load, in this process alone: no root, no systemd
+    Demo(Demo),
+    /// Run router, deployer and app in this process, where no systemd runs
+    Start(Start),
+    /// Write a commented slot.toml into the current directory
+    Init(Init),
+    /// Register, list and remove apps
+    #[command(subcommand)]
+    App(App),
+    /// Deploy a binary or a directory
+    Deploy(Deploy),
+    /// Make the previous release active again
+    Rollback(Watching),
+    /// Make a slot that was started by hand active
+    Promote(Promote),
+    /// Cut now what a slot still drains
+    Drain(Drain),
+    /// Show slots, releases and what is under way
+    Status,
+    /// Show the journal of an app: slotd, router and the app itself
+    Logs(Logs),
+    /// Start an app in its slot's environment (what ExecStart= of an app's unit calls)
+    #[command(hide = true)]
+    Launch(Launch),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(Man),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions(Completions),
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Exit after the table, with status 0 only if nothing failed
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// `start`.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// The app's file
+    #[arg(long, value_name = "FILE", default_value = "slot.toml")]
+    pub config: PathBuf,
+    /// What to deploy at once: a binary or a directory
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Where to take requests
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: std::net::SocketAddr,
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Write over a slot.toml that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `app …`.
+#[derive(Debug, Subcommand)]
+pub enum App {
+    /// Register the app of a slot.toml, or take over what changed in it
+    Add(AppAdd),
+    /// List the apps
+    List,
+    /// Stop an app when it has drained, and forget it
+    Remove(AppRemove),
+}
+
+/// `app add`.
+#[derive(Debug, Args)]
+pub struct AppAdd {
+    /// The app's file; otherwise ./slot.toml, or that of a directory above
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// `app remove`.
+#[derive(Debug, Args)]
+pub struct AppRemove {
+    /// The app
+    #[arg(value_name = "NAME")]
+    pub name: AppName,
+    /// Delete its releases and its state as well
+    #[arg(long)]
+    pub purge: bool,
+    /// Cut what is still in flight instead of waiting for it
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// `deploy`.
+#[derive(Debug, Args)]
+pub struct Deploy {
+    /// A binary, or a directory with all that the app needs
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// How long the old slot may finish what is in flight; 0: as long as that takes
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub drain: Option<Span>,
+    /// How long to wait for an idle slot
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub queue: Option<Span>,
+    /// The app's file; otherwise ./slot.toml, or that of a directory above it or above PATH
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// When to return.
+    #[command(flatten)]
+    pub watching: Watching,
+}
+
+/// How long to watch an attempt.
+#[derive(Clone, Debug, Args)]
+pub struct Watching {
+    /// Return when the release serves, when its soak has ended, or when the old slot has stopped
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Wait::Switched)]
+    pub wait: Wait,
+}
+
+/// What `--wait` waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Wait {
+    /// The release serves.
+    Switched,
+    /// Its soak has ended.
+    Soaked,
+    /// The old slot has stopped.
+    Stopped,
+}
+
+impl Wait {
+    /// The word for it in the API.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Switched => "switched",
+            Self::Soaked => "soaked",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// `promote`.
+#[derive(Debug, Args)]
+pub struct Promote {
+    /// The slot
+    #[arg(value_name = "SLOT")]
+    pub slot: SlotName,
+    /// When to return.
+    #[command(flatten)]
+    pub watching: Watching,
+}
+
+/// `drain`.
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// The slot
+    #[arg(value_name = "SLOT")]
+    pub slot: SlotName,
+    /// Do it: whatever is in flight there is cut
+    #[arg(long, required = true)]
+    pub now: bool,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Only this slot
+    #[arg(value_name = "SLOT")]
+    pub slot: Option<SlotName>,
+    /// Go on as lines are written
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<u32>,
+}
+
+/// `launch`, as slot-generator writes it into `ExecStart=`; the app is `--app`.
+#[derive(Debug, Args)]
+pub struct Launch {
+    /// The slot
+    #[arg(long)]
+    pub slot: SlotName,
+    /// The directory of all apps
+    #[arg(long, value_name = "PATH")]
+    pub root: PathBuf,
+    /// Absolute, or relative to the release
+    #[arg(long, value_name = "PATH")]
+    pub env_file: Option<PathBuf>,
+    /// The app's command
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Where to put slotctl.1 and one page per command
+    #[arg(long, value_name = "PATH")]
+    pub dir: PathBuf,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// A span of time, and how it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The span.
+    pub length: Duration,
+    /// Sent to slotd: `30000ms`.
+    pub text: String,
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    let length = parse_span(text).ok_or_else(|| {
+        format!("{text:?} is not a span of time; write for instance 500ms, 30s, 10m, 1h30m or 0")
+    })?;
+    Ok(Span {
+        length,
+        text: format!("{}ms", length.as_millis()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_long_help_has_the_same_table() {
+        assert!(LONG_HELP.ends_with(exit::TABLE));
+    }
+
+    #[test]
+    fn spans_are_sent_in_milliseconds() {
+        assert_eq!(span("1m 30s").unwrap().text, "90000ms");
+        assert!(span("30").unwrap_err().contains("30s"));
+    }
+}

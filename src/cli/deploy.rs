@@ -1,0 +1,185 @@
+//! `slotctl deploy`, `rollback`, `promote`, `drain`: each asks for one thing and shows how it ended.
+
+use std::io::{stderr, stdout};
+
+use super::app;
+use super::args::{Deploy, Global, Promote, Wait};
+use super::client::{Client, ClientError, empty};
+use super::exit::Exit;
+use super::follow::attempt;
+use super::pack::{Packing, Source};
+use super::progress::Screen;
+use super::project::Project;
+use super::status::{now_ms, table};
+use super::term::{Paint, note, say, say_json};
+use super::outcome;
+use crate::deploy::{AppName, SlotName};
+use crate::wire::api::{Outcome, Status};
+
+/// Deploys a path.
+///
+/// # Errors
+/// If the path or the app's file is refused, if slotd is, or does.
+pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
+    let source = Source::look_over(&options.path)?;
+    let project = match &options.config {
+        Some(file) => Some(Project::read(file)?),
+        None => Project::find(Some(&options.path))?,
+    };
+    let name = meant(global, project.as_ref())?;
+    if let Some(project) = &project {
+        source.check_command(&project.app.command, &project.file)?;
+    }
+    let client = Client::new(&global.socket, Some(name.as_str()));
+    if let Err(error) = client.get::<Status>("/status").await {
+        register(global, &client, &name, project.as_ref(), error).await?;
+    }
+    if let Some(project) = &project {
+        app::add::warn_of_changes(&global.socket, &name, project);
+    }
+    let mut screen = Screen::new(global.json);
+    let (body, packing) = source.body()?;
+    let (sent, size) = packing.counter();
+    let path = deploy_path(options);
+    let ended = attempt(
+        &client,
+        client.post(&path, body),
+        || Some(Packing::progress(&sent, size)),
+        options.watching.wait,
+        &mut screen,
+    )
+    .await;
+    match ended {
+        Ok(outcome) => show(global, &client, &outcome).await,
+        Err(error) => Err(explain(&client, packing, error).await),
+    }
+}
+
+fn deploy_path(options: &Deploy) -> String {
+    let asked: Vec<String> = [("drain", &options.drain), ("queue", &options.queue)]
+        .iter()
+        .filter_map(|(key, span)| span.as_ref().map(|span| format!("{key}={}", span.text)))
+        .collect();
+    if asked.is_empty() {
+        "/deploy".to_owned()
+    } else {
+        format!("/deploy?{}", asked.join("&"))
+    }
+}
+
+fn meant(global: &Global, project: Option<&Project>) -> anyhow::Result<AppName> {
+    match (&global.app, project) {
+        (Some(name), _) => Ok(name.clone()),
+        (None, Some(project)) => Ok(project.app.name.clone()),
+        (None, None) => Err(Exit::Input.because(
+            "there is no slot.toml here or above; write one with `slotctl init`, or name an app that is registered with --app",
+        )),
+    }
+}
+
+/// A deploy of an app that slotd does not have registers it, where that is the machine's own slotd.
+async fn register(
+    global: &Global,
+    client: &Client,
+    name: &AppName,
+    project: Option<&Project>,
+    error: ClientError,
+) -> anyhow::Result<()> {
+    let unknown = error.is_no_such_app();
+    if !(unknown || error.is_passing()) || !app::is_machines_own(client.socket()) {
+        return Err(error.into());
+    }
+    let Some(project) = project else {
+        return Err(anyhow::Error::from(error).context(format!("cannot deploy to {name}")));
+    };
+    if !nix::unistd::geteuid().is_root() {
+        if unknown {
+            return Err(Exit::Forbidden.because(format!(
+                "app {name} is not registered, and that takes root; `sudo slotctl app add {}`, once, or `sudo slotctl deploy …`",
+                project.file.display()
+            )));
+        }
+        return Err(error.into());
+    }
+    app::add::register(global, name, project).await?;
+    Ok(())
+}
+
+/// An upload that broke off has its reason on this side, or slotd had one and could not say it.
+async fn explain(client: &Client, packing: Packing, error: anyhow::Error) -> anyhow::Error {
+    let broken = error
+        .downcast_ref::<ClientError>()
+        .is_some_and(|error| matches!(error, ClientError::Broken { .. }));
+    if !broken {
+        return error;
+    }
+    if let Some(ours) = packing.error() {
+        return Exit::Input.because(format!("{ours}; nothing was deployed"));
+    }
+    match client.get::<Status>("/status").await.ok().and_then(|status| status.deployment) {
+        Some(held) => Exit::Busy.because(format!(
+            "a deployment is in progress: generation {}, begun by {}, phase {}; wait for it, or watch it with `slotctl status`",
+            held.generation, held.by, held.phase
+        )),
+        None => error,
+    }
+}
+
+/// Makes the previous release active.
+///
+/// # Errors
+/// If slotd refuses.
+pub async fn rollback(global: &Global, client: &Client, wait: Wait) -> anyhow::Result<Exit> {
+    let mut screen = Screen::new(global.json);
+    let outcome = attempt(client, client.post("/rollback", empty()), || None, wait, &mut screen).await?;
+    show(global, client, &outcome).await
+}
+
+/// Makes a slot that stands by active.
+///
+/// # Errors
+/// If slotd refuses.
+pub async fn promote(global: &Global, client: &Client, options: &Promote) -> anyhow::Result<Exit> {
+    let mut screen = Screen::new(global.json);
+    let path = format!("/promote?slot={}", options.slot);
+    let outcome = attempt(
+        client,
+        client.post(&path, empty()),
+        || None,
+        options.watching.wait,
+        &mut screen,
+    )
+    .await?;
+    show(global, client, &outcome).await
+}
+
+/// Cuts what a slot still drains.
+///
+/// # Errors
+/// If slotd refuses.
+pub async fn drain(global: &Global, client: &Client, slot: &SlotName) -> anyhow::Result<Exit> {
+    let status: Status = client.post(&format!("/drain?slot={slot}"), empty()).await?;
+    if global.json {
+        say_json(&status)?;
+    } else {
+        say(&table(&status, now_ms(), Paint::of(&stdout())))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Shows an outcome: a success on stdout, a failure on stderr; as JSON always on stdout.
+async fn show(global: &Global, client: &Client, outcome: &Outcome) -> anyhow::Result<Exit> {
+    let exit = if outcome.success { Exit::Ok } else { Exit::Failed };
+    if global.json {
+        say_json(outcome)?;
+        return Ok(exit);
+    }
+    let status: Option<Status> = client.get("/status").await.ok();
+    let app = status.as_ref().map_or("slot", |status| status.app.as_str());
+    if outcome.success {
+        say(&outcome::screen(app, outcome, status.as_ref(), now_ms(), Paint::of(&stdout())))?;
+    } else {
+        note(&outcome::screen(app, outcome, status.as_ref(), now_ms(), Paint::of(&stderr())));
+    }
+    Ok(exit)
+}

@@ -1,0 +1,208 @@
+//! How an attempt ended, on one screen.
+//!
+//! **Invariant:** pure; the same outcome and status give the same text.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::status::{in_flight, time_until};
+use super::term::{Paint, harmless, span};
+use crate::wire::api::{Outcome, Report, Status};
+
+/// Lines of the run's log that fit on the screen with all the rest.
+const LOG_LINES: usize = 20;
+
+/// The screen for an outcome. `status` is the app's state after it, if slotd still answers; `now` is milliseconds since
+/// the epoch.
+#[must_use]
+pub fn screen(
+    app: &str,
+    outcome: &Outcome,
+    status: Option<&Status>,
+    now: u64,
+    paint: Paint,
+) -> String {
+    if outcome.success {
+        success(app, outcome, status, now, paint)
+    } else {
+        failure(app, outcome, status, paint)
+    }
+}
+
+fn success(app: &str, outcome: &Outcome, status: Option<&Status>, now: u64, paint: Paint) -> String {
+    let mut text = String::new();
+    let release = outcome.release.as_deref().unwrap_or("(unknown)");
+    let slot = outcome.slot.as_deref().unwrap_or("(unknown)");
+    let did = match (outcome.cause.as_str(), outcome.kind.as_str()) {
+        ("standby", _) => format!("release {release} stands by in {slot}"),
+        (_, "rollback") => format!("rolled back: release {release} serves from {slot}"),
+        _ => format!("release {release} serves from {slot}"),
+    };
+    let _ = write!(text, "{} {}", paint.bold(&format!("{app}:")), paint.good(&did));
+    if let Some(previous) = outcome.previous.as_ref().filter(|previous| *previous != release) {
+        let _ = write!(text, " (before: {previous})");
+    }
+    text.push('\n');
+    if outcome.cause == "standby" {
+        let _ = writeln!(text, "  make it active with `slotctl promote {slot}`");
+    }
+    for address in status.iter().flat_map(|status| &status.addresses) {
+        let _ = writeln!(text, "  {address}");
+    }
+    if !outcome.phases_ms.is_empty() {
+        let _ = writeln!(text, "  {}", paint.dim(&phases(&outcome.phases_ms)));
+    }
+    for slot in status.iter().flat_map(|status| &status.slots) {
+        let Some(held) = slot.in_flight.filter(|held| held.total() > 0) else {
+            continue;
+        };
+        if slot.condition == "draining" || slot.condition == "warm" {
+            let until = slot
+                .drain_until_ms
+                .map_or_else(String::new, |until| format!(", cut {}", time_until(until, now)));
+            let _ = writeln!(
+                text,
+                "  {} finishes what is in flight: {}{until}",
+                slot.slot,
+                in_flight(held)
+            );
+        }
+    }
+    if outcome.cause != "switched" && !outcome.text.is_empty() && outcome.cause != "standby" {
+        let _ = writeln!(text, "  {}", harmless(&outcome.text));
+    }
+    text
+}
+
+/// `preparing 12 ms, starting 180 ms, 192 ms in all`.
+fn phases(phases: &[(String, u64)]) -> String {
+    let mut text = String::new();
+    for (phase, millis) in phases {
+        let _ = write!(text, "{phase} {}, ", span(Duration::from_millis(*millis)));
+    }
+    let all = phases.iter().map(|(_, millis)| millis).sum();
+    let _ = write!(text, "{} in all", span(Duration::from_millis(all)));
+    text
+}
+
+fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) -> String {
+    let mut text = String::new();
+    let what = match outcome.kind.as_str() {
+        "rollback" => "rollback",
+        "promote" => "promotion",
+        "by-hand" => "start by hand",
+        _ => "deployment",
+    };
+    let head = format!("{what} {} failed in phase {}", outcome.generation, outcome.phase);
+    let _ = writeln!(text, "{} {}: {}", paint.bold(&format!("{app}:")), paint.bad(&head), outcome.cause);
+    let _ = writeln!(text, "  {}\n", harmless(&outcome.text));
+    let mut row = |name: &str, value: &str| {
+        let _ = writeln!(text, "  {}  {}", paint.dim(&format!("{name:<10}")), harmless(value));
+    };
+    match (&outcome.release, &outcome.slot) {
+        (Some(release), Some(slot)) => row("release", &format!("{release} in {slot}")),
+        (Some(release), None) => row("release", release),
+        (None, _) => {}
+    }
+    if let Some(gate) = gate(&outcome.cause) {
+        row("gate", gate);
+    }
+    if let Some(report) = &outcome.report {
+        evidence(report, &mut row);
+    }
+    if !outcome.phases_ms.is_empty() {
+        row("time", &phases(&outcome.phases_ms));
+    }
+    if let Some(report) = &outcome.report {
+        log(report, &mut text, paint);
+    }
+    let _ = writeln!(text, "\n  {}", untouched(outcome, status, paint));
+    if let Some(journal) = outcome.report.as_ref().and_then(|report| report.journal.as_ref()) {
+        let _ = writeln!(text, "  The rest of the log: {}", harmless(journal));
+    }
+    text
+}
+
+fn evidence(report: &Report, row: &mut impl FnMut(&str, &str)) {
+    row("unit", &report.unit);
+    match (&report.result, &report.exit) {
+        (Some(result), Some(exit)) => row("result", &format!("{result}: {exit}")),
+        (Some(only), None) | (None, Some(only)) => row("result", only),
+        (None, None) => {}
+    }
+    if let Some(status) = &report.status_text {
+        row("STATUS=", status);
+    }
+    if let Some(probe) = &report.probe {
+        row("last probe", probe);
+    }
+    let elsewhere = !report.listens.is_empty()
+        && report.expected.as_ref().is_some_and(|told| !report.listens.contains(told));
+    if elsewhere {
+        row("listens on", &report.listens.join(", "));
+        row("told", report.expected.as_deref().unwrap_or_default());
+        row(
+            "",
+            "it listens elsewhere than it was told: let it take the port from $PORT and the address 127.0.0.1",
+        );
+    } else if report.listens.is_empty() && report.expected.is_some() && report.probe.is_some() {
+        row(
+            "listens on",
+            &format!("nothing, and was told {}", report.expected.as_deref().unwrap_or_default()),
+        );
+    }
+}
+
+fn log(report: &Report, text: &mut String, paint: Paint) {
+    if report.log.is_empty() {
+        let _ = writeln!(text, "\n  It wrote nothing to its log.");
+        return;
+    }
+    let skipped = report.log.len().saturating_sub(LOG_LINES);
+    let lines = &report.log[skipped..];
+    let _ = writeln!(text, "\n  The last {} lines of its log:", lines.len());
+    for line in lines {
+        let _ = writeln!(text, "  {} {}", paint.dim("|"), harmless(line));
+    }
+}
+
+/// Which gate or time-out a cause stands for, in the words of the app's file.
+fn gate(cause: &str) -> Option<&'static str> {
+    Some(match cause {
+        "unprepared" => "the release could not be put on disk",
+        "no-idle-slot" => "no slot became idle in time (--queue)",
+        "start-failed" => "the unit has to start",
+        "start-timeout" => "READY=1 within start_timeout",
+        "health-timeout" => "a health probe that passes within health_timeout",
+        "exited" => "it has to stay up until it is healthy",
+        "probes-failed" => "the soak: probes failed in a row",
+        _ => return None,
+    })
+}
+
+fn untouched(outcome: &Outcome, status: Option<&Status>, paint: Paint) -> String {
+    let Some(status) = status else {
+        return match &outcome.previous {
+            Some(previous) => format!("The active slot was not touched; it has release {previous}."),
+            None => "The active slot was not touched.".to_owned(),
+        };
+    };
+    let Some(active) = &status.active else {
+        return "No release is active yet, so nothing serves.".to_owned();
+    };
+    let live = status.live.as_deref().unwrap_or("(unknown)");
+    let after_switch = matches!(outcome.cause.as_str(), "probes-failed")
+        || (outcome.phase == "switched" || outcome.phase == "rolling_back");
+    if !status.serving {
+        return paint.odd(&format!(
+            "The active slot was not touched, but it is not up: {active}, release {live}; requests are held."
+        ));
+    }
+    if after_switch && Some(active) != outcome.slot.as_ref() {
+        paint.good(&format!("It was rolled back: {active} serves release {live} again."))
+    } else if after_switch {
+        paint.odd(&format!("There was nothing to go back to: {active} still serves release {live}."))
+    } else {
+        paint.good(&format!("The active slot is untouched: {active} serves release {live}."))
+    }
+}

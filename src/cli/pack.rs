@@ -1,0 +1,443 @@
+//! A path that is to be deployed: looked over whole before anything begins, then sent as a tar archive.
+//!
+//! The same bits give the same archive, so that they get the same release id: entries are in order of their names, without
+//! times and owners, and of modes only "executable" is kept.
+//!
+//! **Invariant:** what the archive cannot hold faithfully is refused by name, never left out.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use nix::unistd::{AccessFlags, access};
+use tokio::sync::mpsc;
+
+use super::client::Body;
+use super::exit::Exit;
+
+/// How much of the archive is made before slotd takes some: 16 chunks.
+const CHUNK: usize = 64 << 10;
+
+/// What is to be deployed, as it was when it was looked over.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// As the user named it.
+    path: PathBuf,
+    entries: Vec<Entry>,
+    /// The files' bytes together.
+    size: u64,
+    whole: Whole,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whole {
+    File,
+    Tree,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    /// Relative to the release.
+    inside: PathBuf,
+    what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    Directory,
+    File { executable: bool, size: u64 },
+    Link { to: PathBuf },
+}
+
+impl Source {
+    /// Looks the path over.
+    ///
+    /// # Errors
+    /// If it does not exist, cannot be read, has nothing in it, or holds what is neither file, directory nor symlink.
+    pub fn look_over(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        let about = fs::metadata(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => refused(format!(
+                "{shown} does not exist; name the binary or the directory that your build makes"
+            )),
+            _ => refused(format!("cannot read {shown}: {error}; check its permissions")),
+        })?;
+        let mut source = Self {
+            path: path.to_owned(),
+            entries: Vec::new(),
+            size: 0,
+            whole: if about.is_dir() { Whole::Tree } else { Whole::File },
+        };
+        if about.is_dir() {
+            source.walk(Path::new(""))?;
+            if !source.entries.iter().any(|entry| matches!(entry.what, What::File { .. })) {
+                return Err(refused(format!(
+                    "{shown} has no file in it; build the app first, or name the directory that it is built into"
+                )));
+            }
+            return Ok(source);
+        }
+        let Some(name) = path.canonicalize()?.file_name().map(PathBuf::from) else {
+            return Err(refused(format!("{shown} has no file name")));
+        };
+        // A symlink to a binary is deployed under the name that the user gave, as `./server` in slot.toml names it.
+        let name = path.file_name().map_or(name, PathBuf::from);
+        source.add(&name, path, &about)?;
+        if about.len() == 0 {
+            return Err(refused(format!("{shown} is empty; did the build finish?")));
+        }
+        Ok(source)
+    }
+
+    fn walk(&mut self, inside: &Path) -> anyhow::Result<()> {
+        let folder = self.path.join(inside);
+        let unread = |error: io::Error| {
+            refused(format!("cannot read {}: {error}; check its permissions", folder.display()))
+        };
+        let mut names = fs::read_dir(&folder)
+            .map_err(unread)?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(unread)?;
+        names.sort();
+        for name in names {
+            let inside = inside.join(name);
+            let path = self.path.join(&inside);
+            let about = fs::symlink_metadata(&path).map_err(unread)?;
+            self.add(&inside, &path, &about)?;
+            if about.is_dir() {
+                self.walk(&inside)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, inside: &Path, path: &Path, about: &fs::Metadata) -> anyhow::Result<()> {
+        let shown = path.display();
+        let kind = about.file_type();
+        let what = if kind.is_dir() {
+            What::Directory
+        } else if kind.is_symlink() {
+            let to = fs::read_link(path)
+                .map_err(|error| refused(format!("cannot read {shown}: {error}")))?;
+            What::Link { to }
+        } else if kind.is_file() {
+            access(path, AccessFlags::R_OK).map_err(|error| {
+                refused(format!("cannot read {shown}: {}; check its permissions", error.desc()))
+            })?;
+            self.size += about.len();
+            What::File {
+                executable: about.permissions().mode() & 0o111 != 0,
+                size: about.len(),
+            }
+        } else {
+            return Err(refused(format!(
+                "{shown} is neither a file, a directory nor a symlink; remove it from what is deployed"
+            )));
+        };
+        self.entries.push(Entry {
+            inside: inside.to_owned(),
+            what,
+        });
+        Ok(())
+    }
+
+    /// The files' bytes together.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// That the app's command can be run from here. `file` names the app's file.
+    ///
+    /// # Errors
+    /// If the first word of the command is to be in the release and is not, or is not executable.
+    pub fn check_command(&self, command: &[String], file: &Path) -> anyhow::Result<()> {
+        let Some(first) = command.first() else {
+            return Ok(());
+        };
+        // Any other program is the server's own, and may be there although it is not here.
+        let Some(program) = first.strip_prefix("./") else {
+            return Ok(());
+        };
+        let (shown, file) = (self.path.display(), file.display());
+        let name = self.entries.first().map(|entry| entry.inside.display().to_string());
+        if self.whole == Whole::File && name.as_deref() != Some(program) {
+            return Err(refused(format!(
+                "{file}: command runs {first}, and {shown} will be ./{}; write `command = \"./{0}\"`, or deploy the file that it names",
+                name.unwrap_or_default()
+            )));
+        }
+        let path = match self.whole {
+            Whole::File => self.path.clone(),
+            Whole::Tree => self.path.join(program),
+        };
+        let about = fs::metadata(&path).map_err(|_| {
+            refused(format!(
+                "{file}: command runs {first}, and {shown} has no such file; correct `command`, or deploy the directory that has it"
+            ))
+        })?;
+        if !about.is_file() || about.permissions().mode() & 0o111 == 0 {
+            return Err(refused(format!(
+                "{} is not executable, and `command` in {file} runs it; `chmod +x {0}`",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The archive as the body of a request. It is made in a thread of its own while slotd takes it.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub fn body(self) -> io::Result<(Body, Packing)> {
+        let (chunks, mut taken) = mpsc::channel::<io::Result<Bytes>>(16);
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut writer = Chunks {
+            chunks: chunks.clone(),
+            unsent: BytesMut::with_capacity(CHUNK),
+            sent: Arc::clone(&sent),
+        };
+        let size = self.size;
+        let thread = std::thread::Builder::new().name("pack".to_owned()).spawn(move || {
+            let packed = self.pack(&mut writer).and_then(|()| writer.flush());
+            if let Err(error) = &packed {
+                // The request must not end as if the archive were whole.
+                let torn = io::Error::new(error.kind(), error.to_string());
+                let _ = chunks.blocking_send(Err(torn));
+            }
+            packed
+        })?;
+        let stream = futures_util::stream::poll_fn(move |context| {
+            taken.poll_recv(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+        });
+        // BoxBody asks for Sync, which the receiver is.
+        Ok((BodyExt::boxed(StreamBody::new(stream)), Packing { thread, sent, size }))
+    }
+
+    /// Writes the archive.
+    fn pack(&self, writer: &mut impl Write) -> io::Result<()> {
+        let mut archive = tar::Builder::new(writer);
+        for entry in &self.entries {
+            let path = match self.whole {
+                Whole::File => self.path.clone(),
+                Whole::Tree => self.path.join(&entry.inside),
+            };
+            pack_entry(&mut archive, entry, &path)
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::BrokenPipe => error,
+                    kind => io::Error::new(kind, format!("cannot read {}: {error}", path.display())),
+                })?;
+        }
+        archive.finish()
+    }
+}
+
+fn pack_entry(archive: &mut tar::Builder<impl Write>, entry: &Entry, path: &Path) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    match &entry.what {
+        What::Directory => {
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(0o755);
+            header.set_size(0);
+            archive.append_data(&mut header, &entry.inside, io::empty())
+        }
+        What::Link { to } => {
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_mode(0o777);
+            header.set_size(0);
+            archive.append_link(&mut header, &entry.inside, to)
+        }
+        What::File { executable, size } => {
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_mode(if *executable { 0o755 } else { 0o644 });
+            header.set_size(*size);
+            let file = fs::File::open(path)?;
+            if file.metadata()?.len() != *size {
+                return Err(io::Error::other("it changed while it was deployed; deploy again"));
+            }
+            let mut exact = Exact { file, left: *size };
+            archive.append_data(&mut header, &entry.inside, &mut exact)
+        }
+    }
+}
+
+/// As many bytes as a file had when it was looked over; tar has written that number already.
+struct Exact {
+    file: fs::File,
+    left: u64,
+}
+
+impl Read for Exact {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.file.read(&mut buffer[..most])?;
+        if read == 0 && most > 0 {
+            return Err(io::Error::other("it shrank while it was deployed; deploy again"));
+        }
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+/// The archive, on its way.
+#[derive(Debug)]
+pub struct Packing {
+    thread: JoinHandle<io::Result<()>>,
+    sent: Arc<AtomicU64>,
+    size: u64,
+}
+
+impl Packing {
+    /// How much has been taken: `3.2 MiB of 40.0 MiB`.
+    #[must_use]
+    pub fn progress(sent: &AtomicU64, size: u64) -> String {
+        let sent = sent.load(Ordering::Relaxed).min(size);
+        format!("{} of {}", super::term::bytes(sent), super::term::bytes(size))
+    }
+
+    /// The counter and the total that [`Self::progress`] takes.
+    #[must_use]
+    pub fn counter(&self) -> (Arc<AtomicU64>, u64) {
+        (Arc::clone(&self.sent), self.size)
+    }
+
+    /// What went wrong on this side, once the request has ended; `None` if the archive was whole or slotd stopped taking it.
+    #[must_use]
+    pub fn error(self) -> Option<io::Error> {
+        let packed = self.thread.join().ok()?;
+        packed.err().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Hands what is written to the body, in chunks.
+struct Chunks {
+    chunks: mpsc::Sender<io::Result<Bytes>>,
+    unsent: BytesMut,
+    sent: Arc<AtomicU64>,
+}
+
+impl Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unsent.extend_from_slice(bytes);
+        if self.unsent.len() >= CHUNK {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.unsent.is_empty() {
+            return Ok(());
+        }
+        let chunk = self.unsent.split().freeze();
+        let length = chunk.len() as u64;
+        self.chunks
+            .blocking_send(Ok(chunk))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.sent.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn refused(text: String) -> anyhow::Error {
+    Exit::Input.because(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn archive(path: &Path) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        Source::look_over(path).unwrap().pack(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn write(path: &Path, text: &str, mode: u32) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_tree_is_packed_in_order_with_its_links_and_long_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "d".repeat(60) + "/" + &"e".repeat(90);
+        write(&folder.path().join("b/server"), "#!/bin/sh\n", 0o700);
+        write(&folder.path().join("a.txt"), "a", 0o600);
+        write(&folder.path().join(&long), "long", 0o644);
+        symlink("b/server", folder.path().join("link")).unwrap();
+        let bytes = archive(folder.path());
+        let mut found = Vec::new();
+        for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+            let entry = entry.unwrap();
+            found.push(format!(
+                "{} {:o} {}",
+                entry.path().unwrap().display(),
+                entry.header().mode().unwrap(),
+                entry.header().mtime().unwrap()
+            ));
+        }
+        let folder = "d".repeat(60);
+        assert_eq!(
+            found,
+            [
+                "a.txt 644 0",
+                "b/ 755 0",
+                "b/server 755 0",
+                &format!("{folder}/ 755 0"),
+                &format!("{long} 644 0"),
+                "link 777 0",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_same_bits_make_the_same_archive() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for names in [(&one, ["x", "y"]), (&two, ["y", "x"])] {
+            for name in names.1 {
+                write(&names.0.path().join(name), name, 0o755);
+            }
+        }
+        assert_eq!(archive(one.path()), archive(two.path()));
+    }
+
+    #[test]
+    fn a_socket_among_the_files_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("x"), "x", 0o755);
+        let _listener = std::os::unix::net::UnixListener::bind(folder.path().join("live.sock")).unwrap();
+        let error = Source::look_over(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("live.sock is neither a file"), "{error}");
+    }
+
+    #[test]
+    fn a_command_must_be_in_what_is_deployed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (binary, file) = (folder.path().join("server"), Path::new("slot.toml"));
+        write(&binary, "x", 0o644);
+        let command = |words: &str| vec![words.to_owned()];
+        let source = Source::look_over(&binary).unwrap();
+        let said = |words: &str| source.check_command(&command(words), file).unwrap_err().to_string();
+        assert!(said("./other").contains("command = \"./server\""), "{}", said("./other"));
+        assert!(said("./server").contains("chmod +x"), "{}", said("./server"));
+        source.check_command(&command("/usr/bin/node"), file).unwrap();
+        let tree = Source::look_over(folder.path()).unwrap();
+        let error = tree.check_command(&command("./gone"), file).unwrap_err().to_string();
+        assert!(error.contains("no such file"), "{error}");
+    }
+}

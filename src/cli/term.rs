@@ -1,0 +1,167 @@
+//! Text on its way to people: stdout that may be closed, colours that may be off, spans that are read at a glance.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use crate::telemetry::is_colourful;
+
+/// Writes to stdout. A reader that has gone (`slotctl status | head -1`) is no error.
+///
+/// # Errors
+/// Any other failure to write.
+pub fn say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a value as one line of JSON to stdout.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn say_json(value: &impl serde::Serialize) -> io::Result<()> {
+    say(&format!("{}\n", serde_json::to_string(value)?))
+}
+
+/// Writes to stderr; there is nobody left to tell when that fails.
+pub fn note(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Colours, or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Paint {
+    on: bool,
+}
+
+impl Paint {
+    /// For what is written to this stream.
+    #[must_use]
+    pub fn of(stream: &impl IsTerminal) -> Self {
+        Self {
+            on: is_colourful(stream),
+        }
+    }
+
+    /// What went well.
+    #[must_use]
+    pub fn good(self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn bad(self, text: &str) -> String {
+        self.wrap("1;31", text)
+    }
+
+    /// What deserves a look.
+    #[must_use]
+    pub fn odd(self, text: &str) -> String {
+        self.wrap("33", text)
+    }
+
+    /// What may be skipped.
+    #[must_use]
+    pub fn dim(self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+
+    /// What the eye should find first.
+    #[must_use]
+    pub fn bold(self, text: &str) -> String {
+        self.wrap("1", text)
+    }
+
+    fn wrap(self, code: &str, text: &str) -> String {
+        if self.on {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// `2m 15s`, `3.2s`, `180 ms`.
+#[must_use]
+pub fn span(length: Duration) -> String {
+    let seconds = length.as_secs();
+    match seconds {
+        0 => format!("{} ms", length.as_millis()),
+        1..=9 => format!("{}.{}s", seconds, length.subsec_millis() / 100),
+        _ => whole_span(length),
+    }
+}
+
+/// `2m 15s`, `3s`, `1h 2m`: without fractions, for what is counted on a live line.
+#[must_use]
+pub fn whole_span(length: Duration) -> String {
+    let seconds = length.as_secs();
+    match seconds {
+        0..=59 => format!("{seconds}s"),
+        60..=3599 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..=86_399 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// `1.5 MiB`.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    #[allow(clippy::cast_precision_loss)] // Three digits are shown.
+    let scaled = |unit: u64| count as f64 / unit as f64;
+    match count {
+        0..0x400 => format!("{count} B"),
+        0x400..0x10_0000 => format!("{:.1} KiB", scaled(0x400)),
+        0x10_0000..0x4000_0000 => format!("{:.1} MiB", scaled(0x10_0000)),
+        _ => format!("{:.1} GiB", scaled(0x4000_0000)),
+    }
+}
+
+/// Text from an app or a file that goes to a terminal: control characters are shown, not performed.
+#[must_use]
+pub fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\t' => ' ',
+            c if c.is_control() => char::REPLACEMENT_CHARACTER,
+            c => c,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_short() {
+        for (millis, text) in [
+            (0, "0 ms"),
+            (180, "180 ms"),
+            (3_240, "3.2s"),
+            (12_900, "12s"),
+            (135_000, "2m 15s"),
+            (3_720_000, "1h 2m"),
+            (90_000_000, "1d 1h"),
+        ] {
+            assert_eq!(span(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn an_app_cannot_write_escape_sequences_to_the_terminal() {
+        assert_eq!(harmless("a\x1b[2Jb\tc\r"), "a\u{fffd}[2Jb c\u{fffd}");
+    }
+
+    #[test]
+    fn without_a_terminal_there_are_no_colours() {
+        assert_eq!(Paint::default().bad("no"), "no");
+        assert_eq!(Paint { on: true }.bad("no"), "\x1b[1;31mno\x1b[0m");
+    }
+}
