@@ -8,6 +8,7 @@
 pub mod app;
 pub mod args;
 pub mod client;
+pub mod demo;
 pub mod deploy;
 pub mod exit;
 pub mod follow;
