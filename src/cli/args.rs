@@ -17,7 +17,7 @@ use crate::deploy::{AppName, SlotName};
 #[command(
     name = "slotctl",
     version,
-    arg_required_else_help = true,
+    subcommand_required = true,
     after_help = exit::TABLE,
     after_long_help = LONG_HELP,
     max_term_width = 100

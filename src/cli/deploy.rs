@@ -7,12 +7,12 @@ use super::args::{Deploy, Global, Promote, Wait};
 use super::client::{Client, ClientError, empty};
 use super::exit::Exit;
 use super::follow::attempt;
+use super::outcome;
 use super::pack::{Packing, Source};
 use super::progress::Screen;
 use super::project::Project;
 use super::status::{now_ms, table};
 use super::term::{Paint, note, say, say_json};
-use super::outcome;
 use crate::deploy::{AppName, SlotName};
 use crate::wire::api::{Outcome, Status};
 
@@ -131,7 +131,14 @@ async fn explain(client: &Client, packing: Packing, error: anyhow::Error) -> any
 /// If slotd refuses.
 pub async fn rollback(global: &Global, client: &Client, wait: Wait) -> anyhow::Result<Exit> {
     let mut screen = Screen::new(global.json);
-    let outcome = attempt(client, client.post("/rollback", empty()), || None, wait, &mut screen).await?;
+    let outcome = attempt(
+        client,
+        client.post("/rollback", empty()),
+        || None,
+        wait,
+        &mut screen,
+    )
+    .await?;
     show(global, client, &outcome).await
 }
 
@@ -169,7 +176,11 @@ pub async fn drain(global: &Global, client: &Client, slot: &SlotName) -> anyhow:
 
 /// Shows an outcome: a success on stdout, a failure on stderr; as JSON always on stdout.
 async fn show(global: &Global, client: &Client, outcome: &Outcome) -> anyhow::Result<Exit> {
-    let exit = if outcome.success { Exit::Ok } else { Exit::Failed };
+    let exit = if outcome.success {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    };
     if global.json {
         say_json(outcome)?;
         return Ok(exit);
@@ -177,9 +188,21 @@ async fn show(global: &Global, client: &Client, outcome: &Outcome) -> anyhow::Re
     let status: Option<Status> = client.get("/status").await.ok();
     let app = status.as_ref().map_or("slot", |status| status.app.as_str());
     if outcome.success {
-        say(&outcome::screen(app, outcome, status.as_ref(), now_ms(), Paint::of(&stdout())))?;
+        say(&outcome::screen(
+            app,
+            outcome,
+            status.as_ref(),
+            now_ms(),
+            Paint::of(&stdout()),
+        ))?;
     } else {
-        note(&outcome::screen(app, outcome, status.as_ref(), now_ms(), Paint::of(&stderr())));
+        note(&outcome::screen(
+            app,
+            outcome,
+            status.as_ref(),
+            now_ms(),
+            Paint::of(&stderr()),
+        ));
     }
     Ok(exit)
 }

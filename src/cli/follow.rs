@@ -216,7 +216,10 @@ mod tests {
             event: "phase".to_owned(),
             ..Event::default()
         };
-        let text = format!(": hello\n\nevent: phase\ndata: {}\n\n", serde_json::to_string(&event).unwrap());
+        let text = format!(
+            ": hello\n\nevent: phase\ndata: {}\n\n",
+            serde_json::to_string(&event).unwrap()
+        );
         let (first, second) = text.as_bytes().split_at(30);
         events.unread.extend_from_slice(first);
         assert_eq!(events.parse(), None);

@@ -28,16 +28,24 @@ pub fn run(name: Option<&AppName>, force: bool, json: bool) -> anyhow::Result<Ex
     // What is written is what `deploy` reads.
     App::parse(&text, FILE)?;
     let mut options = OpenOptions::new();
-    options.write(true).create_new(!force).create(true).truncate(force);
+    options
+        .write(true)
+        .create_new(!force)
+        .create(true)
+        .truncate(force);
     let opened = options.open(FILE).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => Exit::Input.because(format!(
             "{FILE} is there already and was left as it is; `slotctl init --force` writes over it"
         )),
         _ => anyhow::Error::from(error).context(format!("cannot write {FILE}")),
     });
-    opened?.write_all(text.as_bytes()).with_context(|| format!("cannot write {FILE}"))?;
+    opened?
+        .write_all(text.as_bytes())
+        .with_context(|| format!("cannot write {FILE}"))?;
     if json {
-        say_json(&serde_json::json!({ "success": true, "file": here.join(FILE), "app": name.as_str() }))?;
+        say_json(
+            &serde_json::json!({ "success": true, "file": here.join(FILE), "app": name.as_str() }),
+        )?;
     } else {
         let path = built.unwrap_or_else(|| PathBuf::from("PATH"));
         say(&format!(
@@ -50,7 +58,10 @@ pub fn run(name: Option<&AppName>, force: bool, json: bool) -> anyhow::Result<Ex
 
 /// A directory's name made into an app's: `My Shop_2` is `my-shop-2`.
 fn name_from(folder: &Path) -> AppName {
-    let name = folder.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let name = folder
+        .file_name()
+        .map(|name| name.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
     let mut label = String::new();
     for c in name.chars() {
         if c.is_ascii_lowercase() || (c.is_ascii_digit() && !label.is_empty()) {
@@ -78,7 +89,10 @@ fn built(folder: &Path) -> Option<PathBuf> {
             .flatten()
             .filter(|entry| {
                 let shown = !entry.file_name().to_string_lossy().starts_with('.');
-                shown && entry.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+                shown
+                    && entry.metadata().is_ok_and(|about| {
+                        about.is_file() && about.permissions().mode() & 0o111 != 0
+                    })
             })
             // Libraries are executable too, and are not what is run; scripts of the project are not what was built.
             .filter(|entry| {
@@ -88,7 +102,10 @@ fn built(folder: &Path) -> Option<PathBuf> {
             })
             .map(|entry| Path::new(place).join(entry.file_name()));
         let only = programs.next()?;
-        programs.next().is_none().then(|| Path::new(".").join(only.strip_prefix(".").unwrap_or(&only)))
+        programs
+            .next()
+            .is_none()
+            .then(|| Path::new(".").join(only.strip_prefix(".").unwrap_or(&only)))
     })
 }
 
@@ -97,9 +114,14 @@ fn text(name: &AppName, built: Option<&Path>) -> String {
     let program = built
         .and_then(Path::file_name)
         .and_then(|name| name.to_str())
-        .filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')))
+        .filter(|name| {
+            name.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        })
         .unwrap_or("server");
-    TEMPLATE.replace("{name}", name.as_str()).replace("{program}", program)
+    TEMPLATE
+        .replace("{name}", name.as_str())
+        .replace("{program}", program)
 }
 
 const TEMPLATE: &str = r#"# What slot runs. Every key but `command` may be left out; those behind a # show what is then meant.
@@ -152,7 +174,10 @@ mod tests {
             ("/home/me/--", "web"),
             ("/", "web"),
             ("/srv/slotd", "web"),
-            ("/srv/a-name-that-is-very-much-too-long", "a-name-that-is-very-mu"),
+            (
+                "/srv/a-name-that-is-very-much-too-long",
+                "a-name-that-is-very-mu",
+            ),
         ] {
             assert_eq!(name_from(Path::new(folder)).as_str(), name, "{folder}");
         }
@@ -166,13 +191,20 @@ mod tests {
                 let inner = line.strip_prefix("# ").unwrap_or(line);
                 let key = inner.split(['=', ']']).next().unwrap_or_default().trim();
                 let is_key = !key.is_empty() && !key.contains(' ');
-                if is_key { format!("{inner}\n") } else { String::new() }
+                if is_key {
+                    format!("{inner}\n")
+                } else {
+                    String::new()
+                }
             })
             .collect();
         let parsed = App::parse(&open, FILE).unwrap();
         let short = App::parse("name = \"web\"\ncommand = \"./server\"\n", FILE).unwrap();
         assert_eq!(parsed.drain, short.drain);
-        assert_eq!((parsed.soak, parsed.keep, parsed.bind), (short.soak, short.keep, short.bind));
+        assert_eq!(
+            (parsed.soak, parsed.keep, parsed.bind),
+            (short.soak, short.keep, short.bind)
+        );
         assert_eq!(parsed.hosts, ["example.org"]);
         assert_eq!(parsed.env["LOG_LEVEL"], "info");
     }

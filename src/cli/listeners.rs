@@ -63,7 +63,11 @@ fn holds(pid: u32, wanted: &BTreeSet<String>) -> bool {
     };
     fds.flatten()
         .filter_map(|fd| fs::read_link(fd.path()).ok())
-        .any(|target| target.to_str().is_some_and(|target| wanted.contains(target)))
+        .any(|target| {
+            target
+                .to_str()
+                .is_some_and(|target| wanted.contains(target))
+        })
 }
 
 fn describe(pid: u32) -> Holder {
@@ -130,7 +134,10 @@ mod tests {
 
     #[test]
     fn a_unit_is_read_from_the_cgroup() {
-        assert_eq!(unit_of("0::/system.slice/nginx.service\n").as_deref(), Some("nginx.service"));
+        assert_eq!(
+            unit_of("0::/system.slice/nginx.service\n").as_deref(),
+            Some("nginx.service")
+        );
         assert_eq!(unit_of("0::/init.scope\n").as_deref(), Some("init.scope"));
         assert_eq!(unit_of("0::/\n"), None);
     }

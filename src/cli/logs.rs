@@ -16,7 +16,10 @@ use crate::wire::api::Status;
 pub async fn run(client: &Client, options: &Logs, json: bool) -> anyhow::Result<Infallible> {
     let status: Status = client.get("/status").await?;
     let words = matches(&status, options)?;
-    let error = Command::new("journalctl").args(output(options, json)).args(words).exec();
+    let error = Command::new("journalctl")
+        .args(output(options, json))
+        .args(words)
+        .exec();
     Err(Exit::Failed.because(format!("cannot run journalctl: {error}")))
 }
 
@@ -42,7 +45,12 @@ fn matches(status: &Status, options: &Logs) -> anyhow::Result<Vec<String>> {
     let slots: Vec<_> = status
         .slots
         .iter()
-        .filter(|slot| options.slot.as_ref().is_none_or(|wanted| wanted.as_str() == slot.slot))
+        .filter(|slot| {
+            options
+                .slot
+                .as_ref()
+                .is_none_or(|wanted| wanted.as_str() == slot.slot)
+        })
         .collect();
     if let Some(slot) = options.slot.as_ref().filter(|_| slots.is_empty()) {
         let known: Vec<&str> = status.slots.iter().map(|slot| slot.slot.as_str()).collect();
@@ -97,17 +105,30 @@ mod tests {
     #[test]
     fn an_apps_story_is_matched_across_processes() {
         let words = matches(&status(".service"), &options(None)).unwrap();
-        assert_eq!(words.join(" "), "SLOT_APP=web + UNIT=web@blue.service + UNIT=web@green.service");
+        assert_eq!(
+            words.join(" "),
+            "SLOT_APP=web + UNIT=web@blue.service + UNIT=web@green.service"
+        );
         let words = matches(&status(".service"), &options(Some("green"))).unwrap();
-        assert_eq!(words.join(" "), "SLOT_APP=web SLOT_NAME=green + UNIT=web@green.service");
-        assert_eq!(output(&options(None), true), ["--follow", "--lines=5", "--output=json"]);
+        assert_eq!(
+            words.join(" "),
+            "SLOT_APP=web SLOT_NAME=green + UNIT=web@green.service"
+        );
+        assert_eq!(
+            output(&options(None), true),
+            ["--follow", "--lines=5", "--output=json"]
+        );
     }
 
     #[test]
     fn a_slot_that_is_not_there_and_an_app_without_a_journal_are_said_to_be_so() {
-        let error = matches(&status(".service"), &options(Some("red"))).unwrap_err().to_string();
+        let error = matches(&status(".service"), &options(Some("red")))
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "web has no slot red; it has blue, green");
-        let error = matches(&status(""), &options(None)).unwrap_err().to_string();
+        let error = matches(&status(""), &options(None))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("slotctl start"), "{error}");
     }
 }

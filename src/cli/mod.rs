@@ -28,7 +28,7 @@ use std::future::Future;
 use std::io::{self, stderr};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command, Global, Launch};
 use client::{Client, ClientError};
@@ -42,6 +42,11 @@ use crate::wire::api::Problem;
 /// slotctl, from its arguments to its exit status.
 #[must_use]
 pub fn main() -> ExitCode {
+    if std::env::args_os().len() < 2 {
+        // clap's own way would take SLOT_SOCKET in the environment for an argument.
+        note(&Cli::command().render_help().to_string());
+        return Exit::Usage.into();
+    }
     let cli = Cli::parse();
     match run(&cli) {
         Ok(code) => code,
@@ -68,7 +73,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             wait_for(deploy::drain(global, &client(global)?, &options.slot))?
         }
         Command::Status => wait_for(status::run(&client(global)?, global.json))?,
-        Command::Logs(options) => match wait_for(logs::run(&client(global)?, options, global.json))? {},
+        Command::Logs(options) => {
+            match wait_for(logs::run(&client(global)?, options, global.json))? {}
+        }
         Command::Launch(options) => return Ok(become_app(global, options)),
         Command::Man(options) => {
             pages::man(&options.dir)?;
@@ -84,13 +91,19 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 
 /// Runs what asks slotd. One thread is enough to wait with.
 fn wait_for<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(asking)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(asking)
 }
 
 /// slotd, for the app that is meant.
 fn client(global: &Global) -> anyhow::Result<Client> {
     let app = project::app_meant(global.app.as_ref())?;
-    Ok(Client::new(&global.socket, app.as_ref().map(AppName::as_str)))
+    Ok(Client::new(
+        &global.socket,
+        app.as_ref().map(AppName::as_str),
+    ))
 }
 
 /// Becomes the app, or says why not with a status that systemd shows by name.
@@ -114,7 +127,10 @@ fn become_app(global: &Global, options: &Launch) -> ExitCode {
 fn tell(error: &anyhow::Error, exit: Exit, json: bool) {
     let text = chain(error.as_ref());
     if !json {
-        note(&format!("{} {text}\n", Paint::of(&stderr()).bad("slotctl:")));
+        note(&format!(
+            "{} {text}\n",
+            Paint::of(&stderr()).bad("slotctl:")
+        ));
         return;
     }
     let problem = match error.downcast_ref::<ClientError>() {

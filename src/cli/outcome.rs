@@ -29,7 +29,13 @@ pub fn screen(
     }
 }
 
-fn success(app: &str, outcome: &Outcome, status: Option<&Status>, now: u64, paint: Paint) -> String {
+fn success(
+    app: &str,
+    outcome: &Outcome,
+    status: Option<&Status>,
+    now: u64,
+    paint: Paint,
+) -> String {
     let mut text = String::new();
     let release = outcome.release.as_deref().unwrap_or("(unknown)");
     let slot = outcome.slot.as_deref().unwrap_or("(unknown)");
@@ -38,8 +44,17 @@ fn success(app: &str, outcome: &Outcome, status: Option<&Status>, now: u64, pain
         (_, "rollback") => format!("rolled back: release {release} serves from {slot}"),
         _ => format!("release {release} serves from {slot}"),
     };
-    let _ = write!(text, "{} {}", paint.bold(&format!("{app}:")), paint.good(&did));
-    if let Some(previous) = outcome.previous.as_ref().filter(|previous| *previous != release) {
+    let _ = write!(
+        text,
+        "{} {}",
+        paint.bold(&format!("{app}:")),
+        paint.good(&did)
+    );
+    if let Some(previous) = outcome
+        .previous
+        .as_ref()
+        .filter(|previous| *previous != release)
+    {
         let _ = write!(text, " (before: {previous})");
     }
     text.push('\n');
@@ -57,9 +72,9 @@ fn success(app: &str, outcome: &Outcome, status: Option<&Status>, now: u64, pain
             continue;
         };
         if slot.condition == "draining" || slot.condition == "warm" {
-            let until = slot
-                .drain_until_ms
-                .map_or_else(String::new, |until| format!(", cut {}", time_until(until, now)));
+            let until = slot.drain_until_ms.map_or_else(String::new, |until| {
+                format!(", cut {}", time_until(until, now))
+            });
             let _ = writeln!(
                 text,
                 "  {} finishes what is in flight: {}{until}",
@@ -93,11 +108,25 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
         "by-hand" => "start by hand",
         _ => "deployment",
     };
-    let head = format!("{what} {} failed in phase {}", outcome.generation, outcome.phase);
-    let _ = writeln!(text, "{} {}: {}", paint.bold(&format!("{app}:")), paint.bad(&head), outcome.cause);
+    let head = format!(
+        "{what} {} failed in phase {}",
+        outcome.generation, outcome.phase
+    );
+    let _ = writeln!(
+        text,
+        "{} {}: {}",
+        paint.bold(&format!("{app}:")),
+        paint.bad(&head),
+        outcome.cause
+    );
     let _ = writeln!(text, "  {}\n", harmless(&outcome.text));
     let mut row = |name: &str, value: &str| {
-        let _ = writeln!(text, "  {}  {}", paint.dim(&format!("{name:<10}")), harmless(value));
+        let _ = writeln!(
+            text,
+            "  {}  {}",
+            paint.dim(&format!("{name:<10}")),
+            harmless(value)
+        );
     };
     match (&outcome.release, &outcome.slot) {
         (Some(release), Some(slot)) => row("release", &format!("{release} in {slot}")),
@@ -117,7 +146,11 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
         log(report, &mut text, paint);
     }
     let _ = writeln!(text, "\n  {}", untouched(outcome, status, paint));
-    if let Some(journal) = outcome.report.as_ref().and_then(|report| report.journal.as_ref()) {
+    if let Some(journal) = outcome
+        .report
+        .as_ref()
+        .and_then(|report| report.journal.as_ref())
+    {
         let _ = writeln!(text, "  The rest of the log: {}", harmless(journal));
     }
     text
@@ -137,7 +170,10 @@ fn evidence(report: &Report, row: &mut impl FnMut(&str, &str)) {
         row("last probe", probe);
     }
     let elsewhere = !report.listens.is_empty()
-        && report.expected.as_ref().is_some_and(|told| !report.listens.contains(told));
+        && report
+            .expected
+            .as_ref()
+            .is_some_and(|told| !report.listens.contains(told));
     if elsewhere {
         row("listens on", &report.listens.join(", "));
         row("told", report.expected.as_deref().unwrap_or_default());
@@ -148,7 +184,10 @@ fn evidence(report: &Report, row: &mut impl FnMut(&str, &str)) {
     } else if report.listens.is_empty() && report.expected.is_some() && report.probe.is_some() {
         row(
             "listens on",
-            &format!("nothing, and was told {}", report.expected.as_deref().unwrap_or_default()),
+            &format!(
+                "nothing, and was told {}",
+                report.expected.as_deref().unwrap_or_default()
+            ),
         );
     }
 }
@@ -183,7 +222,9 @@ fn gate(cause: &str) -> Option<&'static str> {
 fn untouched(outcome: &Outcome, status: Option<&Status>, paint: Paint) -> String {
     let Some(status) = status else {
         return match &outcome.previous {
-            Some(previous) => format!("The active slot was not touched; it has release {previous}."),
+            Some(previous) => {
+                format!("The active slot was not touched; it has release {previous}.")
+            }
             None => "The active slot was not touched.".to_owned(),
         };
     };
@@ -199,10 +240,16 @@ fn untouched(outcome: &Outcome, status: Option<&Status>, paint: Paint) -> String
         ));
     }
     if after_switch && Some(active) != outcome.slot.as_ref() {
-        paint.good(&format!("It was rolled back: {active} serves release {live} again."))
+        paint.good(&format!(
+            "It was rolled back: {active} serves release {live} again."
+        ))
     } else if after_switch {
-        paint.odd(&format!("There was nothing to go back to: {active} still serves release {live}."))
+        paint.odd(&format!(
+            "There was nothing to go back to: {active} still serves release {live}."
+        ))
     } else {
-        paint.good(&format!("The active slot is untouched: {active} serves release {live}."))
+        paint.good(&format!(
+            "The active slot is untouched: {active} serves release {live}."
+        ))
     }
 }

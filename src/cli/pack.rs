@@ -67,17 +67,27 @@ impl Source {
             io::ErrorKind::NotFound => refused(format!(
                 "{shown} does not exist; name the binary or the directory that your build makes"
             )),
-            _ => refused(format!("cannot read {shown}: {error}; check its permissions")),
+            _ => refused(format!(
+                "cannot read {shown}: {error}; check its permissions"
+            )),
         })?;
         let mut source = Self {
             path: path.to_owned(),
             entries: Vec::new(),
             size: 0,
-            whole: if about.is_dir() { Whole::Tree } else { Whole::File },
+            whole: if about.is_dir() {
+                Whole::Tree
+            } else {
+                Whole::File
+            },
         };
         if about.is_dir() {
             source.walk(Path::new(""))?;
-            if !source.entries.iter().any(|entry| matches!(entry.what, What::File { .. })) {
+            if !source
+                .entries
+                .iter()
+                .any(|entry| matches!(entry.what, What::File { .. }))
+            {
                 return Err(refused(format!(
                     "{shown} has no file in it; build the app first, or name the directory that it is built into"
                 )));
@@ -99,7 +109,10 @@ impl Source {
     fn walk(&mut self, inside: &Path) -> anyhow::Result<()> {
         let folder = self.path.join(inside);
         let unread = |error: io::Error| {
-            refused(format!("cannot read {}: {error}; check its permissions", folder.display()))
+            refused(format!(
+                "cannot read {}: {error}; check its permissions",
+                folder.display()
+            ))
         };
         let mut names = fs::read_dir(&folder)
             .map_err(unread)?
@@ -130,7 +143,10 @@ impl Source {
             What::Link { to }
         } else if kind.is_file() {
             access(path, AccessFlags::R_OK).map_err(|error| {
-                refused(format!("cannot read {shown}: {}; check its permissions", error.desc()))
+                refused(format!(
+                    "cannot read {shown}: {}; check its permissions",
+                    error.desc()
+                ))
             })?;
             self.size += about.len();
             What::File {
@@ -168,7 +184,10 @@ impl Source {
             return Ok(());
         };
         let (shown, file) = (self.path.display(), file.display());
-        let name = self.entries.first().map(|entry| entry.inside.display().to_string());
+        let name = self
+            .entries
+            .first()
+            .map(|entry| entry.inside.display().to_string());
         if self.whole == Whole::File && name.as_deref() != Some(program) {
             return Err(refused(format!(
                 "{file}: command runs {first}, and {shown} will be ./{}; write `command = \"./{0}\"`, or deploy the file that it names",
@@ -206,20 +225,27 @@ impl Source {
             sent: Arc::clone(&sent),
         };
         let size = self.size;
-        let thread = std::thread::Builder::new().name("pack".to_owned()).spawn(move || {
-            let packed = self.pack(&mut writer).and_then(|()| writer.flush());
-            if let Err(error) = &packed {
-                // The request must not end as if the archive were whole.
-                let torn = io::Error::new(error.kind(), error.to_string());
-                let _ = chunks.blocking_send(Err(torn));
-            }
-            packed
-        })?;
+        let thread = std::thread::Builder::new()
+            .name("pack".to_owned())
+            .spawn(move || {
+                let packed = self.pack(&mut writer).and_then(|()| writer.flush());
+                if let Err(error) = &packed {
+                    // The request must not end as if the archive were whole.
+                    let torn = io::Error::new(error.kind(), error.to_string());
+                    let _ = chunks.blocking_send(Err(torn));
+                }
+                packed
+            })?;
         let stream = futures_util::stream::poll_fn(move |context| {
-            taken.poll_recv(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+            taken
+                .poll_recv(context)
+                .map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
         });
         // BoxBody asks for Sync, which the receiver is.
-        Ok((BodyExt::boxed(StreamBody::new(stream)), Packing { thread, sent, size }))
+        Ok((
+            BodyExt::boxed(StreamBody::new(stream)),
+            Packing { thread, sent, size },
+        ))
     }
 
     /// Writes the archive.
@@ -230,17 +256,20 @@ impl Source {
                 Whole::File => self.path.clone(),
                 Whole::Tree => self.path.join(&entry.inside),
             };
-            pack_entry(&mut archive, entry, &path)
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::BrokenPipe => error,
-                    kind => io::Error::new(kind, format!("cannot read {}: {error}", path.display())),
-                })?;
+            pack_entry(&mut archive, entry, &path).map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe => error,
+                kind => io::Error::new(kind, format!("cannot read {}: {error}", path.display())),
+            })?;
         }
         archive.finish()
     }
 }
 
-fn pack_entry(archive: &mut tar::Builder<impl Write>, entry: &Entry, path: &Path) -> io::Result<()> {
+fn pack_entry(
+    archive: &mut tar::Builder<impl Write>,
+    entry: &Entry,
+    path: &Path,
+) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_mtime(0);
     header.set_uid(0);
@@ -264,7 +293,9 @@ fn pack_entry(archive: &mut tar::Builder<impl Write>, entry: &Entry, path: &Path
             header.set_size(*size);
             let file = fs::File::open(path)?;
             if file.metadata()?.len() != *size {
-                return Err(io::Error::other("it changed while it was deployed; deploy again"));
+                return Err(io::Error::other(
+                    "it changed while it was deployed; deploy again",
+                ));
             }
             let mut exact = Exact { file, left: *size };
             archive.append_data(&mut header, &entry.inside, &mut exact)
@@ -280,10 +311,14 @@ struct Exact {
 
 impl Read for Exact {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let most = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let read = self.file.read(&mut buffer[..most])?;
         if read == 0 && most > 0 {
-            return Err(io::Error::other("it shrank while it was deployed; deploy again"));
+            return Err(io::Error::other(
+                "it shrank while it was deployed; deploy again",
+            ));
         }
         self.left -= read as u64;
         Ok(read)
@@ -303,7 +338,11 @@ impl Packing {
     #[must_use]
     pub fn progress(sent: &AtomicU64, size: u64) -> String {
         let sent = sent.load(Ordering::Relaxed).min(size);
-        format!("{} of {}", super::term::bytes(sent), super::term::bytes(size))
+        format!(
+            "{} of {}",
+            super::term::bytes(sent),
+            super::term::bytes(size)
+        )
     }
 
     /// The counter and the total that [`Self::progress`] takes.
@@ -316,7 +355,9 @@ impl Packing {
     #[must_use]
     pub fn error(self) -> Option<io::Error> {
         let packed = self.thread.join().ok()?;
-        packed.err().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+        packed
+            .err()
+            .filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
     }
 }
 
@@ -420,7 +461,8 @@ mod tests {
     fn a_socket_among_the_files_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         write(&folder.path().join("x"), "x", 0o755);
-        let _listener = std::os::unix::net::UnixListener::bind(folder.path().join("live.sock")).unwrap();
+        let _listener =
+            std::os::unix::net::UnixListener::bind(folder.path().join("live.sock")).unwrap();
         let error = Source::look_over(folder.path()).unwrap_err().to_string();
         assert!(error.contains("live.sock is neither a file"), "{error}");
     }
@@ -432,12 +474,30 @@ mod tests {
         write(&binary, "x", 0o644);
         let command = |words: &str| vec![words.to_owned()];
         let source = Source::look_over(&binary).unwrap();
-        let said = |words: &str| source.check_command(&command(words), file).unwrap_err().to_string();
-        assert!(said("./other").contains("command = \"./server\""), "{}", said("./other"));
-        assert!(said("./server").contains("chmod +x"), "{}", said("./server"));
-        source.check_command(&command("/usr/bin/node"), file).unwrap();
+        let said = |words: &str| {
+            source
+                .check_command(&command(words), file)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(
+            said("./other").contains("command = \"./server\""),
+            "{}",
+            said("./other")
+        );
+        assert!(
+            said("./server").contains("chmod +x"),
+            "{}",
+            said("./server")
+        );
+        source
+            .check_command(&command("/usr/bin/node"), file)
+            .unwrap();
         let tree = Source::look_over(folder.path()).unwrap();
-        let error = tree.check_command(&command("./gone"), file).unwrap_err().to_string();
+        let error = tree
+            .check_command(&command("./gone"), file)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no such file"), "{error}");
     }
 }

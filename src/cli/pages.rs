@@ -60,7 +60,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         man(folder.path()).unwrap();
         let has = |name: &str| folder.path().join(name).exists();
-        for page in ["slotctl.1", "slotctl-deploy.1", "slotctl-app-add.1", "slotctl-logs.1"] {
+        for page in [
+            "slotctl.1",
+            "slotctl-deploy.1",
+            "slotctl-app-add.1",
+            "slotctl-logs.1",
+        ] {
             assert!(has(page), "{page}");
         }
         assert!(!has("slotctl-launch.1"));

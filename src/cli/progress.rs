@@ -104,7 +104,10 @@ impl Screen {
     /// An event of the attempt.
     pub fn event(&mut self, event: &Event) {
         if let Some(phase) = event.phase.as_ref().filter(|_| event.event == "phase") {
-            self.enter(phase, &place(event.slot.as_deref(), event.release.as_deref()));
+            self.enter(
+                phase,
+                &place(event.slot.as_deref(), event.release.as_deref()),
+            );
         }
     }
 
@@ -128,10 +131,17 @@ impl Screen {
         let elapsed = self.phase.since.elapsed();
         let text = match self.drained {
             Some(held) => drain_line(elapsed, held),
-            None => line(&self.phase.name, Some(&whole_span(elapsed)), &self.phase.detail),
+            None => line(
+                &self.phase.name,
+                Some(&whole_span(elapsed)),
+                &self.phase.detail,
+            ),
         };
         let width = terminal_size::terminal_size_of(stderr()).map_or(80, |(width, _)| width.0);
-        let cut: String = text.chars().take(usize::from(width).saturating_sub(1)).collect();
+        let cut: String = text
+            .chars()
+            .take(usize::from(width).saturating_sub(1))
+            .collect();
         note(&format!("\r\x1b[2K{cut}"));
     }
 
@@ -165,7 +175,9 @@ fn rank(phase: &str) -> u8 {
 /// `starting   12s  green, release 1a2b3c4d`.
 fn line(phase: &str, elapsed: Option<&str>, detail: &str) -> String {
     let elapsed = elapsed.map_or_else(String::new, |elapsed| format!("{elapsed:>8}"));
-    format!("{phase:<10}{elapsed}  {}", harmless(detail)).trim_end().to_owned()
+    format!("{phase:<10}{elapsed}  {}", harmless(detail))
+        .trim_end()
+        .to_owned()
 }
 
 /// `Waiting [2m 15s]  connections 3, requests 2, streams 1`: connections are all that is in flight.
@@ -243,6 +255,9 @@ mod tests {
     #[test]
     fn a_line_has_no_blank_end() {
         assert_eq!(line("preparing", None, ""), "preparing");
-        assert_eq!(line("starting", Some("12s"), "green"), "starting       12s  green");
+        assert_eq!(
+            line("starting", Some("12s"), "green"),
+            "starting       12s  green"
+        );
     }
 }

@@ -58,7 +58,9 @@ impl Project {
 
 /// The nearest slot.toml, in a directory or above it.
 fn above(path: &Path) -> Option<PathBuf> {
-    path.ancestors().map(|folder| folder.join(FILE)).find(|file| file.is_file())
+    path.ancestors()
+        .map(|folder| folder.join(FILE))
+        .find(|file| file.is_file())
 }
 
 /// The app that a command means: `--app`, or that of the project around the current directory, or none.

@@ -40,10 +40,17 @@ pub async fn run(client: &Client, json: bool) -> anyhow::Result<Exit> {
         text.push_str(&table(status, now_ms(), paint));
     }
     for (app, why) in &apps.broken {
-        let _ = writeln!(text, "{} {}", paint.bad(&format!("{app}: not read:")), harmless(why));
+        let _ = writeln!(
+            text,
+            "{} {}",
+            paint.bad(&format!("{app}: not read:")),
+            harmless(why)
+        );
     }
     if text.is_empty() {
-        text.push_str("No app is registered; `slotctl init` and `sudo slotctl deploy PATH` make the first.\n");
+        text.push_str(
+            "No app is registered; `slotctl init` and `sudo slotctl deploy PATH` make the first.\n",
+        );
     }
     say(&text)?;
     Ok(Exit::Ok)
@@ -54,7 +61,9 @@ pub async fn run(client: &Client, json: bool) -> anyhow::Result<Exit> {
 pub fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+        .map_or(0, |span| {
+            u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+        })
 }
 
 /// An app as a paragraph and a table of its slots; `now` is milliseconds since the epoch.
@@ -136,7 +145,13 @@ pub fn table(status: &Status, now: u64, paint: Paint) -> String {
 fn slots(status: &Status, now: u64, paint: Paint) -> String {
     let rows: Vec<[String; 7]> = status.slots.iter().map(|slot| row(slot, now)).collect();
     let head = [
-        "SLOT", "CONDITION", "RELEASE", "WEIGHT", "IN FLIGHT", "DRAIN", "UNIT",
+        "SLOT",
+        "CONDITION",
+        "RELEASE",
+        "WEIGHT",
+        "IN FLIGHT",
+        "DRAIN",
+        "UNIT",
     ]
     .map(str::to_owned);
     let widths: Vec<usize> = (0..head.len())
@@ -180,7 +195,8 @@ fn row(slot: &SlotStatus, now: u64) -> [String; 7] {
         slot.release.clone().unwrap_or_else(none),
         format!("{}%", slot.weight),
         slot.in_flight.map_or_else(none, in_flight),
-        slot.drain_until_ms.map_or_else(none, |until| format!("cut {}", time_until(until, now))),
+        slot.drain_until_ms
+            .map_or_else(none, |until| format!("cut {}", time_until(until, now))),
         slot.unit.clone(),
     ]
 }
@@ -188,7 +204,11 @@ fn row(slot: &SlotStatus, now: u64) -> [String; 7] {
 /// `requests 2, streams 1`, or `nothing`.
 #[must_use]
 pub fn in_flight(held: InFlight) -> String {
-    let named = [("requests", held.requests), ("streams", held.streams), ("tunnels", held.tunnels)];
+    let named = [
+        ("requests", held.requests),
+        ("streams", held.streams),
+        ("tunnels", held.tunnels),
+    ];
     let some: Vec<String> = named
         .iter()
         .filter(|(_, count)| *count > 0)

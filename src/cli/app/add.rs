@@ -15,7 +15,9 @@ use super::super::client::{Client, RETRY, empty};
 use super::super::exit::Exit;
 use super::super::project::Project;
 use super::super::term::{note, say, say_json};
-use super::{APPS, UNITS, file_of, is_machines_own, names, ports, public, ready_to_change, systemctl};
+use super::{
+    APPS, UNITS, file_of, is_machines_own, names, ports, public, ready_to_change, systemctl,
+};
 use crate::config::{App, with_ports};
 use crate::deploy::AppName;
 use crate::store::replace;
@@ -34,7 +36,11 @@ pub async fn run(global: &Global, project: &Project, name: &AppName) -> anyhow::
     if global.json {
         say_json(&status)?;
     } else {
-        let addresses = if status.addresses.is_empty() { public::addresses() } else { status.addresses };
+        let addresses = if status.addresses.is_empty() {
+            public::addresses()
+        } else {
+            status.addresses
+        };
         say(&format!(
             "{name} is registered: {}\n  {}\n  deploy it with `slotctl deploy PATH`\n",
             file_of(name).display(),
@@ -48,7 +54,11 @@ pub async fn run(global: &Global, project: &Project, name: &AppName) -> anyhow::
 ///
 /// # Errors
 /// If something is refused or fails.
-pub async fn register(global: &Global, name: &AppName, project: &Project) -> anyhow::Result<Status> {
+pub async fn register(
+    global: &Global,
+    name: &AppName,
+    project: &Project,
+) -> anyhow::Result<Status> {
     let (file, installed_file) = (project.file.display().to_string(), file_of(name));
     ready_to_change(&format!("register {name}"))?;
     if !is_machines_own(&global.socket) {
@@ -69,8 +79,15 @@ pub async fn register(global: &Global, name: &AppName, project: &Project) -> any
     app.check_installed(&installed_file.display().to_string())?;
     public::check()?;
 
-    note(&format!("registering {name} ({})\n", installed_file.display()));
-    DirBuilder::new().recursive(true).mode(0o755).create(APPS).with_context(|| format!("cannot make {APPS}"))?;
+    note(&format!(
+        "registering {name} ({})\n",
+        installed_file.display()
+    ));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(APPS)
+        .with_context(|| format!("cannot make {APPS}"))?;
     own_directory(name)?;
     replace(&installed_file, text.as_bytes(), 0o644)?;
     systemctl(&["daemon-reload"])?;
@@ -80,7 +97,11 @@ pub async fn register(global: &Global, name: &AppName, project: &Project) -> any
             "cannot write {rule}: polkit is not installed, and without it slotd may start no unit; `apt install polkitd`"
         ))
     })?;
-    replace(&folder.join(Path::new(&rule).file_name().unwrap_or_default()), polkit_rule(&app).as_bytes(), 0o644)?;
+    replace(
+        &folder.join(Path::new(&rule).file_name().unwrap_or_default()),
+        polkit_rule(&app).as_bytes(),
+        0o644,
+    )?;
     let mut words = vec!["enable", "--now"];
     words.extend(UNITS);
     systemctl(&words)?;
@@ -100,7 +121,9 @@ fn own_directory(name: &AppName) -> anyhow::Result<()> {
     let path = Path::new(STATE).join(name.as_str());
     let about = || format!("cannot make {}", path.display());
     let slot = Group::from_name("slot")?.ok_or_else(|| {
-        Exit::Failed.because("there is no group slot; `systemd-sysusers` makes it when the package is installed")
+        Exit::Failed.because(
+            "there is no group slot; `systemd-sysusers` makes it when the package is installed",
+        )
     })?;
     match fs::symlink_metadata(&path) {
         Ok(found) if !found.is_dir() => {
@@ -110,7 +133,10 @@ fn own_directory(name: &AppName) -> anyhow::Result<()> {
             )));
         }
         Ok(_) => {}
-        Err(_) => DirBuilder::new().mode(0o775).create(&path).with_context(about)?,
+        Err(_) => DirBuilder::new()
+            .mode(0o775)
+            .create(&path)
+            .with_context(about)?,
     }
     chown(&path, Some(0), Some(slot.gid.as_raw())).with_context(about)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).with_context(about)
@@ -162,9 +188,16 @@ mod tests {
     fn a_project_is_the_same_when_only_its_ports_were_chosen() {
         let parse = |text: &str| App::parse(text, "slot.toml").unwrap();
         let project = parse("command = \"./server\"\n");
-        let installed = parse("name = \"web\"\ncommand = \"./server\"\n[ports]\nblue = 20001\ngreen = 20002\n");
+        let installed =
+            parse("name = \"web\"\ncommand = \"./server\"\n[ports]\nblue = 20001\ngreen = 20002\n");
         assert!(is_same(&project, &installed));
-        assert!(!is_same(&parse("command = \"./server\"\nsoak = \"1m\"\n"), &installed));
-        assert!(!is_same(&parse("command = \"./server\"\n[ports]\nblue = 3000\n"), &installed));
+        assert!(!is_same(
+            &parse("command = \"./server\"\nsoak = \"1m\"\n"),
+            &installed
+        ));
+        assert!(!is_same(
+            &parse("command = \"./server\"\n[ports]\nblue = 3000\n"),
+            &installed
+        ));
     }
 }

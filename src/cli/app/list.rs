@@ -26,21 +26,38 @@ pub async fn run(client: &Client, json: bool) -> anyhow::Result<Exit> {
 fn table(apps: &Apps) -> String {
     let width = |names: &mut dyn Iterator<Item = &str>| names.map(str::len).max().unwrap_or(0);
     let name = width(&mut apps.apps.iter().map(|app| app.app.as_str()).chain(["APP"]));
-    let state = width(&mut apps.apps.iter().map(|app| app.state.as_str()).chain(["STATE"]));
+    let state = width(
+        &mut apps
+            .apps
+            .iter()
+            .map(|app| app.state.as_str())
+            .chain(["STATE"]),
+    );
     let mut text = String::new();
     if !apps.apps.is_empty() {
-        let _ = writeln!(text, "{:<name$}  {:<state$}  {:<8}  ADDRESS", "APP", "STATE", "RELEASE");
+        let _ = writeln!(
+            text,
+            "{:<name$}  {:<state$}  {:<8}  ADDRESS",
+            "APP", "STATE", "RELEASE"
+        );
     }
     for app in &apps.apps {
         let live = app.live.as_deref().unwrap_or("-");
-        let line = format!("{:<name$}  {:<state$}  {live:<8}  {}", app.app, app.state, app.addresses.join(" "));
+        let line = format!(
+            "{:<name$}  {:<state$}  {live:<8}  {}",
+            app.app,
+            app.state,
+            app.addresses.join(" ")
+        );
         let _ = writeln!(text, "{}", line.trim_end());
     }
     for (app, why) in &apps.broken {
         let _ = writeln!(text, "{app}: not read: {}", harmless(why));
     }
     if text.is_empty() {
-        text.push_str("No app is registered; `slotctl init` and `sudo slotctl deploy PATH` make the first.\n");
+        text.push_str(
+            "No app is registered; `slotctl init` and `sudo slotctl deploy PATH` make the first.\n",
+        );
     }
     text
 }

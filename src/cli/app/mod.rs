@@ -39,7 +39,10 @@ pub async fn run(global: &Global, command: &App) -> anyhow::Result<Exit> {
                     ))
                 })?,
             };
-            let name = global.app.clone().unwrap_or_else(|| project.app.name.clone());
+            let name = global
+                .app
+                .clone()
+                .unwrap_or_else(|| project.app.name.clone());
             add::run(global, &project, &name).await
         }
         App::List => list::run(&Client::new(&global.socket, None), global.json).await,

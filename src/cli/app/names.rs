@@ -50,7 +50,10 @@ fn unit_with(name: &AppName) -> anyhow::Result<Option<String>> {
         words.extend(&patterns);
         // list-unit-files fails when nothing matches on some versions; a failure to list is not a name that is taken.
         let printed = systemctl(&words).unwrap_or_default();
-        if let Some(unit) = printed.lines().find_map(|line| line.split_ascii_whitespace().next()) {
+        if let Some(unit) = printed
+            .lines()
+            .find_map(|line| line.split_ascii_whitespace().next())
+        {
             return Ok(Some(unit.to_owned()));
         }
     }
@@ -58,7 +61,11 @@ fn unit_with(name: &AppName) -> anyhow::Result<Option<String>> {
 }
 
 fn patterns(name: &AppName) -> Vec<String> {
-    let mut patterns = vec![format!("{name}@*"), format!("{name}.service"), format!("{name}.socket")];
+    let mut patterns = vec![
+        format!("{name}@*"),
+        format!("{name}.service"),
+        format!("{name}.socket"),
+    ];
     // slot.slice is slot's own.
     if name.as_str() != "slot" {
         patterns.push(format!("{name}.*"));

@@ -30,15 +30,28 @@ pub fn choose(
     let reserved = reserved(Path::new(super::APPS), name);
     let listened = taken_ports();
     // A slot of this app that runs listens on its own port.
-    let ours: BTreeSet<u16> =
-        installed.iter().flat_map(|app| app.ports.values()).flat_map(numbers).collect();
+    let ours: BTreeSet<u16> = installed
+        .iter()
+        .flat_map(|app| app.ports.values())
+        .flat_map(numbers)
+        .collect();
     for (slot, ports) in &app.ports {
         for port in numbers(ports) {
-            check(port, slot, file, &reserved, listened.contains(&port) && !ours.contains(&port))?;
+            check(
+                port,
+                slot,
+                file,
+                &reserved,
+                listened.contains(&port) && !ours.contains(&port),
+            )?;
         }
     }
     let mut used: BTreeSet<u16> = app.ports.values().flat_map(numbers).collect();
-    for slot in app.slots.iter().filter(|slot| !app.ports.contains_key(slot)) {
+    for slot in app
+        .slots
+        .iter()
+        .filter(|slot| !app.ports.contains_key(slot))
+    {
         if let Some(ports) = installed.and_then(|app| app.ports.get(slot))
             && numbers(ports).all(|port| !used.contains(&port))
         {
@@ -54,10 +67,18 @@ pub fn choose(
                 && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
         };
         let port = (FIRST..u16::MAX).find(free).ok_or_else(|| {
-            Exit::Input.because(format!("{file}: no port from {FIRST} up is free for slot {slot}"))
+            Exit::Input.because(format!(
+                "{file}: no port from {FIRST} up is free for slot {slot}"
+            ))
         })?;
         used.insert(port);
-        chosen.insert(slot.clone(), Ports { port, internal: port });
+        chosen.insert(
+            slot.clone(),
+            Ports {
+                port,
+                internal: port,
+            },
+        );
     }
     Ok(chosen)
 }
@@ -71,14 +92,20 @@ fn check(
 ) -> anyhow::Result<()> {
     let remedy = "write a port that nobody has, or remove the line: a free one is chosen";
     if let Some(other) = reserved.get(&port) {
-        return Err(Exit::Input
-            .because(format!("{file}: ports.{slot}: port {port} is that of app {other}; {remedy}")));
+        return Err(Exit::Input.because(format!(
+            "{file}: ports.{slot}: port {port} is that of app {other}; {remedy}"
+        )));
     }
     if listened {
         let who: Vec<String> = holders(port).iter().map(ToString::to_string).collect();
-        let who = if who.is_empty() { "another process".to_owned() } else { who.join(", ") };
-        return Err(Exit::Input
-            .because(format!("{file}: ports.{slot}: {who} listens on port {port}; {remedy}")));
+        let who = if who.is_empty() {
+            "another process".to_owned()
+        } else {
+            who.join(", ")
+        };
+        return Err(Exit::Input.because(format!(
+            "{file}: ports.{slot}: {who} listens on port {port}; {remedy}"
+        )));
     }
     Ok(())
 }
@@ -128,8 +155,14 @@ mod tests {
         let app = App::parse(text, "slot.toml").unwrap();
         let first = choose(&app, &app.name, "slot.toml", None).unwrap();
         assert_eq!(first.len(), 2);
-        let installed = App { ports: first.clone(), ..app.clone() };
-        assert_eq!(choose(&app, &app.name, "slot.toml", Some(&installed)).unwrap(), first);
+        let installed = App {
+            ports: first.clone(),
+            ..app.clone()
+        };
+        assert_eq!(
+            choose(&app, &app.name, "slot.toml", Some(&installed)).unwrap(),
+            first
+        );
     }
 
     #[test]
@@ -138,8 +171,13 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let text = format!("name = \"web\"\ncommand = \"./server\"\n[ports]\nblue = {port}\n");
         let app = App::parse(&text, "slot.toml").unwrap();
-        let error = choose(&app, &app.name, "slot.toml", None).unwrap_err().to_string();
+        let error = choose(&app, &app.name, "slot.toml", None)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("ports.blue"), "{error}");
-        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        assert!(
+            error.contains(&format!("pid {}", std::process::id())),
+            "{error}"
+        );
     }
 }

@@ -29,7 +29,9 @@ pub fn check() -> anyhow::Result<()> {
 #[must_use]
 pub fn addresses() -> Vec<String> {
     let listen = systemctl(&["show", "--property=Listen", "--value", SOCKET]).unwrap_or_default();
-    ports(&listen).map(|port| format!("http://127.0.0.1:{port}/")).collect()
+    ports(&listen)
+        .map(|port| format!("http://127.0.0.1:{port}/"))
+        .collect()
 }
 
 /// The ports in `[::]:80 (Stream)`, one address on each line.
@@ -42,7 +44,10 @@ fn ports(listen: &str) -> impl Iterator<Item = u16> {
 /// Says who has the port and what can be done.
 fn taken(port: u16, holders: &[Holder]) -> String {
     let who: Vec<String> = holders.iter().map(ToString::to_string).collect();
-    let unit = holders.iter().find_map(|holder| holder.unit.as_deref()).unwrap_or("that server");
+    let unit = holders
+        .iter()
+        .find_map(|holder| holder.unit.as_deref())
+        .unwrap_or("that server");
     let proxy = match holders.first().map(|holder| holder.command.as_str()) {
         Some("nginx") => {
             "in nginx, `location / { proxy_pass http://127.0.0.1:8080; proxy_http_version 1.1; proxy_set_header Host $host; \

@@ -43,16 +43,24 @@ pub async fn run(global: &Global, options: &AppRemove) -> anyhow::Result<Exit> {
         Err(error) if error.is_passing() || error.is_no_such_app() => {}
         done => done?,
     }
-    delete(Path::new(&format!("/etc/polkit-1/rules.d/60-slot-app-{name}.rules")))?;
+    delete(Path::new(&format!(
+        "/etc/polkit-1/rules.d/60-slot-app-{name}.rules"
+    )))?;
     // Whatever slotd could not stop; nothing is left to drain it for.
-    systemctl(&["stop", &format!("{name}@*.socket"), &format!("{name}@*.service")])?;
+    systemctl(&[
+        "stop",
+        &format!("{name}@*.socket"),
+        &format!("{name}@*.service"),
+    ])?;
     delete(&file)?;
     systemctl(&["daemon-reload"])?;
     if options.purge {
         purge(name)?;
     }
     if global.json {
-        say_json(&serde_json::json!({ "success": true, "app": name.as_str(), "purged": options.purge }))?;
+        say_json(
+            &serde_json::json!({ "success": true, "app": name.as_str(), "purged": options.purge }),
+        )?;
     } else {
         let data = Path::new(STATE).join(name.as_str());
         let rest = if options.purge || !data.exists() {
@@ -68,7 +76,9 @@ pub async fn run(global: &Global, options: &AppRemove) -> anyhow::Result<Exit> {
 /// Has slotd stop the app, and waits until it has.
 async fn forget(client: &Client, now: bool, screen: &mut Screen) -> Result<(), ClientError> {
     let name = client.get::<Status>("/status").await?.app;
-    let _: serde_json::Value = client.ask(Method::DELETE, &format!("/apps/{name}"), empty()).await?;
+    let _: serde_json::Value = client
+        .ask(Method::DELETE, &format!("/apps/{name}"), empty())
+        .await?;
     screen.enter("draining", "");
     loop {
         let status = match client.get::<Status>("/status").await {
@@ -76,9 +86,15 @@ async fn forget(client: &Client, now: bool, screen: &mut Screen) -> Result<(), C
             seen => seen?,
         };
         if now {
-            for slot in status.slots.iter().filter(|slot| slot.condition == "draining") {
+            for slot in status
+                .slots
+                .iter()
+                .filter(|slot| slot.condition == "draining")
+            {
                 // It may have drained by itself meanwhile.
-                let _ = client.post::<Status>(&format!("/drain?slot={}", slot.slot), empty()).await;
+                let _ = client
+                    .post::<Status>(&format!("/drain?slot={}", slot.slot), empty())
+                    .await;
             }
         }
         screen.drain(still_held(&status));
