@@ -1,2 +1,58 @@
-//! Placeholder.
-fn main() {}
+//! The data plane as a process: see [`slot::router`].
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use slot::router::{Config, Server, Source, unit};
+
+/// Passes HTTP/1.1 requests to the slots that a table names.
+///
+/// Under systemd the listeners are those of the socket units (LISTEN_FDS). SIGTERM drains: it
+/// answers what it holds, keeps streams and WebSockets to their end, and exits.
+#[derive(Parser)]
+#[command(name = "slot-router", version)]
+struct Arguments {
+    /// Address to listen on, or NAME=ADDRESS; may be repeated
+    #[arg(long, value_name = "[NAME=]ADDRESS")]
+    listen: Vec<String>,
+    /// File with the first routing table; without one, requests wait until a table is put
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// Threads that serve; one per processor if not given
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    /// Where to make the control socket
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Write one line of JSON per request to standard output
+    #[arg(long)]
+    access_log: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    unit::log();
+    unit::raise_open_files().context("cannot raise the limit of open files")?;
+    let mut listeners = unit::listeners().context("cannot use the sockets that were passed (LISTEN_FDS)")?;
+    for listen in &arguments.listen {
+        let (name, address) = listen.split_once('=').unwrap_or(("http", listen));
+        let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        listeners.push((name.to_owned(), listener));
+    }
+    let config = Config {
+        table: arguments.table.map_or(Source::None, Source::File),
+        control: arguments.control,
+        threads: arguments.threads,
+        access_log: arguments.access_log,
+        attend: true,
+        ..Config::new(listeners)
+    };
+    let server = Server::start(config)?;
+    for address in server.addresses() {
+        tracing::info!(%address, "accepting");
+    }
+    server.wait();
+    Ok(())
+}

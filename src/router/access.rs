@@ -1,0 +1,111 @@
+//! The access log: one line of JSON per request on standard output, which journald keeps.
+//!
+//! **Invariant:** a slow reader of the log never slows a request: lines that find the queue full are
+//! counted and left out.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use serde::Serialize;
+
+use super::connection::Client;
+use super::counts::RunName;
+use super::exchange::Asked;
+
+/// Lines under way to the writer.
+const QUEUE: usize = 8192;
+
+/// What became of a request.
+#[derive(Debug, Default)]
+pub struct Entry {
+    /// The status that the client got; 0 if none.
+    pub status: u16,
+    /// Bytes of the answer's body, with its framing.
+    pub bytes: u64,
+    /// Who answered, or failed to.
+    pub run: Option<RunName>,
+    /// Milliseconds from the whole head to the end of the answer.
+    pub duration: u64,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    client: &'a str,
+    listener: Option<&'a str>,
+    method: &'a str,
+    host: &'a str,
+    target: &'a str,
+    status: u16,
+    bytes: u64,
+    ms: u64,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot_id: Option<&'a str>,
+}
+
+/// A queue to the thread that writes.
+#[derive(Debug)]
+pub struct AccessLog {
+    queue: SyncSender<Vec<u8>>,
+    left_out: AtomicU64,
+}
+
+impl AccessLog {
+    /// Starts the writer; it ends with the log.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn to_stdout() -> std::io::Result<Self> {
+        let (queue, lines) = sync_channel(QUEUE);
+        std::thread::Builder::new().name("access-log".into()).spawn(move || write(&lines))?;
+        Ok(Self { queue, left_out: AtomicU64::new(0) })
+    }
+
+    /// Records a request whose head went upstream as `head`.
+    pub fn record(&self, entry: &Entry, asked: &Asked, head: &[u8], client: &Client) {
+        let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+        let run = entry.run.as_ref();
+        let line = Line {
+            client: &client.ip,
+            listener: client.worker.shared.listeners.get(client.listener).map(String::as_str),
+            method: text(asked.written.method.of(head)),
+            host: text(asked.written.authority.of(head)),
+            target: text(asked.written.target.of(head)),
+            status: entry.status,
+            bytes: entry.bytes,
+            ms: entry.duration,
+            request_id: text(&asked.id),
+            app: run.map(|r| r.app.as_str()),
+            slot: run.map(|r| r.slot.as_str()),
+            boot_id: run.and_then(|r| r.boot_id.as_deref()),
+        };
+        let Ok(mut line) = serde_json::to_vec(&line) else {
+            return;
+        };
+        line.push(b'\n');
+        if self.queue.try_send(line).is_err() && self.left_out.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+            tracing::warn!(left_out = self.left_out.load(Ordering::Relaxed), "the access log is read too slowly");
+        }
+    }
+}
+
+/// Writes lines as they come, several at once while there are more.
+fn write(lines: &Receiver<Vec<u8>>) {
+    let mut out = std::io::stdout().lock();
+    while let Ok(mut batch) = lines.recv() {
+        while batch.len() < 64 * 1024
+            && let Ok(line) = lines.try_recv()
+        {
+            batch.extend_from_slice(&line);
+        }
+        // Whoever closed our standard output does not want the log.
+        if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
+            return;
+        }
+    }
+}

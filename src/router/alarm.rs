@@ -1,0 +1,180 @@
+//! Deadlines of thousands of connections with one timer per thread.
+//!
+//! Setting a deadline is a store: no timer is armed per request. One task sleeps until the earliest
+//! deadline that it saw, looks at all of them, and wakes the tasks whose time has come.
+//!
+//! **Invariant:** a task is woken at most [`GRAIN`] after its deadline, and never polled for one that moved.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// Deadlines are looked at no more often than this, in milliseconds.
+pub const GRAIN: u64 = 10;
+const NEVER: u64 = u64::MAX;
+
+/// Milliseconds since the thread started.
+pub type Millis = u64;
+
+/// The deadline of one connection.
+#[derive(Debug)]
+pub struct Alarm {
+    at: Cell<Millis>,
+    waker: Waker,
+    /// True while it waits for another table.
+    pub awaits_table: Cell<bool>,
+}
+
+impl Alarm {
+    /// No deadline.
+    pub fn clear(&self) {
+        self.at.set(NEVER);
+    }
+
+    /// The deadline; the largest number if there is none.
+    pub fn at(&self) -> Millis {
+        self.at.get()
+    }
+}
+
+/// All alarms of a thread.
+#[derive(Debug)]
+pub struct Alarms {
+    start: Instant,
+    list: RefCell<Vec<Option<Rc<Alarm>>>>,
+    free: RefCell<Vec<usize>>,
+    /// When the sweeper has looked last.
+    seen: Cell<Millis>,
+    /// When the sweeper looks next.
+    planned: Cell<Millis>,
+    earlier: Notify,
+}
+
+impl Default for Alarms {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            list: RefCell::default(),
+            free: RefCell::default(),
+            seen: Cell::new(0),
+            planned: Cell::new(NEVER),
+            earlier: Notify::new(),
+        }
+    }
+}
+
+/// An alarm and its place in the list, given up when dropped.
+#[derive(Debug)]
+pub struct Own {
+    alarm: Rc<Alarm>,
+    place: usize,
+    alarms: Rc<Alarms>,
+}
+
+impl std::ops::Deref for Own {
+    type Target = Alarm;
+    fn deref(&self) -> &Alarm {
+        &self.alarm
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.alarms.list.borrow_mut()[self.place] = None;
+        self.alarms.free.borrow_mut().push(self.place);
+    }
+}
+
+impl Own {
+    /// Sets the deadline `after` from `now`.
+    pub fn set(&self, now: Millis, after: Duration) {
+        self.set_at(now.saturating_add(after.as_millis() as u64));
+    }
+
+    /// Sets the deadline.
+    pub fn set_at(&self, at: Millis) {
+        self.alarm.at.set(at);
+        if at < self.alarms.planned.get() {
+            self.alarms.plan(at);
+        }
+    }
+
+    /// True if the sweeper has seen the deadline pass; it wakes the task then, so that a task that
+    /// asks after every poll needs no clock.
+    pub fn is_over(&self) -> bool {
+        self.alarm.at.get() <= self.alarms.seen.get()
+    }
+
+    /// Waits until `poll` is ready, or until the deadline: then `None`.
+    pub async fn until<T>(&self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+        poll_fn(|cx| match poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending if self.is_over() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+}
+
+impl Alarms {
+    /// The time.
+    pub fn now(&self) -> Millis {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// A new alarm for the task that `waker` wakes.
+    pub fn add(self: &Rc<Self>, waker: Waker) -> Own {
+        let alarm = Rc::new(Alarm { at: Cell::new(NEVER), waker, awaits_table: Cell::new(false) });
+        let mut list = self.list.borrow_mut();
+        let place = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            list.push(None);
+            list.len() - 1
+        });
+        list[place] = Some(Rc::clone(&alarm));
+        Own { alarm, place, alarms: Rc::clone(self) }
+    }
+
+    /// Has the sweeper look at `at` or before.
+    pub fn plan(&self, at: Millis) {
+        if at < self.planned.get() {
+            self.planned.set(at);
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Wakes everyone who waits for a table.
+    pub fn table_came(&self) {
+        self.wake_if(|alarm| alarm.awaits_table.get());
+    }
+
+    fn wake_if(&self, wanted: impl Fn(&Alarm) -> bool) {
+        for alarm in self.list.borrow().iter().flatten().filter(|a| wanted(a)) {
+            alarm.waker.wake_by_ref();
+        }
+    }
+
+    /// Wakes tasks at their deadlines, for ever. `chores` is called at each look and may ask for the next one.
+    pub async fn sweep(&self, chores: impl Fn(Millis) -> Option<Millis>) {
+        loop {
+            let now = self.now();
+            self.seen.set(now);
+            self.wake_if(|alarm| alarm.at.get() <= now);
+            let next = self.list.borrow().iter().flatten().map(|a| a.at.get()).filter(|at| *at > now).min();
+            let next = next.into_iter().chain(chores(now)).min().unwrap_or(NEVER);
+            self.planned.set(next);
+            let pause = Duration::from_millis(next.saturating_sub(now).max(GRAIN));
+            if next == NEVER {
+                self.earlier.notified().await;
+            } else {
+                _ = tokio::time::timeout(pause, self.earlier.notified()).await;
+            }
+            // Whoever sets one deadline after another must not have all of them looked at each time.
+            let soonest = Duration::from_millis(self.planned.get().saturating_sub(self.now()).clamp(1, GRAIN));
+            tokio::time::sleep(soonest).await;
+        }
+    }
+}

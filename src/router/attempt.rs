@@ -1,0 +1,386 @@
+//! One request on one upstream connection, from the first byte written to the last one passed back.
+//!
+//! Both directions move at once: an upstream may answer before it has read all of the request.
+//!
+//! **Invariant:** an upstream connection is given back only after a whole request and a whole answer
+//! with nothing behind it; any other is closed, by reset if a message on it is unfinished.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::access::Entry;
+use super::answer::Answer;
+use super::buffer::Buffer;
+use super::connection::{After, Client, fill};
+use super::counts::Class;
+use super::exchange::Asked;
+use super::h1::body::Body;
+use super::h1::forward::{self, Toward};
+use super::h1::framing::Framing;
+use super::h1::response::Response;
+use super::h1::scan::{Scan, Scanned};
+use super::h1::{Refusal, Span};
+use super::relay::{Broken, Relay};
+use super::runs::Lease;
+use super::stream::Stream;
+use super::tunnel;
+
+/// How a slot failed to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// Not one byte of the request was written.
+    Unsent,
+    /// The connection ended without a byte.
+    Silent,
+    /// It ended inside the answer's head.
+    CutShort,
+    /// What came is no answer.
+    Malformed,
+    /// It switched to a protocol that nobody asked for.
+    Switched,
+    /// It sent interim answers without end.
+    Interim,
+    /// Nothing came in time.
+    Slow,
+    /// It does not read the request.
+    Stuck,
+}
+
+impl Failed {
+    /// What the client is told.
+    pub fn answer(self) -> Answer {
+        match self {
+            Self::Unsent => Answer::to_sound(502, "the app closed the connection before the request was sent"),
+            Self::Silent => Answer::to_sound(502, "the app closed the connection before it answered"),
+            Self::CutShort => Answer::to_sound(502, "the app closed the connection inside the head of its answer"),
+            Self::Malformed => Answer::to_sound(502, "the app's answer is malformed"),
+            Self::Switched => Answer::to_sound(502, "the app switched protocols without being asked"),
+            Self::Interim => Answer::to_sound(502, "the app sent too many interim answers"),
+            Self::Slow => Answer::to_sound(504, "the app did not answer in time"),
+            Self::Stuck => Answer::to_sound(504, "the app did not read the request in time"),
+        }
+    }
+}
+
+/// What became of an attempt.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The client has its answer, or is gone.
+    Done(After, Entry),
+    /// The client has got nothing yet.
+    Failed(Failed, Option<io::Error>, Lease),
+}
+
+/// What happened while an answer was waited for or passed back.
+enum Event {
+    /// Something was read of the answer's head.
+    Bytes,
+    /// The upstream ended or was lost, or its body is malformed.
+    Lost(Option<io::Error>, Failed),
+    /// The client's body is malformed.
+    BadUpload(&'static str),
+    /// The client was lost.
+    Gone,
+    /// The deadline has passed.
+    Late,
+    /// The whole answer was passed back.
+    Whole,
+}
+
+/// An answer's head, judged.
+enum Step {
+    Interim(Vec<u8>),
+    Switch(Vec<u8>),
+    Final(Response, Vec<u8>, Toward),
+}
+
+/// An attempt under way.
+pub struct Attempt<'a> {
+    client: &'a mut Client,
+    asked: &'a Asked,
+    upload: &'a mut Relay,
+    /// Nothing more of the request will be written: it is whole, or the upstream stopped reading.
+    uploaded: bool,
+    /// The upstream stopped reading.
+    refused: bool,
+    /// The request did not go out in one write: then deadlines move with its progress.
+    slow: bool,
+    lease: Lease,
+    stream: Stream,
+    buffer: Buffer,
+    reused: bool,
+}
+
+impl<'a> Attempt<'a> {
+    /// An attempt on `stream`, which nothing was written to yet.
+    pub fn new(
+        client: &'a mut Client,
+        asked: &'a Asked,
+        upload: &'a mut Relay,
+        lease: Lease,
+        stream: Stream,
+        reused: bool,
+    ) -> Self {
+        let buffer = Buffer::default();
+        Self { client, asked, upload, uploaded: false, refused: false, slow: false, lease, stream, buffer, reused }
+    }
+
+    /// Sends the request and passes the answer back.
+    pub async fn run(mut self) -> Outcome {
+        if !self.reused && !self.stream.is_quiet() {
+            // An answer to nothing: somebody speaks before being asked (compare CVE-2026-1642).
+            return self.fail(Failed::Malformed, None);
+        }
+        let worker = Rc::clone(&self.client.worker);
+        self.client.alarm.set(worker.alarms.now(), worker.limits().response_head);
+        let (mut scan, mut interim) = (Scan::default(), 0);
+        loop {
+            if !self.buffer.is_empty() {
+                match scan.advance(self.buffer.bytes(), &worker.limits().heads, false) {
+                    Ok(Scanned::Partial) => {}
+                    Ok(Scanned::Whole(head)) => match self.understand(head) {
+                        Ok(Step::Final(response, head, toward)) => return self.deliver(response, head, toward).await,
+                        Ok(Step::Switch(head)) => return self.switch(head).await,
+                        Ok(Step::Interim(head)) => {
+                            (scan, interim) = (Scan::default(), interim + 1);
+                            if interim > worker.limits().interim {
+                                return self.fail(Failed::Interim, None);
+                            }
+                            if self.asked.version == 1 && !self.client.write(&head).await {
+                                return self.abandon(None).await;
+                            }
+                            worker.spare.give_head(head);
+                            self.client.alarm.set(worker.alarms.now(), worker.limits().response_head);
+                            continue;
+                        }
+                        Err(failed) => return self.fail(failed, None),
+                    },
+                    Err(_) => return self.fail(Failed::Malformed, None),
+                }
+            }
+            match poll_fn(|cx| self.poll_head(cx)).await {
+                Event::Bytes | Event::Whole => {}
+                Event::Lost(error, _) if self.refused && self.upload.is_unsent() => return self.fail(Failed::Unsent, error),
+                Event::Lost(error, _) if self.buffer.is_empty() && interim == 0 => return self.fail(Failed::Silent, error),
+                Event::Lost(error, failed) => return self.fail(failed, error),
+                Event::BadUpload(reason) => return self.abandon(Some(Refusal::bad(reason).into())).await,
+                Event::Gone => return self.abandon(None).await,
+                Event::Late if self.uploaded => return self.fail(Failed::Slow, None),
+                Event::Late if self.upload.is_writing() => return self.fail(Failed::Stuck, None),
+                Event::Late => {
+                    let late = Refusal { status: 408, reason: "the request's body did not come in time" };
+                    return self.abandon(Some(late.into())).await;
+                }
+            }
+        }
+    }
+
+    /// Moves the request on, and reads what there is of the answer's head.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(event) = self.poll_upload(cx) {
+            return Poll::Ready(event);
+        }
+        if self.refused && self.upload.is_unsent() {
+            return Poll::Ready(Event::Lost(None, Failed::Unsent));
+        }
+        match fill(&mut self.stream, &mut self.buffer, &self.client.worker, cx) {
+            Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Bytes),
+            Poll::Ready(Ok(0)) => return Poll::Ready(Event::Lost(None, Failed::CutShort)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Event::Lost(Some(error), Failed::CutShort)),
+            Poll::Pending => {}
+        }
+        self.poll_client(cx)
+    }
+
+    /// Moves the request on; ready only if that must end the attempt.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.uploaded {
+            return Poll::Pending;
+        }
+        let client = &mut *self.client;
+        match self.upload.poll(cx, &mut client.stream, &mut client.buffer, &mut self.stream, &client.worker.spare) {
+            Poll::Ready(Ok(())) => self.uploaded = true,
+            // It may have answered before it closed; what it said is still to be read.
+            Poll::Ready(Err(Broken::Sink(_))) => (self.uploaded, self.refused) = (true, true),
+            Poll::Ready(Err(Broken::Source(_))) => return Poll::Ready(Event::Gone),
+            Poll::Ready(Err(Broken::Malformed(error))) => return Poll::Ready(Event::BadUpload(error.0)),
+            Poll::Pending => self.slow = true,
+        }
+        if self.slow && (self.upload.take_progress() || self.uploaded) {
+            let limits = client.worker.limits();
+            let next = if self.uploaded { limits.response_head } else { limits.body_stall };
+            client.alarm.set(client.worker.alarms.now(), next);
+        }
+        Poll::Pending
+    }
+
+    /// Nothing else to do: is the client still there, is there time left?
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.uploaded && self.client.poll_lost(cx).is_ready() {
+            return Poll::Ready(Event::Gone);
+        }
+        // A half-closed client waits for its answer, but nobody waits for a stream that way.
+        if self.client.ended && self.lease.class() == Class::Stream {
+            return Poll::Ready(Event::Gone);
+        }
+        if self.client.alarm.is_over() { Poll::Ready(Event::Late) } else { Poll::Pending }
+    }
+
+    /// Parses the head that is `head` in the buffer, takes it out, and writes the client's.
+    fn understand(&mut self, head: Span) -> Result<Step, Failed> {
+        let worker = &self.client.worker;
+        let (bytes, mut fields) = (self.buffer.bytes(), worker.fields.borrow_mut());
+        let response = Response::parse(bytes, head, self.asked.to_head, &mut fields, &worker.limits().heads)
+            .map_err(|_| Failed::Malformed)?;
+        if response.status == 101 && !(self.asked.upgrades && response.upgrades && self.uploaded) {
+            return Err(Failed::Switched);
+        }
+        let without_end = match response.framing {
+            Framing::UntilClose => true,
+            Framing::Chunked => self.asked.version == 0,
+            Framing::Empty | Framing::Length(_) => false,
+        };
+        let toward = Toward {
+            version: self.asked.version,
+            close: !self.asked.keeps_alive
+                || !self.uploaded
+                || without_end
+                || response.is_stream
+                || self.client.ended
+                || worker.draining.get(),
+        };
+        let mut out = worker.spare.head();
+        forward::response(&mut out, bytes, &fields, &response, toward);
+        drop(fields);
+        self.buffer.consume(head.end as usize);
+        Ok(match response.status {
+            101 => Step::Switch(out),
+            100..=199 => Step::Interim(out),
+            _ => Step::Final(response, out, toward),
+        })
+    }
+
+    /// Passes the answer back.
+    async fn deliver(mut self, response: Response, head: Vec<u8>, toward: Toward) -> Outcome {
+        if response.is_stream || response.framing == Framing::UntilClose {
+            self.lease.becomes(Class::Stream);
+            self.client.stream.keep_alive();
+        }
+        let mut download = Relay::new(head, Body::new(response.framing, toward.version == 0));
+        let event = poll_fn(|cx| self.poll_delivery(cx, &mut download)).await;
+        let entry = self.entry(response.status, download.moved);
+        self.client.worker.spare.give_head(download.take_head());
+        match event {
+            Event::Whole => Outcome::Done(self.finish(&response, toward), entry),
+            Event::Lost(error, failed) if download.is_unsent() => self.fail(failed, error),
+            Event::Lost(error, _) => {
+                tracing::warn!(
+                    slot_app = self.lease.run().name().app,
+                    slot_name = self.lease.run().name().slot,
+                    request_id = %String::from_utf8_lossy(&self.asked.id),
+                    error = error.map(tracing::field::display),
+                    "the app's answer was cut short"
+                );
+                self.lease.answered(response.status);
+                self.lease.failed();
+                self.stream.reset();
+                Outcome::Done(After::Reset, entry)
+            }
+            Event::Bytes | Event::BadUpload(_) | Event::Gone | Event::Late => {
+                self.lease.answered(response.status);
+                self.stream.reset();
+                Outcome::Done(After::Reset, entry)
+            }
+        }
+    }
+
+    fn poll_delivery(&mut self, cx: &mut Context<'_>, download: &mut Relay) -> Poll<Event> {
+        if let Poll::Ready(event) = self.poll_upload(cx) {
+            return Poll::Ready(event);
+        }
+        let client = &mut *self.client;
+        match download.poll(cx, &mut self.stream, &mut self.buffer, &mut client.stream, &client.worker.spare) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Event::Whole),
+            Poll::Ready(Err(Broken::Sink(_))) => return Poll::Ready(Event::Gone),
+            Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Event::Lost(Some(error), Failed::CutShort)),
+            Poll::Ready(Err(Broken::Malformed(_))) => return Poll::Ready(Event::Lost(None, Failed::Malformed)),
+            Poll::Pending => {}
+        }
+        if download.take_progress() {
+            let (now, limits) = (client.worker.alarms.now(), client.worker.limits());
+            match self.lease.class() {
+                _ if download.is_writing() => client.alarm.set(now, limits.write_stall),
+                _ if !self.uploaded => client.alarm.set(now, limits.body_stall),
+                Class::Request => client.alarm.set(now, limits.response_stall),
+                Class::Stream | Class::Tunnel => client.alarm.clear(),
+            }
+        }
+        match self.poll_client(cx) {
+            Poll::Ready(Event::Late) if !download.is_writing() && self.uploaded => {
+                Poll::Ready(Event::Lost(Some(io::ErrorKind::TimedOut.into()), Failed::Slow))
+            }
+            event => event,
+        }
+    }
+
+    /// The answer is whole: what becomes of the two connections?
+    fn finish(self, response: &Response, toward: Toward) -> After {
+        self.lease.answered(response.status);
+        let worker = &self.client.worker;
+        let whole = self.uploaded && !self.refused;
+        // What the upstream was told to close, or says it will, is not used again; nor is a connection
+        // with bytes that belong to no answer.
+        let told_to_close = self.asked.wants_stream || self.asked.upgrades;
+        if whole && !told_to_close && response.keeps_alive() && self.buffer.is_empty() {
+            let now = worker.alarms.now();
+            self.lease.run().give_back(self.stream, now, response.idle_seconds, worker.limits());
+            worker.has_idle(now);
+        } else if !whole {
+            self.stream.reset();
+        }
+        let mut buffer = self.buffer;
+        buffer.consume(buffer.len());
+        buffer.release(&worker.spare);
+        match toward.close {
+            false => After::Keep,
+            true if whole && self.client.buffer.is_empty() => After::Close,
+            true => After::Linger,
+        }
+    }
+
+    /// The upstream said 101: from here on both sides talk as they like.
+    async fn switch(mut self, head: Vec<u8>) -> Outcome {
+        self.lease.answered(101);
+        self.lease.becomes(Class::Tunnel);
+        let moved = tunnel::run(self.client, &mut self.stream, &mut self.buffer, head).await;
+        let entry = self.entry(101, moved.unwrap_or_default());
+        if moved.is_none() {
+            self.stream.reset();
+        }
+        Outcome::Done(if moved.is_some() { After::Close } else { After::Reset }, entry)
+    }
+
+    /// Gives the attempt up because of the client, which is told why if it is still there.
+    async fn abandon(self, answer: Option<Answer>) -> Outcome {
+        let entry = self.entry(answer.map_or(0, |a| a.status), 0);
+        self.stream.reset();
+        drop(self.lease);
+        let after = match answer {
+            Some(answer) => self.client.answer(answer, self.asked.to_head, true).await,
+            None => After::Reset,
+        };
+        Outcome::Done(after, entry)
+    }
+
+    fn fail(self, failed: Failed, error: Option<io::Error>) -> Outcome {
+        self.stream.reset();
+        Outcome::Failed(failed, error, self.lease)
+    }
+
+    fn entry(&self, status: u16, bytes: u64) -> Entry {
+        let recorded = self.client.worker.shared.access.is_some();
+        Entry { status, bytes, run: recorded.then(|| self.lease.run().name().clone()), duration: 0 }
+    }
+}

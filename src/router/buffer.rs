@@ -1,0 +1,184 @@
+//! Memory for bytes under way, given back as soon as it is empty.
+//!
+//! **Invariant:** a connection that waits owns no buffer; thousands of idle ones share a few.
+
+use std::cell::RefCell;
+
+/// Enough for almost every head, and for a small body with it.
+pub const SMALL: usize = 16 * 1024;
+/// For bodies: large enough that system calls don't count.
+pub const LARGE: usize = 64 * 1024;
+
+/// Unused memory kept per thread: pieces of each size.
+const KEPT: (usize, usize) = (32, 8);
+
+/// A thread's unused memory.
+#[derive(Debug, Default)]
+pub struct Spare {
+    small: RefCell<Vec<Vec<u8>>>,
+    large: RefCell<Vec<Vec<u8>>>,
+    heads: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Spare {
+    fn take(&self, size: usize) -> Vec<u8> {
+        let kept = match size {
+            SMALL => self.small.borrow_mut().pop(),
+            LARGE => self.large.borrow_mut().pop(),
+            _ => None,
+        };
+        // Zeroed once, by calloc: pages that are never used cost nothing.
+        kept.unwrap_or_else(|| vec![0; size])
+    }
+
+    fn give(&self, data: Vec<u8>) {
+        let (list, most) = match data.len() {
+            SMALL => (&self.small, KEPT.0),
+            LARGE => (&self.large, KEPT.1),
+            _ => return,
+        };
+        let mut list = list.borrow_mut();
+        if list.len() < most {
+            list.push(data);
+        }
+    }
+
+    /// An empty list of bytes to write a head into.
+    pub fn head(&self) -> Vec<u8> {
+        self.heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(1024))
+    }
+
+    /// Gives it back.
+    pub fn give_head(&self, mut head: Vec<u8>) {
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < KEPT.0 && (1..=SMALL).contains(&head.capacity()) {
+            head.clear();
+            heads.push(head);
+        }
+    }
+}
+
+/// Bytes that were read and not yet used: `data[start..end]`.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    /// All of it is initialised, so that it can be read into without `unsafe`.
+    data: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// The unused bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    /// All memory: ranges of pieces are offsets into it.
+    pub fn memory(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Where the unused bytes start in [`Self::memory`].
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// How many bytes are unused.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// True if it owns memory.
+    pub fn is_allocated(&self) -> bool {
+        !self.data.is_empty()
+    }
+
+    /// Forgets the first `count` unused bytes.
+    pub fn consume(&mut self, count: usize) {
+        self.start += count;
+        debug_assert!(self.start <= self.end);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Room to read into, at least one byte, in a memory of at least `size` bytes.
+    pub fn room(&mut self, size: usize, spare: &Spare) -> &mut [u8] {
+        if self.data.len() < size || self.start == 0 && self.end == self.data.len() {
+            let size = if self.data.len() < size { size } else { self.data.len() * 2 };
+            let mut larger = spare.take(size);
+            larger[..self.len()].copy_from_slice(self.bytes());
+            (self.end, self.start) = (self.len(), 0);
+            spare.give(std::mem::replace(&mut self.data, larger));
+        } else if self.end == self.data.len() {
+            self.data.copy_within(self.start..self.end, 0);
+            (self.end, self.start) = (self.len(), 0);
+        }
+        &mut self.data[self.end..]
+    }
+
+    /// `count` bytes were read into the room.
+    pub fn filled(&mut self, count: usize) {
+        self.end += count;
+        debug_assert!(self.end <= self.data.len());
+    }
+
+    /// Keeps no more memory than its bytes need, for a connection that has to wait with them.
+    pub fn shrink(&mut self, spare: &Spare) {
+        if self.len() * 2 < self.data.len() {
+            let exact = self.bytes().to_vec();
+            (self.end, self.start) = (self.len(), 0);
+            spare.give(std::mem::replace(&mut self.data, exact));
+        }
+    }
+
+    /// Gives its memory back if it holds nothing.
+    pub fn release(&mut self, spare: &Spare) {
+        if self.is_empty() && self.is_allocated() {
+            spare.give(std::mem::take(&mut self.data));
+            (self.start, self.end) = (0, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(buffer: &mut Buffer, bytes: &[u8], spare: &Spare) {
+        for byte in bytes {
+            buffer.room(4, spare)[0] = *byte;
+            buffer.filled(1);
+        }
+    }
+
+    #[test]
+    fn bytes_stay_in_order_while_it_grows_and_moves() {
+        let (mut buffer, spare) = (Buffer::default(), Spare::default());
+        put(&mut buffer, b"abcd", &spare);
+        buffer.consume(3);
+        put(&mut buffer, b"efg", &spare);
+        assert_eq!((buffer.bytes(), buffer.memory().len()), (&b"defg"[..], 4));
+        put(&mut buffer, b"hi", &spare);
+        assert_eq!(buffer.bytes(), b"defghi");
+        assert!(buffer.memory().len() > 4);
+    }
+
+    #[test]
+    fn an_empty_buffer_gives_its_memory_back() {
+        let (mut buffer, spare) = (Buffer::default(), Spare::default());
+        buffer.room(SMALL, &spare)[0] = 1;
+        buffer.filled(1);
+        buffer.release(&spare);
+        assert!(buffer.is_allocated());
+        buffer.consume(1);
+        buffer.release(&spare);
+        assert!(!buffer.is_allocated());
+        assert_eq!(spare.small.borrow().len(), 1);
+    }
+}

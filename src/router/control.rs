@@ -1,0 +1,180 @@
+//! The one owner of the table: takes a new one, hands it to every thread, adds up what they count.
+//!
+//! **Invariant:** a table is in force only when every thread has taken it, and only then is it said to be.
+//!
+//! **Invariant:** revisions never go back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::counts::{Counts, RunName};
+use super::load;
+use super::table::TableError;
+use super::worker::{Command, Shared};
+use crate::wire::control::{InFlight, Stats};
+use crate::wire::table::Table;
+
+/// Why a table was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// It makes no sense; nothing has changed.
+    #[error(transparent)]
+    Invalid(#[from] TableError),
+    /// The router has a newer one.
+    #[error("the router has revision {0}, which is newer")]
+    Older(u64),
+    /// The router is ending.
+    #[error("the router is ending")]
+    Ending,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    table: Option<Table>,
+    counts: HashMap<RunName, Arc<Counts>>,
+}
+
+impl State {
+    /// Forgets runs that the table does not name and that have nothing under way.
+    fn tidy(&mut self) {
+        let Some(table) = &self.table else {
+            return;
+        };
+        let named = |run: &RunName| {
+            table.apps.iter().any(|a| a.name == run.app && a.slots.iter().any(|s| s.name == run.slot && s.boot_id == run.boot_id))
+        };
+        self.counts.retain(|run, counts| counts.in_flight().total() > 0 || named(run));
+    }
+}
+
+/// The router as those see it who steer it. Clones are of the same router.
+#[derive(Clone, Debug)]
+pub struct Control {
+    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
+    threads: Arc<[mpsc::UnboundedSender<Command>]>,
+    accepting: Arc<AtomicBool>,
+}
+
+/// While someone waits for a drain, counts are looked at this often.
+const LOOK: Duration = Duration::from_millis(5);
+
+impl Control {
+    pub(super) fn new(shared: Arc<Shared>, threads: Vec<mpsc::UnboundedSender<Command>>) -> Self {
+        Self { state: Arc::default(), shared, threads: threads.into(), accepting: Arc::new(AtomicBool::new(true)) }
+    }
+
+    /// Takes `table` and returns its revision once every thread uses it. One of the same revision is
+    /// taken again.
+    ///
+    /// # Errors
+    /// It makes no sense or is older; then nothing has changed.
+    pub async fn put(&self, table: Table) -> Result<u64, PutError> {
+        let mut state = self.state.lock().await;
+        if let Some(own) = &state.table
+            && own.revision > table.revision
+        {
+            return Err(PutError::Older(own.revision));
+        }
+        let compiled = Arc::new(load::compile(&table, &self.shared.listeners)?);
+        let counts = compiled.apps().iter().map(|app| {
+            let slots = app.slots.iter().map(|slot| {
+                let name = RunName { app: app.name.clone(), slot: slot.name.clone(), boot_id: slot.boot_id.clone() };
+                let counts = state.counts.entry(name.clone());
+                Arc::clone(counts.or_insert_with(|| Counts::new(name, self.threads.len())))
+            });
+            slots.collect()
+        });
+        let counts: Arc<Vec<Vec<_>>> = Arc::new(counts.collect());
+        let mut taken = Vec::with_capacity(self.threads.len());
+        for thread in self.threads.iter() {
+            let (done, ack) = oneshot::channel();
+            let swap = Command::Swap(Arc::clone(&compiled), Arc::clone(&counts), done);
+            // A thread that has drained and ended serves nobody by the old table.
+            if thread.send(swap).is_ok() {
+                taken.push(ack);
+            }
+        }
+        let mut any = false;
+        for ack in taken {
+            any |= ack.await.is_ok();
+        }
+        let revision = table.revision;
+        state.table = Some(table);
+        state.tidy();
+        tracing::info!(revision, apps = compiled.apps().len(), "table taken");
+        if any { Ok(revision) } else { Err(PutError::Ending) }
+    }
+
+    /// The table in force.
+    pub async fn table(&self) -> Option<Table> {
+        self.state.lock().await.table.clone()
+    }
+
+    /// Everything that is counted.
+    pub async fn stats(&self) -> Stats {
+        let mut state = self.state.lock().await;
+        state.tidy();
+        let mut slots: Vec<_> = state.counts.values().map(|c| c.stats()).collect();
+        slots.sort_by(|a, b| (&a.app, &a.slot, &a.boot_id).cmp(&(&b.app, &b.slot, &b.boot_id)));
+        Stats {
+            revision: state.table.as_ref().map(|t| t.revision),
+            accepting: self.accepting.load(Ordering::Relaxed),
+            connections: self.shared.gauges.iter().map(|g| g.connections()).sum(),
+            held: self.shared.gauges.iter().map(|g| g.held()).sum(),
+            slots,
+        }
+    }
+
+    /// What is under way at a slot, or at one run of it.
+    pub async fn in_flight(&self, app: &str, slot: &str, boot_id: Option<&str>) -> InFlight {
+        let state = self.state.lock().await;
+        let runs = state.counts.values().filter(|counts| {
+            let name = &counts.name;
+            name.app == app && name.slot == slot && (boot_id.is_none() || name.boot_id.as_deref() == boot_id)
+        });
+        runs.map(|counts| counts.in_flight()).fold(InFlight::default(), |a, b| InFlight {
+            requests: a.requests + b.requests,
+            streams: a.streams + b.streams,
+            tunnels: a.tunnels + b.tunnels,
+        })
+    }
+
+    /// As [`Self::in_flight`], once that is nothing or after `wait`.
+    pub async fn drained(&self, app: &str, slot: &str, boot_id: Option<&str>, wait: Duration) -> InFlight {
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let in_flight = self.in_flight(app, slot, boot_id).await;
+            if in_flight.total() == 0 || tokio::time::Instant::now() >= deadline {
+                return in_flight;
+            }
+            tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + LOOK)).await;
+        }
+    }
+
+    /// Stops accepting; the router ends when its last connection has.
+    pub fn drain(&self) {
+        if self.accepting.swap(false, Ordering::Relaxed) {
+            tracing::info!("stopped accepting, draining");
+        }
+        for thread in self.threads.iter() {
+            // Fails for one that has ended, which is what it was to do.
+            _ = thread.send(Command::Drain);
+        }
+    }
+
+    /// True if every thread that has not ended answers.
+    pub async fn is_alive(&self) -> bool {
+        for thread in self.threads.iter() {
+            let (alive, ack) = oneshot::channel();
+            if thread.send(Command::Ping(alive)).is_ok() && ack.await.is_err() && !thread.is_closed() {
+                return false;
+            }
+        }
+        true
+    }
+}

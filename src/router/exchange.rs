@@ -1,0 +1,211 @@
+//! One request: understood, given to a slot, tried again where that is safe, and answered.
+//!
+//! **Invariant:** a request is sent again only if not one byte of it was written, or if it is
+//! idempotent, whole at hand, and was written once to a connection that had been used before and
+//! ended without a byte (RFC 9110 section 9.2.2).
+
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+
+use super::access::Entry;
+use super::alarm::Millis;
+use super::answer::Answer;
+use super::attempt::{Attempt, Failed, Outcome};
+use super::connection::{After, Client};
+use super::h1::body::{Body, BodyError, Pieces};
+use super::h1::forward::{self, Hop, Written};
+use super::h1::framing::Framing;
+use super::h1::request::Request;
+use super::h1::{Refusal, Span};
+use super::hold::{Key, Patience, Without};
+use super::relay::Relay;
+use super::runs::Lease;
+use super::stream::Stream;
+
+/// What of a request is remembered until it is answered.
+#[derive(Debug)]
+pub struct Asked {
+    /// Where things are in the head that goes upstream.
+    pub written: Written,
+    /// Its name in logs.
+    pub id: [u8; 32],
+    /// It is a HEAD.
+    pub to_head: bool,
+    /// Doing it twice is doing it once.
+    pub idempotent: bool,
+    /// The client's minor version.
+    pub version: u8,
+    /// The client wants to go on after the answer.
+    pub keeps_alive: bool,
+    /// It asks for a WebSocket.
+    pub upgrades: bool,
+    /// It asks for an event stream: the upstream was told to close.
+    pub wants_stream: bool,
+    /// When its head was whole.
+    pub since: Millis,
+}
+
+/// Serves the request whose head is `head` in the client's buffer.
+pub async fn run(client: &mut Client, head: Span) -> After {
+    let mut out = client.worker.spare.head();
+    let (asked, body) = match understand(client, head, &mut out) {
+        Ok(understood) => understood,
+        Err(refusal) => {
+            client.worker.spare.give_head(out);
+            return client.answer(refusal.into(), false, true).await;
+        }
+    };
+    let mut upload = Relay::new(out, body);
+    let (after, entry) = serve(client, &asked, &mut upload).await;
+    let worker = Rc::clone(&client.worker);
+    if let Some(log) = &worker.shared.access {
+        let entry = Entry { duration: worker.alarms.now() - asked.since, ..entry };
+        log.record(&entry, &asked, upload.head(), client);
+    }
+    worker.spare.give_head(upload.take_head());
+    after
+}
+
+/// Parses the head, writes the one that goes upstream into `out`, and takes both the head and what it
+/// can of the body out of the buffer. The body that is returned is what is not in `out`.
+fn understand(client: &mut Client, head: Span, out: &mut Vec<u8>) -> Result<(Asked, Body), Refusal> {
+    let Client { worker, buffer, ip, .. } = client;
+    let mut fields = worker.fields.borrow_mut();
+    let bytes = buffer.bytes();
+    let request = Request::parse(bytes, head, &mut fields, &worker.limits().heads)?;
+    let id = worker.ids.next();
+    let hop = Hop {
+        via: &worker.shared.via,
+        client: ip,
+        scheme: "http",
+        request_id: std::str::from_utf8(&id).unwrap_or_default(),
+    };
+    let written = forward::request(out, bytes, &fields, &request, &hop)?;
+    let method = request.method.of(bytes);
+    let asked = Asked {
+        written,
+        id,
+        to_head: method == b"HEAD",
+        idempotent: matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE") && !request.upgrades,
+        version: request.version,
+        keeps_alive: request.keeps_alive(),
+        upgrades: request.upgrades,
+        wants_stream: request.wants_stream,
+        since: worker.alarms.now(),
+    };
+    let body = Body::new(request.framing, false);
+    buffer.consume(head.end as usize);
+    if request.framing == Framing::Empty {
+        return Ok((asked, body));
+    }
+    let body = at_hand(body, buffer, out).map_err(|BodyError(reason)| Refusal::bad(reason))?;
+    Ok((asked, body))
+}
+
+/// Judges what has come of the body, before anything is sent. If that is all of it, it goes into `out`
+/// behind the head; else it stays where it is.
+fn at_hand(body: Body, buffer: &mut super::buffer::Buffer, out: &mut Vec<u8>) -> Result<Body, BodyError> {
+    let (mut rest, mut used, head) = (body.clone(), 0, out.len());
+    while !rest.is_done() {
+        let mut pieces = Pieces::default();
+        let step = rest.advance(&buffer.bytes()[used..], used, &mut pieces)?;
+        pieces.as_slice().iter().for_each(|piece| out.extend_from_slice(&buffer.bytes()[piece.clone()]));
+        used += step;
+        if step == 0 {
+            break;
+        }
+    }
+    if rest.is_done() {
+        buffer.consume(used);
+        Ok(rest)
+    } else {
+        out.truncate(head);
+        Ok(body)
+    }
+}
+
+const CONNECT: Answer = Answer::to_sound(502, "the app's address could not be connected to");
+const CONNECT_SLOW: Answer = Answer::to_sound(504, "the app did not accept the connection in time");
+
+/// Gives the request to slots until one answers or none will.
+async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After, Entry) {
+    let whole_at_hand = upload.has_read_all();
+    let (mut patience, mut second) = (Patience::default(), false);
+    loop {
+        let key = Key::new(upload.head(), asked.written.authority, asked.written.path);
+        let lease = match patience.admit(client, key).await {
+            Ok(lease) => lease,
+            Err(Without::Gone) => return (After::Close, Entry::default()),
+            Err(Without::Answer(answer)) => return refuse(client, asked, upload, answer, None).await,
+        };
+        let now = client.worker.alarms.now();
+        let reused = if second { None } else { lease.run().take(now, asked.idempotent) };
+        let is_reused = reused.is_some();
+        let stream = match reused {
+            Some(stream) => stream,
+            None => match connect(client, &lease).await {
+                Some(Ok(stream)) => stream,
+                Some(Err(error)) if is_down(&error) => {
+                    lease.failed();
+                    let hold_ms = client.worker.routing.borrow().as_ref().and_then(|r| r.hold_ms(lease.run().name()));
+                    patience.refused(hold_ms.unwrap_or_default());
+                    continue;
+                }
+                Some(Err(error)) => return fail(client, asked, upload, CONNECT, Some(&error), lease).await,
+                None => return fail(client, asked, upload, CONNECT_SLOW, None, lease).await,
+            },
+        };
+        let may_repeat = is_reused && asked.idempotent && whole_at_hand;
+        match Attempt::new(client, asked, upload, lease, stream, is_reused).run().await {
+            Outcome::Done(after, entry) => return (after, entry),
+            Outcome::Failed(Failed::Unsent, ..) => {}
+            Outcome::Failed(Failed::Silent, ..) if may_repeat => {
+                second = true;
+                upload.rewind();
+            }
+            Outcome::Failed(failed, error, lease) => {
+                return fail(client, asked, upload, failed.answer(), error.as_ref(), lease).await;
+            }
+        }
+    }
+}
+
+async fn connect(client: &Client, lease: &Lease) -> Option<io::Result<Stream>> {
+    client.alarm.set(client.worker.alarms.now(), client.worker.limits().connect);
+    let mut connecting = pin!(Stream::connect(&lease.run().upstream));
+    client.alarm.until(|cx| connecting.as_mut().poll(cx)).await
+}
+
+/// True if nobody listens (any more, or yet), or the queue of a unix socket is full (connect(2), `EAGAIN`).
+fn is_down(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound | io::ErrorKind::WouldBlock
+    )
+}
+
+/// Answers for a slot that did not, and says so in the log.
+async fn fail(client: &mut Client, asked: &Asked, upload: &Relay, answer: Answer, error: Option<&io::Error>, lease: Lease) -> (After, Entry) {
+    let name = lease.run().name().clone();
+    tracing::warn!(
+        slot_app = name.app,
+        slot_name = name.slot,
+        slot_boot_id = name.boot_id,
+        upstream = %lease.run().upstream,
+        status = answer.status,
+        request_id = %String::from_utf8_lossy(&asked.id),
+        error = error.map(tracing::field::display),
+        "{}", answer.reason
+    );
+    lease.failed();
+    drop(lease);
+    refuse(client, asked, upload, answer, Some(name)).await
+}
+
+/// Answers a sound request ourselves. The connection can be used on if its body has been read.
+async fn refuse(client: &mut Client, asked: &Asked, upload: &Relay, answer: Answer, run: Option<super::counts::RunName>) -> (After, Entry) {
+    let close = !answer.keep || !asked.keeps_alive || !upload.has_read_all() || client.worker.draining.get();
+    let entry = Entry { status: answer.status, run, ..Entry::default() };
+    (client.answer(answer, asked.to_head, close).await, entry)
+}

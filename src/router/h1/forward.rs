@@ -1,0 +1,279 @@
+//! Heads as the other side gets them: the same fields in the same order, less those of one hop, and
+//! with what the router says about the client.
+//!
+//! **Invariant:** what is written has one framing, the one that the body was judged by.
+
+use super::fields::{Fields, Known, stays_here};
+use super::framing::Framing;
+use super::request::Request;
+use super::response::Response;
+use super::tokens::{members, push_decimal};
+use super::{Refusal, Span};
+
+/// What the router adds to a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Hop<'a> {
+    /// Our pseudonym in `Via`, by which a loop is known.
+    pub via: &'a str,
+    /// The client's address without its port.
+    pub client: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// What this request is called in logs.
+    pub request_id: &'a str,
+}
+
+/// Where things are in a head that [`request`] wrote.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    /// The method.
+    pub method: Span,
+    /// The path without its query.
+    pub path: Span,
+    /// Path and query.
+    pub target: Span,
+    /// The authority; empty if there was none.
+    pub authority: Span,
+}
+
+/// Writes the head of `request` for the upstream at the end of `out`, which is empty.
+///
+/// # Errors
+/// 508 if the request has been here before.
+pub fn request(out: &mut Vec<u8>, buffer: &[u8], fields: &Fields, request: &Request, hop: &Hop<'_>) -> Result<Written, Refusal> {
+    if fields.values(buffer, Known::Via).flat_map(members).any(|m| is_from(m, hop.via)) {
+        return Err(Refusal { status: 508, reason: "the request has been through this router before" });
+    }
+    let mut written = Written::default();
+    written.method = push(out, request.method.of(buffer));
+    out.push(b' ');
+    let start = out.len();
+    out.extend_from_slice(empty_path(request, buffer));
+    out.extend_from_slice(request.target.origin.of(buffer));
+    written.target = Span::new(start, out.len());
+    let query = request.target.origin.end - request.target.path.end;
+    written.path = Span::new(start, out.len() - query as usize);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut lengths = 0;
+    for field in fields.iter() {
+        match field.known {
+            Known::Host => {
+                out.extend_from_slice(field.name.of(buffer));
+                out.extend_from_slice(b": ");
+                written.authority = push(out, request.authority.unwrap_or(field.value).of(buffer));
+                out.extend_from_slice(b"\r\n");
+            }
+            Known::ContentLength => {
+                lengths += 1;
+                if lengths == 1 {
+                    out.extend_from_slice(field.name.of(buffer));
+                    out.extend_from_slice(b": ");
+                    push_decimal(out, if let Framing::Length(n) = request.framing { n } else { 0 });
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+            Known::Forwarded | Known::XForwarded | Known::XRequestId => {}
+            Known::Expect if !request.expects_continue => {}
+            _ if stays_here(field, fields, buffer, request.connection) => {}
+            _ if field.is_plain(buffer) => out.extend_from_slice(field.line.of(buffer)),
+            _ => push_field(out, field.name.of(buffer), field.value.of(buffer)),
+        }
+    }
+    if written.authority.is_empty() {
+        // HTTP/1.0 may come without a host, HTTP/1.1 may not go without one.
+        out.extend_from_slice(b"Host: ");
+        let host = request.authority.map_or(&b"localhost"[..], |a| a.of(buffer));
+        written.authority = push(out, host);
+        out.extend_from_slice(b"\r\n");
+    }
+    if request.framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if let Some(list) = connection(request) {
+        out.extend_from_slice(list);
+    }
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    out.extend_from_slice(hop.client.as_bytes());
+    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+    out.extend_from_slice(hop.scheme.as_bytes());
+    if let Some(authority) = request.authority {
+        out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
+        out.extend_from_slice(authority.of(buffer));
+    }
+    out.extend_from_slice(b"\r\nX-Request-Id: ");
+    out.extend_from_slice(hop.request_id.as_bytes());
+    out.extend_from_slice(if request.version == 1 { b"\r\nVia: 1.1 " } else { b"\r\nVia: 1.0 " });
+    out.extend_from_slice(hop.via.as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
+    Ok(written)
+}
+
+/// An absolute target without a path stands for `/`, or for `*` if it is asked for OPTIONS.
+fn empty_path(request: &Request, buffer: &[u8]) -> &'static [u8] {
+    if !request.target.path.is_empty() {
+        b""
+    } else if request.method.of(buffer) == b"OPTIONS" && request.target.origin.is_empty() {
+        b"*"
+    } else {
+        b"/"
+    }
+}
+
+/// The fields of our connection to the upstream, and the line that says so.
+fn connection(request: &Request) -> Option<&'static [u8]> {
+    match (request.upgrades, request.wants_stream, request.takes_trailers) {
+        (true, _, _) => Some(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+        (_, true, true) => Some(b"Connection: close, TE\r\nTE: trailers\r\n"),
+        (_, true, false) => Some(b"Connection: close\r\n"),
+        (_, false, true) => Some(b"Connection: TE\r\nTE: trailers\r\n"),
+        (_, false, false) => None,
+    }
+}
+
+/// How a response is passed to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Toward {
+    /// The client's minor version.
+    pub version: u8,
+    /// The connection ends after this response.
+    pub close: bool,
+}
+
+/// Writes the head of `response` for the client at the end of `out`.
+pub fn response(out: &mut Vec<u8>, buffer: &[u8], fields: &Fields, response: &Response, toward: Toward) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    push_decimal(out, u64::from(response.status));
+    out.push(b' ');
+    out.extend_from_slice(response.reason.of(buffer));
+    out.extend_from_slice(b"\r\n");
+    let has_no_length = response.status < 200 || response.status == 204;
+    let mut lengths = 0;
+    for field in fields.iter() {
+        match field.known {
+            Known::ContentLength => {
+                lengths += 1;
+                if lengths == 1 && !has_no_length {
+                    push_field(out, field.name.of(buffer), field.value.of(buffer));
+                }
+            }
+            // Also says what the body of a GET would be, in the answer to HEAD and in a 304.
+            Known::TransferEncoding if toward.version == 1 && !has_no_length => {
+                push_field(out, field.name.of(buffer), b"chunked");
+            }
+            _ if stays_here(field, fields, buffer, response.connection) => {}
+            _ if field.is_plain(buffer) => out.extend_from_slice(field.line.of(buffer)),
+            _ => push_field(out, field.name.of(buffer), field.value.of(buffer)),
+        }
+    }
+    if response.status == 101 {
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    } else if response.is_interim() {
+    } else if toward.close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if toward.version == 0 {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// True if `member` of a `Via` field (`1.1 name (comment)`) names `pseudonym` as the receiver.
+fn is_from(member: &[u8], pseudonym: &str) -> bool {
+    member.split(|b| matches!(b, b' ' | b'\t')).filter(|w| !w.is_empty()).nth(1) == Some(pseudonym.as_bytes())
+}
+
+fn push(out: &mut Vec<u8>, bytes: &[u8]) -> Span {
+    let start = out.len();
+    out.extend_from_slice(bytes);
+    Span::new(start, out.len())
+}
+
+fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Limits;
+    use super::super::scan::{Scan, Scanned};
+    use super::*;
+
+    const HOP: Hop<'_> = Hop { via: "slot-1", client: "10.0.0.9", scheme: "http", request_id: "abc" };
+    const TAIL: &str = "X-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\nX-Request-Id: abc\r\nVia: 1.1 slot-1\r\n\r\n";
+
+    fn head(text: &str) -> Span {
+        match Scan::default().advance(text.as_bytes(), &Limits::default(), true) {
+            Ok(Scanned::Whole(head)) => head,
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
+
+    fn asked(text: &str) -> Result<String, u16> {
+        let (bytes, mut fields, mut out) = (text.as_bytes(), Fields::default(), Vec::new());
+        let parsed = Request::parse(bytes, head(text), &mut fields, &Limits::default()).map_err(|r| r.status)?;
+        request(&mut out, bytes, &fields, &parsed, &HOP).map_err(|r| r.status)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    fn answered(text: &str, toward: Toward) -> String {
+        let (bytes, mut fields, mut out) = (text.as_bytes(), Fields::default(), Vec::new());
+        let parsed = Response::parse(bytes, head(text), false, &mut fields, &Limits::default()).unwrap();
+        response(&mut out, bytes, &fields, &parsed, toward);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn case_and_order_stay_and_the_client_is_described() {
+        let got = asked("GET /a?b HTTP/1.1\r\nhOsT:a\r\nB:  c \r\nX-FORWARDED-FOR: 1.2.3.4\r\nx_forwarded_for: 1\r\nX-Request-Id: mine\r\nA: b\r\n\r\n");
+        assert_eq!(got.unwrap(), format!("GET /a?b HTTP/1.1\r\nhOsT: a\r\nB: c\r\nA: b\r\n{TAIL}"));
+    }
+
+    #[test]
+    fn what_is_of_one_hop_stays_here() {
+        let got = asked(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Mine, Host, X-Forwarded-For, Content-Length\r\nKeep-Alive: 1\r\nProxy-Connection: x\r\n\
+             TE: trailers, gzip\r\nX-Mine: 1\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nContent-Length: 0\r\nX-Yours: 2\r\n\r\n",
+        );
+        assert_eq!(
+            got.unwrap(),
+            format!("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nX-Yours: 2\r\nConnection: TE\r\nTE: trailers\r\n{TAIL}")
+        );
+    }
+
+    #[test]
+    fn only_a_websocket_is_asked_for() {
+        let got = asked("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, HTTP2-Settings\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: x\r\n\r\n");
+        assert_eq!(got.unwrap(), format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{TAIL}"));
+    }
+
+    #[test]
+    fn an_absolute_target_becomes_a_path_and_a_host() {
+        assert_eq!(asked("GET http://a HTTP/1.1\r\nHost: b\r\n\r\n").unwrap(), format!("GET / HTTP/1.1\r\nHost: a\r\n{TAIL}"));
+        assert_eq!(asked("GET http://a?q HTTP/1.1\r\nHost: b\r\n\r\n").unwrap(), format!("GET /?q HTTP/1.1\r\nHost: a\r\n{TAIL}"));
+        assert_eq!(asked("OPTIONS http://a HTTP/1.1\r\nHost: b\r\n\r\n").unwrap(), format!("OPTIONS * HTTP/1.1\r\nHost: a\r\n{TAIL}"));
+    }
+
+    #[test]
+    fn a_loop_is_known_by_its_via() {
+        assert_eq!(asked("GET / HTTP/1.1\r\nHost: a\r\nVia: 1.0 x, 1.1 slot-1 (c)\r\n\r\n"), Err(508));
+        assert!(asked("GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 slot-12\r\n\r\n").is_ok());
+    }
+
+    #[test]
+    fn a_response_keeps_everything_but_its_hop() {
+        let text = "HTTP/1.1 200 Fine\r\nServer: x\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc";
+        let plain = "HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 3\r\n";
+        assert_eq!(answered(text, Toward { version: 1, close: false }), format!("{plain}\r\n"));
+        assert_eq!(answered(text, Toward { version: 1, close: true }), format!("{plain}Connection: close\r\n\r\n"));
+        assert_eq!(answered(text, Toward { version: 0, close: false }), format!("{plain}Connection: keep-alive\r\n\r\n"));
+    }
+
+    #[test]
+    fn chunks_are_not_announced_to_an_old_client() {
+        let text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(answered(text, Toward { version: 0, close: true }), "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+        assert_eq!(answered(text, Toward { version: 1, close: false }), text);
+    }
+}

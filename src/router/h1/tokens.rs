@@ -1,0 +1,106 @@
+//! Character classes of RFC 9110 section 5.6 and the comparison of names.
+
+/// True for the characters of a token (RFC 9110 section 5.6.2).
+pub static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            );
+        byte += 1;
+    }
+    table
+};
+
+/// True if `bytes` is one token.
+#[must_use]
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|b| TOKEN[usize::from(*b)])
+}
+
+/// True if no control character but a tab is in `bytes`. Written as a fold without a way out so that
+/// the compiler makes vector instructions of it: every byte of every head goes through here.
+#[must_use]
+pub fn is_clean(bytes: &[u8]) -> bool {
+    !bytes.iter().fold(false, |bad, b| bad | ((*b < 0x20) & (*b != b'\t')) | (*b == 0x7f))
+}
+
+/// `bytes` without spaces and tabs at its ends.
+#[must_use]
+pub fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// The members of a comma-separated list, trimmed; an empty member is given as an empty slice.
+pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(trim)
+}
+
+/// A decimal number of 1 to 19 digits and nothing else.
+#[must_use]
+pub fn decimal(bytes: &[u8]) -> Option<u64> {
+    if bytes.is_empty() {
+        return None;
+    }
+    bytes.iter().try_fold(0_u64, |value, b| {
+        let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
+        // Signed 64 bits are what most other readers keep a length in.
+        value.checked_mul(10)?.checked_add(digit).filter(|v| *v <= i64::MAX as u64)
+    })
+}
+
+/// Appends `value` in decimal.
+pub fn push_decimal(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_digits_only_and_do_not_overflow() {
+        assert_eq!(decimal(b"0"), Some(0));
+        assert_eq!(decimal(b"9223372036854775807"), Some(i64::MAX as u64));
+        for bad in ["", "+5", "-5", " 5", "5 ", "0x5", "5,5", "9223372036854775808", "99999999999999999999"] {
+            assert_eq!(decimal(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_as_they_are_read() {
+        for value in [0, 7, 10, 1024, u64::MAX] {
+            let mut out = Vec::new();
+            push_decimal(&mut out, value);
+            assert_eq!(out, value.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn control_characters_other_than_tab_are_not_clean() {
+        assert!(is_clean(b"a\tb \xc3\xa9"));
+        for bad in (0..0x20).chain([0x7f]).filter(|b| *b != b'\t') {
+            assert!(!is_clean(&[b'a', bad, b'b']), "{bad}");
+        }
+    }
+}

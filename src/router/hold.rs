@@ -1,0 +1,186 @@
+//! Finding a slot for a request, and holding the request while its slot is down.
+//!
+//! **Invariant:** a held request is not under way anywhere: it counts at no slot, and nothing of its
+//! body is read.
+//!
+//! **Invariant:** those who wait are bounded in number, in bytes and in time.
+
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::alarm::Millis;
+use super::answer::Answer;
+use super::connection::Client;
+use super::h1::{Span, path, target};
+use super::runs::{Lease, Picked};
+use super::worker::Worker;
+
+/// What routes are matched on, inside the head that goes upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a> {
+    head: &'a [u8],
+    authority: Span,
+    path: Span,
+}
+
+impl<'a> Key<'a> {
+    /// The key in `head`.
+    pub fn new(head: &'a [u8], authority: Span, path: Span) -> Self {
+        Self { head, authority, path }
+    }
+
+    /// Looks for a slot in the table in force; `None` if there is no table.
+    fn pick(&self, worker: &Worker, listener: usize) -> Result<Option<Picked>, Answer> {
+        let Some(routing) = worker.routing.borrow().clone() else {
+            return Ok(None);
+        };
+        const NOT_ASCII: Answer = Answer::to_sound(400, "the host or the path is not text");
+        let host = std::str::from_utf8(target::host(self.authority.of(self.head))?).map_err(|_| NOT_ASCII)?;
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let raw = std::str::from_utf8(self.path.of(self.head)).map_err(|_| NOT_ASCII)?;
+        // `OPTIONS *` is for the host as a whole.
+        let raw = if raw == "*" { "/" } else { raw };
+        let normal = path::normalise(raw.as_bytes())?;
+        // Escapes can decode to anything; no route has that, so a loss changes nothing.
+        let normal = String::from_utf8_lossy(&normal);
+        Ok(Some(if host.bytes().any(|b| b.is_ascii_uppercase()) {
+            routing.pick(listener, &host.to_ascii_lowercase(), raw, &normal)
+        } else {
+            routing.pick(listener, host, raw, &normal)
+        }))
+    }
+}
+
+/// Counts a held request for as long as it is held.
+#[derive(Debug)]
+struct Held {
+    worker: Rc<Worker>,
+    bytes: usize,
+}
+
+impl Held {
+    fn new(worker: &Rc<Worker>, bytes: usize) -> Option<Self> {
+        let limits = worker.limits();
+        let all = worker.held_bytes.get() + bytes;
+        if worker.gauges().held() >= worker.part(limits.held) as u64 || all > worker.part(limits.held_bytes) {
+            return None;
+        }
+        worker.held_bytes.set(all);
+        worker.gauges().hold(1);
+        Some(Self { worker: Rc::clone(worker), bytes })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.worker.held_bytes.set(self.worker.held_bytes.get() - self.bytes);
+        self.worker.gauges().hold(-1);
+    }
+}
+
+/// What a request has waited so far.
+#[derive(Debug, Default)]
+pub struct Patience {
+    since: Option<Millis>,
+    held: Option<Held>,
+    /// The slot did not take our connection; its app holds requests for this many milliseconds.
+    refused: Option<u64>,
+    pause: Millis,
+}
+
+/// Why no slot was found.
+#[derive(Debug)]
+pub enum Without {
+    /// Say this.
+    Answer(Answer),
+    /// The client did not wait.
+    Gone,
+}
+
+impl From<Answer> for Without {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(answer)
+    }
+}
+
+const UNAVAILABLE: Answer = Answer::to_sound(503, "the app did not come up in time");
+const NO_TABLE: Answer = Answer::to_sound(503, "no routing table came in time");
+const TOO_MANY: Answer = Answer::to_sound(503, "too many requests wait for an app that is down");
+const NO_WEIGHT: Answer = Answer::to_sound(503, "the app takes no requests now");
+const NO_APP: Answer = Answer::to_sound(404, "no app has this host and path");
+const AMBIGUOUS: Answer = Answer::to_sound(400, "the path leads to different apps when it is normalised");
+
+impl Patience {
+    /// A slot's socket did not answer: ask again later.
+    pub fn refused(&mut self, hold_ms: u64) {
+        self.refused = Some(hold_ms);
+        self.pause = (self.pause * 2).clamp(20, 250);
+    }
+
+    /// Finds a slot, waiting for one if need be.
+    ///
+    /// # Errors
+    /// There is none, or none came in time.
+    pub async fn admit(&mut self, client: &mut Client, key: Key<'_>) -> Result<Lease, Without> {
+        let worker = Rc::clone(&client.worker);
+        if let Some(hold_ms) = self.refused.take() {
+            self.wait(client, key, hold_ms, Some(self.pause), UNAVAILABLE).await?;
+        }
+        loop {
+            match key.pick(&worker, client.listener)? {
+                Some(Picked::Slot(lease)) => {
+                    self.held = None;
+                    return Ok(lease);
+                }
+                Some(Picked::NotReady(hold_ms)) => self.wait(client, key, hold_ms, None, UNAVAILABLE).await?,
+                Some(Picked::NoWeight) => return Err(NO_WEIGHT.into()),
+                Some(Picked::NoApp) => return Err(NO_APP.into()),
+                Some(Picked::Ambiguous) => return Err(AMBIGUOUS.into()),
+                None => {
+                    let hold_ms = worker.limits().held_without_table.as_millis() as u64;
+                    self.wait(client, key, hold_ms, None, NO_TABLE).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits for another table, or for `pause`; at most until `hold_ms` after the first wait.
+    async fn wait(&mut self, client: &mut Client, key: Key<'_>, hold_ms: u64, pause: Option<Millis>, late: Answer) -> Result<(), Without> {
+        let worker = Rc::clone(&client.worker);
+        let now = worker.alarms.now();
+        let deadline = self.since.get_or_insert(now).saturating_add(hold_ms);
+        if now >= deadline {
+            return Err(late.into());
+        }
+        if self.held.is_none() {
+            client.buffer.shrink(&worker.spare);
+            let bytes = key.head.len() + client.buffer.memory().len();
+            self.held = Some(Held::new(&worker, bytes).ok_or(TOO_MANY)?);
+        }
+        let swaps = worker.swaps.get();
+        let until = pause.map_or(deadline, |p| deadline.min(now + p));
+        client.alarm.set_at(until);
+        client.alarm.awaits_table.set(true);
+        let (stream, mut may_close) = (&client.stream, true);
+        let gone = client.alarm.until(|cx| {
+            if worker.swaps.get() != swaps {
+                return Poll::Ready(false);
+            }
+            match may_close.then(|| stream.poll_closed(cx)) {
+                Some(Poll::Ready(true)) => return Poll::Ready(true),
+                Some(Poll::Ready(false)) => may_close = false,
+                Some(Poll::Pending) | None => {}
+            }
+            Poll::Pending
+        });
+        let gone = gone.await;
+        client.alarm.awaits_table.set(false);
+        match gone {
+            Some(true) => Err(Without::Gone),
+            // The table changed, or it is time to try again.
+            Some(false) => Ok(()),
+            None if until < deadline => Ok(()),
+            None => Err(late.into()),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Request ids: 128 bits that no other request has, as 32 hexadecimal digits.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+
+/// A thread's source of ids: a random start and a count, both mixed so that neighbours look unrelated.
+#[derive(Debug)]
+pub struct Ids {
+    random: u64,
+    count: Cell<u64>,
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        // The standard library's hash keys are the operating system's randomness.
+        let state = RandomState::new();
+        Self { random: state.hash_one(0), count: Cell::new(state.hash_one(1)) }
+    }
+}
+
+impl Ids {
+    /// The next id.
+    pub fn next(&self) -> [u8; 32] {
+        let count = self.count.get().wrapping_add(1);
+        self.count.set(count);
+        let mut id = [0; 32];
+        write(&mut id[..16], mix(self.random ^ count.rotate_left(32)));
+        write(&mut id[16..], mix(count));
+        id
+    }
+}
+
+/// The finaliser of splitmix64: a bijection, so different counts stay different.
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn write(digits: &mut [u8], value: u64) {
+    for (at, digit) in digits.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(value >> (60 - 4 * at)) as usize & 15];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_hexadecimal_and_differ() {
+        let ids = Ids::default();
+        let all: std::collections::HashSet<_> = (0..1000).map(|_| ids.next()).collect();
+        assert_eq!(all.len(), 1000);
+        assert!(all.iter().flatten().all(u8::is_ascii_hexdigit));
+    }
+}

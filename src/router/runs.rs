@@ -1,0 +1,223 @@
+//! What a thread knows of each run of a slot: how to reach it, what it has under way there, and the
+//! connections it has left over.
+//!
+//! **Invariant:** a connection is reused only if nothing came on it since its last answer ended.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::alarm::Millis;
+use super::counts::{Class, Counts, RunName};
+use super::limits::Limits;
+use super::stream::Stream;
+use super::table::{Table, Upstream};
+
+/// A connection used within this many milliseconds may get a request that must not be sent twice:
+/// servers close idle ones after seconds (gunicorn 2, Node 5).
+const FRESH: Millis = 1000;
+
+/// An upstream connection that waits for its next request.
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    since: Millis,
+    until: Millis,
+}
+
+/// One run of a slot, as one thread sees it.
+#[derive(Debug)]
+pub struct Run {
+    /// Where it listens.
+    pub upstream: Upstream,
+    counts: Arc<Counts>,
+    thread: usize,
+    idle: RefCell<Vec<Idle>>,
+    /// No table names it any more: its connections are not kept.
+    retired: Cell<bool>,
+}
+
+impl Run {
+    /// Its name.
+    pub fn name(&self) -> &RunName {
+        &self.counts.name
+    }
+
+    /// The last connection that was given back, if it is still good for such a request.
+    pub fn take(&self, now: Millis, idempotent: bool) -> Option<Stream> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(last) = idle.pop() {
+            if now > last.until || !last.stream.is_quiet() {
+                continue;
+            }
+            if !idempotent && now - last.since > FRESH {
+                // The others have waited longer still.
+                idle.push(last);
+                return None;
+            }
+            return Some(last.stream);
+        }
+        None
+    }
+
+    /// Keeps a connection whose answer has ended. `seconds` is how long the upstream said it would.
+    pub fn give_back(&self, stream: Stream, now: Millis, seconds: Option<u64>, limits: &Limits) {
+        let most = limits.upstream_idle.as_millis() as u64;
+        // A second less, so that a request is not on its way while the upstream closes.
+        let keep = seconds.map_or(most, |s| (s * 1000).saturating_sub(1000).min(most));
+        let mut idle = self.idle.borrow_mut();
+        if keep > 0 && !self.retired.get() && idle.len() < limits.upstream_idle_count {
+            idle.push(Idle { stream, since: now, until: now + keep });
+        }
+    }
+
+    /// Closes connections that have waited too long or were closed by the upstream; false if none is left.
+    fn tidy(&self, now: Millis) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|i| now <= i.until && i.stream.is_quiet());
+        idle.shrink_to(8);
+        !idle.is_empty()
+    }
+}
+
+/// A request that is counted at a run, from the choice of the slot to the end of the answer.
+#[derive(Debug)]
+pub struct Lease {
+    run: Rc<Run>,
+    class: Class,
+}
+
+impl Lease {
+    fn new(run: &Rc<Run>) -> Self {
+        let lease = Self { run: Rc::clone(run), class: Class::Request };
+        lease.run.counts.share(run.thread).under_way(Class::Request, 1);
+        lease
+    }
+
+    /// The run.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// It turned out to be of another class.
+    pub fn becomes(&mut self, class: Class) {
+        let share = self.run.counts.share(self.run.thread);
+        share.under_way(class, 1);
+        share.under_way(self.class, -1);
+        self.class = class;
+    }
+
+    /// Its class.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// The slot answered.
+    pub fn answered(&self, status: u16) {
+        self.run.counts.share(self.run.thread).answered(status);
+    }
+
+    /// The slot gave no answer.
+    pub fn failed(&self) {
+        self.run.counts.share(self.run.thread).failed();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.run.counts.share(self.run.thread).under_way(self.class, -1);
+    }
+}
+
+/// What became of a request that looked for a slot.
+#[derive(Debug)]
+pub enum Picked {
+    /// It goes there, and is counted.
+    Slot(Lease),
+    /// Its slot is not ready; the app holds requests for this many milliseconds.
+    NotReady(u64),
+    /// All weights of the app are 0.
+    NoWeight,
+    /// No app has such requests.
+    NoApp,
+    /// Normalising the path leads to another app than reading it as it is.
+    Ambiguous,
+}
+
+/// A table as one thread uses it.
+#[derive(Debug)]
+pub struct Routing {
+    table: Arc<Table>,
+    /// Per app, per slot.
+    runs: Vec<Vec<Rc<Run>>>,
+    /// Per app, how many requests have been given out.
+    tickets: Vec<Cell<u32>>,
+}
+
+impl Routing {
+    /// Takes up `table`, whose counts are in the order of its slots. Runs that `before` had too keep
+    /// their connections.
+    pub fn new(table: Arc<Table>, counts: &[Vec<Arc<Counts>>], thread: usize, before: Option<&Self>) -> Self {
+        let mut known: HashMap<(&RunName, &Upstream), &Rc<Run>> = HashMap::new();
+        for run in before.iter().flat_map(|b| b.runs.iter().flatten()) {
+            run.retired.set(true);
+            known.insert((run.name(), &run.upstream), run);
+        }
+        let runs = table.apps().iter().zip(counts).map(|(app, counts)| {
+            let slots = app.slots.iter().zip(counts);
+            slots.map(|(slot, counts)| match known.get(&(&counts.name, &slot.upstream)) {
+                Some(run) if Arc::ptr_eq(&run.counts, counts) => {
+                    run.retired.set(false);
+                    Rc::clone(run)
+                }
+                _ => Rc::new(Run {
+                    upstream: slot.upstream.clone(),
+                    counts: Arc::clone(counts),
+                    thread,
+                    idle: RefCell::default(),
+                    retired: Cell::new(false),
+                }),
+            })
+            .collect()
+        });
+        let runs = runs.collect();
+        for run in before.iter().flat_map(|b| b.runs.iter().flatten()).filter(|r| r.retired.get()) {
+            run.idle.borrow_mut().clear();
+        }
+        // Threads start at different tickets, so that a few requests on each don't all go one way.
+        let tickets = table.apps().iter().map(|_| Cell::new(thread as u32 * 29)).collect();
+        Self { table, runs, tickets }
+    }
+
+    /// Chooses app and slot and counts the request there, in one step: a thread that has taken a newer
+    /// table has nothing left that could still be counted by an older one.
+    pub fn pick(&self, listener: usize, host: &str, raw: &str, normal: &str) -> Picked {
+        let Some(index) = self.table.find(listener, host, normal) else {
+            return Picked::NoApp;
+        };
+        if raw != normal && self.table.find(listener, host, raw) != Some(index) {
+            return Picked::Ambiguous;
+        }
+        let app = &self.table.apps()[index];
+        let ticket = &self.tickets[index];
+        let Some(slot) = app.pick(ticket.get()) else {
+            return Picked::NoWeight;
+        };
+        if !app.slots[slot].ready {
+            return Picked::NotReady(app.hold_ms);
+        }
+        ticket.set(ticket.get().wrapping_add(1));
+        Picked::Slot(Lease::new(&self.runs[index][slot]))
+    }
+
+    /// How long the app of a run holds requests, in milliseconds.
+    pub fn hold_ms(&self, name: &RunName) -> Option<u64> {
+        self.table.apps().iter().find(|a| a.name == name.app).map(|a| a.hold_ms)
+    }
+
+    /// Looks after idle connections; false if there is none.
+    pub fn tidy(&self, now: Millis) -> bool {
+        self.runs.iter().flatten().fold(false, |left, run| run.tidy(now) | left)
+    }
+}

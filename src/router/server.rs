@@ -1,0 +1,278 @@
+//! Starting a router: its threads, its control socket, its first table.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+
+use super::access::AccessLog;
+use super::control::Control;
+use super::counts::Gauges;
+use super::ids::Ids;
+use super::limits::Limits;
+use super::worker::{self, Shared};
+use super::{control_socket, load, unit};
+use crate::wire;
+
+/// Where the first table comes from.
+#[derive(Clone, Debug, Default)]
+pub enum Source {
+    /// It will be put over the control socket; requests wait for it.
+    #[default]
+    None,
+    /// This file. If it is missing or no good, requests wait as for [`Source::None`].
+    File(PathBuf),
+    /// This one.
+    Given(wire::table::Table),
+}
+
+/// What a router is started with.
+#[derive(Debug)]
+pub struct Config {
+    /// Bound listeners and their names.
+    pub listeners: Vec<(String, TcpListener)>,
+    /// The first table.
+    pub table: Source,
+    /// Where to make a control socket.
+    pub control: Option<PathBuf>,
+    /// How many threads serve; 0 for one per processor.
+    pub threads: usize,
+    /// Record every request.
+    pub access_log: bool,
+    /// Speak to the service manager and obey SIGTERM: for a process that is a router and nothing else.
+    pub attend: bool,
+    /// Every bound.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// No table and no control socket, one thread per processor, the documented limits.
+    #[must_use]
+    pub fn new(listeners: Vec<(String, TcpListener)>) -> Self {
+        Self {
+            listeners,
+            table: Source::None,
+            control: None,
+            threads: 0,
+            access_log: false,
+            attend: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Why a router did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is nothing to listen on.
+    #[error("no listener: pass sockets (LISTEN_FDS) or --listen")]
+    NoListener,
+    /// A listener cannot be used.
+    #[error("cannot use the listener {name}")]
+    Listener {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The control socket cannot be made.
+    #[error("cannot make the control socket {path}")]
+    Control {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread or its event loop cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// The table that was given makes no sense.
+    #[error("the table is not valid")]
+    Table(#[source] super::PutError),
+}
+
+/// A router that runs.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    control: Control,
+    threads: Vec<JoinHandle<()>>,
+    side: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
+}
+
+impl Server {
+    /// Starts it; it accepts when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing runs.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        if config.listeners.is_empty() {
+            return Err(StartError::NoListener);
+        }
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if config.threads == 0 { processors() } else { config.threads };
+        let (names, listeners): (Vec<_>, Vec<_>) = config.listeners.into_iter().unzip();
+        let mut addresses = Vec::with_capacity(names.len());
+        for (name, listener) in names.iter().zip(&listeners) {
+            addresses.push(prepare(listener).map_err(|source| StartError::Listener { name: name.clone(), source })?);
+        }
+        let access = config.access_log.then(AccessLog::to_stdout).transpose().map_err(StartError::Thread)?;
+        let shared = Arc::new(Shared {
+            limits: config.limits,
+            // Unlike any other's, so that two routers in a row are not taken for a loop.
+            via: format!("slot-{}", String::from_utf8_lossy(&Ids::default().next()[..8])),
+            listeners: names,
+            gauges: (0..count).map(|_| Gauges::default()).collect(),
+            access,
+        });
+        let mut commands = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        for thread in 0..count {
+            let own = listeners.iter().map(TcpListener::try_clone).collect::<io::Result<_>>().map_err(StartError::Thread)?;
+            let (tell, told) = mpsc::unbounded_channel();
+            let handle = spawn(format!("router-{thread}"), {
+                let shared = Arc::clone(&shared);
+                move |ready| worker::run(thread, shared, own, told, ready)
+            });
+            threads.push(handle.map_err(StartError::Thread)?);
+            commands.push(tell);
+        }
+        let control = Control::new(shared, commands);
+        let side = Side { control: control.clone(), table: config.table, socket: config.control, attend: config.attend };
+        let (end, ended) = oneshot::channel();
+        let (result, started) = std::sync::mpsc::channel();
+        let handle = spawn("control".to_owned(), move |ready| async move {
+            _ = ready.send(Ok(()));
+            side.run(&result, ended).await;
+        });
+        let handle = handle.map_err(StartError::Thread)?;
+        let gone = || StartError::Thread(io::ErrorKind::BrokenPipe.into());
+        started.recv().map_err(|_| gone())??;
+        Ok(Self { addresses, control, threads, side: Some((handle, end)) })
+    }
+
+    /// Where the listeners are, in the order in which they were given.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// How to steer it.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Stops accepting; the router ends when its last connection has.
+    pub fn drain(&self) {
+        self.control.drain();
+    }
+
+    /// Waits until it has drained.
+    pub fn wait(mut self) {
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so; with `panic = "abort"` nobody gets here.
+            _ = thread.join();
+        }
+        if let Some((side, end)) = self.side.take() {
+            drop(end);
+            _ = side.join();
+        }
+    }
+}
+
+/// Accepted sockets have these settings from their listener.
+fn prepare(listener: &TcpListener) -> io::Result<SocketAddr> {
+    listener.set_nonblocking(true)?;
+    // Messages are written whole; nothing is gained by waiting for more.
+    socket2::SockRef::from(listener).set_tcp_nodelay(true)?;
+    listener.local_addr()
+}
+
+/// Runs `body` on a thread with an event loop of its own, and waits until it says that it is ready.
+fn spawn<F, T>(name: String, body: F) -> io::Result<JoinHandle<()>>
+where
+    F: FnOnce(oneshot::Sender<io::Result<()>>) -> T + Send + 'static,
+    T: Future<Output = ()> + 'static,
+{
+    let (ready, started) = oneshot::channel();
+    let handle = std::thread::Builder::new().name(name).spawn(move || {
+        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime.block_on(body(ready)),
+            Err(e) => _ = ready.send(Err(e)),
+        }
+    })?;
+    started.blocking_recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
+    Ok(handle)
+}
+
+/// What runs beside the threads that serve.
+struct Side {
+    control: Control,
+    table: Source,
+    socket: Option<PathBuf>,
+    attend: bool,
+}
+
+impl Side {
+    async fn run(self, result: &std::sync::mpsc::Sender<Result<(), StartError>>, ended: oneshot::Receiver<()>) {
+        let socket = match self.start().await {
+            Ok(socket) => socket,
+            Err(e) => {
+                _ = result.send(Err(e));
+                return;
+            }
+        };
+        _ = result.send(Ok(()));
+        let control = self.control.clone();
+        let _file = socket.map(|(listener, file)| {
+            tokio::task::spawn_local(async move {
+                if let Err(error) = control_socket::serve(listener, control).await {
+                    tracing::error!(%error, "the control socket failed");
+                }
+            });
+            file
+        });
+        if self.attend {
+            tokio::task::spawn_local(async move {
+                if let Err(error) = unit::attend(self.control).await {
+                    tracing::error!(%error, "cannot attend to the service manager");
+                }
+            });
+        }
+        // Ends with an error when the server drops its end, which is the signal.
+        _ = ended.await;
+    }
+
+    async fn start(&self) -> Result<Option<(tokio::net::UnixListener, control_socket::SocketFile)>, StartError> {
+        match &self.table {
+            Source::None => {}
+            Source::Given(table) => {
+                self.control.put(table.clone()).await.map_err(StartError::Table)?;
+            }
+            Source::File(path) => match load::read(path) {
+                Ok(Some(table)) => {
+                    if let Err(error) = self.control.put(table).await {
+                        tracing::error!(table = %path.display(), %error, "the table is not valid; requests wait for another");
+                    }
+                }
+                Ok(None) => tracing::warn!(table = %path.display(), "no table yet; requests wait for one"),
+                Err(error) => {
+                    let source = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::error!(source, "{error}; requests wait for another");
+                }
+            },
+        }
+        let Some(path) = &self.socket else {
+            return Ok(None);
+        };
+        let bound = control_socket::bind(path).map_err(|source| StartError::Control { path: path.clone(), source })?;
+        Ok(Some(bound))
+    }
+}

@@ -1,0 +1,222 @@
+//! One thread of the router: its own event loop, connections, memory and view of the table.
+//!
+//! **Invariant:** nothing that a request touches is shared with another thread except the table,
+//! which does not change, and counters that only one thread writes.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_local};
+
+use super::access::AccessLog;
+use super::alarm::Alarms;
+use super::answer::Date;
+use super::buffer::Spare;
+use super::connection;
+use super::counts::{Counts, Gauges};
+use super::h1::fields::Fields;
+use super::ids::Ids;
+use super::limits::Limits;
+use super::runs::Routing;
+use super::stream::Stream;
+use super::table::Table;
+
+/// What all threads have in common.
+#[derive(Debug)]
+pub struct Shared {
+    /// Every bound.
+    pub limits: Limits,
+    /// What we are called in `Via`.
+    pub via: String,
+    /// The names of the listeners.
+    pub listeners: Vec<String>,
+    /// One per thread.
+    pub gauges: Vec<Gauges>,
+    /// Where requests are recorded, if they are.
+    pub access: Option<AccessLog>,
+}
+
+/// What a thread is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Take this table, then say so.
+    Swap(Arc<Table>, Arc<Vec<Vec<Arc<Counts>>>>, oneshot::Sender<()>),
+    /// Stop accepting, end when the last connection does.
+    Drain,
+    /// Say that you are alive.
+    Ping(oneshot::Sender<()>),
+}
+
+/// A thread's state.
+#[derive(Debug)]
+pub struct Worker {
+    /// Which one it is.
+    pub thread: usize,
+    /// What it shares.
+    pub shared: Arc<Shared>,
+    /// The table, while there is one.
+    pub routing: RefCell<Option<Rc<Routing>>>,
+    /// Grows with each table that was taken.
+    pub swaps: Cell<u64>,
+    /// Deadlines.
+    pub alarms: Rc<Alarms>,
+    /// Unused memory.
+    pub spare: Spare,
+    /// A list to parse a head into; used between two awaits only.
+    pub fields: RefCell<Fields>,
+    /// Request ids.
+    pub ids: Ids,
+    /// The `Date` of our own answers.
+    pub date: Date,
+    /// Bytes of the heads of held requests.
+    pub held_bytes: Cell<usize>,
+    /// True once it was told to drain.
+    pub draining: Cell<bool>,
+    /// A connection ended.
+    ended: Notify,
+}
+
+impl Worker {
+    /// Its gauges.
+    pub fn gauges(&self) -> &Gauges {
+        &self.shared.gauges[self.thread]
+    }
+
+    /// The bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// This thread's part of a bound for all of them, at least one.
+    pub fn part(&self, of_all: usize) -> usize {
+        (of_all / self.shared.gauges.len()).max(1)
+    }
+
+    fn swap(&self, table: Arc<Table>, counts: &[Vec<Arc<Counts>>]) {
+        let routing = Routing::new(table, counts, self.thread, self.routing.borrow().as_deref());
+        *self.routing.borrow_mut() = Some(Rc::new(routing));
+        self.swaps.set(self.swaps.get() + 1);
+        self.alarms.table_came();
+    }
+
+    /// Upstream connections are looked at this often while there are any, in milliseconds.
+    const TIDY: u64 = 2000;
+
+    fn chores(&self, now: u64) -> Option<u64> {
+        let routing = self.routing.borrow().clone();
+        routing.is_some_and(|r| r.tidy(now)).then_some(now + Self::TIDY)
+    }
+
+    /// An upstream connection is idle now and will have to be looked at.
+    pub fn has_idle(&self, now: u64) {
+        self.alarms.plan(now + Self::TIDY);
+    }
+}
+
+/// Counts a client connection for as long as it lives.
+#[derive(Debug)]
+struct Counted(Rc<Worker>);
+
+impl Counted {
+    fn new(worker: Rc<Worker>) -> Self {
+        worker.gauges().connection(1);
+        Self(worker)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.gauges().connection(-1);
+        self.0.ended.notify_one();
+    }
+}
+
+/// Runs thread number `thread` until it has drained, or until its commands end.
+///
+/// # Errors
+/// The event loop or a listener could not be set up.
+pub async fn run(
+    thread: usize,
+    shared: Arc<Shared>,
+    listeners: Vec<std::net::TcpListener>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    ready: oneshot::Sender<std::io::Result<()>>,
+) {
+    let worker = Rc::new(Worker {
+        thread,
+        shared,
+        routing: RefCell::default(),
+        swaps: Cell::new(0),
+        alarms: Rc::default(),
+        spare: Spare::default(),
+        fields: RefCell::default(),
+        ids: Ids::default(),
+        date: Date::default(),
+        held_bytes: Cell::new(0),
+        draining: Cell::new(false),
+        ended: Notify::new(),
+    });
+    let mut accepting: Vec<JoinHandle<()>> = Vec::new();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => accepting.push(spawn_local(accept(Rc::clone(&worker), index, listener))),
+            Err(e) => {
+                _ = ready.send(Err(e));
+                return;
+            }
+        }
+    }
+    let sweeping = Rc::clone(&worker);
+    spawn_local(async move { sweeping.alarms.sweep(|now| sweeping.chores(now)).await });
+    _ = ready.send(Ok(()));
+    while !worker.draining.get() || worker.gauges().connections() > 0 {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Swap(table, counts, done)) => {
+                    worker.swap(table, &counts);
+                    _ = done.send(());
+                }
+                Some(Command::Ping(alive)) => _ = alive.send(()),
+                Some(Command::Drain) => {
+                    worker.draining.set(true);
+                    accepting.drain(..).for_each(|task| task.abort());
+                }
+                None => break,
+            },
+            () = worker.ended.notified() => {}
+        }
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: usize, socket: TcpListener) {
+    let most = worker.part(worker.limits().connections) as u64;
+    loop {
+        while worker.gauges().connections() >= most {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        match socket.accept().await {
+            Ok((stream, peer)) => start(&worker, listener, stream, peer),
+            // The client was faster than we were.
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
+            Err(e) => {
+                // Out of descriptors or memory: others wait in the socket's queue until some are free.
+                tracing::warn!(error = %e, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn start(worker: &Rc<Worker>, listener: usize, stream: TcpStream, peer: SocketAddr) {
+    let counted = Counted::new(Rc::clone(worker));
+    let worker = Rc::clone(worker);
+    spawn_local(async move {
+        connection::serve(worker, Stream::Tcp(stream), peer.ip(), listener).await;
+        drop(counted);
+    });
+}
