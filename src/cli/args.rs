@@ -91,6 +91,9 @@ pub enum Command {
     /// Start an app in its slot's environment (what ExecStart= of an app's unit calls)
     #[command(hide = true)]
     Launch(Launch),
+    /// Be the sample app of `demo`
+    #[command(hide = true)]
+    DemoApp,
     /// Write the man pages
     #[command(hide = true)]
     Man(Man),

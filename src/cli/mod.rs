@@ -10,6 +10,7 @@ pub mod args;
 pub mod client;
 pub mod demo;
 pub mod deploy;
+pub mod deployer;
 pub mod exit;
 pub mod follow;
 pub mod init;
@@ -21,6 +22,7 @@ pub mod pack;
 pub mod pages;
 pub mod progress;
 pub mod project;
+pub mod start;
 pub mod status;
 pub mod term;
 
@@ -61,7 +63,9 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
     let exit = match &cli.command {
-        Command::Demo(_) | Command::Start(_) => anyhow::bail!("not part of this build"),
+        Command::Demo(options) => demo::run(options.once, global.json)?,
+        Command::DemoApp => return demo::app::run(),
+        Command::Start(options) => start::run(options)?,
         Command::Init(options) => init::run(global.app.as_ref(), options.force, global.json)?,
         Command::App(command) => wait_for(app::run(global, command))?,
         Command::Deploy(options) => wait_for(deploy::deploy(global, options))?,

@@ -169,7 +169,10 @@ impl Embedded {
             let owner = holder.owner();
             return Err(failure(
                 "port-in-use",
-                format!("{owner} listens on {} already; stop it, or give slot {slot} another port under [ports]", holder.at),
+                format!(
+                    "{owner} listens on {} already; stop it, or give slot {slot} another port under [ports]",
+                    holder.at
+                ),
             ));
         }
         Ok(())
@@ -191,9 +194,8 @@ impl Embedded {
                 if ours { Ok(()) } else { Err(peer) }
             }
             Address::Tcp(tcp) => {
-                let found = listeners::at(*tcp).map_err(|error| {
-                    format!("cannot find out who listens on {tcp}: {error}")
-                })?;
+                let found = listeners::at(*tcp)
+                    .map_err(|error| format!("cannot find out who listens on {tcp}: {error}"))?;
                 if found.is_empty() {
                     return Err(format!("nobody listens on {tcp}"));
                 }
@@ -242,11 +244,15 @@ impl Units for Embedded {
         let Some(child) = self.child(slot) else {
             return Err(failure(
                 "unit-missing",
-                format!("the app has no slot {slot}; start the deployer again, which reads the app's file"),
+                format!(
+                    "the app has no slot {slot}; start the deployer again, which reads the app's file"
+                ),
             ));
         };
         if self.app.bind == Bind::Port && !self.app.ports.contains_key(slot) {
-            let text = format!("slot {slot} has no port; write `{slot} = 20001` under [ports] in the app's file");
+            let text = format!(
+                "slot {slot} has no port; write `{slot} = 20001` under [ports] in the app's file"
+            );
             return Err(failure("config", text));
         }
         if matches!(child.phase(), Phase::Stopped | Phase::Ended(_)) {
@@ -308,7 +314,10 @@ impl Units for Embedded {
         let listens = listens.and_then(Result::ok).unwrap_or_default();
         Report {
             unit,
-            result: record.failure.as_ref().map(|failure| failure.result.clone()),
+            result: record
+                .failure
+                .as_ref()
+                .map(|failure| failure.result.clone()),
             exit: record.failure.map(|failure| failure.text),
             status_text: record.status,
             log: record.log.into(),

@@ -115,10 +115,12 @@ impl Caller {
             let allowed = Arc::clone(&self.allowed.borrow());
             let began = Instant::now();
             let answered = timeout(PATIENCE, ask(self.address, &mut connection)).await;
-            let answered = answered.unwrap_or(Err(Failure::TimedOut)).and_then(|release| {
-                let right = allowed.is_empty() || allowed.contains(&release);
-                right.then_some(release).ok_or(Failure::WrongRelease)
-            });
+            let answered = answered
+                .unwrap_or(Err(Failure::TimedOut))
+                .and_then(|release| {
+                    let right = allowed.is_empty() || allowed.contains(&release);
+                    right.then_some(release).ok_or(Failure::WrongRelease)
+                });
             match answered {
                 Ok(release) => {
                     self.pulse.served.fetch_add(1, Ordering::Relaxed);
@@ -193,7 +195,8 @@ fn release(body: &[u8]) -> Option<String> {
         .strip_prefix("release ")?
         .strip_suffix('\n')?
         .split_once(" on slot ")?;
-    let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let word =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
     (word(release) && word(slot)).then(|| release.to_owned())
 }
 
@@ -203,10 +206,7 @@ mod tests {
 
     #[test]
     fn only_the_whole_answer_names_a_release() {
-        assert_eq!(
-            release(b"release 2 on slot green\n").as_deref(),
-            Some("2")
-        );
+        assert_eq!(release(b"release 2 on slot green\n").as_deref(), Some("2"));
         for body in [
             "",
             "release 2 on slot green",

@@ -85,7 +85,9 @@ async fn ended(reader: JoinHandle<Ended>) -> Ended {
 
 impl Reader {
     async fn open(address: SocketAddr, events: Option<u64>) -> Result<Self, String> {
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| error.to_string())?;
         let (mut sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
@@ -145,7 +147,8 @@ impl Reader {
             let frame = timeout_at(self.last + PATIENCE, self.body.frame()).await;
             match frame.map_err(|_| "it fell silent".to_owned())? {
                 Some(Ok(frame)) => {
-                    self.unread.extend_from_slice(frame.data_ref().map_or(&[][..], Bytes::as_ref));
+                    self.unread
+                        .extend_from_slice(frame.data_ref().map_or(&[][..], Bytes::as_ref));
                 }
                 Some(Err(error)) => return Err(format!("the connection broke: {error}")),
                 None => return Err("it ended too early".to_owned()),

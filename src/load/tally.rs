@@ -93,7 +93,11 @@ impl Tally {
             clippy::cast_sign_loss
         )] // An index into as many numbers as fit into memory.
         let index = (self.times.len() as f64 * percent / 100.0).ceil() as usize;
-        let time = self.times.get(index.saturating_sub(1).min(self.times.len().saturating_sub(1)));
+        let time = self.times.get(
+            index
+                .saturating_sub(1)
+                .min(self.times.len().saturating_sub(1)),
+        );
         Duration::from_micros(time.copied().unwrap_or_default().into())
     }
 }

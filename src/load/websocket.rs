@@ -66,7 +66,9 @@ impl WebSocketStream {
 
 impl Speaker {
     async fn open(address: SocketAddr) -> Result<Self, String> {
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| error.to_string())?;
         let (socket, _) = client_async(format!("ws://{address}/ws"), stream)
             .await
             .map_err(|error| error.to_string())?;
@@ -102,7 +104,10 @@ impl Speaker {
     async fn say(&mut self) -> Result<(), String> {
         let word = Message::text(self.said.to_string());
         self.said += 1;
-        self.socket.send(word).await.map_err(|error| error.to_string())
+        self.socket
+            .send(word)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// The next message, checked. May be dropped half-way.
@@ -134,7 +139,10 @@ impl Speaker {
             self.hear().await?;
         }
         let closed = async {
-            self.socket.close(None).await.map_err(|error| error.to_string())?;
+            self.socket
+                .close(None)
+                .await
+                .map_err(|error| error.to_string())?;
             loop {
                 match self.socket.next().await {
                     Some(Ok(Message::Close(_))) | None => return Ok(()),

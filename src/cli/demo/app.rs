@@ -65,8 +65,9 @@ pub enum Behaviour {
 /// # Errors
 /// If it was not started by the demo.
 pub fn run() -> anyhow::Result<ExitCode> {
-    let text = std::fs::read_to_string(FILE)
-        .with_context(|| format!("the sample app is for `slotctl demo` alone: cannot read {FILE}"))?;
+    let text = std::fs::read_to_string(FILE).with_context(|| {
+        format!("the sample app is for `slotctl demo` alone: cannot read {FILE}")
+    })?;
     let release: Release =
         serde_json::from_str(&text).with_context(|| format!("{FILE} makes no sense"))?;
     println!("release {} boots", release.name);
@@ -144,19 +145,22 @@ async fn events(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let last = wanted.events.unwrap_or(u64::MAX);
     let state = (ticks, Line::default());
-    Sse::new(stream::unfold(state, move |(mut ticks, mut line)| async move {
-        if line.number() > last {
-            return None;
-        }
-        if line.number() == last {
-            let event = Event::default().event("end").data(line.digest());
-            line.next();
-            return Some((Ok(event), (ticks, line)));
-        }
-        ticks.tick().await;
-        let event = Event::default().data(line.next());
-        Some((Ok(event), (ticks, line)))
-    }))
+    Sse::new(stream::unfold(
+        state,
+        move |(mut ticks, mut line)| async move {
+            if line.number() > last {
+                return None;
+            }
+            if line.number() == last {
+                let event = Event::default().event("end").data(line.digest());
+                line.next();
+                return Some((Ok(event), (ticks, line)));
+            }
+            ticks.tick().await;
+            let event = Event::default().data(line.next());
+            Some((Ok(event), (ticks, line)))
+        },
+    ))
 }
 
 async fn websocket(upgrade: WebSocketUpgrade) -> Response {
