@@ -13,7 +13,7 @@ pub(super) async fn follow(output: impl AsyncRead + Unpin, run: Run, app: AppNam
     while let Ok(true) = next_line(&mut output, &mut line).await {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         line.clear();
-        tracing::info!(target: "slot::app", SLOT_APP = %app, SLOT_NAME = %slot, "{text}");
+        tracing::info!(target: "slot::app", slot_app = %app, slot_name = %slot, "{text}");
         run.logged(text);
     }
 }

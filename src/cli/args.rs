@@ -17,7 +17,7 @@ use crate::deploy::{AppName, SlotName};
 #[command(
     name = "slotctl",
     version,
-    arg_required_else_help = true,
+    subcommand_required = true,
     after_help = exit::TABLE,
     after_long_help = LONG_HELP,
     max_term_width = 100
@@ -91,6 +91,9 @@ pub enum Command {
     /// Start an app in its slot's environment (what ExecStart= of an app's unit calls)
     #[command(hide = true)]
     Launch(Launch),
+    /// Be the sample app of `demo`
+    #[command(hide = true)]
+    DemoApp,
     /// Write the man pages
     #[command(hide = true)]
     Man(Man),

@@ -8,7 +8,9 @@
 pub mod app;
 pub mod args;
 pub mod client;
+pub mod demo;
 pub mod deploy;
+pub mod deployer;
 pub mod exit;
 pub mod follow;
 pub mod init;
@@ -20,6 +22,7 @@ pub mod pack;
 pub mod pages;
 pub mod progress;
 pub mod project;
+pub mod start;
 pub mod status;
 pub mod term;
 
@@ -27,7 +30,7 @@ use std::future::Future;
 use std::io::{self, stderr};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command, Global, Launch};
 use client::{Client, ClientError};
@@ -41,6 +44,11 @@ use crate::wire::api::Problem;
 /// slotctl, from its arguments to its exit status.
 #[must_use]
 pub fn main() -> ExitCode {
+    if std::env::args_os().len() < 2 {
+        // clap's own way would take SLOT_SOCKET in the environment for an argument.
+        note(&Cli::command().render_help().to_string());
+        return Exit::Usage.into();
+    }
     let cli = Cli::parse();
     match run(&cli) {
         Ok(code) => code,
@@ -55,7 +63,9 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
     let exit = match &cli.command {
-        Command::Demo(_) | Command::Start(_) => anyhow::bail!("not part of this build"),
+        Command::Demo(options) => demo::run(options.once, global.json)?,
+        Command::DemoApp => return demo::app::run(),
+        Command::Start(options) => start::run(options)?,
         Command::Init(options) => init::run(global.app.as_ref(), options.force, global.json)?,
         Command::App(command) => wait_for(app::run(global, command))?,
         Command::Deploy(options) => wait_for(deploy::deploy(global, options))?,

@@ -6,7 +6,7 @@
 pub mod add;
 mod list;
 mod names;
-mod ports;
+pub(super) mod ports;
 mod public;
 mod remove;
 

@@ -1,0 +1,201 @@
+//! `slotctl start`: the app of the project here, deployed by this process, where no systemd runs (a container, a laptop).
+//!
+//! **Invariant:** the first signal lets everything in flight end, the second waits for nothing.
+
+use std::io::stderr;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::app::ports;
+use super::args::{Start, Wait};
+use super::client::Client;
+use super::deployer::Deployer;
+use super::exit::Exit;
+use super::follow::attempt;
+use super::outcome;
+use super::pack::{Packing, Source};
+use super::progress::Screen;
+use super::project::Project;
+use super::status::now_ms;
+use super::term::{Paint, note};
+use crate::config::Bind;
+use crate::wire::api::Status;
+
+/// Where a project's releases and state are, beside its file.
+const DATA: &str = ".slot";
+
+/// Runs until it is told to end.
+///
+/// # Errors
+/// If the file or the path is refused, or something cannot be had; if the first deployment cannot be begun.
+pub fn run(options: &Start) -> anyhow::Result<Exit> {
+    crate::telemetry::init("slotctl")?;
+    let project = Project::read(&options.config)?;
+    let source = options.path.as_deref().map(Source::look_over).transpose()?;
+    if let Some(source) = &source {
+        source.check_command(&project.app.command, &project.file)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(serve(options, project, source));
+    // A child that does not end, or an upload, holds nobody up: what is left ends with this process.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(options: &Start, project: Project, source: Option<Source>) -> anyhow::Result<Exit> {
+    let mut signals = Signals::new()?;
+    let file = project.file.display().to_string();
+    let mut app = project.app;
+    if app.bind == Bind::Port {
+        let chosen = ports::choose(&app, &app.name.clone(), &file, None)?;
+        app.ports.extend(chosen);
+    }
+    if let Some(user) = &app.user {
+        note(&format!(
+            "{file}: user = \"{user}\" is for units; here the app runs as the user that started slotctl\n"
+        ));
+    }
+    let (data, _lock) = data_directory(&project.file)?;
+    let public = listen(options.listen)?;
+    let name = app.name.to_string();
+    let drain = (!app.drain.is_zero()).then_some(app.drain);
+    let deployer = Deployer::start(app, &data, public).await?;
+    let socket = reachable_socket(&deployer, &data);
+    note(&format!(
+        "{name} is served at http://{}/\nask it with: slotctl --socket {} status\n",
+        deployer.address(),
+        shell_words::quote(&socket.to_string_lossy()),
+    ));
+    if let Some(source) = source {
+        let client = Client::new(&deployer.socket(), Some(&name));
+        tokio::select! {
+            deployed = deploy(&client, source, &name) => deployed?,
+            () = signals.next() => {}
+        }
+    }
+    signals.next().await;
+    note("ending when what is in flight has ended; once more to end now\n");
+    tokio::select! {
+        () = deployer.end(drain) => Ok(Exit::Ok),
+        () = signals.next() => Ok(Exit::Interrupted),
+    }
+}
+
+/// Deploys what was named on the command line, and shows what came of it; the deployer goes on in any case.
+async fn deploy(client: &Client, source: Source, name: &str) -> anyhow::Result<()> {
+    let mut screen = Screen::new(false);
+    let (body, packing) = source.body()?;
+    let (sent, size) = packing.counter();
+    let ended = attempt(
+        client,
+        client.post("/deploy", body),
+        || Some(Packing::progress(&sent, size)),
+        Wait::Switched,
+        &mut screen,
+    )
+    .await?;
+    let status: Option<Status> = client.get("/status").await.ok();
+    note(&outcome::screen(
+        name,
+        &ended,
+        status.as_ref(),
+        now_ms(),
+        Paint::of(&stderr()),
+    ));
+    Ok(())
+}
+
+/// `.slot` beside the project's file, and the lock that makes it one deployer's.
+fn data_directory(file: &Path) -> anyhow::Result<(PathBuf, Flock<std::fs::File>)> {
+    let project = file.canonicalize()?;
+    let data = project.parent().unwrap_or(Path::new("/")).join(DATA);
+    std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
+    // Releases are nothing to commit.
+    let ignore = data.join(".gitignore");
+    if !ignore.exists() {
+        std::fs::write(&ignore, "*\n")
+            .with_context(|| format!("cannot write {}", ignore.display()))?;
+    }
+    let path = data.join("lock");
+    let lock =
+        std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok((data, lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Err(Exit::Busy.because(format!(
+            "another `slotctl start` runs in {}; ask it with `slotctl --socket {} status`, or end it",
+            project.parent().unwrap_or(Path::new("/")).display(),
+            data.join("slotd.sock").display()
+        ))),
+        Err((_, error)) => {
+            Err(anyhow::Error::from(error).context(format!("cannot lock {}", path.display())))
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                let holders: Vec<String> = super::listeners::holders(address.port())
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect();
+                format!(
+                    "{}; listen elsewhere with --listen 127.0.0.1:PORT",
+                    match holders.is_empty() {
+                        true => "another process listens there".to_owned(),
+                        false => format!("{} listens there", holders.join(" and ")),
+                    }
+                )
+            }
+            _ => format!("{error}; listen elsewhere with --listen 127.0.0.1:PORT"),
+        };
+        Exit::Input.because(format!("cannot listen on {address}: {remedy}"))
+    })
+}
+
+/// The API's socket under a name that stays, where that is not too long to connect to (unix(7)).
+fn reachable_socket(deployer: &Deployer, data: &Path) -> PathBuf {
+    let (socket, name) = (deployer.socket(), data.join("slotd.sock"));
+    // Whatever it was, it is of a deployer that has ended.
+    let _ = std::fs::remove_file(&name);
+    let made = std::os::unix::fs::symlink(&socket, &name).is_ok();
+    if made && name.as_os_str().len() < 108 {
+        name
+    } else {
+        socket
+    }
+}
+
+/// Ctrl-C, or what a container's runtime sends.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}

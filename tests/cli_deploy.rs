@@ -1,0 +1,370 @@
+//! slotctl against a slotd that is written down: what it asks, what it shows, what it exits with.
+
+mod fake_slotd;
+
+use std::os::unix::fs::PermissionsExt;
+
+use axum::http::StatusCode;
+use fake_slotd::{Fake, Script, failure, problem, status, stderr, stdout, success};
+use slot::wire::api::{Apps, Outcome, Problem, Status};
+
+#[test]
+fn a_deploy_sends_the_binary_under_its_name_and_shows_release_slot_address_and_phases() {
+    let fake = Fake::new(Script::default());
+    let path = fake.project();
+    let output = fake.slotctl(&[
+        "deploy",
+        path.to_str().unwrap(),
+        "--drain",
+        "5s",
+        "--queue",
+        "10m",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(
+        stdout(&output),
+        "web: release 1a2b3c4d serves from green (before: 99887766)\n\
+         \x20 http://127.0.0.1:80/\n\
+         \x20 preparing 12 ms, starting 1.8s, ready 31 ms, 1.8s in all\n"
+    );
+    let asked = fake.asked();
+    assert!(
+        asked.contains(&"POST /apps/web/deploy?drain=5000ms&queue=600000ms".to_owned()),
+        "{asked:?}"
+    );
+    assert!(
+        asked.contains(&"GET /apps/web/outcome?generation=7&wait=switched".to_owned()),
+        "{asked:?}"
+    );
+    let uploaded = fake.uploaded.lock().unwrap().clone();
+    let mut archive = tar::Archive::new(&uploaded[..]);
+    let names: Vec<_> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    assert_eq!(names, ["server"]);
+}
+
+#[test]
+fn a_large_directory_is_streamed_whole() {
+    let fake = Fake::new(Script::default());
+    let path = fake.project();
+    let big: Vec<u8> = (0..8_000_000_u32).map(|n| (n % 251) as u8).collect();
+    std::fs::write(path.with_file_name("big"), &big).unwrap();
+    let output = fake.slotctl(&["deploy", "build"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let uploaded = fake.uploaded.lock().unwrap().clone();
+    let mut archive = tar::Archive::new(&uploaded[..]);
+    let mut sizes = Vec::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        sizes.push((entry.path().unwrap().display().to_string(), bytes == big));
+    }
+    assert_eq!(
+        sizes,
+        [("big".to_owned(), true), ("server".to_owned(), false)]
+    );
+}
+
+#[test]
+fn each_phase_is_one_plain_line_where_there_is_no_terminal() {
+    let fake = Fake::new(Script {
+        outcome: vec![Err(fake_slotd::progress("starting")), Ok(success())],
+        status: Status {
+            deployment: Some(fake_slotd::progress("starting")),
+            ..status()
+        },
+        ..Script::default()
+    });
+    let path = fake.project();
+    let output = fake.slotctl(&["deploy", path.to_str().unwrap()]);
+    assert!(!stderr(&output).contains('\x1b'), "{}", stderr(&output));
+}
+
+#[test]
+fn a_failed_deploy_is_one_screen_of_evidence() {
+    let fake = Fake::new(Script {
+        outcome: vec![Ok(failure())],
+        ..Script::default()
+    });
+    let path = fake.project();
+    let output = fake.slotctl(&["deploy", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    let log: String = (6..=25)
+        .map(|line| format!("  | line {line}\u{fffd}[31m\n"))
+        .collect();
+    assert_eq!(
+        stderr(&output),
+        format!(
+            "web: deployment 7 failed in phase ready: health-timeout
+  green was not healthy within 30s
+
+  release     1a2b3c4d in green
+  gate        a health probe that passes within health_timeout
+  unit        web@green.service
+  result      success: still running
+  STATUS=     waiting for the database
+  last probe  503 Service Unavailable: no database
+  listens on  127.0.0.1:3000
+  told        127.0.0.1:20002
+              it listens elsewhere than it was told: let it take the port from $PORT and the address 127.0.0.1
+  time        preparing 12 ms, starting 180 ms, ready 30s, 30s in all
+
+  The last 20 lines of its log:
+{log}
+  The active slot is untouched: blue serves release 99887766.
+  The rest of the log: journalctl -u web@green.service _SYSTEMD_INVOCATION_ID=0123
+"
+        )
+    );
+}
+
+#[test]
+fn a_failed_deploy_as_json_is_the_outcome_alone_on_stdout() {
+    let fake = Fake::new(Script {
+        outcome: vec![Ok(failure())],
+        ..Script::default()
+    });
+    let path = fake.project();
+    let output = fake.slotctl(&["--json", "deploy", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "");
+    let outcome: Outcome = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(outcome, failure());
+}
+
+#[test]
+fn a_deploy_during_another_says_who_holds_it_and_exits_with_5() {
+    let busy =
+        "a deployment is in progress: generation 6, begun by root, phase starting; wait for it";
+    let script = Script {
+        begin: Err((StatusCode::CONFLICT, problem("busy", busy))),
+        ..Script::default()
+    };
+    let fake = Fake::new(script);
+    let path = fake.project();
+    let output = fake.slotctl(&["deploy", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(5));
+    assert_eq!(stderr(&output), format!("slotctl: {busy}\n"));
+    let output = fake.slotctl(&["deploy", "--json", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(5));
+    let said: Problem = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(said.code, "busy");
+}
+
+#[test]
+fn a_refusal_before_the_upload_was_read_is_still_the_reason() {
+    let script = Script {
+        begin: Err((
+            StatusCode::CONFLICT,
+            problem("busy", "a deployment is in progress"),
+        )),
+        status: Status {
+            deployment: Some(fake_slotd::progress("starting")),
+            ..status()
+        },
+        rude: true,
+        ..Script::default()
+    };
+    let fake = Fake::new(script);
+    let path = fake.project();
+    std::fs::write(path.with_file_name("big"), vec![7; 30_000_000]).unwrap();
+    let output = fake.slotctl(&["deploy", "build"]);
+    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("a deployment is in progress"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_rollback_with_nothing_to_go_back_to_is_refused_with_the_reason() {
+    let text = "nothing to roll back to: no earlier release has finished its soak";
+    let fake = Fake::new(Script {
+        begin: Err((
+            StatusCode::BAD_REQUEST,
+            problem("nothing-to-roll-back-to", text),
+        )),
+        ..Script::default()
+    });
+    let output = fake.slotctl(&["rollback"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), format!("slotctl: {text}\n"));
+}
+
+#[test]
+fn a_rollback_and_a_promotion_name_the_app_and_wait_as_long_as_asked() {
+    let rolled_back = Outcome {
+        kind: "rollback".to_owned(),
+        ..success()
+    };
+    let fake = Fake::new(Script {
+        outcome: vec![Ok(rolled_back)],
+        ..Script::default()
+    });
+    let output = fake.slotctl(&["--app", "web", "rollback", "--wait=stopped"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).starts_with("web: rolled back: release 1a2b3c4d serves from green"));
+    let output = fake.slotctl(&["--app", "web", "promote", "green"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let asked = fake.asked();
+    for wanted in [
+        "POST /apps/web/rollback",
+        "GET /apps/web/outcome?generation=7&wait=stopped",
+        "POST /apps/web/promote?slot=green",
+    ] {
+        assert!(asked.contains(&wanted.to_owned()), "{wanted}: {asked:?}");
+    }
+}
+
+#[test]
+fn an_app_that_slotd_does_not_know_exits_with_7_and_nothing_is_registered_elsewhere() {
+    let fake = Fake::new(Script::default());
+    let path = fake.project();
+    let output = fake.slotctl(&["--app", "other", "deploy", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("there is no app other"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(fake.asked(), ["GET /apps/other/status"]);
+}
+
+#[test]
+fn a_path_that_cannot_be_deployed_is_refused_before_slotd_is_asked() {
+    let fake = Fake::new(Script::default());
+    let path = fake.project();
+    let folder = fake.folder.path();
+    std::fs::write(folder.join("empty"), "").unwrap();
+    std::fs::create_dir(folder.join("void")).unwrap();
+    std::fs::write(folder.join("build/plain"), "x").unwrap();
+    let refused = |path: &str, said: &str| {
+        let output = fake.slotctl(&["deploy", path]);
+        assert_eq!(output.status.code(), Some(6), "{path}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains(said),
+            "{path}: {}",
+            stderr(&output)
+        );
+    };
+    refused("gone", "gone does not exist; name the binary");
+    refused("empty", "empty is empty; did the build finish?");
+    refused("void", "void has no file in it");
+    refused(
+        "build/plain",
+        "command runs ./server, and build/plain will be ./plain",
+    );
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    refused("build/server", "not executable, and `command`");
+    refused("build", "`chmod +x build/server`");
+    assert_eq!(fake.asked(), [""; 0]);
+}
+
+#[test]
+fn a_config_with_an_unknown_key_is_refused_with_file_line_and_remedy() {
+    let fake = Fake::new(Script::default());
+    let path = fake.project();
+    let file = fake.folder.path().join("slot.toml");
+    std::fs::write(
+        &file,
+        "name = \"web\"\ncommand = \"./server\"\ndrian = \"5s\"\n",
+    )
+    .unwrap();
+    let output = fake.slotctl(&["deploy", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(
+        said.contains("slot.toml:3: drian: there is no such key; write `drain`"),
+        "{said}"
+    );
+    assert_eq!(fake.asked(), [""; 0]);
+}
+
+#[test]
+fn status_is_a_table_and_as_json_what_slotd_said() {
+    let fake = Fake::new(Script::default());
+    let output = fake.slotctl(&["status"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(
+        stdout(&output),
+        "web  idle  generation 7  http://127.0.0.1:80/
+  release 99887766 serves from blue, `slotctl rollback` goes to 55443322
+
+  SLOT   CONDITION    RELEASE   WEIGHT  IN FLIGHT   DRAIN  UNIT
+  blue   active (up)  99887766  100%    requests 2  -      web@blue.service
+  green  idle         -         0%      -           -      web@green.service
+"
+    );
+    let output = fake.slotctl(&["status", "--json"]);
+    let said: Status = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(said, status());
+    let output = fake.slotctl(&["app", "list", "--json"]);
+    let said: Apps = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(said.apps, [status()]);
+}
+
+#[test]
+fn drain_cuts_only_when_told_to() {
+    let fake = Fake::new(Script::default());
+    let output = fake.slotctl(&["drain", "blue"]);
+    assert_eq!(output.status.code(), Some(2));
+    let output = fake.slotctl(&["drain", "--now", "blue"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(fake.asked(), ["POST /drain?slot=blue"]);
+}
+
+#[test]
+fn logs_of_an_app_outside_systemd_say_where_they_are() {
+    let mut script = Script::default();
+    for slot in &mut script.status.slots {
+        slot.unit = slot.unit.trim_end_matches(".service").to_owned();
+    }
+    let fake = Fake::new(script);
+    let output = fake.slotctl(&["logs"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("`slotctl start`"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn an_interrupted_watch_says_that_the_deployment_goes_on() {
+    let fake = Fake::new(Script {
+        outcome: vec![Err(fake_slotd::progress("starting"))],
+        ..Script::default()
+    });
+    let path = fake.project();
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_slotctl"))
+        .args(["deploy", path.to_str().unwrap()])
+        .current_dir(fake.folder.path())
+        .env("SLOT_SOCKET", fake.socket())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begin = std::time::Instant::now();
+    while !fake.asked().iter().any(|asked| asked.contains("/outcome")) {
+        assert!(
+            begin.elapsed() < std::time::Duration::from_secs(20),
+            "{:?}",
+            fake.asked()
+        );
+        std::thread::yield_now();
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("generation 7 goes on without slotctl"),
+        "{}",
+        stderr(&output)
+    );
+}

@@ -1,0 +1,170 @@
+//! slotctl where no slotd is: usage, exit statuses, `init`, and what it says when it cannot reach anybody.
+
+mod fake_slotd;
+
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use fake_slotd::{slotctl, stderr, stdout};
+
+const NOBODY: &str = "/nonexistent/slotd.sock";
+
+#[test]
+fn without_arguments_usage_goes_to_stderr_with_status_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = slotctl(folder.path(), Path::new(NOBODY), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stdout(&output), "");
+    assert!(
+        stderr(&output).contains("Usage: slotctl"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(
+        stderr(&output).contains("Exit status:"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_wrong_option_and_a_wrong_span_are_usage_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [
+        &["deploy"][..],
+        &["deploy", "x", "--drain", "30"],
+        &["frobnicate"],
+        &["--app", "No Such Name", "status"],
+    ] {
+        let output = slotctl(folder.path(), Path::new(NOBODY), words);
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{words:?}: {}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn help_lists_the_commands_and_hides_what_is_not_for_people() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = slotctl(folder.path(), Path::new(NOBODY), &["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = stdout(&output);
+    for command in [
+        "demo", "start", "init", "app", "deploy", "rollback", "promote", "drain", "status", "logs",
+    ] {
+        assert!(
+            help.contains(&format!("\n  {command} ")),
+            "{command}: {help}"
+        );
+    }
+    assert!(!help.contains("launch"), "{help}");
+}
+
+#[test]
+fn a_slotd_that_is_not_there_is_named_with_what_starts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = slotctl(folder.path(), Path::new(NOBODY), &["status"]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = stderr(&output);
+    assert!(
+        said.contains("slotd is not running: /nonexistent/slotd.sock does not exist"),
+        "{said}"
+    );
+    assert!(
+        said.contains("systemctl enable --now slotd.socket slotd.service"),
+        "{said}"
+    );
+
+    let socket = folder.path().join("dead.sock");
+    drop(UnixListener::bind(&socket).unwrap());
+    let output = slotctl(folder.path(), &socket, &["status", "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let said: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(said["success"], false);
+    assert_eq!(said["code"], "unreachable");
+    assert!(
+        said["error"].as_str().unwrap().contains("nothing answers"),
+        "{said}"
+    );
+}
+
+#[test]
+fn init_writes_a_file_that_deploy_reads_and_never_writes_over_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let project = folder.path().join("My Shop");
+    fake_slotd::program(&project.join("build/shop"));
+    let output = slotctl(&project, Path::new(NOBODY), &["init"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        stdout(&output).contains("sudo slotctl deploy ./build/shop"),
+        "{}",
+        stdout(&output)
+    );
+    let file = project.join("slot.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let app = slot::config::App::parse(&text, "slot.toml").unwrap();
+    assert_eq!(
+        (app.name.as_str(), app.command),
+        ("my-shop", vec!["./shop".to_owned()])
+    );
+
+    std::fs::write(&file, "# mine\n").unwrap();
+    let output = slotctl(&project, Path::new(NOBODY), &["init"]);
+    assert_eq!(output.status.code(), Some(6));
+    assert!(stderr(&output).contains("--force"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "# mine\n");
+
+    let output = slotctl(&project, Path::new(NOBODY), &["init", "--force"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+}
+
+#[test]
+fn a_deploy_without_a_project_says_how_to_get_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = fake_slotd::program(&folder.path().join("server"));
+    let output = slotctl(
+        folder.path(),
+        Path::new(NOBODY),
+        &["deploy", path.to_str().unwrap()],
+    );
+    assert_eq!(output.status.code(), Some(6));
+    assert!(
+        stderr(&output).contains("slotctl init"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_wrong_project_file_does_not_let_a_command_guess_the_app() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("slot.toml"), "name = 5\n").unwrap();
+    let output = slotctl(folder.path(), Path::new(NOBODY), &["rollback"]);
+    assert_eq!(output.status.code(), Some(6));
+    assert!(stderr(&output).contains("--app"), "{}", stderr(&output));
+    let output = slotctl(
+        folder.path(),
+        Path::new(NOBODY),
+        &["--app", "web", "rollback"],
+    );
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!(
+        "{} completions bash | head -c 1",
+        env!("CARGO_BIN_EXE_slotctl")
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-o", "pipefail", "-c", &script])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
