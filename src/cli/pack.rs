@@ -437,9 +437,9 @@ mod tests {
             found,
             [
                 "a.txt 644 0",
-                "b/ 755 0",
+                "b 755 0",
                 "b/server 755 0",
-                &format!("{folder}/ 755 0"),
+                &format!("{folder} 755 0"),
                 &format!("{long} 644 0"),
                 "link 777 0",
             ]

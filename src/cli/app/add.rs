@@ -109,7 +109,7 @@ pub async fn register(
 }
 
 /// What is installed under the name, if it can be read.
-fn read_installed(name: &AppName) -> Option<App> {
+pub(super) fn read_installed(name: &AppName) -> Option<App> {
     let file = file_of(name);
     let text = fs::read_to_string(&file).ok()?;
     App::parse(&text, &file.display().to_string()).ok()
