@@ -15,8 +15,8 @@
 //!
 //! - L0, decisions without I/O: [`deploy`], [`router::h1`], [`router::table`].
 //! - L1, bytes and words: [`wire`], [`config`], [`telemetry`].
-//! - L2, one adapter per outside thing: [`systemd`], [`store`], [`release`], [`probe`],
-//!   [`traffic`], [`launch`], [`units`], the rest of [`router`].
+//! - L2, one adapter per outside thing: [`systemd`], [`children`], [`store`], [`release`],
+//!   [`probe`], [`traffic`], [`launch`], [`units`], the rest of [`router`].
 //! - L3: [`daemon`], where one task owns the state of an app.
 //! - L4: [`api`] and [`cli`]: parse, ask, render.
 //!
@@ -25,6 +25,7 @@
 //! what `step` decides, and [`router::h1`], which decides what a request is.
 
 pub mod api;
+pub mod children;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -50,28 +50,38 @@ fn generate(apps: &Path, normal: &Path) -> Result<usize> {
     files.sort();
     let mut wrong = 0;
     for file in &files {
-        if let Err(error) = generate_app(file, normal) {
-            tell(&format!("{error:#}; the app has no units"));
-            wrong += 1;
+        let units = match read(file) {
+            Ok(app) => units::render(&app, file),
+            Err(error) => {
+                wrong += 1;
+                let problem = format!("{error:#}");
+                tell(&format!("{problem}; the app's slots cannot be started"));
+                let name = file
+                    .file_stem()
+                    .and_then(|stem| stem.to_str()?.parse().ok());
+                name.map_or_else(Vec::new, |name| units::stand_in(&name, file, &problem))
+            }
+        };
+        for unit in units {
+            write(&normal.join(&unit.path), &unit.text)?;
         }
     }
     Ok(wrong)
 }
 
-fn generate_app(file: &Path, normal: &Path) -> Result<()> {
+fn read(file: &Path) -> Result<App> {
     let name = file.to_string_lossy();
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
     let app = App::parse(&text, &name)?;
     app.check_installed(&name)?;
-    for unit in units::render(&app, file) {
-        let path = normal.join(&unit.path);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)
-                .with_context(|| format!("cannot make {}", parent.display()))?;
-        }
-        fs::write(&path, unit.text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(app)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     }
-    Ok(())
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Early in a boot the kernel's log is the only one (systemd.generator(7)); a terminal may be there later.

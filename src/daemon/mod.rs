@@ -12,6 +12,7 @@
 
 pub mod app;
 pub mod apps;
+pub mod embedded;
 pub mod live;
 pub mod owner;
 pub mod tables;

@@ -1,0 +1,339 @@
+//! Slots as children of this process: [`Units`] where no systemd runs.
+//!
+//! A child gets what the app's unit would give it, by the same [`launch`](crate::launch), as the user that runs this process: `user` of the
+//! app's file is not for here, and `NOTIFY_SOCKET` is there whatever `ready` says.
+//!
+//! **Invariant:** an answer counts as healthy only if every socket that could have given it belongs to the child's process group.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::units::{Report, Units};
+use crate::children::{Changes, Child, Listener, Phase, Program};
+use crate::config::{App, Bind, Ready};
+use crate::deploy::{BootId, End, Probe, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::launch::{Env, EnvFile, Order, launch};
+use crate::probe::{Address, Owner, ask, listeners, process_group_of};
+use crate::telemetry::chain;
+
+/// The children of one app; they end with the last clone.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    app: Arc<App>,
+    /// The app's directory, absolute: `releases` and the slots' symlinks are in it.
+    root: PathBuf,
+    /// For sockets; its path is short, because a socket's may have 107 bytes (unix(7)).
+    run: PathBuf,
+    inherited: Env,
+    children: Arc<BTreeMap<SlotName, Child>>,
+    /// Of `bind = "fd"`, while the slot is not stopped.
+    listeners: Arc<Mutex<BTreeMap<SlotName, Listener>>>,
+    changes: Arc<Changes>,
+}
+
+impl Embedded {
+    /// An app whose slots are all stopped. Must be called within a tokio runtime, which the children's supervision then runs on.
+    #[must_use]
+    pub fn new(app: Arc<App>, root: PathBuf, run: PathBuf, inherited: Env) -> Self {
+        let changes = Arc::new(Changes::default());
+        let child = |slot: &SlotName| {
+            let own = run.join(app.name.as_str()).join(slot.as_str());
+            let child = Child::new(app.name.clone(), slot.clone(), own, Arc::clone(&changes));
+            (slot.clone(), child)
+        };
+        Self {
+            children: Arc::new(app.slots.iter().map(child).collect()),
+            app,
+            root,
+            run,
+            inherited,
+            listeners: Arc::default(),
+            changes,
+        }
+    }
+
+    /// Stops every slot, as [`Units::stop`] does, all at the same time.
+    pub async fn stop_all(&self) {
+        let limit = self.app.stop_timeout;
+        let stops = self.app.slots.iter().map(|slot| self.stop(slot, limit));
+        futures_util::future::join_all(stops).await;
+    }
+
+    fn child(&self, slot: &SlotName) -> Option<&Child> {
+        self.children.get(slot)
+    }
+
+    /// Where requests go, and where health is asked.
+    fn addresses(&self, slot: &SlotName) -> (Address, Address) {
+        match (self.app.bind, self.app.ports.get(slot)) {
+            (Bind::Port, Some(ports)) => (
+                Address::loopback(ports.port),
+                Address::loopback(ports.internal),
+            ),
+            // A slot without a port is never started.
+            (Bind::Port, None) | (Bind::Unix | Bind::Fd, _) => {
+                let socket = Address::Unix(self.app.socket(&self.run, slot));
+                (socket.clone(), socket)
+            }
+        }
+    }
+
+    /// What the slot executes for a release.
+    async fn program(
+        &self,
+        slot: &SlotName,
+        release: &ReleaseId,
+        limit: Duration,
+    ) -> Result<Program, UnitFailure> {
+        let release = self.root.join("releases").join(release.as_str());
+        let path = self.app.env_file.as_deref().map(|file| release.join(file));
+        let text = match &path {
+            Some(path) => Some(tokio::fs::read_to_string(path).await.map_err(|error| {
+                let path = path.display();
+                failure(
+                    "config",
+                    format!("cannot read env_file {path}: {error}; make it, or remove `env_file`"),
+                )
+            })?),
+            None => None,
+        };
+        let injected = self.app.injected(&self.run, slot);
+        let launch = launch(&Order {
+            command: &self.app.command,
+            release: &release,
+            inherited: &self.inherited,
+            env: &self.app.env,
+            env_file: path
+                .as_deref()
+                .zip(text.as_deref())
+                .map(|(path, text)| EnvFile { path, text }),
+            injected: &injected
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        })
+        .map_err(|error| failure("config", error.to_string()))?;
+        Ok(Program {
+            argv: launch.argv,
+            env: launch.env,
+            cwd: launch.cwd,
+            notify: self.app.ready == Ready::Notify,
+            leaves: (self.app.bind == Bind::Unix).then(|| self.app.socket(&self.run, slot)),
+            listener: self.listener(slot)?,
+            start_limit: limit,
+            stop_limit: self.app.stop_timeout,
+        })
+    }
+
+    /// The slot's own listening socket with `bind = "fd"`, made at its first start.
+    fn listener(&self, slot: &SlotName) -> Result<Option<Listener>, UnitFailure> {
+        if self.app.bind != Bind::Fd {
+            return Ok(None);
+        }
+        let mut listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(listener) = listeners.get(slot) {
+            return Ok(Some(listener.clone()));
+        }
+        let path = self.app.socket(&self.run, slot);
+        let directory = path.parent().unwrap_or(&self.run);
+        let bound = std::fs::create_dir_all(directory)
+            .and_then(|()| remove(&path))
+            .and_then(|()| UnixListener::bind(&path));
+        let bound = bound.map_err(|error| {
+            failure(
+                "resources",
+                format!("cannot listen on {}: {error}", path.display()),
+            )
+        })?;
+        let listener = Listener(Arc::new(OwnedFd::from(bound)));
+        listeners.insert(slot.clone(), listener.clone());
+        Ok(Some(listener))
+    }
+
+    /// Refuses a start whose port somebody else has; the app itself would only say that it cannot bind.
+    fn check_ports(&self, slot: &SlotName) -> Result<(), UnitFailure> {
+        let (public, internal) = self.addresses(slot);
+        for address in [public, internal] {
+            let Address::Tcp(tcp) = address else { continue };
+            // What cannot be looked up is no reason to refuse; the app will tell.
+            let Some(holder) = listeners::at(tcp).unwrap_or_default().into_iter().next() else {
+                continue;
+            };
+            let owner = holder.owner();
+            return Err(failure(
+                "port-in-use",
+                format!("{owner} listens on {} already; stop it, or give slot {slot} another port under [ports]", holder.at),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether whoever answers at an address is of the group; an error names who is not.
+    fn check_owner(
+        &self,
+        at: &Address,
+        peer: Option<i32>,
+        group: Option<i32>,
+    ) -> Result<(), String> {
+        let strangers = match at {
+            Address::Unix(_) => {
+                // With `bind = "fd"` it is this process that called listen(2), and the child alone that it passed the socket to.
+                let ours = self.app.bind == Bind::Fd
+                    && peer == i32::try_from(std::process::id()).ok()
+                    || peer.is_some_and(|peer| process_group_of(peer) == group);
+                if ours { Ok(()) } else { Err(peer) }
+            }
+            Address::Tcp(tcp) => {
+                let found = listeners::at(*tcp).map_err(|error| {
+                    format!("cannot find out who listens on {tcp}: {error}")
+                })?;
+                if found.is_empty() {
+                    return Err(format!("nobody listens on {tcp}"));
+                }
+                let own = group
+                    .map_or(Ok(Vec::new()), listeners::of_process_group)
+                    .map_err(|error| format!("cannot find out where the app listens: {error}"))?;
+                match found.iter().find(|listener| !own.contains(listener)) {
+                    None => Ok(()),
+                    Some(stranger) => Err(stranger.owner().pid),
+                }
+            }
+        };
+        strangers.map_err(|pid| {
+            let owner = pid.map(Owner::of_process).unwrap_or_default();
+            format!("{owner} listens on {at}, and does not belong to the app")
+        })
+    }
+
+    async fn probed(&self, slot: &SlotName, limit: Duration) -> Result<Probe, String> {
+        let (public, internal) = self.addresses(slot);
+        let host = self.app.hosts.iter().find(|host| !host.contains('*'));
+        let host = host.map_or("localhost", String::as_str);
+        let answer = ask(&internal, host, &self.app.health, limit)
+            .await
+            .map_err(|error| chain(&error))?;
+        let group = self.child(slot).and_then(Child::group);
+        let group = group.map(nix::unistd::Pid::as_raw);
+        self.check_owner(&internal, answer.listener, group)?;
+        if answer.passes() && public != internal {
+            self.check_owner(&public, None, group)?;
+        }
+        Ok(Probe {
+            pass: answer.passes(),
+            text: answer.to_string(),
+        })
+    }
+}
+
+impl Units for Embedded {
+    async fn start(
+        &self,
+        slot: &SlotName,
+        release: &ReleaseId,
+        limit: Duration,
+    ) -> Result<BootId, UnitFailure> {
+        let Some(child) = self.child(slot) else {
+            return Err(failure(
+                "unit-missing",
+                format!("the app has no slot {slot}; start the deployer again, which reads the app's file"),
+            ));
+        };
+        if self.app.bind == Bind::Port && !self.app.ports.contains_key(slot) {
+            let text = format!("slot {slot} has no port; write `{slot} = 20001` under [ports] in the app's file");
+            return Err(failure("config", text));
+        }
+        if matches!(child.phase(), Phase::Stopped | Phase::Ended(_)) {
+            self.check_ports(slot)?;
+        }
+        child.start(self.program(slot, release, limit).await?).await
+    }
+
+    async fn stop(&self, slot: &SlotName, limit: Duration) -> bool {
+        let Some(child) = self.child(slot) else {
+            return false;
+        };
+        let listener = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(slot);
+        if listener.is_some() {
+            // Nobody finds the socket any more; what has connected is the child's to answer.
+            let _ = remove(&self.app.socket(&self.run, slot));
+        }
+        child.stop(limit).await
+    }
+
+    async fn seen(&self, slot: &SlotName) -> Seen {
+        match self.child(slot).map(Child::phase) {
+            Some(Phase::Up(boot) | Phase::Stopping(boot)) => Seen::Running(boot),
+            Some(Phase::Starting(_) | Phase::Ended(_)) => Seen::Coming,
+            Some(Phase::Stopped) | None => Seen::Ended(End::ByHand),
+        }
+    }
+
+    async fn changed(&self) -> SlotName {
+        self.changes.next().await
+    }
+
+    fn upstream(&self, slot: &SlotName) -> String {
+        self.addresses(slot).0.to_string()
+    }
+
+    async fn probe(&self, slot: &SlotName, limit: Duration) -> Probe {
+        match self.probed(slot, limit).await {
+            Ok(probe) => probe,
+            Err(text) => Probe { pass: false, text },
+        }
+    }
+
+    async fn report(&self, slot: &SlotName, boot: Option<&BootId>) -> Report {
+        let unit = format!("{}@{slot}", self.app.name);
+        let child = self.child(slot);
+        let Some(record) = child.and_then(|child| child.record(boot)) else {
+            return Report {
+                unit,
+                ..Report::default()
+            };
+        };
+        let group = child.and_then(Child::group);
+        let listens = group.map(|group| listeners::of_process_group(group.as_raw()));
+        let listens = listens.and_then(Result::ok).unwrap_or_default();
+        Report {
+            unit,
+            result: record.failure.as_ref().map(|failure| failure.result.clone()),
+            exit: record.failure.map(|failure| failure.text),
+            status_text: record.status,
+            log: record.log.into(),
+            listens: listens
+                .iter()
+                .map(|listener| match listener.owner().name {
+                    Some(name) => format!("{} ({name})", listener.at),
+                    None => listener.at.to_string(),
+                })
+                .collect(),
+            journal: None,
+        }
+    }
+}
+
+fn failure(result: &str, text: String) -> UnitFailure {
+    UnitFailure {
+        result: result.to_owned(),
+        text,
+    }
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

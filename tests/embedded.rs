@@ -1,0 +1,243 @@
+//! Slots as children: what the deployer is told of real processes, and whose answers count.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slot::config::App;
+use slot::daemon::embedded::Embedded;
+use slot::daemon::units::Units;
+use slot::deploy::{End, Probe, ReleaseId, Seen, SlotName};
+
+const LONG: Duration = Duration::from_secs(20);
+
+struct Bench {
+    directory: tempfile::TempDir,
+    units: Embedded,
+    slot: SlotName,
+    release: ReleaseId,
+}
+
+/// An app of this test binary in a role, with more lines in its file.
+fn bench(role: &str, lines: &str) -> Bench {
+    let directory = tempfile::tempdir().unwrap();
+    let exe = std::env::current_exe().unwrap();
+    let text = format!(
+        "name = 'web'\nhealth = '/healthz'\ncommand = ['{}', '--exact', 'role', '--nocapture']\n{lines}",
+        exe.display()
+    );
+    let app = App::parse(&text, "slot.toml").unwrap();
+    let release: ReleaseId = "0123abcd".parse().unwrap();
+    let root = directory.path().join("data/web");
+    std::fs::create_dir_all(root.join("releases/0123abcd")).unwrap();
+    let mut inherited: BTreeMap<_, _> = std::env::vars_os().collect();
+    inherited.insert("TEST_ROLE".into(), role.into());
+    let units = Embedded::new(Arc::new(app), root, directory.path().join("run"), inherited);
+    Bench {
+        directory,
+        units,
+        slot: "blue".parse().unwrap(),
+        release,
+    }
+}
+
+impl Bench {
+    /// Probes until one has the text, as a gate would.
+    async fn until(&self, wanted: impl Fn(&Probe) -> bool) -> Probe {
+        let wait = async {
+            loop {
+                let probe = self.units.probe(&self.slot, LONG).await;
+                if wanted(&probe) {
+                    return probe;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, wait).await.unwrap()
+    }
+
+    async fn serves(&self) {
+        let boot = self
+            .units
+            .start(&self.slot, &self.release, LONG)
+            .await
+            .unwrap();
+        assert_eq!(self.units.seen(&self.slot).await, Seen::Running(boot));
+        let probe = self.until(|probe| probe.pass).await;
+        assert_eq!(probe.text, "200 OK: \"fine, says web blue of 0123abcd\"");
+        assert!(!self.units.stop(&self.slot, LONG).await);
+        assert_eq!(self.units.seen(&self.slot).await, Seen::Ended(End::ByHand));
+        let left = self.directory.path().join("run/web/blue");
+        assert_eq!(std::fs::read_dir(left).unwrap().count(), 0);
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn ports(port: u16) -> String {
+    format!("[ports]\nblue = {port}\ngreen = {}", free_port())
+}
+
+/// What this binary does when it is the app; nothing in an ordinary run.
+#[test]
+fn role() {
+    let port = || std::env::var("PORT").unwrap().parse::<u16>().unwrap();
+    match std::env::var("TEST_ROLE").as_deref() {
+        Ok("port") => {
+            let listener = TcpListener::bind(("127.0.0.1", port())).unwrap();
+            listener.incoming().flatten().for_each(answer);
+        }
+        Ok("unix") => {
+            let listener = UnixListener::bind(std::env::var("SOCKET").unwrap()).unwrap();
+            listener.incoming().flatten().for_each(answer);
+        }
+        Ok("fd") => {
+            let mut passed = listenfd::ListenFd::from_env();
+            let listener = passed.take_unix_listener(0).unwrap().unwrap();
+            listener.incoming().flatten().for_each(answer);
+        }
+        Ok("elsewhere") => {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            println!("listening on {}", listener.local_addr().unwrap());
+            listener.incoming().flatten().for_each(answer);
+        }
+        Ok("deaf") => loop {
+            std::thread::park();
+        },
+        _ => {}
+    }
+}
+
+fn answer(stream: impl Read + Write) {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    while stream.read_line(&mut line).is_ok_and(|read| read > 2) {
+        line.clear();
+    }
+    let own = |name: &str| std::env::var(name).unwrap_or_default();
+    let text = format!(
+        "fine, says {} {} of {}",
+        own("SLOT_APP"),
+        own("SLOT_NAME"),
+        own("SLOT_RELEASE")
+    );
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
+        text.len()
+    );
+    // A probe that was given up is no matter here.
+    let _ = stream.get_mut().write_all(head.as_bytes());
+}
+
+#[tokio::test]
+async fn a_slot_on_a_port_is_started_probed_and_stopped() {
+    bench("port", &ports(free_port())).serves().await;
+}
+
+#[tokio::test]
+async fn a_slot_on_a_unix_socket_is_started_probed_and_stopped() {
+    bench("unix", "bind = 'unix'").serves().await;
+}
+
+#[tokio::test]
+async fn a_slot_with_a_socket_passed_is_started_probed_and_stopped() {
+    bench("fd", "bind = 'fd'").serves().await;
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_has_refuses_the_start_and_names_them() {
+    let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+    let bench = bench("port", &ports(stranger.local_addr().unwrap().port()));
+    let refused = bench
+        .units
+        .start(&bench.slot, &bench.release, LONG)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.result, "port-in-use");
+    let pid = format!("pid {}", std::process::id());
+    assert!(refused.text.contains(&pid), "{}", refused.text);
+    assert_eq!(bench.units.seen(&bench.slot).await, Seen::Ended(End::ByHand));
+}
+
+#[tokio::test]
+async fn an_answer_from_a_stranger_does_not_count() {
+    let port = free_port();
+    let bench = bench("deaf", &ports(port));
+    bench
+        .units
+        .start(&bench.slot, &bench.release, LONG)
+        .await
+        .unwrap();
+    let stranger = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    std::thread::spawn(move || stranger.incoming().flatten().for_each(answer));
+    let probe = bench.units.probe(&bench.slot, LONG).await;
+    assert!(!probe.pass);
+    assert!(
+        probe.text.contains("does not belong to the app"),
+        "{}",
+        probe.text
+    );
+    assert!(!bench.units.stop(&bench.slot, LONG).await);
+}
+
+#[tokio::test]
+async fn an_app_that_listens_elsewhere_is_told_where() {
+    let bench = bench("elsewhere", &ports(free_port()));
+    let boot = bench
+        .units
+        .start(&bench.slot, &bench.release, LONG)
+        .await
+        .unwrap();
+    let wait = async {
+        loop {
+            let report = bench.units.report(&bench.slot, Some(&boot)).await;
+            if !report.listens.is_empty() && !report.log.is_empty() {
+                return report;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let report = tokio::time::timeout(LONG, wait).await.unwrap();
+    let line = report.log.iter().find(|line| line.contains("listening on"));
+    let address = line.unwrap().rsplit(' ').next().unwrap().to_owned();
+    assert!(report.listens[0].starts_with(&address), "{report:?}");
+    assert_eq!(report.unit, "web@blue");
+    let probe = bench.units.probe(&bench.slot, LONG).await;
+    assert!(probe.text.contains("connection refused"), "{}", probe.text);
+    bench.units.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_start_that_was_given_up_goes_on_and_is_not_made_twice() {
+    let bench = bench("port", &ports(free_port()));
+    let start = bench.units.start(&bench.slot, &bench.release, LONG);
+    // Polled once and dropped, as when the deployer gives an effect up.
+    let _ = tokio::time::timeout(Duration::ZERO, start).await;
+    let one = bench.units.start(&bench.slot, &bench.release, LONG).await;
+    let two = bench.units.start(&bench.slot, &bench.release, LONG).await;
+    assert_eq!(one, two);
+    bench.until(|probe| probe.pass).await;
+    bench.units.stop_all().await;
+}
+
+#[tokio::test]
+async fn an_env_file_that_is_not_there_is_named() {
+    let lines = format!("env_file = './production.env'\n{}", ports(free_port()));
+    let bench = bench("port", &lines);
+    let refused = bench
+        .units
+        .start(&bench.slot, &bench.release, LONG)
+        .await
+        .unwrap_err();
+    assert!(
+        refused.text.contains("releases/0123abcd/./production.env"),
+        "{}",
+        refused.text
+    );
+}
