@@ -89,12 +89,12 @@ async fn forget(client: &Client, name: &AppName) -> Result<(), ClientError> {
 /// Waits until the routers hold nothing of the app, at most `most`; zero: as long as that takes.
 async fn drain(name: &AppName, most: Duration, screen: &mut Screen) {
     let begin = Instant::now();
-    screen.enter("draining", "");
     loop {
         let held = held(name).await;
         if held.total() == 0 || (!most.is_zero() && begin.elapsed() > most) {
             break;
         }
+        screen.enter("draining", "");
         screen.drain(Some(held));
         screen.tick();
         tokio::time::sleep(LOOK).await;
