@@ -20,6 +20,7 @@ pub mod pack;
 pub mod pages;
 pub mod progress;
 pub mod project;
+pub mod source;
 pub mod status;
 pub mod term;
 
