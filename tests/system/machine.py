@@ -33,6 +33,18 @@ def _end_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
+def _control_groups():
+    """Where the host has the unified hierarchy of control groups, mounted if it is not."""
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, path, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(path)
+    path = TARGET / "cgroup"
+    path.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "cgroup2", "none", path], check=True)
+    return path
+
+
 class Machine:
     """`with Machine() as m:` boots it and halts it. `kept=True`: what it writes survives reboot() and cut_power()."""
 
@@ -41,6 +53,7 @@ class Machine:
         self.root = root
         self.kept = kept
         self.directory = TARGET / "machines" / self.name
+        self.group = None
         self.nspawn = None
         self.init = None
 
@@ -60,12 +73,25 @@ class Machine:
 
     def __exit__(self, *_):
         self.halt()
+        if self.group is not None:
+            for group in sorted(self.group.rglob("*/"), reverse=True):
+                group.rmdir()
+            self.group.rmdir()
         if self.kept:
             subprocess.run(["umount", self.directory / "merged"], check=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def boot(self):
         """Starts it and returns when systemd has started everything."""
+        # Without one of its own a machine would share its units' control groups with every other machine, and a unit that is
+        # stopped in one would be killed in all.
+        self.group = _control_groups() / self.name
+        self.group.mkdir(exist_ok=True)
+
+        def enter():
+            _end_with_parent()
+            (self.group / "cgroup.procs").write_text("0")
+
         tree = [self.directory / "merged"] if self.kept else [self.root, "--volatile=overlay"]
         self.log = (self.directory / "console").open("ab")
         self.nspawn = subprocess.Popen(
@@ -74,7 +100,7 @@ class Machine:
                 "--register=no", "--keep-unit", "--console=pipe", "--link-journal=no", f"--bind-ro={HERE}:/tests",
                 f"--bind-ro={PACKAGES}:/packages",
             ],
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=_end_with_parent,
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=enter,
             env={"PATH": PATH, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
         )  # fmt: skip
         self._wait_until_up()
