@@ -98,7 +98,7 @@ impl<U: Units> Apps<U> {
         };
         for name in names {
             if let Err(error) = self.take_up(&name).await {
-                tracing::error!(SLOT_APP = name.as_str(), "{}", chain(&error));
+                tracing::error!(slot_app = name.as_str(), "{}", chain(&error));
             }
         }
     }

@@ -137,7 +137,7 @@ impl<U: Units> Live<U> {
 
     /// Tells an administrator something that stays true until slotd restarts.
     pub fn keep_warning(&self, text: String) {
-        tracing::error!(SLOT_APP = self.app.name.as_str(), "{text}");
+        tracing::error!(slot_app = self.app.name.as_str(), "{text}");
         self.memory().warnings.push(text);
     }
 
@@ -284,7 +284,7 @@ impl<U: Units> Live<U> {
                 }
                 Err(error) => {
                     tracing::warn!(
-                        SLOT_APP = self.app.name.as_str(),
+                        slot_app = self.app.name.as_str(),
                         "the table is not everywhere yet: {}",
                         chain(&error)
                     );
@@ -351,7 +351,7 @@ impl<U: Units> Live<U> {
     ) {
         while let Err(error) = blocking(work.clone()).await {
             tracing::warn!(
-                SLOT_APP = self.app.name.as_str(),
+                slot_app = self.app.name.as_str(),
                 "{what}: {}",
                 chain(&error)
             );
@@ -552,12 +552,12 @@ impl<U: Units> Live<U> {
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
-                    SLOT_APP = event.app.as_str(),
-                    SLOT_NAME = event.slot.as_deref(),
-                    SLOT_RELEASE = event.release.as_deref(),
-                    SLOT_GENERATION = event.generation,
-                    SLOT_PHASE = event.phase.as_deref(),
-                    SLOT_CAUSE = event.cause.as_deref(),
+                    slot_app = event.app.as_str(),
+                    slot_name = event.slot.as_deref(),
+                    slot_release = event.release.as_deref(),
+                    slot_generation = event.generation,
+                    slot_phase = event.phase.as_deref(),
+                    slot_cause = event.cause.as_deref(),
                     "{}",
                     event.text
                 )
@@ -584,7 +584,7 @@ impl<U: Units> Live<U> {
         };
         if let Err(error) = self.history.add(&entry) {
             tracing::warn!(
-                SLOT_APP = event.app.as_str(),
+                slot_app = event.app.as_str(),
                 "the history lacks a line: {}",
                 chain(&error)
             );
@@ -678,7 +678,7 @@ impl<U: Units> World for Live<U> {
 
     fn warn(&self, error: &FileError) {
         tracing::error!(
-            SLOT_APP = self.app.name.as_str(),
+            slot_app = self.app.name.as_str(),
             "the state cannot be written, so nothing changes: {}",
             chain(error)
         );
