@@ -1,5 +1,8 @@
 //! Slots as children: what the deployer is told of real processes, and whose answers count.
 
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -162,7 +165,10 @@ async fn a_port_that_somebody_has_refuses_the_start_and_names_them() {
     assert_eq!(refused.result, "port-in-use");
     let pid = format!("pid {}", std::process::id());
     assert!(refused.text.contains(&pid), "{}", refused.text);
-    assert_eq!(bench.units.seen(&bench.slot).await, Seen::Ended(End::ByHand));
+    assert_eq!(
+        bench.units.seen(&bench.slot).await,
+        Seen::Ended(End::ByHand)
+    );
 }
 
 #[tokio::test]
