@@ -37,7 +37,9 @@ pub enum TrafficError {
         source: io::Error,
     },
     /// The instance did not answer.
-    #[error("router instance {instance} did not answer {request}: {why}; `journalctl -u slot-router@{instance}` may say why")]
+    #[error(
+        "router instance {instance} did not answer {request}: {why}; `journalctl -u slot-router@{instance}` may say why"
+    )]
     NoAnswer {
         /// Its number.
         instance: String,
@@ -95,11 +97,17 @@ impl Routers {
         let count = instances.len();
         for instance in instances {
             let name = instance.name.clone();
-            match instance.ask("PUT", "/table", "PUT /table", body.clone(), ANSWER).await? {
+            match instance
+                .ask("PUT", "/table", "PUT /table", body.clone(), ANSWER)
+                .await?
+            {
                 (200, _) => {}
                 (409, answer) => {
                     let applied: Applied = decode(&name, "PUT /table", &answer)?;
-                    return Err(TrafficError::Stale { instance: name, revision: applied.revision });
+                    return Err(TrafficError::Stale {
+                        instance: name,
+                        revision: applied.revision,
+                    });
                 }
                 (_, answer) => return Err(refused(name, "PUT /table", &answer)),
             }
@@ -125,13 +133,25 @@ impl Routers {
     ///
     /// # Errors
     /// The first failure; ask again.
-    pub async fn drained(&self, app: &str, slot: &str, boot: Option<&str>) -> Result<(), TrafficError> {
-        let boot = boot.map(|boot| format!("&boot_id={boot}")).unwrap_or_default();
-        let path = format!("/drained?app={app}&slot={slot}{boot}&wait_ms={}", DRAIN_WAIT.as_millis());
+    pub async fn drained(
+        &self,
+        app: &str,
+        slot: &str,
+        boot: Option<&str>,
+    ) -> Result<(), TrafficError> {
+        let boot = boot
+            .map(|boot| format!("&boot_id={boot}"))
+            .unwrap_or_default();
+        let path = format!(
+            "/drained?app={app}&slot={slot}{boot}&wait_ms={}",
+            DRAIN_WAIT.as_millis()
+        );
         loop {
             let mut left = 0;
             for instance in self.running().await? {
-                let held: InFlight = instance.get(&path, "GET /drained", DRAIN_WAIT + ANSWER).await?;
+                let held: InFlight = instance
+                    .get(&path, "GET /drained", DRAIN_WAIT + ANSWER)
+                    .await?;
                 left += held.total();
             }
             if left == 0 {
@@ -142,7 +162,10 @@ impl Routers {
 
     /// The instances that listen.
     async fn running(&self) -> Result<Vec<Instance>, TrafficError> {
-        let failed = |source| TrafficError::List { path: self.directory.clone(), source };
+        let failed = |source| TrafficError::List {
+            path: self.directory.clone(),
+            source,
+        };
         let mut listed = match tokio::fs::read_dir(&self.directory).await {
             Ok(listed) => listed,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -156,7 +179,11 @@ impl Routers {
                 Ok(connection) => running.push(Instance { name, connection }),
                 Err(error) if gone(&error) => {}
                 Err(error) => {
-                    return Err(TrafficError::NoAnswer { instance: name, request: "a connection", why: error.to_string() });
+                    return Err(TrafficError::NoAnswer {
+                        instance: name,
+                        request: "a connection",
+                        why: error.to_string(),
+                    });
                 }
             }
         }
@@ -202,7 +229,11 @@ impl Instance {
         limit: Duration,
     ) -> Result<(u16, Bytes), TrafficError> {
         let instance = self.name;
-        let failed = |why: String| TrafficError::NoAnswer { instance: instance.clone(), request, why };
+        let failed = |why: String| TrafficError::NoAnswer {
+            instance: instance.clone(),
+            request,
+            why,
+        };
         let exchange = async {
             let (mut sender, connection) = http1::handshake(TokioIo::new(self.connection)).await?;
             let message = Request::builder()
@@ -235,7 +266,11 @@ impl Instance {
     }
 }
 
-fn decode<T: DeserializeOwned>(instance: &str, request: &'static str, body: &[u8]) -> Result<T, TrafficError> {
+fn decode<T: DeserializeOwned>(
+    instance: &str,
+    request: &'static str,
+    body: &[u8],
+) -> Result<T, TrafficError> {
     serde_json::from_slice(body).map_err(|error| TrafficError::NoAnswer {
         instance: instance.to_owned(),
         request,
@@ -244,7 +279,13 @@ fn decode<T: DeserializeOwned>(instance: &str, request: &'static str, body: &[u8
 }
 
 fn refused(instance: String, request: &'static str, body: &[u8]) -> TrafficError {
-    let why = serde_json::from_slice::<Problem>(body)
-        .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |problem| problem.error);
-    TrafficError::Refused { instance, request, why }
+    let why = serde_json::from_slice::<Problem>(body).map_or_else(
+        |_| String::from_utf8_lossy(body).into_owned(),
+        |problem| problem.error,
+    );
+    TrafficError::Refused {
+        instance,
+        request,
+        why,
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test generator` writes them anew; their diff is then what to review.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -101,15 +103,27 @@ fn a_file_that_is_wrong_costs_its_own_app_only() {
         told.contains("portless.toml: ports.blue: the slot has no port"),
         "{told}"
     );
-    let made: Vec<String> = tree(&units).into_keys().collect();
+    let made = tree(&units);
+    let names: Vec<&str> = made.keys().map(String::as_str).collect();
     assert_eq!(
-        made,
+        names,
         [
+            "bad@.service",
+            "bad@.socket",
+            "portless@.service",
+            "portless@.socket",
             "web@.service",
             "web@blue.service.d/10-slot.conf",
             "web@green.service.d/10-slot.conf"
         ]
     );
+    assert!(
+        made["bad@.service"].starts_with("# "),
+        "{}",
+        made["bad@.service"]
+    );
+    assert!(made["bad@.service"].contains("the file does not say what to run"));
+    assert_eq!(made["bad@.socket"], "", "an empty file is a mask");
 }
 
 #[test]

@@ -34,5 +34,7 @@ pub async fn serve<U: Units>(
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let service = routes::router(apps, access).into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service).with_graceful_shutdown(ended).await
+    axum::serve(listener, service)
+        .with_graceful_shutdown(ended)
+        .await
 }

@@ -23,16 +23,24 @@ impl Peer {
     /// The peer of a connection; one that the kernel does not name is nobody.
     #[must_use]
     pub fn of(stream: &UnixStream) -> Self {
-        let Ok(credentials) = getsockopt(stream, sockopt::PeerCredentials) else { return Self::default() };
+        let Ok(credentials) = getsockopt(stream, sockopt::PeerCredentials) else {
+            return Self::default();
+        };
         let mut groups = peer_groups(stream.as_raw_fd());
         groups.push(credentials.gid());
-        Self { uid: Some(credentials.uid()), pid: credentials.pid(), groups }
+        Self {
+            uid: Some(credentials.uid()),
+            pid: credentials.pid(),
+            groups,
+        }
     }
 
     /// For journals and for `by`: `root`, `deploy (pid 4242)`.
     #[must_use]
     pub fn name(&self) -> String {
-        let Some(uid) = self.uid else { return "nobody".to_owned() };
+        let Some(uid) = self.uid else {
+            return "nobody".to_owned();
+        };
         let known = User::from_uid(Uid::from_raw(uid)).ok().flatten();
         let name = known.map_or_else(|| format!("uid {uid}"), |user| user.name);
         format!("{name} (pid {})", self.pid)
@@ -50,20 +58,30 @@ impl Access {
     /// Root, this process's own user, and the members of a group (if the machine has it).
     #[must_use]
     pub fn root_and_group(group: &str) -> Self {
-        let group = Group::from_name(group).ok().flatten().map(|group| Gid::as_raw(group.gid));
-        Self { group, ..Self::own_user() }
+        let group = Group::from_name(group)
+            .ok()
+            .flatten()
+            .map(|group| Gid::as_raw(group.gid));
+        Self {
+            group,
+            ..Self::own_user()
+        }
     }
 
     /// Root and this process's own user.
     #[must_use]
     pub fn own_user() -> Self {
-        Self { uids: vec![0, Uid::effective().as_raw()], group: None }
+        Self {
+            uids: vec![0, Uid::effective().as_raw()],
+            group: None,
+        }
     }
 
     /// Whether a peer may.
     #[must_use]
     pub fn allows(&self, peer: &Peer) -> bool {
-        peer.uid.is_some_and(|uid| self.uids.contains(&uid)) || self.group.is_some_and(|group| peer.groups.contains(&group))
+        peer.uid.is_some_and(|uid| self.uids.contains(&uid))
+            || self.group.is_some_and(|group| peer.groups.contains(&group))
     }
 }
 
@@ -75,8 +93,18 @@ fn peer_groups(socket: RawFd) -> Vec<u32> {
     // SAFETY: the pointer and the length are those of `groups`, whose elements any bytes are valid for; the kernel writes at most
     // `length` bytes and stores there how many it wrote.
     let result = unsafe {
-        libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), &raw mut length)
+        libc::getsockopt(
+            socket,
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut length,
+        )
     };
-    groups.truncate(if result == 0 { length as usize / size_of::<u32>() } else { 0 });
+    groups.truncate(if result == 0 {
+        length as usize / size_of::<u32>()
+    } else {
+        0
+    });
     groups
 }

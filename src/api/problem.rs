@@ -20,16 +20,30 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn forbidden(who: &str) -> Self {
-        let error = format!("{who} may not use slotd: only root and the members of the group slot may; use sudo, or join the group");
-        Self { status: StatusCode::FORBIDDEN, code: "forbidden", error }
+        let error = format!(
+            "{who} may not use slotd: only root and the members of the group slot may; use sudo, or join the group"
+        );
+        Self {
+            status: StatusCode::FORBIDDEN,
+            code: "forbidden",
+            error,
+        }
     }
 
     pub(super) fn bad_request(error: String) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: "bad-request", error }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: "bad-request",
+            error,
+        }
     }
 
     pub(super) fn not_found(error: String) -> Self {
-        Self { status: StatusCode::NOT_FOUND, code: "not-found", error }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            code: "not-found",
+            error,
+        }
     }
 }
 
@@ -41,7 +55,11 @@ impl From<AppError> for Problem {
             AppError::Broken { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
             AppError::Preparing { .. } => (StatusCode::CONFLICT, "busy"),
         };
-        Self { status, code, error: chain(&error) }
+        Self {
+            status,
+            code,
+            error: chain(&error),
+        }
     }
 }
 
@@ -49,14 +67,22 @@ impl From<AskError> for Problem {
     fn from(error: AskError) -> Self {
         let (status, code) = match &error {
             AskError::Refused(Refusal::Busy { .. }) => (StatusCode::CONFLICT, "busy"),
-            AskError::Refused(Refusal::NothingToRollBackTo { .. }) => (StatusCode::BAD_REQUEST, "nothing-to-roll-back-to"),
+            AskError::Refused(Refusal::NothingToRollBackTo { .. }) => {
+                (StatusCode::BAD_REQUEST, "nothing-to-roll-back-to")
+            }
             AskError::Refused(Refusal::NoSuchSlot { .. }) => (StatusCode::NOT_FOUND, "not-found"),
             AskError::Refused(Refusal::NotStandingBy { .. } | Refusal::NotDraining { .. }) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "refused")
             }
-            AskError::NotCommitted(_) | AskError::Gone => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+            AskError::NotCommitted(_) | AskError::Gone => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "failed")
+            }
         };
-        Self { status, code, error: chain(&error) }
+        Self {
+            status,
+            code,
+            error: chain(&error),
+        }
     }
 }
 
@@ -68,7 +94,11 @@ impl From<NameError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = api::Problem { success: false, code: self.code.to_owned(), error: self.error };
+        let body = api::Problem {
+            success: false,
+            code: self.code.to_owned(),
+            error: self.error,
+        };
         (self.status, Json(body)).into_response()
     }
 }

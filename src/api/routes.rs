@@ -34,7 +34,10 @@ struct Api<U> {
 
 impl<U> Clone for Api<U> {
     fn clone(&self) -> Self {
-        Self { apps: Arc::clone(&self.apps), access: self.access.clone() }
+        Self {
+            apps: Arc::clone(&self.apps),
+            access: self.access.clone(),
+        }
     }
 }
 
@@ -58,18 +61,31 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(api.clone(), admit))
         // Anyone may ask whether slotd is there.
-        .route("/", get(async || Json(serde_json::json!({ "status": "ok" }))))
+        .route(
+            "/",
+            get(async || Json(serde_json::json!({ "status": "ok" }))),
+        )
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(api)
 }
 
 /// Lets in who may ask, and writes down who changes something.
-async fn admit<U: Units>(State(api): State<Api<U>>, ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+async fn admit<U: Units>(
+    State(api): State<Api<U>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
     if !api.access.allows(&peer) {
         return Problem::forbidden(&peer.name()).into_response();
     }
     if request.method() != "GET" {
-        tracing::info!("{} asks: {} {}", peer.name(), request.method(), request.uri());
+        tracing::info!(
+            "{} asks: {} {}",
+            peer.name(),
+            request.method(),
+            request.uri()
+        );
     }
     next.run(request).await
 }
@@ -87,20 +103,33 @@ impl<U: Units> Api<U> {
 }
 
 async fn unknown(request: Request) -> Problem {
-    Problem::not_found(format!("slotd has no {}; see slotd(8)", request.uri().path()))
+    Problem::not_found(format!(
+        "slotd has no {}; see slotd(8)",
+        request.uri().path()
+    ))
 }
 
 async fn wrong_method(request: Request) -> Problem {
-    Problem::bad_request(format!("{} cannot be done to {}; see slotd(8)", request.method(), request.uri().path()))
+    Problem::bad_request(format!(
+        "{} cannot be done to {}; see slotd(8)",
+        request.method(),
+        request.uri().path()
+    ))
 }
 
 async fn list<U: Units>(State(api): State<Api<U>>) -> Json<api::Apps> {
     let (managed, broken) = api.apps.all().await;
-    let apps = stream::iter(managed).then(async |app| app.status().await).collect().await;
+    let apps = stream::iter(managed)
+        .then(async |app| app.status().await)
+        .collect()
+        .await;
     Json(api::Apps { apps, broken })
 }
 
-async fn status<U: Units>(State(api): State<Api<U>>, Path(named): Path<Named>) -> Result<Json<api::Status>, Problem> {
+async fn status<U: Units>(
+    State(api): State<Api<U>>,
+    Path(named): Path<Named>,
+) -> Result<Json<api::Status>, Problem> {
     Ok(Json(api.app(&named).await?.status().await))
 }
 
@@ -119,8 +148,17 @@ async fn deploy<U: Units>(
     body: Body,
 ) -> Result<Json<api::Begun>, Problem> {
     let begun = async {
-        let drain = query.drain.as_deref().map(|text| span("drain", text)).transpose()?;
-        let queue = query.queue.as_deref().map(|text| span("queue", text)).transpose()?.unwrap_or_default();
+        let drain = query
+            .drain
+            .as_deref()
+            .map(|text| span("drain", text))
+            .transpose()?;
+        let queue = query
+            .queue
+            .as_deref()
+            .map(|text| span("queue", text))
+            .transpose()?
+            .unwrap_or_default();
         let app = api.app(&named).await?;
         let generation = app.begin(peer.name(), drain, queue).await?;
         Ok::<_, Problem>((app, generation))
@@ -137,12 +175,18 @@ async fn deploy<U: Units>(
     let bytes = body.into_data_stream().map_err(std::io::Error::other);
     let archive = SyncIoBridge::new(StreamReader::new(bytes));
     let release = app.upload(generation, archive).await;
-    Ok(Json(api::Begun { generation: generation.0, release }))
+    Ok(Json(api::Begun {
+        generation: generation.0,
+        release,
+    }))
 }
 
 fn span(key: &str, text: &str) -> Result<Duration, Problem> {
-    crate::config::parse_span(text)
-        .ok_or_else(|| Problem::bad_request(format!("{key} = {text:?} is no span of time; write 30s, 2m or 0")))
+    crate::config::parse_span(text).ok_or_else(|| {
+        Problem::bad_request(format!(
+            "{key} = {text:?} is no span of time; write 30s, 2m or 0"
+        ))
+    })
 }
 
 async fn rollback<U: Units>(
@@ -151,7 +195,10 @@ async fn rollback<U: Units>(
     Path(named): Path<Named>,
 ) -> Result<Json<api::Begun>, Problem> {
     let state = api.app(&named).await?.rollback(peer.name()).await?;
-    Ok(Json(api::Begun { generation: state.generation.0, release: None }))
+    Ok(Json(api::Begun {
+        generation: state.generation.0,
+        release: None,
+    }))
 }
 
 #[derive(Deserialize)]
@@ -166,8 +213,15 @@ async fn promote<U: Units>(
     Path(named): Path<Named>,
     Query(query): Query<SlotQuery>,
 ) -> Result<Json<api::Begun>, Problem> {
-    let state = api.app(&named).await?.promote(query.slot.parse()?, peer.name()).await?;
-    Ok(Json(api::Begun { generation: state.generation.0, release: None }))
+    let state = api
+        .app(&named)
+        .await?
+        .promote(query.slot.parse()?, peer.name())
+        .await?;
+    Ok(Json(api::Begun {
+        generation: state.generation.0,
+        release: None,
+    }))
 }
 
 async fn drain<U: Units>(
@@ -197,7 +251,10 @@ async fn outcome<U: Units>(
     let app = api.app(&named).await?;
     let mut state = app.owner().state();
     if query.generation > state.borrow().generation.0 {
-        return Err(Problem::not_found(format!("there is no generation {} yet", query.generation)));
+        return Err(Problem::not_found(format!(
+            "there is no generation {} yet",
+            query.generation
+        )));
     }
     let settled = async {
         loop {
@@ -214,12 +271,21 @@ async fn outcome<U: Units>(
     let forgotten = {
         let state = app.owner().state();
         let state = state.borrow();
-        state.deployment.as_ref().is_none_or(|held| held.generation.0 != query.generation)
-            && state.outcome.as_ref().is_none_or(|outcome| outcome.generation.0 != query.generation)
+        state
+            .deployment
+            .as_ref()
+            .is_none_or(|held| held.generation.0 != query.generation)
+            && state
+                .outcome
+                .as_ref()
+                .is_none_or(|outcome| outcome.generation.0 != query.generation)
             && state.generation.0 > query.generation
     };
     if forgotten && app.world().outcome(query.generation).is_none() {
-        return Err(Problem::not_found(format!("generation {} is over; history.jsonl has how it ended", query.generation)));
+        return Err(Problem::not_found(format!(
+            "generation {} is over; history.jsonl has how it ended",
+            query.generation
+        )));
     }
     let progress = app.waiting().await.unwrap_or_default();
     Ok((StatusCode::ACCEPTED, Json(progress)).into_response())
@@ -234,7 +300,8 @@ async fn events<U: Units>(
         loop {
             match told.recv().await {
                 Ok(event) => {
-                    let data = serde_json::to_string(&event).expect("an event is strings and numbers");
+                    let data =
+                        serde_json::to_string(&event).expect("an event is strings and numbers");
                     return Some((Ok(Event::default().event(event.event).data(data)), told));
                 }
                 // Whoever reads too slowly misses some; the status tells where things are.
@@ -246,7 +313,10 @@ async fn events<U: Units>(
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
 }
 
-async fn reload<U: Units>(State(api): State<Api<U>>, Path(named): Path<Named>) -> Result<Json<api::Status>, Problem> {
+async fn reload<U: Units>(
+    State(api): State<Api<U>>,
+    Path(named): Path<Named>,
+) -> Result<Json<api::Status>, Problem> {
     let name = match &named.app {
         Some(name) => name.clone(),
         None => api.app(&named).await?.app().name.to_string(),
@@ -254,7 +324,12 @@ async fn reload<U: Units>(State(api): State<Api<U>>, Path(named): Path<Named>) -
     Ok(Json(api.apps.reload(&name).await?.status().await))
 }
 
-async fn remove<U: Units>(State(api): State<Api<U>>, Path(named): Path<Named>) -> Result<Json<serde_json::Value>, Problem> {
-    api.apps.remove(named.app.as_deref().unwrap_or_default()).await?;
+async fn remove<U: Units>(
+    State(api): State<Api<U>>,
+    Path(named): Path<Named>,
+) -> Result<Json<serde_json::Value>, Problem> {
+    api.apps
+        .remove(named.app.as_deref().unwrap_or_default())
+        .await?;
     Ok(Json(serde_json::json!({ "status": "ok" })))
 }

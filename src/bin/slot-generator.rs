@@ -4,7 +4,7 @@
 //! no journal and no other file system need be there. A file that is wrong costs its own app only.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -23,55 +23,59 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match generate(apps, normal) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            tell(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    generate(apps, normal).unwrap_or_else(|error| {
+        tell(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
 }
 
-/// Returns how many apps it could not do.
-fn generate(apps: &Path, normal: &Path) -> Result<usize> {
-    let listing = match fs::read_dir(apps) {
-        Ok(listing) => listing,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error).with_context(|| format!("cannot list {}", apps.display())),
-    };
-    let mut files: Vec<PathBuf> = listing
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "toml")
-        })
-        .collect();
+/// Fails, after everything else is done, if a file was wrong: that is what the journal shows of a generator.
+fn generate(apps: &Path, normal: &Path) -> Result<ExitCode> {
+    let cannot_list = || format!("cannot list {}", apps.display());
+    let mut files = Vec::new();
+    match fs::read_dir(apps) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        listing => {
+            for entry in listing.with_context(cannot_list)? {
+                files.push(entry.with_context(cannot_list)?.path());
+            }
+        }
+    }
     files.sort();
-    let mut wrong = 0;
-    for file in &files {
-        if let Err(error) = generate_app(file, normal) {
-            tell(&format!("{error:#}; the app has no units"));
-            wrong += 1;
+    let mut code = ExitCode::SUCCESS;
+    for file in files
+        .iter()
+        .filter(|file| file.extension().is_some_and(|end| end == "toml"))
+    {
+        let units = read(file)
+            .map(|app| units::render(&app, file))
+            .unwrap_or_else(|error| {
+                code = ExitCode::FAILURE;
+                let problem = format!("{error:#}");
+                tell(&format!("{problem}; the app's slots cannot be started"));
+                let name = file
+                    .file_stem()
+                    .and_then(|stem| stem.to_str()?.parse().ok());
+                name.map_or_else(Vec::new, |name| units::stand_in(&name, file, &problem))
+            });
+        for unit in units {
+            let path = normal.join(&unit.path);
+            fs::create_dir_all(path.parent().unwrap_or(normal))
+                .and_then(|()| fs::write(&path, &unit.text))
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
     }
-    Ok(wrong)
+    Ok(code)
 }
 
-fn generate_app(file: &Path, normal: &Path) -> Result<()> {
+fn read(file: &Path) -> Result<App> {
     let name = file.to_string_lossy();
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
-    let app = App::parse(&text, &name)?;
+    let app = App::parse(
+        &fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?,
+        &name,
+    )?;
     app.check_installed(&name)?;
-    for unit in units::render(&app, file) {
-        let path = normal.join(&unit.path);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)
-                .with_context(|| format!("cannot make {}", parent.display()))?;
-        }
-        fs::write(&path, unit.text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    Ok(app)
 }
 
 /// Early in a boot the kernel's log is the only one (systemd.generator(7)); a terminal may be there later.

@@ -35,10 +35,12 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     unit::log();
     unit::raise_open_files().context("cannot raise the limit of open files")?;
-    let mut listeners = unit::listeners().context("cannot use the sockets that were passed (LISTEN_FDS)")?;
+    let mut listeners =
+        unit::listeners().context("cannot use the sockets that were passed (LISTEN_FDS)")?;
     for listen in &arguments.listen {
         let (name, address) = listen.split_once('=').unwrap_or(("http", listen));
-        let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        let listener =
+            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         listeners.push((name.to_owned(), listener));
     }
     let config = Config {

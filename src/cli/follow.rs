@@ -47,7 +47,8 @@ pub async fn attempt(
             event = events.next() => screen.event(&event),
             _ = frame.tick(), if screen.is_live() => {
                 if let Some(sent) = sending() {
-                    screen.enter("sending", &sent);
+                    // slotd's own word for the time until it has the release.
+                    screen.enter("preparing", &sent);
                 }
                 screen.tick();
             }

@@ -22,6 +22,7 @@ pub mod pack;
 pub mod pages;
 pub mod progress;
 pub mod project;
+pub mod source;
 pub mod start;
 pub mod status;
 pub mod term;

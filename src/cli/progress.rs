@@ -160,15 +160,14 @@ impl Screen {
 fn rank(phase: &str) -> u8 {
     match phase {
         "" => 0,
-        "sending" => 1,
-        "preparing" => 2,
-        "waiting" => 3,
-        "starting" => 4,
-        "ready" => 5,
-        "shifting" => 6,
-        "soaking" => 7,
-        "draining" => 8,
-        _ => 9,
+        "preparing" => 1,
+        "waiting" => 2,
+        "starting" => 3,
+        "ready" => 4,
+        "shifting" => 5,
+        "soaking" => 6,
+        "draining" => 7,
+        _ => 8,
     }
 }
 

@@ -70,14 +70,14 @@ pub fn now_ms() -> u64 {
 #[must_use]
 pub fn table(status: &Status, now: u64, paint: Paint) -> String {
     let mut text = String::new();
-    let _ = writeln!(
-        text,
+    let head = format!(
         "{}  {}  generation {}  {}",
         paint.bold(&status.app),
         status.state,
         status.generation,
         status.addresses.join(" ")
     );
+    let _ = writeln!(text, "{}", head.trim_end());
     match (&status.live, &status.active) {
         (Some(live), Some(active)) => {
             let _ = write!(text, "  release {live} serves from {active}");

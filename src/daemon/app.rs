@@ -16,7 +16,8 @@ use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    Condition, Event, Facts, Found, Generation, Phase, Request, Service, Settings, SlotName, State, Step, recover, rediscover,
+    Condition, Event, Facts, Found, Generation, Phase, Request, Service, Settings, SlotName, State,
+    Step, recover, rediscover,
 };
 use crate::release;
 use crate::store::{FileError, History, Loaded, StateFile};
@@ -91,12 +92,19 @@ impl<U: Units> Managed<U> {
     ///
     /// # Errors
     /// Its state is left as it is.
-    pub async fn open(app: App, units: U, place: &Place, tables: Arc<Tables>) -> Result<Self, OpenError> {
+    pub async fn open(
+        app: App,
+        units: U,
+        place: &Place,
+        tables: Arc<Tables>,
+    ) -> Result<Self, OpenError> {
         let root = place.data.join(app.name.as_str());
         let tidied = root.clone();
         blocking(move || {
-            std::fs::create_dir_all(&tidied)
-                .map_err(|source| OpenError::Directory { path: tidied.clone(), source })?;
+            std::fs::create_dir_all(&tidied).map_err(|source| OpenError::Directory {
+                path: tidied.clone(),
+                source,
+            })?;
             release::tidy(&tidied).map_err(OpenError::from)
         })
         .await?;
@@ -110,7 +118,11 @@ impl<U: Units> Managed<U> {
             let (world, owner) = (Arc::clone(&world), owner.clone());
             tokio::spawn(async move { world.watch_units(owner).await })
         };
-        Ok(Self { owner, world, watcher: watcher.abort_handle() })
+        Ok(Self {
+            owner,
+            world,
+            watcher: watcher.abort_handle(),
+        })
     }
 
     /// The app's file as it was when it was taken up.
@@ -135,24 +147,54 @@ impl<U: Units> Managed<U> {
     ///
     /// # Errors
     /// Refused, or the disk is full; nothing was begun.
-    pub async fn begin(&self, by: String, drain: Option<Duration>, queue: Duration) -> Result<Generation, AskError> {
-        self.world.set_reserve_aside().map_err(|error| AskError::NotCommitted(chain(&error)))?;
+    pub async fn begin(
+        &self,
+        by: String,
+        drain: Option<Duration>,
+        queue: Duration,
+    ) -> Result<Generation, AskError> {
+        self.world
+            .set_reserve_aside()
+            .map_err(|error| AskError::NotCommitted(chain(&error)))?;
         let mut settings = settings(&self.world.app);
         if let Some(drain) = drain {
             settings.drain = forever_if_zero(drain);
         }
-        let state = self.owner.ask(Event::Begin(Request { by, settings, queue })).await?;
+        let state = self
+            .owner
+            .ask(Event::Begin(Request {
+                by,
+                settings,
+                queue,
+            }))
+            .await?;
         Ok(state.generation)
     }
 
     /// Puts the uploaded release of a deployment on disk, and the deployment on its way. Goes on when its caller does not.
-    pub async fn upload(&self, generation: Generation, archive: impl Read + Send + 'static) -> Option<String> {
+    pub async fn upload(
+        &self,
+        generation: Generation,
+        archive: impl Read + Send + 'static,
+    ) -> Option<String> {
         let (root, owner) = (self.world.root.clone(), self.owner.clone());
         let task = tokio::spawn(async move {
             let unpacked = blocking(move || release::unpack(&root, archive)).await;
             let (id, event) = match unpacked {
-                Ok(release) => (Some(release.to_string()), Event::Prepared { generation, release }),
-                Err(error) => (None, Event::Unprepared { generation, why: chain(&error) }),
+                Ok(release) => (
+                    Some(release.to_string()),
+                    Event::Prepared {
+                        generation,
+                        release,
+                    },
+                ),
+                Err(error) => (
+                    None,
+                    Event::Unprepared {
+                        generation,
+                        why: chain(&error),
+                    },
+                ),
             };
             owner.report(event).await;
             id
@@ -165,8 +207,15 @@ impl<U: Units> Managed<U> {
     /// # Errors
     /// Refused; nothing was begun.
     pub async fn rollback(&self, by: String) -> Result<Arc<State>, AskError> {
-        self.world.set_reserve_aside().map_err(|error| AskError::NotCommitted(chain(&error)))?;
-        self.owner.ask(Event::Rollback { by, settings: settings(&self.world.app) }).await
+        self.world
+            .set_reserve_aside()
+            .map_err(|error| AskError::NotCommitted(chain(&error)))?;
+        self.owner
+            .ask(Event::Rollback {
+                by,
+                settings: settings(&self.world.app),
+            })
+            .await
     }
 
     /// Makes a slot that stands by active.
@@ -174,7 +223,13 @@ impl<U: Units> Managed<U> {
     /// # Errors
     /// Refused; nothing was begun.
     pub async fn promote(&self, slot: SlotName, by: String) -> Result<Arc<State>, AskError> {
-        self.owner.ask(Event::Promote { slot, by, settings: settings(&self.world.app) }).await
+        self.owner
+            .ask(Event::Promote {
+                slot,
+                by,
+                settings: settings(&self.world.app),
+            })
+            .await
     }
 
     /// Cuts what a slot still drains.
@@ -191,7 +246,10 @@ impl<U: Units> Managed<U> {
     /// It is still in some router's table.
     pub async fn withdraw(&self) -> Result<(), super::tables::PublishError> {
         self.owner.end();
-        self.world.tables.withdraw(self.world.app.name.as_str()).await
+        self.world
+            .tables
+            .withdraw(self.world.app.name.as_str())
+            .await
     }
 
     /// The app as users see it.
@@ -206,8 +264,11 @@ impl<U: Units> Managed<U> {
                 Vec::new()
             }
         };
-        let addresses: BTreeSet<String> =
-            stats.iter().flat_map(|(_, stats)| &stats.listeners).map(|at| format!("http://{}/", reachable(&at.address))).collect();
+        let addresses: BTreeSet<String> = stats
+            .iter()
+            .flat_map(|(_, stats)| &stats.listeners)
+            .map(|at| format!("http://{}/", reachable(&at.address)))
+            .collect();
         let mut slots = Vec::new();
         for (name, slot) in &state.slots {
             let in_flight = self.world.in_flight(name, slot.boot.as_ref()).await;
@@ -220,9 +281,11 @@ impl<U: Units> Managed<U> {
             active: state.active.as_ref().map(ToString::to_string),
             live: state.live().map(ToString::to_string),
             prev: state.prev.as_ref().map(ToString::to_string),
-            serving: state.active.as_ref().and_then(|active| state.slots.get(active)).is_some_and(|slot| {
-                slot.condition == Condition::Active(Service::Up)
-            }),
+            serving: state
+                .active
+                .as_ref()
+                .and_then(|active| state.slots.get(active))
+                .is_some_and(|slot| slot.condition == Condition::Active(Service::Up)),
             addresses: addresses.into_iter().collect(),
             slots,
             deployment: progress(&state),
@@ -238,7 +301,10 @@ impl<U: Units> Managed<U> {
         // After a restart of slotd only what is on disk is known of it.
         self.world.outcome(outcome.generation.0).or_else(|| {
             Some(api::Outcome {
-                success: matches!(outcome.cause, crate::deploy::Cause::Switched | crate::deploy::Cause::StandsBy),
+                success: matches!(
+                    outcome.cause,
+                    crate::deploy::Cause::Switched | crate::deploy::Cause::StandsBy
+                ),
                 generation: outcome.generation.0,
                 kind: tell::kind(outcome.kind).to_owned(),
                 release: outcome.release.as_ref().map(ToString::to_string),
@@ -260,7 +326,9 @@ impl<U: Units> Managed<U> {
         let (detail, drain_until_ms) = match &slot.condition {
             Condition::Active(service) => (Some(service_name(service)), None),
             Condition::Failed(failure) => (Some(failure.text.clone()), None),
-            Condition::Warm { drain: until } | Condition::Draining { until } => (None, until.map(|until| until.0)),
+            Condition::Warm { drain: until, .. } | Condition::Draining { until } => {
+                (None, until.map(|until| until.0))
+            }
             Condition::Idle
             | Condition::Starting
             | Condition::Ready
@@ -275,7 +343,11 @@ impl<U: Units> Managed<U> {
             release: slot.release.as_ref().map(ToString::to_string),
             boot_id: slot.boot.as_ref().map(ToString::to_string),
             upstream: self.world.units.upstream(name),
-            weight: if state.active.as_ref() == Some(name) { 100 } else { 0 },
+            weight: if state.active.as_ref() == Some(name) {
+                100
+            } else {
+                0
+            },
             in_flight,
             drain_until_ms,
         }
@@ -285,11 +357,18 @@ impl<U: Units> Managed<U> {
     #[must_use]
     pub fn settled(&self, generation: u64, wait: Wait) -> Option<api::Outcome> {
         let state = Arc::clone(&self.owner.state().borrow());
-        let mut outcome = self.world.outcome(generation).or_else(|| self.last(&state).filter(|last| last.generation == generation))?;
+        let mut outcome = self.world.outcome(generation).or_else(|| {
+            self.last(&state)
+                .filter(|last| last.generation == generation)
+        })?;
         if !outcome.success || wait == Wait::Switched {
             return Some(outcome);
         }
-        if state.watch.as_ref().is_some_and(|watch| watch.generation.0 == generation) {
+        if state
+            .watch
+            .as_ref()
+            .is_some_and(|watch| watch.generation.0 == generation)
+        {
             return None;
         }
         if let Some((success, cause, text)) = self.world.watch_end(generation) {
@@ -299,7 +378,9 @@ impl<U: Units> Managed<U> {
             state.active.as_ref() != Some(name)
                 && matches!(
                     slot.condition,
-                    Condition::Warm { .. } | Condition::Draining { .. } | Condition::Stopping { .. }
+                    Condition::Warm { .. }
+                        | Condition::Draining { .. }
+                        | Condition::Stopping { .. }
                 )
         });
         (wait == Wait::Soaked || !leaving).then_some(outcome)
@@ -313,7 +394,12 @@ impl<U: Units> Managed<U> {
             phase: state.name().to_owned(),
             ..api::Progress::default()
         });
-        let leaving = state.slots.iter().find(|(_, slot)| matches!(slot.condition, Condition::Warm { .. } | Condition::Draining { .. }));
+        let leaving = state.slots.iter().find(|(_, slot)| {
+            matches!(
+                slot.condition,
+                Condition::Warm { .. } | Condition::Draining { .. }
+            )
+        });
         let (name, slot) = leaving?;
         shown.slot = shown.slot.or_else(|| Some(name.to_string()));
         shown.in_flight = self.world.in_flight(name, slot.boot.as_ref()).await;
@@ -342,13 +428,22 @@ async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {
     };
     let mut facts = Facts::default();
     for name in known.into_iter().chain(settings.slots.iter().cloned()) {
-        let found = Found { seen: world.units.seen(&name).await, release: release::named(&world.root, name.as_str()) };
+        let found = Found {
+            seen: world.units.seen(&name).await,
+            release: release::named(&world.root, name.as_str()),
+        };
         facts.slots.insert(name, found);
     }
     facts.live = release::named(&world.root, "live");
     facts.prev = release::named(&world.root, "prev");
     let part = world.tables.part(world.app.name.as_str()).await;
-    facts.routed = part.as_ref().and_then(|part| part.slots.iter().find(|slot| slot.weight == 100)?.name.parse().ok());
+    let routed = part
+        .as_ref()
+        .and_then(|part| part.slots.iter().find(|slot| slot.weight == 100));
+    facts.routed = routed.and_then(|slot| slot.name.parse().ok());
+    facts.serving = routed
+        .filter(|slot| slot.ready)
+        .and_then(|slot| slot.boot_id.as_ref()?.parse().ok());
     let recorded = History::at(world.root.join("history.jsonl")).last_generation();
     facts.generation = Generation(recorded.max(part.map_or(0, |part| part.generation)));
     let now = world.now();
@@ -382,12 +477,19 @@ fn progress(state: &State) -> Option<api::Progress> {
         began_ms: held.began.0,
         phase: held.phase.name().to_owned(),
         slot: slot.map(ToString::to_string),
-        release: slot.and_then(|slot| state.slots.get(slot)?.release.as_ref()).map(ToString::to_string),
+        release: slot
+            .and_then(|slot| state.slots.get(slot)?.release.as_ref())
+            .map(ToString::to_string),
         waits_for: match &held.phase {
             Phase::Preparing { .. } => Some("the upload of the release".to_owned()),
             Phase::Waiting { .. } => Some("a slot to become idle".to_owned()),
             Phase::Starting { slot, .. } => Some(format!("{slot} to be READY")),
-            Phase::Ready { probe: Some(probe), .. } => Some(format!("a probe to pass; the last one found: {}", probe.text)),
+            Phase::Ready {
+                probe: Some(probe), ..
+            } => Some(format!(
+                "a probe to pass; the last one found: {}",
+                probe.text
+            )),
             Phase::Ready { slot, .. } => Some(format!("a probe of {slot} to pass")),
             Phase::Shifting { .. } => Some("the routers to take the table".to_owned()),
         },
@@ -399,15 +501,19 @@ fn service_name(service: &Service) -> String {
     match service {
         Service::Up => "up".to_owned(),
         Service::Booting { .. } => "booting".to_owned(),
-        Service::Down(failure) => format!("down: {}", failure.text),
+        Service::Down { failure, .. } => format!("down: {}", failure.text),
         Service::ByHand => "stopped-by-hand".to_owned(),
     }
 }
 
 /// A listener's address as somebody on this machine would use it.
 fn reachable(address: &str) -> String {
-    let local = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "127.0.0.1:");
-    local.strip_suffix(":80").map_or(local.clone(), ToOwned::to_owned)
+    let local = address
+        .replace("0.0.0.0:", "127.0.0.1:")
+        .replace("[::]:", "127.0.0.1:");
+    local
+        .strip_suffix(":80")
+        .map_or(local.clone(), ToOwned::to_owned)
 }
 
 /// The machine's boot id (proc(5)), which is new after every start of the machine.

@@ -68,7 +68,12 @@ pub struct Apps<U> {
 
 impl<U: Units> Apps<U> {
     /// No apps yet; [`Apps::load`] finds them.
-    pub fn new(source: Source, place: Place, tables: Arc<Tables>, make_units: impl Fn(&App) -> U + Send + Sync + 'static) -> Self {
+    pub fn new(
+        source: Source,
+        place: Place,
+        tables: Arc<Tables>,
+        make_units: impl Fn(&App) -> U + Send + Sync + 'static,
+    ) -> Self {
         Self {
             source,
             place,
@@ -93,7 +98,7 @@ impl<U: Units> Apps<U> {
         };
         for name in names {
             if let Err(error) = self.take_up(&name).await {
-                tracing::error!(SLOT_APP = name.as_str(), "{}", chain(&error));
+                tracing::error!(slot_app = name.as_str(), "{}", chain(&error));
             }
         }
     }
@@ -105,12 +110,21 @@ impl<U: Units> Apps<U> {
     pub async fn get(&self, name: Option<&str>) -> Result<Arc<Managed<U>>, AppError> {
         let managed = self.managed.read().await;
         let Some(name) = name else {
-            let slot = managed.iter().find(|(name, _)| name.as_str() == "slot").map(|(_, app)| app);
+            let slot = managed
+                .iter()
+                .find(|(name, _)| name.as_str() == "slot")
+                .map(|(_, app)| app);
             let only = managed.values().next().filter(|_| managed.len() == 1);
             let names = || managed.keys().map(ToString::to_string).collect();
-            return only.or(slot).cloned().ok_or_else(|| AppError::Unnamed { names: names() });
+            return only
+                .or(slot)
+                .cloned()
+                .ok_or_else(|| AppError::Unnamed { names: names() });
         };
-        let known = managed.iter().find(|(known, _)| known.as_str() == name).map(|(_, app)| Arc::clone(app));
+        let known = managed
+            .iter()
+            .find(|(known, _)| known.as_str() == name)
+            .map(|(_, app)| Arc::clone(app));
         drop(managed);
         match known {
             Some(app) => Ok(app),
@@ -136,7 +150,9 @@ impl<U: Units> Apps<U> {
                 return Ok(Arc::clone(known));
             }
             if known.owner().state().borrow().name() == "preparing" {
-                return Err(AppError::Preparing { name: name.to_owned() });
+                return Err(AppError::Preparing {
+                    name: name.to_owned(),
+                });
             }
             known.owner().end();
         }
@@ -157,8 +173,13 @@ impl<U: Units> Apps<U> {
             key.and_then(|key| managed.remove(&key))
         };
         self.broken.write().await.remove(name);
-        let app = found.ok_or_else(|| AppError::NoSuchApp { name: name.to_owned() })?;
-        app.withdraw().await.map_err(|error| AppError::Broken { name: name.to_owned(), why: chain(&error) })
+        let app = found.ok_or_else(|| AppError::NoSuchApp {
+            name: name.to_owned(),
+        })?;
+        app.withdraw().await.map_err(|error| AppError::Broken {
+            name: name.to_owned(),
+            why: chain(&error),
+        })
     }
 
     async fn take_up(&self, name: &str) -> Result<Arc<Managed<U>>, AppError> {
@@ -188,12 +209,22 @@ impl<U: Units> Apps<U> {
     async fn open(&self, app: App) -> Result<Arc<Managed<U>>, AppError> {
         let (name, units) = (app.name.to_string(), (self.make_units)(&app));
         let opened = Managed::open(app, units, &self.place, Arc::clone(&self.tables)).await;
-        opened.map(Arc::new).map_err(|error: OpenError| AppError::Broken { name, why: chain(&error) })
+        opened
+            .map(Arc::new)
+            .map_err(|error: OpenError| AppError::Broken {
+                name,
+                why: chain(&error),
+            })
     }
 
     fn read(&self, name: &str) -> Result<App, AppError> {
-        let no_such = || AppError::NoSuchApp { name: name.to_owned() };
-        let broken = |why: String| AppError::Broken { name: name.to_owned(), why };
+        let no_such = || AppError::NoSuchApp {
+            name: name.to_owned(),
+        };
+        let broken = |why: String| AppError::Broken {
+            name: name.to_owned(),
+            why,
+        };
         let directory = match &self.source {
             Source::Only(app) if app.name.as_str() == name => return Ok((**app).clone()),
             Source::Only(_) => return Err(no_such()),
@@ -210,7 +241,10 @@ impl<U: Units> Apps<U> {
         let app = App::parse(&text, &file).and_then(|app| app.check_installed(&file).map(|()| app));
         let app = app.map_err(|error| broken(chain(&error)))?;
         if app.name != name {
-            return Err(broken(format!("{file} names the app {}; rename the file or the app", app.name)));
+            return Err(broken(format!(
+                "{file} names the app {}; rename the file or the app",
+                app.name
+            )));
         }
         Ok(app)
     }
@@ -218,10 +252,18 @@ impl<U: Units> Apps<U> {
 
 /// The apps that have a file.
 fn files(directory: &std::path::Path) -> Vec<String> {
-    let Ok(listed) = std::fs::read_dir(directory) else { return Vec::new() };
+    let Ok(listed) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
     let mut names: Vec<String> = listed
         .filter_map(Result::ok)
-        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".toml").map(ToOwned::to_owned))
+        .filter_map(|entry| {
+            entry
+                .file_name()
+                .to_str()?
+                .strip_suffix(".toml")
+                .map(ToOwned::to_owned)
+        })
         .collect();
     names.sort();
     names

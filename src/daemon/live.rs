@@ -14,7 +14,8 @@ use super::units::{Report, Units};
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    BootId, Cause, Effect, End, Event, Notice, Outcome, Pace, ReleaseId, Route, Seen, SlotName, State, Time,
+    BootId, Cause, Effect, End, Event, Notice, Outcome, Pace, ReleaseId, Route, Seen, SlotName,
+    State, Time,
 };
 use crate::release;
 use crate::store::{Entry, FileError, History, StateFile, replace};
@@ -78,10 +79,25 @@ struct Attempt {
 
 impl<U: Units> Live<U> {
     /// The world of an app whose directory is `root`.
-    pub fn new(app: Arc<App>, root: PathBuf, units: U, tables: Arc<Tables>, state_file: StateFile) -> Self {
+    pub fn new(
+        app: Arc<App>,
+        root: PathBuf,
+        units: U,
+        tables: Arc<Tables>,
+        state_file: StateFile,
+    ) -> Self {
         let history = History::at(root.join("history.jsonl"));
         let (told, _) = broadcast::channel(256);
-        Self { app, root, units, tables, state_file, history, told, memory: Mutex::default() }
+        Self {
+            app,
+            root,
+            units,
+            tables,
+            state_file,
+            history,
+            told,
+            memory: Mutex::default(),
+        }
     }
 
     /// What will be told, from now on.
@@ -93,14 +109,23 @@ impl<U: Units> Live<U> {
     /// How an attempt ended, if it has and is still remembered.
     #[must_use]
     pub fn outcome(&self, generation: u64) -> Option<api::Outcome> {
-        self.memory().outcomes.iter().rev().find(|outcome| outcome.generation == generation).cloned()
+        self.memory()
+            .outcomes
+            .iter()
+            .rev()
+            .find(|outcome| outcome.generation == generation)
+            .cloned()
     }
 
     /// How the watch of an attempt ended: success, cause, sentence.
     #[must_use]
     pub fn watch_end(&self, generation: u64) -> Option<(bool, String, String)> {
         let memory = self.memory();
-        let (_, success, cause, text) = memory.watches.iter().rev().find(|(of, ..)| *of == generation)?;
+        let (_, success, cause, text) = memory
+            .watches
+            .iter()
+            .rev()
+            .find(|(of, ..)| *of == generation)?;
         Some((*success, cause.clone(), text.clone()))
     }
 
@@ -112,7 +137,7 @@ impl<U: Units> Live<U> {
 
     /// Tells an administrator something that stays true until slotd restarts.
     pub fn keep_warning(&self, text: String) {
-        tracing::error!(SLOT_APP = self.app.name.as_str(), "{text}");
+        tracing::error!(slot_app = self.app.name.as_str(), "{text}");
         self.memory().warnings.push(text);
     }
 
@@ -143,7 +168,11 @@ impl<U: Units> Live<U> {
         let state = owner.state();
         loop {
             let slot = self.units.changed().await;
-            let known = state.borrow().slots.get(&slot).and_then(|slot| slot.boot.clone());
+            let known = state
+                .borrow()
+                .slots
+                .get(&slot)
+                .and_then(|slot| slot.boot.clone());
             let seen = self.units.seen(&slot).await;
             for event in self.changes(&slot, known, seen) {
                 owner.report(event).await;
@@ -153,7 +182,11 @@ impl<U: Units> Live<U> {
 
     /// The events that bring what is known of a slot up to what is seen.
     fn changes(&self, slot: &SlotName, known: Option<BootId>, seen: Seen) -> Vec<Event> {
-        let vanished = |boot, end| Event::Vanished { slot: slot.clone(), boot, end };
+        let vanished = |boot, end| Event::Vanished {
+            slot: slot.clone(),
+            boot,
+            end,
+        };
         match (known, seen) {
             (Some(known), Seen::Running(boot)) if known == boot => Vec::new(),
             (Some(known), Seen::Running(boot)) => {
@@ -169,21 +202,39 @@ impl<U: Units> Live<U> {
 
     fn appeared(&self, slot: &SlotName, boot: BootId) -> Event {
         let release = release::named(&self.root, slot.as_str());
-        Event::Appeared { slot: slot.clone(), boot, release }
+        Event::Appeared {
+            slot: slot.clone(),
+            boot,
+            release,
+        }
     }
 
-    async fn start(&self, slot: SlotName, generation: crate::deploy::Generation, id: ReleaseId) -> Event {
+    async fn start(
+        &self,
+        slot: SlotName,
+        generation: crate::deploy::Generation,
+        id: ReleaseId,
+    ) -> Event {
         let (root, name, named) = (self.root.clone(), slot.clone(), id.clone());
         let linked = blocking(move || release::link(&root, name.as_str(), Some(&named))).await;
         let started = match linked {
             Ok(()) => self.units.start(&slot, &id, self.app.start_timeout).await,
-            Err(error) => {
-                Err(crate::deploy::UnitFailure { result: "no-release".to_owned(), text: chain(&error) })
-            }
+            Err(error) => Err(crate::deploy::UnitFailure {
+                result: "no-release".to_owned(),
+                text: chain(&error),
+            }),
         };
         match started {
-            Ok(boot) => Event::Started { slot, generation, boot },
-            Err(failure) => Event::StartFailed { slot, generation, failure },
+            Ok(boot) => Event::Started {
+                slot,
+                generation,
+                boot,
+            },
+            Err(failure) => Event::StartFailed {
+                slot,
+                generation,
+                failure,
+            },
         }
     }
 
@@ -194,7 +245,11 @@ impl<U: Units> Live<U> {
             // Asked after the probe: what answered was this run, or it was not and does not count.
             match self.units.seen(&slot).await {
                 Seen::Running(running) if running == boot => {
-                    let event = Event::Probed { slot: slot.clone(), boot: boot.clone(), probe };
+                    let event = Event::Probed {
+                        slot: slot.clone(),
+                        boot: boot.clone(),
+                        probe,
+                    };
                     if report.send(event).await.is_err() {
                         return;
                     }
@@ -221,9 +276,18 @@ impl<U: Units> Live<U> {
         let part = self.part(&route);
         loop {
             match self.tables.publish(part.clone()).await {
-                Ok(()) => return Event::Routed { generation: route.generation, active: route.active },
+                Ok(()) => {
+                    return Event::Routed {
+                        generation: route.generation,
+                        active: route.active,
+                    };
+                }
                 Err(error) => {
-                    tracing::warn!(SLOT_APP = self.app.name.as_str(), "the table is not everywhere yet: {}", chain(&error));
+                    tracing::warn!(
+                        slot_app = self.app.name.as_str(),
+                        "the table is not everywhere yet: {}",
+                        chain(&error)
+                    );
                     tokio::time::sleep(AGAIN).await;
                 }
             }
@@ -244,7 +308,11 @@ impl<U: Units> Live<U> {
         slots.extend(&route.active);
         let slots = slots.into_iter().map(|slot| {
             let active = route.active.as_ref() == Some(slot);
-            let boot = route.boots.iter().find(|(name, _)| name == slot).map(|(_, boot)| boot.to_string());
+            let boot = route
+                .boots
+                .iter()
+                .find(|(name, _)| name == slot)
+                .map(|(_, boot)| boot.to_string());
             table::Slot {
                 name: slot.to_string(),
                 weight: if active { 100 } else { 0 },
@@ -264,16 +332,29 @@ impl<U: Units> Live<U> {
 
     async fn drained(&self, slot: SlotName, boot: Option<BootId>) -> Event {
         let run = boot.as_ref().map(BootId::as_str);
-        while let Err(error) = self.tables.routers().drained(self.app.name.as_str(), slot.as_str(), run).await {
+        while let Err(error) = self
+            .tables
+            .routers()
+            .drained(self.app.name.as_str(), slot.as_str(), run)
+            .await
+        {
             tracing::debug!("a drain is asked for again: {}", chain(&error));
             tokio::time::sleep(AGAIN).await;
         }
         Event::Drained { slot, boot }
     }
 
-    async fn disk(&self, what: &'static str, work: impl Fn() -> Result<(), release::ReleaseError> + Clone + Send + 'static) {
+    async fn disk(
+        &self,
+        what: &'static str,
+        work: impl Fn() -> Result<(), release::ReleaseError> + Clone + Send + 'static,
+    ) {
         while let Err(error) = blocking(work.clone()).await {
-            tracing::warn!(SLOT_APP = self.app.name.as_str(), "{what}: {}", chain(&error));
+            tracing::warn!(
+                slot_app = self.app.name.as_str(),
+                "{what}: {}",
+                chain(&error)
+            );
             tokio::time::sleep(AGAIN * 10).await;
         }
     }
@@ -288,13 +369,22 @@ impl<U: Units> Live<U> {
                     ..Attempt::default()
                 });
             }
-            Notice::Phase { generation, phase, slot, .. } => {
+            Notice::Phase {
+                generation,
+                phase,
+                slot,
+                ..
+            } => {
                 let mut memory = self.memory();
                 let attempt = memory.attempt.get_or_insert_default();
                 attempt.generation = generation.0;
                 attempt.phases.push(((*phase).to_owned(), at));
                 if let Some(slot) = slot {
-                    attempt.boot = state.slots.get(slot).and_then(|slot| slot.boot.clone()).or(attempt.boot.take());
+                    attempt.boot = state
+                        .slots
+                        .get(slot)
+                        .and_then(|slot| slot.boot.clone())
+                        .or(attempt.boot.take());
                     attempt.slot = Some(slot.clone());
                 }
             }
@@ -306,12 +396,21 @@ impl<U: Units> Live<U> {
                 let surplus = memory.outcomes.len().saturating_sub(OUTCOMES);
                 memory.outcomes.drain(..surplus);
             }
-            Notice::Soak { generation, slot, cause } => {
+            Notice::Soak {
+                generation,
+                slot,
+                cause,
+            } => {
                 let text = tell::cause(&self.app, Some(slot.as_str()), cause);
                 let success = !matches!(cause, Cause::ProbesFailed(_) | Cause::Exited(_));
                 self.remember_watch(generation.0, success, cause.code(), text);
             }
-            Notice::RolledBack { generation, from, cause, .. } => {
+            Notice::RolledBack {
+                generation,
+                from,
+                cause,
+                ..
+            } => {
                 let text = tell::cause(&self.app, Some(from.as_str()), cause);
                 self.remember_watch(generation.0, false, cause.code(), text);
             }
@@ -326,19 +425,32 @@ impl<U: Units> Live<U> {
 
     fn remember_watch(&self, generation: u64, success: bool, cause: &str, text: String) {
         let mut memory = self.memory();
-        memory.watches.push_back((generation, success, cause.to_owned(), text));
+        memory
+            .watches
+            .push_back((generation, success, cause.to_owned(), text));
         let surplus = memory.watches.len().saturating_sub(OUTCOMES);
         memory.watches.drain(..surplus);
     }
 
-    async fn outcome_of(&self, outcome: &Outcome, attempt: Attempt, state: &State, at: Time) -> api::Outcome {
+    async fn outcome_of(
+        &self,
+        outcome: &Outcome,
+        attempt: Attempt,
+        state: &State,
+        at: Time,
+    ) -> api::Outcome {
         let success = matches!(outcome.cause, Cause::Switched | Cause::StandsBy);
         let slot = attempt.slot.as_ref().map(ToString::to_string);
         let mut text = tell::ended(&self.app, slot.as_deref(), outcome);
         if let Cause::NoIdleSlot { holder, .. } = &outcome.cause {
             text = self.no_idle_slot(holder, state, at).await;
         }
-        let ends = attempt.phases.iter().skip(1).map(|(_, began)| *began).chain([at]);
+        let ends = attempt
+            .phases
+            .iter()
+            .skip(1)
+            .map(|(_, began)| *began)
+            .chain([at]);
         let phases_ms = attempt.phases.iter().zip(ends);
         api::Outcome {
             success,
@@ -349,9 +461,14 @@ impl<U: Units> Live<U> {
             phase: outcome.phase.to_owned(),
             cause: outcome.cause.code().to_owned(),
             text,
-            phases_ms: phases_ms.map(|((phase, began), end)| (phase.clone(), millis(end.since(*began)))).collect(),
+            phases_ms: phases_ms
+                .map(|((phase, began), end)| (phase.clone(), millis(end.since(*began))))
+                .collect(),
             report: match &attempt.slot {
-                Some(slot) if !success => Some(self.report(slot, attempt.boot.as_ref(), &outcome.cause).await),
+                Some(slot) if !success => Some(
+                    self.report(slot, attempt.boot.as_ref(), &outcome.cause)
+                        .await,
+                ),
                 _ => None,
             },
             slot,
@@ -371,7 +488,10 @@ impl<U: Units> Live<U> {
             _ => String::new(),
         };
         let until = match held.map(|slot| &slot.condition) {
-            Some(crate::deploy::Condition::Draining { until } | crate::deploy::Condition::Warm { drain: until }) => match until {
+            Some(
+                crate::deploy::Condition::Draining { until }
+                | crate::deploy::Condition::Warm { drain: until, .. },
+            ) => match until {
                 Some(until) => format!(", for {} at most", tell::span(until.since(at))),
                 None => ", however long they take".to_owned(),
             },
@@ -384,7 +504,11 @@ impl<U: Units> Live<U> {
     }
 
     /// What is in flight at a run of a slot, over all routers; `None` when one does not answer.
-    pub async fn in_flight(&self, slot: &SlotName, boot: Option<&BootId>) -> Option<crate::wire::control::InFlight> {
+    pub async fn in_flight(
+        &self,
+        slot: &SlotName,
+        boot: Option<&BootId>,
+    ) -> Option<crate::wire::control::InFlight> {
         let stats = self.tables.routers().stats().await.ok()?;
         let mut sum = crate::wire::control::InFlight::default();
         for run in stats.iter().flat_map(|(_, stats)| &stats.slots) {
@@ -399,10 +523,12 @@ impl<U: Units> Live<U> {
     }
 
     async fn report(&self, slot: &SlotName, boot: Option<&BootId>, cause: &Cause) -> api::Report {
-        let found = tokio::time::timeout(REPORT_LIMIT, self.units.report(slot, boot)).await.unwrap_or_else(|_| Report {
-            unit: tell::unit(&self.app, slot),
-            ..Report::default()
-        });
+        let found = tokio::time::timeout(REPORT_LIMIT, self.units.report(slot, boot))
+            .await
+            .unwrap_or_else(|_| Report {
+                unit: tell::unit(&self.app, slot),
+                ..Report::default()
+            });
         let probe = match cause {
             Cause::HealthTimeout(Some(probe)) => Some(probe.text.clone()),
             _ => None,
@@ -426,12 +552,12 @@ impl<U: Units> Live<U> {
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
-                    SLOT_APP = event.app.as_str(),
-                    SLOT_NAME = event.slot.as_deref(),
-                    SLOT_RELEASE = event.release.as_deref(),
-                    SLOT_GENERATION = event.generation,
-                    SLOT_PHASE = event.phase.as_deref(),
-                    SLOT_CAUSE = event.cause.as_deref(),
+                    slot_app = event.app.as_str(),
+                    slot_name = event.slot.as_deref(),
+                    slot_release = event.release.as_deref(),
+                    slot_generation = event.generation,
+                    slot_phase = event.phase.as_deref(),
+                    slot_cause = event.cause.as_deref(),
                     "{}",
                     event.text
                 )
@@ -441,7 +567,10 @@ impl<U: Units> Live<U> {
     }
 
     fn keep(&self, event: &api::Event) {
-        if !matches!(event.event.as_str(), "ended" | "soak" | "rolled-back" | "forced") {
+        if !matches!(
+            event.event.as_str(),
+            "ended" | "soak" | "rolled-back" | "forced"
+        ) {
             return;
         }
         let entry = Entry {
@@ -454,7 +583,11 @@ impl<U: Units> Live<U> {
             text: event.text.clone(),
         };
         if let Err(error) = self.history.add(&entry) {
-            tracing::warn!(SLOT_APP = event.app.as_str(), "the history lacks a line: {}", chain(&error));
+            tracing::warn!(
+                slot_app = event.app.as_str(),
+                "the history lacks a line: {}",
+                chain(&error)
+            );
         }
     }
 }
@@ -463,7 +596,9 @@ impl<U: Units> World for Live<U> {
     type Error = FileError;
 
     fn now(&self) -> Time {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Time(millis(since))
     }
 
@@ -481,8 +616,14 @@ impl<U: Units> World for Live<U> {
 
     async fn perform(self: Arc<Self>, effect: Effect, report: mpsc::Sender<Event>) {
         let event = match effect {
-            Effect::Start { slot, generation, release } => self.start(slot, generation, release).await,
-            Effect::Probe { slot, boot, pace } => return self.probe(slot, boot, pace, report).await,
+            Effect::Start {
+                slot,
+                generation,
+                release,
+            } => self.start(slot, generation, release).await,
+            Effect::Probe { slot, boot, pace } => {
+                return self.probe(slot, boot, pace, report).await;
+            }
             Effect::Route(route) => self.route(route).await,
             Effect::Drain { slot, boot } => self.drained(slot, boot).await,
             Effect::Stop { slot } => {
@@ -495,7 +636,9 @@ impl<U: Units> World for Live<U> {
                     release::link(&root, "live", live.as_ref())?;
                     release::link(&root, "prev", prev.as_ref())
                 };
-                return self.disk("the symlinks live and prev are not as they should be", work).await;
+                return self
+                    .disk("the symlinks live and prev are not as they should be", work)
+                    .await;
             }
             Effect::Retain { releases } => {
                 let (root, keep) = (self.root.clone(), self.app.keep);
@@ -513,7 +656,11 @@ impl<U: Units> World for Live<U> {
             let mut event = tell::event(&self.app, &notice, state, at);
             if matches!(notice, Notice::Ended(_)) {
                 event.slot = event.slot.or_else(|| {
-                    self.memory().attempt.as_ref().and_then(|attempt| attempt.slot.as_ref()).map(ToString::to_string)
+                    self.memory()
+                        .attempt
+                        .as_ref()
+                        .and_then(|attempt| attempt.slot.as_ref())
+                        .map(ToString::to_string)
                 });
             }
             self.remember(&notice, state, at).await;
@@ -530,12 +677,19 @@ impl<U: Units> World for Live<U> {
     }
 
     fn warn(&self, error: &FileError) {
-        tracing::error!(SLOT_APP = self.app.name.as_str(), "the state cannot be written, so nothing changes: {}", chain(error));
+        tracing::error!(
+            slot_app = self.app.name.as_str(),
+            "the state cannot be written, so nothing changes: {}",
+            chain(error)
+        );
     }
 }
 
 fn unseen_end() -> crate::deploy::UnitFailure {
-    crate::deploy::UnitFailure { result: "unknown".to_owned(), text: "ended and is being started again".to_owned() }
+    crate::deploy::UnitFailure {
+        result: "unknown".to_owned(),
+        text: "ended and is being started again".to_owned(),
+    }
 }
 
 fn millis(span: Duration) -> u64 {

@@ -15,6 +15,7 @@ pub mod apps;
 pub mod embedded;
 pub mod live;
 pub mod owner;
+pub mod systemd;
 pub mod tables;
 pub mod tell;
 pub mod units;

@@ -58,9 +58,20 @@ impl Owner {
         let (asks, ask_inbox) = mpsc::channel(INBOX);
         let shared = Arc::new(first.state);
         let (publish, state) = watch::channel(Arc::clone(&shared));
-        let task = Task { world, state: shared, publish, report: events.clone(), running: Vec::new() };
+        let task = Task {
+            world,
+            state: shared,
+            publish,
+            report: events.clone(),
+            running: Vec::new(),
+        };
         let task = tokio::spawn(task.run(event_inbox, ask_inbox)).abort_handle();
-        Ok(Self { asks, events, state, task: Arc::new(task) })
+        Ok(Self {
+            asks,
+            events,
+            state,
+            task: Arc::new(task),
+        })
     }
 
     /// Asks for something; returns the state that followed, which is on disk.
@@ -69,7 +80,10 @@ impl Owner {
     /// Nothing was changed.
     pub async fn ask(&self, event: Event) -> Result<Arc<State>, AskError> {
         let (answer, answered) = oneshot::channel();
-        self.asks.send(Ask { event, answer }).await.map_err(|_| AskError::Gone)?;
+        self.asks
+            .send(Ask { event, answer })
+            .await
+            .map_err(|_| AskError::Gone)?;
         answered.await.map_err(|_| AskError::Gone)?
     }
 
@@ -125,7 +139,10 @@ impl<W: World> Task<W> {
                 }
                 continue;
             }
-            let wait = self.state.next_deadline().map(|deadline| deadline.since(self.world.now()));
+            let wait = self
+                .state
+                .next_deadline()
+                .map(|deadline| deadline.since(self.world.now()));
             tokio::select! {
                 Some(event) = events.recv() => backlog.push_back(event),
                 Some(Ask { event, answer }) = asks.recv() => {
@@ -170,7 +187,8 @@ impl<W: World> Task<W> {
                 continue;
             }
             let task = Arc::clone(&self.world).perform(effect.clone(), self.report.clone());
-            self.running.push((effect, Running(tokio::spawn(task).abort_handle())));
+            self.running
+                .push((effect, Running(tokio::spawn(task).abort_handle())));
         }
     }
 }

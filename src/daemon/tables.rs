@@ -38,7 +38,11 @@ impl Tables {
     #[must_use]
     pub fn open(path: PathBuf, routers: Routers) -> Self {
         let current = Mutex::new(table_on_disk(&path).unwrap_or_default());
-        Self { path, routers, current }
+        Self {
+            path,
+            routers,
+            current,
+        }
     }
 
     /// The routers.
@@ -49,7 +53,13 @@ impl Tables {
 
     /// An app's part, as last published.
     pub async fn part(&self, app: &str) -> Option<App> {
-        self.current.lock().await.apps.iter().find(|part| part.name == app).cloned()
+        self.current
+            .lock()
+            .await
+            .apps
+            .iter()
+            .find(|part| part.name == app)
+            .cloned()
     }
 
     /// Puts an app's part into the table; returns when every thread of every router has it.
@@ -84,11 +94,19 @@ impl Tables {
             if current.revision == 0 {
                 continue;
             }
-            let Ok(stats) = self.routers.stats().await else { continue };
-            if stats.iter().any(|(_, stats)| stats.revision != Some(current.revision)) {
+            let Ok(stats) = self.routers.stats().await else {
+                continue;
+            };
+            if stats
+                .iter()
+                .any(|(_, stats)| stats.revision != Some(current.revision))
+            {
                 let next = current.clone();
                 if let Err(error) = self.swap(&mut current, next).await {
-                    tracing::warn!("a router does not have the table: {}", crate::telemetry::chain(&error));
+                    tracing::warn!(
+                        "a router does not have the table: {}",
+                        crate::telemetry::chain(&error)
+                    );
                 }
             }
         }

@@ -28,12 +28,18 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
     match cause {
         Cause::Switched => "serves".to_owned(),
         Cause::StandsBy => {
-            format!("{unit} passed its gates and stands by at weight 0; `slotctl promote` makes it active")
+            format!(
+                "{unit} passed its gates and stands by at weight 0; `slotctl promote` makes it active"
+            )
         }
         Cause::Unprepared(why) => format!("the release could not be put on disk: {why}"),
-        Cause::Interrupted => "slotd was restarted while the release was being uploaded; deploy again".to_owned(),
+        Cause::Interrupted => {
+            "slotd was restarted while the release was being uploaded; deploy again".to_owned()
+        }
         Cause::Preempted => "a rollback went ahead of it".to_owned(),
-        Cause::NoIdleSlot { holder, condition } => format!("no slot became idle in time: {holder} is {condition}"),
+        Cause::NoIdleSlot { holder, condition } => {
+            format!("no slot became idle in time: {holder} is {condition}")
+        }
         Cause::StartFailed(failure) => format!("{unit} did not start: {}", failure.text),
         Cause::StartTimeout => format!(
             "{unit} was not READY within start_timeout ({})",
@@ -43,7 +49,10 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             "no probe of {unit} at {} passed within health_timeout ({}){}",
             app.health,
             span(app.health_timeout),
-            probe.as_ref().map(|probe| format!("; the last one found: {}", probe.text)).unwrap_or_default()
+            probe
+                .as_ref()
+                .map(|probe| format!("; the last one found: {}", probe.text))
+                .unwrap_or_default()
         ),
         Cause::Exited(failure) => format!("{unit} ended by itself: {}", failure.text),
         Cause::StoppedByHand => format!("an administrator stopped {unit}"),
@@ -61,7 +70,10 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
 /// The sentence for an attempt's end.
 #[must_use]
 pub fn ended(app: &App, slot: Option<&str>, outcome: &Outcome) -> String {
-    let release = outcome.release.as_ref().map_or_else(|| "the release".to_owned(), |id| format!("release {id}"));
+    let release = outcome
+        .release
+        .as_ref()
+        .map_or_else(|| "the release".to_owned(), |id| format!("release {id}"));
     match outcome.cause {
         Cause::Switched => format!("{release} serves in {}", slot.unwrap_or("its slot")),
         _ => cause(app, slot, &outcome.cause),
@@ -89,21 +101,43 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
         ..api::Event::default()
     };
     let text = |name: &dyn std::fmt::Display| Some(name.to_string());
-    let release_of = |slot| state.slots.get(slot)?.release.as_ref().map(ToString::to_string);
+    let release_of = |slot| {
+        state
+            .slots
+            .get(slot)?
+            .release
+            .as_ref()
+            .map(ToString::to_string)
+    };
     match notice {
-        Notice::Began { generation, kind: what, by } => {
+        Notice::Began {
+            generation,
+            kind: what,
+            by,
+        } => {
             event.generation = generation.0;
             event.event = "began".to_owned();
-            event.text = format!("{} {generation} of {} was begun by {by}", kind(*what), app.name);
+            event.text = format!(
+                "{} {generation} of {} was begun by {by}",
+                kind(*what),
+                app.name
+            );
         }
-        Notice::Phase { generation, phase, slot, release } => {
+        Notice::Phase {
+            generation,
+            phase,
+            slot,
+            release,
+        } => {
             event.generation = generation.0;
             event.event = "phase".to_owned();
             event.phase = text(phase);
             event.slot = slot.as_ref().map(ToString::to_string);
             event.release = release.as_ref().map(ToString::to_string);
             event.text = match (slot, release) {
-                (Some(slot), Some(release)) => format!("{phase}: release {release} in {}", unit(app, slot)),
+                (Some(slot), Some(release)) => {
+                    format!("{phase}: release {release} in {}", unit(app, slot))
+                }
                 _ => (*phase).to_owned(),
             };
         }
@@ -118,7 +152,11 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
             }
             event.text = ended(app, event.slot.as_deref(), outcome);
         }
-        Notice::Soak { generation, slot, cause: why } => {
+        Notice::Soak {
+            generation,
+            slot,
+            cause: why,
+        } => {
             event.generation = generation.0;
             event.event = "soak".to_owned();
             event.slot = text(slot);
@@ -126,13 +164,22 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
             event.cause = text(&why.code());
             event.text = cause(app, Some(slot.as_str()), why);
         }
-        Notice::RolledBack { generation, from, to, release, cause: why } => {
+        Notice::RolledBack {
+            generation,
+            from,
+            to,
+            release,
+            cause: why,
+        } => {
             event.generation = generation.0;
             event.event = "rolled-back".to_owned();
             event.slot = text(to);
             event.release = release.as_ref().map(ToString::to_string);
             event.cause = text(&why.code());
-            event.text = format!("rolled back to {to}: {}", cause(app, Some(from.as_str()), why));
+            event.text = format!(
+                "rolled back to {to}: {}",
+                cause(app, Some(from.as_str()), why)
+            );
         }
         Notice::Draining { slot, until } => {
             event.event = "draining".to_owned();
@@ -140,9 +187,16 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
             event.release = release_of(slot);
             event.text = match until {
                 Some(until) => {
-                    format!("{} finishes what is in flight, for {} at most", unit(app, slot), span(until.since(at)))
+                    format!(
+                        "{} finishes what is in flight, for {} at most",
+                        unit(app, slot),
+                        span(until.since(at))
+                    )
                 }
-                None => format!("{} finishes what is in flight, however long that takes", unit(app, slot)),
+                None => format!(
+                    "{} finishes what is in flight, however long that takes",
+                    unit(app, slot)
+                ),
             };
         }
         Notice::Forced { slot } => {
@@ -150,7 +204,10 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
             event.slot = text(slot);
             event.release = release_of(slot);
             event.cause = text(&"drain-deadline");
-            event.text = format!("what {} had not finished by its drain deadline is cut", unit(app, slot));
+            event.text = format!(
+                "what {} had not finished by its drain deadline is cut",
+                unit(app, slot)
+            );
         }
         Notice::Stopped { slot, killed } => {
             event.event = "stopped".to_owned();
@@ -158,7 +215,11 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
             event.release = release_of(slot);
             event.cause = killed.then(|| "stop-timeout".to_owned());
             event.text = if *killed {
-                format!("{} did not end within stop_timeout ({}) and was killed", unit(app, slot), span(app.stop_timeout))
+                format!(
+                    "{} did not end within stop_timeout ({}) and was killed",
+                    unit(app, slot),
+                    span(app.stop_timeout)
+                )
             } else {
                 format!("{} is stopped", unit(app, slot))
             };
@@ -167,10 +228,18 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
             event.event = "down".to_owned();
             event.slot = text(slot);
             event.release = release_of(slot);
-            event.cause = text(&failure.as_ref().map_or("stopped-by-hand", |failure| failure.result.as_str()));
+            event.cause = text(
+                &failure
+                    .as_ref()
+                    .map_or("stopped-by-hand", |failure| failure.result.as_str()),
+            );
             event.text = match failure {
                 Some(failure) => {
-                    format!("the active slot is down, its requests are held: {} {}", unit(app, slot), failure.text)
+                    format!(
+                        "the active slot is down, its requests are held: {} {}",
+                        unit(app, slot),
+                        failure.text
+                    )
                 }
                 None => format!(
                     "an administrator stopped {}, the active slot: its requests are held, then refused; `systemctl start {}` brings it back",
@@ -189,7 +258,10 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
             event.event = "standby".to_owned();
             event.slot = text(slot);
             event.release = release_of(slot);
-            event.text = format!("{} was started by hand and stands by; `slotctl promote {slot}` makes it active", unit(app, slot));
+            event.text = format!(
+                "{} was started by hand and stands by; `slotctl promote {slot}` makes it active",
+                unit(app, slot)
+            );
         }
     }
     event

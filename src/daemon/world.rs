@@ -23,7 +23,11 @@ pub trait World: Send + Sync + 'static {
 
     /// Performs an effect and reports what comes of it. It is given up, at any await, when no state demands it any more; it is performed
     /// again after a crash.
-    fn perform(self: Arc<Self>, effect: Effect, report: mpsc::Sender<Event>) -> impl Future<Output = ()> + Send;
+    fn perform(
+        self: Arc<Self>,
+        effect: Effect,
+        report: mpsc::Sender<Event>,
+    ) -> impl Future<Output = ()> + Send;
 
     /// Tells people. `state` is the committed one, its effects are not performed yet: the evidence of a failure is still there.
     fn tell(&self, notices: Vec<Notice>, state: &State) -> impl Future<Output = ()> + Send;

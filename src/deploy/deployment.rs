@@ -112,22 +112,8 @@ impl Draft {
             .state
             .slots
             .iter()
-            .find_map(|(name, slot)| match slot.condition {
-                Condition::Warm { .. } | Condition::Draining { .. }
-                    if slot.boot.is_some() && slot.release.as_ref() == Some(&release) =>
-                {
-                    Some(name.clone())
-                }
-                Condition::Idle
-                | Condition::Starting
-                | Condition::Ready
-                | Condition::Standby
-                | Condition::Active(_)
-                | Condition::Warm { .. }
-                | Condition::Draining { .. }
-                | Condition::Stopping { .. }
-                | Condition::Failed(_) => None,
-            });
+            .find(|(name, slot)| self.is_running(name) && slot.release.as_ref() == Some(&release))
+            .map(|(name, _)| name.clone());
         let wait = Phase::Waiting {
             release: release.clone(),
             until: self.now.after(SLOT_WAIT),
@@ -372,7 +358,8 @@ impl Draft {
             return;
         };
         slot.condition = if slot.boot.is_some() {
-            Condition::Warm { drain }
+            let gated = slot.condition == Condition::Active(Service::Up);
+            Condition::Warm { drain, gated }
         } else {
             Condition::Stopping {
                 forced: false,

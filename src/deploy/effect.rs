@@ -128,7 +128,7 @@ fn route(state: &State) -> Route {
         Some(Service::Booting { .. }) => {
             state.settings.start_timeout + state.settings.health_timeout
         }
-        Some(Service::Up | Service::Down(_) | Service::ByHand) | None => HOLD,
+        Some(Service::Up | Service::Down { .. } | Service::ByHand) | None => HOLD,
     };
     Route {
         generation: state.routed,
@@ -161,10 +161,15 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
     match &slot.condition {
         Condition::Starting => start(),
         Condition::Ready => probe(Pace::Gate),
-        Condition::Active(Service::Booting { .. }) if slot.boot.is_none() => start(),
-        Condition::Active(Service::Booting { .. } | Service::Down(_)) => probe(Pace::Gate),
+        Condition::Active(Service::Booting { .. } | Service::Down { retry: None, .. })
+            if slot.boot.is_none() =>
+        {
+            start()
+        }
+        Condition::Active(Service::Booting { .. } | Service::Down { .. }) => probe(Pace::Gate),
         Condition::Active(Service::Up) if watches(state, name) => probe(Pace::Soak),
         Condition::Warm { .. } if slot.boot.is_none() => start(),
+        Condition::Warm { gated: false, .. } => probe(Pace::Gate),
         Condition::Draining { .. } => Some(Effect::Drain {
             slot: name.clone(),
             boot: slot.boot.clone(),

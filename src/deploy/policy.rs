@@ -13,6 +13,13 @@ pub const SLOT_WAIT: Duration = Duration::from_secs(10);
 /// How long a request is held for an active slot that is down, once it has been up.
 pub const HOLD: Duration = Duration::from_secs(10);
 
+/// How long the routers are given to say that a slot has drained whose deadline passed while it was kept warm: what has nothing in flight
+/// is not to be recorded as cut.
+pub const DRAIN_ANSWER: Duration = Duration::from_secs(1);
+
+/// How long a unit is given to start an active slot again by itself, before slotd starts it.
+pub const RESTART: Duration = Duration::from_secs(5);
+
 /// How far slotd's own deadline for a start lies behind the unit's `TimeoutStartSec=`: the unit's is meant to fire, because
 /// its result says more.
 pub const START_MARGIN: Duration = Duration::from_secs(5);

@@ -24,6 +24,8 @@ pub struct Facts {
     pub slots: BTreeMap<SlotName, Found>,
     /// The slot to which the last table gives the weight.
     pub routed: Option<SlotName>,
+    /// The run to which the last table sends requests.
+    pub serving: Option<BootId>,
     /// The highest generation that the table and the history name.
     pub generation: Generation,
     /// What the symlink `live` names.
@@ -139,6 +141,7 @@ impl Draft {
                         .is_some_and(|watch| watch.old.as_ref() == Some(&name)) =>
                 {
                     Condition::Warm {
+                        gated: false,
                         drain: settings.drain.map(|span| now.after(span)),
                     }
                 }
@@ -228,7 +231,10 @@ pub fn rediscover(settings: Settings, facts: &Facts, now: Time) -> State {
             Seen::Coming | Seen::Ended(_) => None,
         };
         let condition = match (active.as_ref() == Some(name), &found.seen) {
-            (true, Seen::Running(_)) => Condition::Active(Service::Up),
+            (true, Seen::Running(boot)) if facts.serving.as_ref() == Some(boot) => {
+                Condition::Active(Service::Up)
+            }
+            (true, Seen::Running(_)) => Condition::Active(Service::Booting { until: boot_until }),
             (true, Seen::Ended(End::ByHand)) if !facts.rebooted => {
                 Condition::Active(Service::ByHand)
             }

@@ -1,8 +1,9 @@
 //! What happens to one slot: starts, ends, probes, drains and stops.
 
 use super::event::{End, Probe, Refusal, UnitFailure};
-use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
+use super::names::{BootId, Generation, ReleaseId, SlotName};
 use super::notice::Notice;
+use super::policy::{DRAIN_ANSWER, RESTART};
 use super::state::{Cause, Condition, Kind, Phase, Service};
 use super::step::Draft;
 
@@ -28,7 +29,9 @@ impl Draft {
                     probe: None,
                 });
             }
-            Condition::Active(Service::Booting { .. }) if slot.boot.is_none() => {
+            Condition::Active(Service::Booting { .. } | Service::Down { .. })
+                if slot.boot.is_none() =>
+            {
                 slot.boot = Some(boot);
                 slot.condition = Condition::Active(Service::Booting { until });
             }
@@ -67,8 +70,10 @@ impl Draft {
                 };
                 self.fail(cause);
             }
-            Condition::Active(Service::Booting { .. }) if slot.boot.is_none() => {
-                self.down(name, Some(failure))
+            Condition::Active(Service::Booting { .. } | Service::Down { retry: None, .. })
+                if slot.boot.is_none() =>
+            {
+                self.down(name, Some(failure));
             }
             Condition::Warm { .. } if slot.boot.is_none() => self.stop(name, false),
             Condition::Idle
@@ -94,11 +99,18 @@ impl Draft {
         match &slot.condition {
             Condition::Ready if probe.pass => self.gated(name),
             Condition::Ready => self.gate_refused(probe),
-            Condition::Active(Service::Booting { .. } | Service::Down(_)) if probe.pass => {
+            Condition::Active(Service::Booting { .. } | Service::Down { .. }) if probe.pass => {
                 self.set(name, Condition::Active(Service::Up));
                 self.tell(Notice::Up { slot: name.clone() });
             }
             Condition::Active(Service::Up) => self.soak_probe(name, probe),
+            Condition::Warm {
+                drain,
+                gated: false,
+            } if probe.pass => {
+                let drain = *drain;
+                self.set(name, Condition::Warm { drain, gated: true });
+            }
             Condition::Idle
             | Condition::Starting
             | Condition::Standby
@@ -133,33 +145,17 @@ impl Draft {
                 }
             }
             Condition::Standby => slot.boot = Some(boot),
-            Condition::Active(service) => {
-                if let (Service::Up, Some(unseen)) = (service, slot.boot.clone()) {
-                    // Its end was not seen, only the run that followed.
-                    let failure = UnitFailure {
-                        result: "unknown".to_owned(),
-                        text: "was started again".to_owned(),
-                    };
-                    self.vanished(name, &unseen, End::Restarting(failure));
-                }
-                self.revive(name, boot, until);
+            // A run of the active slot that ended is reported as such before the next one appears.
+            Condition::Active(Service::Up) => {}
+            Condition::Active(Service::Booting { .. } | Service::Down { .. } | Service::ByHand) => {
+                slot.boot = Some(boot);
+                slot.condition = Condition::Active(Service::Booting { until });
             }
             Condition::Starting
             | Condition::Ready
             | Condition::Warm { .. }
             | Condition::Draining { .. }
             | Condition::Stopping { .. } => {}
-        }
-    }
-
-    /// The active slot has a process again; it serves when a probe has passed.
-    fn revive(&mut self, name: &SlotName, boot: BootId, until: Time) {
-        let Some(slot) = self.state.slots.get_mut(name) else {
-            return;
-        };
-        if matches!(slot.condition, Condition::Active(_)) {
-            slot.boot = Some(boot);
-            slot.condition = Condition::Active(Service::Booting { until });
         }
     }
 
@@ -229,7 +225,15 @@ impl Draft {
     }
 
     fn down(&mut self, name: &SlotName, failure: Option<UnitFailure>) {
-        let service = failure.clone().map_or(Service::ByHand, Service::Down);
+        let retry = self
+            .state
+            .slots
+            .get(name)
+            .filter(|slot| slot.boot.is_none())
+            .map(|_| self.now.after(RESTART));
+        let service = failure
+            .clone()
+            .map_or(Service::ByHand, |failure| Service::Down { failure, retry });
         self.set(name, Condition::Active(service));
         self.tell(Notice::Down {
             slot: name.clone(),
@@ -261,15 +265,16 @@ impl Draft {
         let Some(slot) = self.state.slots.get_mut(name) else {
             return;
         };
-        if let Condition::Warm { drain } = slot.condition {
-            if slot.boot.is_none() {
+        if let Condition::Warm { drain, gated } = slot.condition {
+            if slot.boot.is_none() || !gated {
                 self.stop(name, false);
                 return;
             }
-            slot.condition = Condition::Draining { until: drain };
+            let until = drain.map(|drain| drain.max(self.now.after(DRAIN_ANSWER)));
+            slot.condition = Condition::Draining { until };
             self.tell(Notice::Draining {
                 slot: name.clone(),
-                until: drain,
+                until,
             });
         }
     }
@@ -286,7 +291,10 @@ impl Draft {
         };
         if let Some(slot) = self.state.slots.get_mut(&old) {
             if let Condition::Draining { until } = slot.condition {
-                slot.condition = Condition::Warm { drain: until };
+                slot.condition = Condition::Warm {
+                    drain: until,
+                    gated: true,
+                };
             }
         }
     }

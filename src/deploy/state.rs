@@ -197,6 +197,9 @@ pub enum Condition {
     Warm {
         /// `None`: never.
         drain: Option<Time>,
+        /// It can be given the traffic back: it has passed its gates in this run. False only while it boots after a restart of
+        /// the machine.
+        gated: bool,
     },
     /// Finishing what is in flight, at weight 0.
     Draining {
@@ -224,8 +227,13 @@ pub enum Service {
         /// Requests are held until then.
         until: Time,
     },
-    /// It ended by itself; its unit starts it again.
-    Down(UnitFailure),
+    /// It ended by itself or could not be started. Its unit starts it again; where that does not help, slotd does.
+    Down {
+        /// How it ended.
+        failure: UnitFailure,
+        /// When slotd starts it; `None`: now, or a run of it is being probed.
+        retry: Option<Time>,
+    },
     /// An administrator stopped it.
     ByHand,
 }
@@ -398,6 +406,7 @@ impl State {
             .filter_map(|slot| match &slot.condition {
                 Condition::Draining { until } => *until,
                 Condition::Active(Service::Booting { until }) => Some(*until),
+                Condition::Active(Service::Down { retry, .. }) => *retry,
                 _ => None,
             });
         slots.chain(deployment).chain(watch).min()

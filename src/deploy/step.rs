@@ -98,6 +98,13 @@ impl Draft {
                 Condition::Active(Service::Booting { until }) if until <= now => {
                     self.boot_timed_out(&name)
                 }
+                Condition::Active(Service::Down {
+                    failure,
+                    retry: Some(retry),
+                }) if retry <= now => {
+                    let retry = None;
+                    self.set(&name, Condition::Active(Service::Down { failure, retry }));
+                }
                 Condition::Draining { .. }
                 | Condition::Active(_)
                 | Condition::Idle

@@ -170,7 +170,7 @@ impl Draft {
             slot.boot.is_some()
                 && matches!(
                     slot.condition,
-                    Condition::Warm { .. } | Condition::Draining { .. }
+                    Condition::Warm { gated: true, .. } | Condition::Draining { .. }
                 )
         })
     }

@@ -59,8 +59,7 @@ fn value(chars: &mut Chars<'_>) -> Result<String, &'static str> {
     let mut value = String::new();
     // Blanks outside of quotes count only between what is not blank.
     let mut blanks = String::new();
-    loop {
-        let Some(c) = chars.next() else { break };
+    while let Some(c) = chars.next() {
         match c {
             '\n' => break,
             ' ' | '\t' | '\r' => {

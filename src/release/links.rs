@@ -15,17 +15,22 @@ use super::ReleaseError;
 /// The release is not on disk, or the disk refuses; the symlink is as it was.
 pub fn link(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), ReleaseError> {
     let path = root.join(name);
-    if named(root, name).as_ref() == release && (release.is_some() || fs::symlink_metadata(&path).is_err()) {
+    if named(root, name).as_ref() == release
+        && (release.is_some() || fs::symlink_metadata(&path).is_err())
+    {
         return Ok(());
     }
     match release {
         Some(release) => {
             let target = Path::new("releases").join(release.as_str());
-            fs::metadata(root.join(&target)).map_err(ReleaseError::disk("find the release", &root.join(&target)))?;
+            fs::metadata(root.join(&target))
+                .map_err(ReleaseError::disk("find the release", &root.join(&target)))?;
             let temporary = root.join(format!(".{name}.new"));
             let _ = fs::remove_file(&temporary);
-            symlink(&target, &temporary).map_err(ReleaseError::disk("make the symlink", &temporary))?;
-            fs::rename(&temporary, &path).map_err(ReleaseError::disk("replace the symlink", &path))?;
+            symlink(&target, &temporary)
+                .map_err(ReleaseError::disk("make the symlink", &temporary))?;
+            fs::rename(&temporary, &path)
+                .map_err(ReleaseError::disk("replace the symlink", &path))?;
         }
         None => match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -34,7 +39,9 @@ pub fn link(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), 
             _ => {}
         },
     }
-    File::open(root).and_then(|directory| directory.sync_all()).map_err(ReleaseError::disk("sync", root))
+    File::open(root)
+        .and_then(|directory| directory.sync_all())
+        .map_err(ReleaseError::disk("sync", root))
 }
 
 /// What a symlink of an app's directory names, if that is a release that is on disk.
@@ -42,5 +49,8 @@ pub fn link(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), 
 pub fn named(root: &Path, name: &str) -> Option<ReleaseId> {
     let target = fs::read_link(root.join(name)).ok()?;
     let id: ReleaseId = target.file_name()?.to_str()?.parse().ok()?;
-    root.join("releases").join(id.as_str()).is_dir().then_some(id)
+    root.join("releases")
+        .join(id.as_str())
+        .is_dir()
+        .then_some(id)
 }

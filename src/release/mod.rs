@@ -63,7 +63,11 @@ pub enum ReleaseError {
 impl ReleaseError {
     fn disk(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Disk { operation, path, source }
+        move |source| Self::Disk {
+            operation,
+            path,
+            source,
+        }
     }
 }
 
@@ -71,7 +75,11 @@ impl ReleaseError {
 ///
 /// # Errors
 /// What could not be removed; the rest has been tried.
-pub fn prune(root: &Path, in_use: &std::collections::BTreeSet<ReleaseId>, keep: usize) -> Result<(), ReleaseError> {
+pub fn prune(
+    root: &Path,
+    in_use: &std::collections::BTreeSet<ReleaseId>,
+    keep: usize,
+) -> Result<(), ReleaseError> {
     let releases = root.join("releases");
     let listed = match fs::read_dir(&releases) {
         Ok(listed) => listed,
@@ -121,10 +129,15 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 pub fn tidy(root: &Path) -> Result<(), ReleaseError> {
     let incoming = root.join("incoming");
     remove_tree(&incoming).map_err(ReleaseError::disk("remove", &incoming))?;
-    let Ok(listed) = fs::read_dir(root.join("releases")) else { return Ok(()) };
+    let Ok(listed) = fs::read_dir(root.join("releases")) else {
+        return Ok(());
+    };
     for entry in listed.filter_map(Result::ok) {
         let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "removed") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "removed")
+        {
             remove_tree(&path).map_err(ReleaseError::disk("remove", &path))?;
         }
     }

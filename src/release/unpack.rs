@@ -42,7 +42,11 @@ pub fn unpack(root: &Path, archive: impl Read) -> Result<ReleaseId, ReleaseError
     unpacked
 }
 
-fn unpack_into(root: &Path, incoming: &Path, archive: impl Read) -> Result<ReleaseId, ReleaseError> {
+fn unpack_into(
+    root: &Path,
+    incoming: &Path,
+    archive: impl Read,
+) -> Result<ReleaseId, ReleaseError> {
     make_directory(incoming)?;
     let mut contents = BTreeMap::new();
     let mut archive = Archive::new(archive);
@@ -50,7 +54,10 @@ fn unpack_into(root: &Path, incoming: &Path, archive: impl Read) -> Result<Relea
         let mut entry = entry.map_err(ReleaseError::Truncated)?;
         let path = entry.path().map_err(ReleaseError::Truncated)?.into_owned();
         let Some(path) = inside(&path) else {
-            return Err(ReleaseError::Refused { path, why: "leaves the release: paths must be relative, without `..`" });
+            return Err(ReleaseError::Refused {
+                path,
+                why: "leaves the release: paths must be relative, without `..`",
+            });
         };
         let content = match entry.header().entry_type() {
             EntryType::Directory => {
@@ -63,23 +70,46 @@ fn unpack_into(root: &Path, incoming: &Path, archive: impl Read) -> Result<Relea
                 write_file(&incoming.join(&path), &mut entry, executable)?
             }
             EntryType::Symlink => {
-                let target = entry.link_name().map_err(ReleaseError::Truncated)?.unwrap_or_default().into_owned();
+                let target = entry
+                    .link_name()
+                    .map_err(ReleaseError::Truncated)?
+                    .unwrap_or_default()
+                    .into_owned();
                 if !link_stays_inside(&path, &target) {
-                    return Err(ReleaseError::Refused { path, why: "is a symlink that leaves the release" });
+                    return Err(ReleaseError::Refused {
+                        path,
+                        why: "is a symlink that leaves the release",
+                    });
                 }
                 make_parents(incoming, &path)?;
                 let at = incoming.join(&path);
                 symlink(&target, &at).map_err(ReleaseError::disk("make the symlink", &at))?;
                 Content::Link(target)
             }
-            EntryType::Link => return Err(ReleaseError::Refused { path, why: "is a hard link; pack it as a file" }),
-            _ => return Err(ReleaseError::Refused { path, why: "is neither a file nor a directory nor a symlink" }),
+            EntryType::Link => {
+                return Err(ReleaseError::Refused {
+                    path,
+                    why: "is a hard link; pack it as a file",
+                });
+            }
+            _ => {
+                return Err(ReleaseError::Refused {
+                    path,
+                    why: "is neither a file nor a directory nor a symlink",
+                });
+            }
         };
         if !path.as_os_str().is_empty() && contents.insert(path.clone(), content).is_some() {
-            return Err(ReleaseError::Refused { path, why: "is in the archive twice" });
+            return Err(ReleaseError::Refused {
+                path,
+                why: "is in the archive twice",
+            });
         }
     }
-    if !contents.values().any(|content| matches!(content, Content::File { .. })) {
+    if !contents
+        .values()
+        .any(|content| matches!(content, Content::File { .. }))
+    {
         return Err(ReleaseError::Empty);
     }
     settle(root, incoming, &contents)
@@ -87,14 +117,15 @@ fn unpack_into(root: &Path, incoming: &Path, archive: impl Read) -> Result<Relea
 
 /// The path without `.` and an end `/`; `None` if it is absolute or leaves the directory that it is relative to.
 fn inside(path: &Path) -> Option<PathBuf> {
-    path.components().try_fold(PathBuf::new(), |mut clean, component| match component {
-        Component::Normal(name) => {
-            clean.push(name);
-            Some(clean)
-        }
-        Component::CurDir => Some(clean),
-        Component::ParentDir | Component::RootDir | Component::Prefix(_) => None,
-    })
+    path.components()
+        .try_fold(PathBuf::new(), |mut clean, component| match component {
+            Component::Normal(name) => {
+                clean.push(name);
+                Some(clean)
+            }
+            Component::CurDir => Some(clean),
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => None,
+        })
 }
 
 fn link_stays_inside(link: &Path, target: &Path) -> bool {
@@ -113,29 +144,45 @@ fn link_stays_inside(link: &Path, target: &Path) -> bool {
 fn file_mode<R: Read>(entry: &tar::Entry<'_, R>, path: &Path) -> Result<bool, ReleaseError> {
     let mode = entry.header().mode().map_err(ReleaseError::Truncated)?;
     if mode & 0o6000 != 0 {
-        return Err(ReleaseError::Refused { path: path.to_owned(), why: "has a setuid or setgid bit" });
+        return Err(ReleaseError::Refused {
+            path: path.to_owned(),
+            why: "has a setuid or setgid bit",
+        });
     }
     Ok(mode & 0o111 != 0)
 }
 
 fn make_directory(path: &Path) -> Result<(), ReleaseError> {
-    DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(ReleaseError::disk("make the directory", path))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .map_err(ReleaseError::disk("make the directory", path))
 }
 
 /// Makes the directories above an entry; refuses to go through a symlink that the archive brought.
 fn make_parents(incoming: &Path, path: &Path) -> Result<(), ReleaseError> {
-    let Some(parent) = path.parent() else { return Ok(()) };
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
     let mut at = incoming.to_owned();
     for component in parent.components() {
         at.push(component);
         if fs::symlink_metadata(&at).is_ok_and(|found| found.is_symlink()) {
-            return Err(ReleaseError::Refused { path: path.to_owned(), why: "lies behind a symlink of the archive" });
+            return Err(ReleaseError::Refused {
+                path: path.to_owned(),
+                why: "lies behind a symlink of the archive",
+            });
         }
     }
     make_directory(&incoming.join(parent))
 }
 
-fn write_file(path: &Path, content: &mut impl Read, executable: bool) -> Result<Content, ReleaseError> {
+fn write_file(
+    path: &Path,
+    content: &mut impl Read,
+    executable: bool,
+) -> Result<Content, ReleaseError> {
     let mode = if executable { 0o755 } else { 0o644 };
     let file = OpenOptions::new()
         .write(true)
@@ -154,14 +201,22 @@ fn write_file(path: &Path, content: &mut impl Read, executable: bool) -> Result<
             Err(error) => return Err(ReleaseError::Truncated(error)),
         };
         hash.update(&buffer[..count]);
-        file.write_all(&buffer[..count]).map_err(ReleaseError::disk("write", path))?;
+        file.write_all(&buffer[..count])
+            .map_err(ReleaseError::disk("write", path))?;
     }
     file.flush().map_err(ReleaseError::disk("write", path))?;
-    Ok(Content::File { executable, digest: hash.finalize().into() })
+    Ok(Content::File {
+        executable,
+        digest: hash.finalize().into(),
+    })
 }
 
 /// Gives what was unpacked its name, once all of it is on disk.
-fn settle(root: &Path, incoming: &Path, contents: &BTreeMap<PathBuf, Content>) -> Result<ReleaseId, ReleaseError> {
+fn settle(
+    root: &Path,
+    incoming: &Path,
+    contents: &BTreeMap<PathBuf, Content>,
+) -> Result<ReleaseId, ReleaseError> {
     let digest = hex(&digest(contents));
     let id: ReleaseId = digest[..8].parse().expect("eight hexadecimal digits");
     let releases = root.join("releases");
@@ -187,8 +242,9 @@ fn settle(root: &Path, incoming: &Path, contents: &BTreeMap<PathBuf, Content>) -
 fn sync(incoming: &Path, contents: &BTreeMap<PathBuf, Content>) -> Result<(), ReleaseError> {
     if contents.len() > SYNCED_SINGLY {
         let directory = File::open(incoming).map_err(ReleaseError::disk("open", incoming))?;
-        return nix::unistd::syncfs(directory.as_fd())
-            .map_err(|error| ReleaseError::disk("sync the file system of", incoming)(error.into()));
+        return nix::unistd::syncfs(directory.as_fd()).map_err(|error| {
+            ReleaseError::disk("sync the file system of", incoming)(error.into())
+        });
     }
     for (path, content) in contents {
         match content {
@@ -200,7 +256,9 @@ fn sync(incoming: &Path, contents: &BTreeMap<PathBuf, Content>) -> Result<(), Re
 }
 
 fn sync_one(path: &Path) -> Result<(), ReleaseError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(ReleaseError::disk("sync", path))
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(ReleaseError::disk("sync", path))
 }
 
 /// The digest of a tree: each entry's kind, path and content, with lengths so that nothing can be shifted from one to the next.

@@ -62,8 +62,13 @@ impl AccessLog {
     /// No thread could be started.
     pub fn to_stdout() -> std::io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("access-log".into()).spawn(move || write(&lines))?;
-        Ok(Self { queue, left_out: AtomicU64::new(0) })
+        std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write(&lines))?;
+        Ok(Self {
+            queue,
+            left_out: AtomicU64::new(0),
+        })
     }
 
     /// Records a request whose head went upstream as `head`.
@@ -72,7 +77,12 @@ impl AccessLog {
         let run = entry.run.as_ref();
         let line = Line {
             client: &client.ip,
-            listener: client.worker.shared.listeners.get(client.listener).map(String::as_str),
+            listener: client
+                .worker
+                .shared
+                .listeners
+                .get(client.listener)
+                .map(String::as_str),
             method: text(asked.written.method.of(head)),
             host: text(asked.written.authority.of(head)),
             target: text(asked.written.target.of(head)),
@@ -88,8 +98,16 @@ impl AccessLog {
             return;
         };
         line.push(b'\n');
-        if self.queue.try_send(line).is_err() && self.left_out.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
-            tracing::warn!(left_out = self.left_out.load(Ordering::Relaxed), "the access log is read too slowly");
+        if self.queue.try_send(line).is_err()
+            && self
+                .left_out
+                .fetch_add(1, Ordering::Relaxed)
+                .is_power_of_two()
+        {
+            tracing::warn!(
+                left_out = self.left_out.load(Ordering::Relaxed),
+                "the access log is read too slowly"
+            );
         }
     }
 }

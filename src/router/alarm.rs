@@ -6,8 +6,8 @@
 //! **Invariant:** a task is woken at most [`GRAIN`] after its deadline, and never polled for one that moved.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -128,14 +128,22 @@ impl Alarms {
 
     /// A new alarm for the task that `waker` wakes.
     pub fn add(self: &Rc<Self>, waker: Waker) -> Own {
-        let alarm = Rc::new(Alarm { at: Cell::new(NEVER), waker, awaits_table: Cell::new(false) });
+        let alarm = Rc::new(Alarm {
+            at: Cell::new(NEVER),
+            waker,
+            awaits_table: Cell::new(false),
+        });
         let mut list = self.list.borrow_mut();
         let place = self.free.borrow_mut().pop().unwrap_or_else(|| {
             list.push(None);
             list.len() - 1
         });
         list[place] = Some(Rc::clone(&alarm));
-        Own { alarm, place, alarms: Rc::clone(self) }
+        Own {
+            alarm,
+            place,
+            alarms: Rc::clone(self),
+        }
     }
 
     /// Has the sweeper look at `at` or before.
@@ -163,7 +171,14 @@ impl Alarms {
             let now = self.now();
             self.seen.set(now);
             self.wake_if(|alarm| alarm.at.get() <= now);
-            let next = self.list.borrow().iter().flatten().map(|a| a.at.get()).filter(|at| *at > now).min();
+            let next = self
+                .list
+                .borrow()
+                .iter()
+                .flatten()
+                .map(|a| a.at.get())
+                .filter(|at| *at > now)
+                .min();
             let next = next.into_iter().chain(chores(now)).min().unwrap_or(NEVER);
             self.planned.set(next);
             let pause = Duration::from_millis(next.saturating_sub(now).max(GRAIN));
@@ -173,7 +188,12 @@ impl Alarms {
                 _ = tokio::time::timeout(pause, self.earlier.notified()).await;
             }
             // Whoever sets one deadline after another must not have all of them looked at each time.
-            let soonest = Duration::from_millis(self.planned.get().saturating_sub(self.now()).clamp(1, GRAIN));
+            let soonest = Duration::from_millis(
+                self.planned
+                    .get()
+                    .saturating_sub(self.now())
+                    .clamp(1, GRAIN),
+            );
             tokio::time::sleep(soonest).await;
         }
     }

@@ -21,14 +21,24 @@ pub struct Answer {
 
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
-        Self { status: refusal.status, reason: refusal.reason, retry: false, keep: false }
+        Self {
+            status: refusal.status,
+            reason: refusal.reason,
+            retry: false,
+            keep: false,
+        }
     }
 }
 
 impl Answer {
     /// An answer to a sound request.
     pub const fn to_sound(status: u16, reason: &'static str) -> Self {
-        Self { status, reason, retry: status == 503, keep: true }
+        Self {
+            status,
+            reason,
+            retry: status == 503,
+            keep: true,
+        }
     }
 
     /// Appends it to `out`; without its body if `to_head`.
@@ -84,7 +94,9 @@ pub struct Date {
 impl Date {
     /// Now.
     pub fn now(&self) -> [u8; 29] {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
         match self.made.get() {
             Some((made, text)) if made == seconds => text,
             _ => {
@@ -109,7 +121,9 @@ fn imf_fixdate(seconds: u64) -> [u8; 29] {
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let names = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let months = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let text = format!(
         "{}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
         names[(days % 7) as usize],
@@ -144,7 +158,10 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\nDate: "));
-        assert!(head.ends_with(&format!("Content-Length: {}\r\nRetry-After: 1\r\nConnection: close", body.len())));
+        assert!(head.ends_with(&format!(
+            "Content-Length: {}\r\nRetry-After: 1\r\nConnection: close",
+            body.len()
+        )));
         assert_eq!(body, "{\"error\":\"later\"}\n");
     }
 }

@@ -52,11 +52,21 @@ impl Failed {
     /// What the client is told.
     pub fn answer(self) -> Answer {
         match self {
-            Self::Unsent => Answer::to_sound(502, "the app closed the connection before the request was sent"),
-            Self::Silent => Answer::to_sound(502, "the app closed the connection before it answered"),
-            Self::CutShort => Answer::to_sound(502, "the app closed the connection inside the head of its answer"),
+            Self::Unsent => Answer::to_sound(
+                502,
+                "the app closed the connection before the request was sent",
+            ),
+            Self::Silent => {
+                Answer::to_sound(502, "the app closed the connection before it answered")
+            }
+            Self::CutShort => Answer::to_sound(
+                502,
+                "the app closed the connection inside the head of its answer",
+            ),
             Self::Malformed => Answer::to_sound(502, "the app's answer is malformed"),
-            Self::Switched => Answer::to_sound(502, "the app switched protocols without being asked"),
+            Self::Switched => {
+                Answer::to_sound(502, "the app switched protocols without being asked")
+            }
             Self::Interim => Answer::to_sound(502, "the app sent too many interim answers"),
             Self::Slow => Answer::to_sound(504, "the app did not answer in time"),
             Self::Stuck => Answer::to_sound(504, "the app did not read the request in time"),
@@ -124,7 +134,18 @@ impl<'a> Attempt<'a> {
         reused: bool,
     ) -> Self {
         let buffer = Buffer::default();
-        Self { client, asked, upload, uploaded: false, refused: false, slow: false, lease, stream, buffer, reused }
+        Self {
+            client,
+            asked,
+            upload,
+            uploaded: false,
+            refused: false,
+            slow: false,
+            lease,
+            stream,
+            buffer,
+            reused,
+        }
     }
 
     /// Sends the request and passes the answer back.
@@ -134,14 +155,18 @@ impl<'a> Attempt<'a> {
             return self.fail(Failed::Malformed, None);
         }
         let worker = Rc::clone(&self.client.worker);
-        self.client.alarm.set(worker.alarms.now(), worker.limits().response_head);
+        self.client
+            .alarm
+            .set(worker.alarms.now(), worker.limits().response_head);
         let (mut scan, mut interim) = (Scan::default(), 0);
         loop {
             if !self.buffer.is_empty() {
                 match scan.advance(self.buffer.bytes(), &worker.limits().heads, false) {
                     Ok(Scanned::Partial) => {}
                     Ok(Scanned::Whole(head)) => match self.understand(head) {
-                        Ok(Step::Final(response, head, toward)) => return self.deliver(response, head, toward).await,
+                        Ok(Step::Final(response, head, toward)) => {
+                            return self.deliver(response, head, toward).await;
+                        }
                         Ok(Step::Switch(head)) => return self.switch(head).await,
                         Ok(Step::Interim(head)) => {
                             (scan, interim) = (Scan::default(), interim + 1);
@@ -152,7 +177,9 @@ impl<'a> Attempt<'a> {
                                 return self.abandon(None).await;
                             }
                             worker.spare.give_head(head);
-                            self.client.alarm.set(worker.alarms.now(), worker.limits().response_head);
+                            self.client
+                                .alarm
+                                .set(worker.alarms.now(), worker.limits().response_head);
                             continue;
                         }
                         Err(failed) => return self.fail(failed, None),
@@ -162,15 +189,24 @@ impl<'a> Attempt<'a> {
             }
             match poll_fn(|cx| self.poll_head(cx)).await {
                 Event::Bytes | Event::Whole => {}
-                Event::Lost(error, _) if self.refused && self.upload.is_unsent() => return self.fail(Failed::Unsent, error),
-                Event::Lost(error, _) if self.buffer.is_empty() && interim == 0 => return self.fail(Failed::Silent, error),
+                Event::Lost(error, _) if self.refused && self.upload.is_unsent() => {
+                    return self.fail(Failed::Unsent, error);
+                }
+                Event::Lost(error, _) if self.buffer.is_empty() && interim == 0 => {
+                    return self.fail(Failed::Silent, error);
+                }
                 Event::Lost(error, failed) => return self.fail(failed, error),
-                Event::BadUpload(reason) => return self.abandon(Some(Refusal::bad(reason).into())).await,
+                Event::BadUpload(reason) => {
+                    return self.abandon(Some(Refusal::bad(reason).into())).await;
+                }
                 Event::Gone => return self.abandon(None).await,
                 Event::Late if self.uploaded => return self.fail(Failed::Slow, None),
                 Event::Late if self.upload.is_writing() => return self.fail(Failed::Stuck, None),
                 Event::Late => {
-                    let late = Refusal { status: 408, reason: "the request's body did not come in time" };
+                    let late = Refusal {
+                        status: 408,
+                        reason: "the request's body did not come in time",
+                    };
                     return self.abandon(Some(late.into())).await;
                 }
             }
@@ -188,7 +224,9 @@ impl<'a> Attempt<'a> {
         match fill(&mut self.stream, &mut self.buffer, &self.client.worker, cx) {
             Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Bytes),
             Poll::Ready(Ok(0)) => return Poll::Ready(Event::Lost(None, Failed::CutShort)),
-            Poll::Ready(Err(error)) => return Poll::Ready(Event::Lost(Some(error), Failed::CutShort)),
+            Poll::Ready(Err(error)) => {
+                return Poll::Ready(Event::Lost(Some(error), Failed::CutShort));
+            }
             Poll::Pending => {}
         }
         self.poll_client(cx)
@@ -200,17 +238,29 @@ impl<'a> Attempt<'a> {
             return Poll::Pending;
         }
         let client = &mut *self.client;
-        match self.upload.poll(cx, &mut client.stream, &mut client.buffer, &mut self.stream, &client.worker.spare) {
+        match self.upload.poll(
+            cx,
+            &mut client.stream,
+            &mut client.buffer,
+            &mut self.stream,
+            &client.worker.spare,
+        ) {
             Poll::Ready(Ok(())) => self.uploaded = true,
             // It may have answered before it closed; what it said is still to be read.
             Poll::Ready(Err(Broken::Sink(_))) => (self.uploaded, self.refused) = (true, true),
             Poll::Ready(Err(Broken::Source(_))) => return Poll::Ready(Event::Gone),
-            Poll::Ready(Err(Broken::Malformed(error))) => return Poll::Ready(Event::BadUpload(error.0)),
+            Poll::Ready(Err(Broken::Malformed(error))) => {
+                return Poll::Ready(Event::BadUpload(error.0));
+            }
             Poll::Pending => self.slow = true,
         }
         if self.slow && (self.upload.take_progress() || self.uploaded) {
             let limits = client.worker.limits();
-            let next = if self.uploaded { limits.response_head } else { limits.body_stall };
+            let next = if self.uploaded {
+                limits.response_head
+            } else {
+                limits.body_stall
+            };
             client.alarm.set(client.worker.alarms.now(), next);
         }
         Poll::Pending
@@ -225,15 +275,25 @@ impl<'a> Attempt<'a> {
         if self.client.ended && self.lease.class() == Class::Stream {
             return Poll::Ready(Event::Gone);
         }
-        if self.client.alarm.is_over() { Poll::Ready(Event::Late) } else { Poll::Pending }
+        if self.client.alarm.is_over() {
+            Poll::Ready(Event::Late)
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Parses the head that is `head` in the buffer, takes it out, and writes the client's.
     fn understand(&mut self, head: Span) -> Result<Step, Failed> {
         let worker = &self.client.worker;
         let (bytes, mut fields) = (self.buffer.bytes(), worker.fields.borrow_mut());
-        let response = Response::parse(bytes, head, self.asked.to_head, &mut fields, &worker.limits().heads)
-            .map_err(|_| Failed::Malformed)?;
+        let response = Response::parse(
+            bytes,
+            head,
+            self.asked.to_head,
+            &mut fields,
+            &worker.limits().heads,
+        )
+        .map_err(|_| Failed::Malformed)?;
         if response.status == 101 && !(self.asked.upgrades && response.upgrades && self.uploaded) {
             return Err(Failed::Switched);
         }
@@ -248,7 +308,7 @@ impl<'a> Attempt<'a> {
                 || !self.uploaded
                 || without_end
                 || response.is_stream
-                || self.client.ended
+                || self.client.has_left()
                 || worker.draining.get(),
         };
         let mut out = worker.spare.head();
@@ -301,11 +361,21 @@ impl<'a> Attempt<'a> {
             return Poll::Ready(event);
         }
         let client = &mut *self.client;
-        match download.poll(cx, &mut self.stream, &mut self.buffer, &mut client.stream, &client.worker.spare) {
+        match download.poll(
+            cx,
+            &mut self.stream,
+            &mut self.buffer,
+            &mut client.stream,
+            &client.worker.spare,
+        ) {
             Poll::Ready(Ok(())) => return Poll::Ready(Event::Whole),
             Poll::Ready(Err(Broken::Sink(_))) => return Poll::Ready(Event::Gone),
-            Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Event::Lost(Some(error), Failed::CutShort)),
-            Poll::Ready(Err(Broken::Malformed(_))) => return Poll::Ready(Event::Lost(None, Failed::Malformed)),
+            Poll::Ready(Err(Broken::Source(error))) => {
+                return Poll::Ready(Event::Lost(Some(error), Failed::CutShort));
+            }
+            Poll::Ready(Err(Broken::Malformed(_))) => {
+                return Poll::Ready(Event::Lost(None, Failed::Malformed));
+            }
             Poll::Pending => {}
         }
         if download.take_progress() {
@@ -318,9 +388,9 @@ impl<'a> Attempt<'a> {
             }
         }
         match self.poll_client(cx) {
-            Poll::Ready(Event::Late) if !download.is_writing() && self.uploaded => {
-                Poll::Ready(Event::Lost(Some(io::ErrorKind::TimedOut.into()), Failed::Slow))
-            }
+            Poll::Ready(Event::Late) if !download.is_writing() && self.uploaded => Poll::Ready(
+                Event::Lost(Some(io::ErrorKind::TimedOut.into()), Failed::Slow),
+            ),
             event => event,
         }
     }
@@ -335,7 +405,9 @@ impl<'a> Attempt<'a> {
         let told_to_close = self.asked.wants_stream || self.asked.upgrades;
         if whole && !told_to_close && response.keeps_alive() && self.buffer.is_empty() {
             let now = worker.alarms.now();
-            self.lease.run().give_back(self.stream, now, response.idle_seconds, worker.limits());
+            self.lease
+                .run()
+                .give_back(self.stream, now, response.idle_seconds, worker.limits());
             worker.has_idle(now);
         } else if !whole {
             self.stream.reset();
@@ -359,7 +431,14 @@ impl<'a> Attempt<'a> {
         if moved.is_none() {
             self.stream.reset();
         }
-        Outcome::Done(if moved.is_some() { After::Close } else { After::Reset }, entry)
+        Outcome::Done(
+            if moved.is_some() {
+                After::Close
+            } else {
+                After::Reset
+            },
+            entry,
+        )
     }
 
     /// Gives the attempt up because of the client, which is told why if it is still there.
@@ -381,6 +460,11 @@ impl<'a> Attempt<'a> {
 
     fn entry(&self, status: u16, bytes: u64) -> Entry {
         let recorded = self.client.worker.shared.access.is_some();
-        Entry { status, bytes, run: recorded.then(|| self.lease.run().name().clone()), duration: 0 }
+        Entry {
+            status,
+            bytes,
+            run: recorded.then(|| self.lease.run().name().clone()),
+            duration: 0,
+        }
     }
 }

@@ -45,7 +45,10 @@ impl Spare {
 
     /// An empty list of bytes to write a head into.
     pub fn head(&self) -> Vec<u8> {
-        self.heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(1024))
+        self.heads
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(1024))
     }
 
     /// Gives it back.
@@ -110,7 +113,11 @@ impl Buffer {
     /// Room to read into, at least one byte, in a memory of at least `size` bytes.
     pub fn room(&mut self, size: usize, spare: &Spare) -> &mut [u8] {
         if self.data.len() < size || self.start == 0 && self.end == self.data.len() {
-            let size = if self.data.len() < size { size } else { self.data.len() * 2 };
+            let size = if self.data.len() < size {
+                size
+            } else {
+                self.data.len() * 2
+            };
             let mut larger = spare.take(size);
             larger[..self.len()].copy_from_slice(self.bytes());
             (self.end, self.start) = (self.len(), 0);

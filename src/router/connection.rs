@@ -80,7 +80,9 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, address: IpAddr, listener
     };
     loop {
         client.buffer.release(&client.worker.spare);
-        client.alarm.set(client.worker.alarms.now(), client.worker.limits().idle);
+        client
+            .alarm
+            .set(client.worker.alarms.now(), client.worker.limits().idle);
         let after = match client.head().await {
             // Boxed, so that an idle connection is small.
             Heard::Head(head) => Box::pin(exchange::run(&mut client, head)).await,
@@ -88,7 +90,8 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, address: IpAddr, listener
             Heard::Refused(answer) => client.answer(answer, false, true).await,
         };
         match after {
-            After::Keep if !client.ended => {}
+            // One that has ended may have pipelined more before.
+            After::Keep if !client.has_left() => {}
             After::Keep | After::Close => return,
             After::Linger => return client.linger().await,
             After::Reset => return client.stream.reset(),
@@ -102,25 +105,42 @@ impl Client {
         let mut begun = false;
         loop {
             if !self.buffer.is_empty() {
-                match self.scan.advance(self.buffer.bytes(), &self.worker.limits().heads, true) {
+                match self
+                    .scan
+                    .advance(self.buffer.bytes(), &self.worker.limits().heads, true)
+                {
                     Ok(Scanned::Whole(head)) => {
                         self.scan = Scan::default();
                         return Heard::Head(head);
                     }
                     Ok(Scanned::Partial) if !begun => {
                         begun = true;
-                        self.alarm.set(self.worker.alarms.now(), self.worker.limits().head);
+                        self.alarm
+                            .set(self.worker.alarms.now(), self.worker.limits().head);
                     }
                     Ok(Scanned::Partial) => {}
                     Err(refusal) => return Heard::Refused(refusal.into()),
                 }
             }
-            let Self { stream, buffer, worker, alarm, .. } = self;
-            let late = Refusal { status: 408, reason: "the request's head did not come in time" };
+            let Self {
+                stream,
+                buffer,
+                worker,
+                alarm,
+                ..
+            } = self;
+            let late = Refusal {
+                status: 408,
+                reason: "the request's head did not come in time",
+            };
             match alarm.until(|cx| fill(stream, buffer, worker, cx)).await {
                 Some(Ok(1..)) => {}
                 None if begun => return Heard::Refused(late.into()),
-                Some(Ok(0)) if begun => return Heard::Refused(Refusal::bad("the connection ended inside a head").into()),
+                Some(Ok(0)) if begun => {
+                    return Heard::Refused(
+                        Refusal::bad("the connection ended inside a head").into(),
+                    );
+                }
                 None | Some(Ok(0) | Err(_)) => return Heard::Nothing,
             }
         }
@@ -139,9 +159,15 @@ impl Client {
         Poll::Pending
     }
 
+    /// True if it will ask for nothing more.
+    pub fn has_left(&self) -> bool {
+        self.ended && self.buffer.is_empty()
+    }
+
     /// Writes all of `bytes`; false if the client is gone or takes nothing.
     pub async fn write(&mut self, bytes: &[u8]) -> bool {
-        self.alarm.set(self.worker.alarms.now(), self.worker.limits().write_stall);
+        self.alarm
+            .set(self.worker.alarms.now(), self.worker.limits().write_stall);
         let (stream, mut rest) = (&mut self.stream, bytes);
         let done = self.alarm.until(|cx| {
             while !rest.is_empty() {
@@ -170,11 +196,18 @@ impl Client {
 
     async fn linger(mut self) {
         self.stream.end_writing();
-        self.alarm.set(self.worker.alarms.now(), self.worker.limits().linger);
+        self.alarm
+            .set(self.worker.alarms.now(), self.worker.limits().linger);
         let mut left = LINGER;
         while left > 0 && !self.ended {
             self.buffer.consume(self.buffer.len());
-            let Self { stream, buffer, worker, alarm, .. } = &mut self;
+            let Self {
+                stream,
+                buffer,
+                worker,
+                alarm,
+                ..
+            } = &mut self;
             match alarm.until(|cx| fill(stream, buffer, worker, cx)).await {
                 Some(Ok(count @ 1..)) => left = left.saturating_sub(count),
                 _ => return,
@@ -184,7 +217,12 @@ impl Client {
 }
 
 /// Reads into `buffer`, taking memory for it only when there is something to read.
-pub fn fill(stream: &mut Stream, buffer: &mut Buffer, worker: &Worker, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+pub fn fill(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    worker: &Worker,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
     if buffer.is_empty() {
         ready!(stream.poll_readable(cx))?;
     }

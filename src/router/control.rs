@@ -45,9 +45,15 @@ impl State {
             return;
         };
         let named = |run: &RunName| {
-            table.apps.iter().any(|a| a.name == run.app && a.slots.iter().any(|s| s.name == run.slot && s.boot_id == run.boot_id))
+            table.apps.iter().any(|a| {
+                a.name == run.app
+                    && a.slots
+                        .iter()
+                        .any(|s| s.name == run.slot && s.boot_id == run.boot_id)
+            })
         };
-        self.counts.retain(|run, counts| counts.in_flight().total() > 0 || named(run));
+        self.counts
+            .retain(|run, counts| counts.in_flight().total() > 0 || named(run));
     }
 }
 
@@ -65,7 +71,12 @@ const LOOK: Duration = Duration::from_millis(5);
 
 impl Control {
     pub(super) fn new(shared: Arc<Shared>, threads: Vec<mpsc::UnboundedSender<Command>>) -> Self {
-        Self { state: Arc::default(), shared, threads: threads.into(), accepting: Arc::new(AtomicBool::new(true)) }
+        Self {
+            state: Arc::default(),
+            shared,
+            threads: threads.into(),
+            accepting: Arc::new(AtomicBool::new(true)),
+        }
     }
 
     /// Takes `table` and returns its revision once every thread uses it. One of the same revision is
@@ -83,7 +94,11 @@ impl Control {
         let compiled = Arc::new(load::compile(&table, &self.shared.listeners)?);
         let counts = compiled.apps().iter().map(|app| {
             let slots = app.slots.iter().map(|slot| {
-                let name = RunName { app: app.name.clone(), slot: slot.name.clone(), boot_id: slot.boot_id.clone() };
+                let name = RunName {
+                    app: app.name.clone(),
+                    slot: slot.name.clone(),
+                    boot_id: slot.boot_id.clone(),
+                };
                 let counts = state.counts.entry(name.clone());
                 Arc::clone(counts.or_insert_with(|| Counts::new(name, self.threads.len())))
             });
@@ -107,7 +122,11 @@ impl Control {
         state.table = Some(table);
         state.tidy();
         tracing::info!(revision, apps = compiled.apps().len(), "table taken");
-        if any { Ok(revision) } else { Err(PutError::Ending) }
+        if any {
+            Ok(revision)
+        } else {
+            Err(PutError::Ending)
+        }
     }
 
     /// The table in force.
@@ -135,17 +154,26 @@ impl Control {
         let state = self.state.lock().await;
         let runs = state.counts.values().filter(|counts| {
             let name = &counts.name;
-            name.app == app && name.slot == slot && (boot_id.is_none() || name.boot_id.as_deref() == boot_id)
+            name.app == app
+                && name.slot == slot
+                && (boot_id.is_none() || name.boot_id.as_deref() == boot_id)
         });
-        runs.map(|counts| counts.in_flight()).fold(InFlight::default(), |a, b| InFlight {
-            requests: a.requests + b.requests,
-            streams: a.streams + b.streams,
-            tunnels: a.tunnels + b.tunnels,
-        })
+        runs.map(|counts| counts.in_flight())
+            .fold(InFlight::default(), |a, b| InFlight {
+                requests: a.requests + b.requests,
+                streams: a.streams + b.streams,
+                tunnels: a.tunnels + b.tunnels,
+            })
     }
 
     /// As [`Self::in_flight`], once that is nothing or after `wait`.
-    pub async fn drained(&self, app: &str, slot: &str, boot_id: Option<&str>, wait: Duration) -> InFlight {
+    pub async fn drained(
+        &self,
+        app: &str,
+        slot: &str,
+        boot_id: Option<&str>,
+        wait: Duration,
+    ) -> InFlight {
         let deadline = tokio::time::Instant::now() + wait;
         loop {
             let in_flight = self.in_flight(app, slot, boot_id).await;
@@ -171,7 +199,10 @@ impl Control {
     pub async fn is_alive(&self) -> bool {
         for thread in self.threads.iter() {
             let (alive, ack) = oneshot::channel();
-            if thread.send(Command::Ping(alive)).is_ok() && ack.await.is_err() && !thread.is_closed() {
+            if thread.send(Command::Ping(alive)).is_ok()
+                && ack.await.is_err()
+                && !thread.is_closed()
+            {
                 return false;
             }
         }

@@ -60,10 +60,19 @@ pub async fn serve(listener: UnixListener, control: Control) -> std::io::Result<
 }
 
 fn problem(status: StatusCode, error: impl ToString) -> Response {
-    (status, Json(Problem { error: error.to_string() })).into_response()
+    (
+        status,
+        Json(Problem {
+            error: error.to_string(),
+        }),
+    )
+        .into_response()
 }
 
-async fn put(State(control): State<Control>, table: Result<Json<Table>, JsonRejection>) -> Response {
+async fn put(
+    State(control): State<Control>,
+    table: Result<Json<Table>, JsonRejection>,
+) -> Response {
     let table = match table {
         Ok(Json(table)) => table,
         Err(rejection) => return problem(StatusCode::BAD_REQUEST, rejection.body_text()),
@@ -72,7 +81,9 @@ async fn put(State(control): State<Control>, table: Result<Json<Table>, JsonReje
     let put = tokio::spawn(async move { control.put(table).await });
     match put.await {
         Ok(Ok(revision)) => Json(Applied { revision }).into_response(),
-        Ok(Err(PutError::Older(revision))) => (StatusCode::CONFLICT, Json(Applied { revision })).into_response(),
+        Ok(Err(PutError::Older(revision))) => {
+            (StatusCode::CONFLICT, Json(Applied { revision })).into_response()
+        }
         Ok(Err(invalid @ PutError::Invalid(_))) => problem(StatusCode::BAD_REQUEST, invalid),
         Ok(Err(ending @ PutError::Ending)) => problem(StatusCode::SERVICE_UNAVAILABLE, ending),
         Err(failed) => problem(StatusCode::INTERNAL_SERVER_ERROR, failed),
@@ -102,7 +113,12 @@ struct Drained {
 
 async fn drained(State(control): State<Control>, Query(of): Query<Drained>) -> Response {
     let wait = Duration::from_millis(of.wait_ms);
-    Json(control.drained(&of.app, &of.slot, of.boot_id.as_deref(), wait).await).into_response()
+    Json(
+        control
+            .drained(&of.app, &of.slot, of.boot_id.as_deref(), wait)
+            .await,
+    )
+    .into_response()
 }
 
 async fn stop(State(control): State<Control>) -> Response {

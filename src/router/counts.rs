@@ -76,7 +76,10 @@ pub struct Counts {
 impl Counts {
     /// Zeroes, for this many threads.
     pub fn new(name: RunName, threads: usize) -> Arc<Self> {
-        Arc::new(Self { name, shares: (0..threads).map(|_| Share::default()).collect() })
+        Arc::new(Self {
+            name,
+            shares: (0..threads).map(|_| Share::default()).collect(),
+        })
     }
 
     /// The share of thread number `thread`.
@@ -87,14 +90,26 @@ impl Counts {
     /// What is under way in all threads.
     pub fn in_flight(&self) -> InFlight {
         let sum = |class: Class| {
-            self.shares.iter().map(|s| s.in_flight[class as usize].load(Ordering::Acquire)).fold(0, u64::wrapping_add)
+            self.shares
+                .iter()
+                .map(|s| s.in_flight[class as usize].load(Ordering::Acquire))
+                .fold(0, u64::wrapping_add)
         };
-        InFlight { requests: sum(Class::Request), streams: sum(Class::Stream), tunnels: sum(Class::Tunnel) }
+        InFlight {
+            requests: sum(Class::Request),
+            streams: sum(Class::Stream),
+            tunnels: sum(Class::Tunnel),
+        }
     }
 
     /// Everything.
     pub fn stats(&self) -> SlotStats {
-        let sum = |get: &dyn Fn(&Share) -> &AtomicU64| self.shares.iter().map(|s| get(s).load(Ordering::Relaxed)).sum();
+        let sum = |get: &dyn Fn(&Share) -> &AtomicU64| {
+            self.shares
+                .iter()
+                .map(|s| get(s).load(Ordering::Relaxed))
+                .sum()
+        };
         SlotStats {
             app: self.name.app.clone(),
             slot: self.name.slot.clone(),

@@ -60,7 +60,10 @@ pub async fn run(client: &mut Client, head: Span) -> After {
     let (after, entry) = serve(client, &asked, &mut upload).await;
     let worker = Rc::clone(&client.worker);
     if let Some(log) = &worker.shared.access {
-        let entry = Entry { duration: worker.alarms.now() - asked.since, ..entry };
+        let entry = Entry {
+            duration: worker.alarms.now() - asked.since,
+            ..entry
+        };
         log.record(&entry, &asked, upload.head(), client);
     }
     worker.spare.give_head(upload.take_head());
@@ -69,8 +72,14 @@ pub async fn run(client: &mut Client, head: Span) -> After {
 
 /// Parses the head, writes the one that goes upstream into `out`, and takes both the head and what it
 /// can of the body out of the buffer. The body that is returned is what is not in `out`.
-fn understand(client: &mut Client, head: Span, out: &mut Vec<u8>) -> Result<(Asked, Body), Refusal> {
-    let Client { worker, buffer, ip, .. } = client;
+fn understand(
+    client: &mut Client,
+    head: Span,
+    out: &mut Vec<u8>,
+) -> Result<(Asked, Body), Refusal> {
+    let Client {
+        worker, buffer, ip, ..
+    } = client;
     let mut fields = worker.fields.borrow_mut();
     let bytes = buffer.bytes();
     let request = Request::parse(bytes, head, &mut fields, &worker.limits().heads)?;
@@ -87,7 +96,10 @@ fn understand(client: &mut Client, head: Span, out: &mut Vec<u8>) -> Result<(Ask
         written,
         id,
         to_head: method == b"HEAD",
-        idempotent: matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE") && !request.upgrades,
+        idempotent: matches!(
+            method,
+            b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+        ) && !request.upgrades,
         version: request.version,
         keeps_alive: request.keeps_alive(),
         upgrades: request.upgrades,
@@ -105,12 +117,19 @@ fn understand(client: &mut Client, head: Span, out: &mut Vec<u8>) -> Result<(Ask
 
 /// Judges what has come of the body, before anything is sent. If that is all of it, it goes into `out`
 /// behind the head; else it stays where it is.
-fn at_hand(body: Body, buffer: &mut super::buffer::Buffer, out: &mut Vec<u8>) -> Result<Body, BodyError> {
+fn at_hand(
+    body: Body,
+    buffer: &mut super::buffer::Buffer,
+    out: &mut Vec<u8>,
+) -> Result<Body, BodyError> {
     let (mut rest, mut used, head) = (body.clone(), 0, out.len());
     while !rest.is_done() {
         let mut pieces = Pieces::default();
         let step = rest.advance(&buffer.bytes()[used..], used, &mut pieces)?;
-        pieces.as_slice().iter().for_each(|piece| out.extend_from_slice(&buffer.bytes()[piece.clone()]));
+        pieces
+            .as_slice()
+            .iter()
+            .for_each(|piece| out.extend_from_slice(&buffer.bytes()[piece.clone()]));
         used += step;
         if step == 0 {
             break;
@@ -137,10 +156,16 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
         let lease = match patience.admit(client, key).await {
             Ok(lease) => lease,
             Err(Without::Gone) => return (After::Close, Entry::default()),
-            Err(Without::Answer(answer)) => return refuse(client, asked, upload, answer, None).await,
+            Err(Without::Answer(answer)) => {
+                return refuse(client, asked, upload, answer, None).await;
+            }
         };
         let now = client.worker.alarms.now();
-        let reused = if second { None } else { lease.run().take(now, asked.idempotent) };
+        let reused = if second {
+            None
+        } else {
+            lease.run().take(now, asked.idempotent)
+        };
         let is_reused = reused.is_some();
         let stream = match reused {
             Some(stream) => stream,
@@ -148,16 +173,26 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
                 Some(Ok(stream)) => stream,
                 Some(Err(error)) if is_down(&error) => {
                     lease.failed();
-                    let hold_ms = client.worker.routing.borrow().as_ref().and_then(|r| r.hold_ms(lease.run().name()));
+                    let hold_ms = client
+                        .worker
+                        .routing
+                        .borrow()
+                        .as_ref()
+                        .and_then(|r| r.hold_ms(lease.run().name()));
                     patience.refused(hold_ms.unwrap_or_default());
                     continue;
                 }
-                Some(Err(error)) => return fail(client, asked, upload, CONNECT, Some(&error), lease).await,
+                Some(Err(error)) => {
+                    return fail(client, asked, upload, CONNECT, Some(&error), lease).await;
+                }
                 None => return fail(client, asked, upload, CONNECT_SLOW, None, lease).await,
             },
         };
         let may_repeat = is_reused && asked.idempotent && whole_at_hand;
-        match Attempt::new(client, asked, upload, lease, stream, is_reused).run().await {
+        match Attempt::new(client, asked, upload, lease, stream, is_reused)
+            .run()
+            .await
+        {
             Outcome::Done(after, entry) => return (after, entry),
             Outcome::Failed(Failed::Unsent, ..) => {}
             Outcome::Failed(Failed::Silent, ..) if may_repeat => {
@@ -165,14 +200,24 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
                 upload.rewind();
             }
             Outcome::Failed(failed, error, lease) => {
-                return fail(client, asked, upload, failed.answer(), error.as_ref(), lease).await;
+                return fail(
+                    client,
+                    asked,
+                    upload,
+                    failed.answer(),
+                    error.as_ref(),
+                    lease,
+                )
+                .await;
             }
         }
     }
 }
 
 async fn connect(client: &Client, lease: &Lease) -> Option<io::Result<Stream>> {
-    client.alarm.set(client.worker.alarms.now(), client.worker.limits().connect);
+    client
+        .alarm
+        .set(client.worker.alarms.now(), client.worker.limits().connect);
     let mut connecting = pin!(Stream::connect(&lease.run().upstream));
     client.alarm.until(|cx| connecting.as_mut().poll(cx)).await
 }
@@ -186,7 +231,14 @@ fn is_down(error: &io::Error) -> bool {
 }
 
 /// Answers for a slot that did not, and says so in the log.
-async fn fail(client: &mut Client, asked: &Asked, upload: &Relay, answer: Answer, error: Option<&io::Error>, lease: Lease) -> (After, Entry) {
+async fn fail(
+    client: &mut Client,
+    asked: &Asked,
+    upload: &Relay,
+    answer: Answer,
+    error: Option<&io::Error>,
+    lease: Lease,
+) -> (After, Entry) {
     let name = lease.run().name().clone();
     tracing::warn!(
         slot_app = name.app,
@@ -204,8 +256,21 @@ async fn fail(client: &mut Client, asked: &Asked, upload: &Relay, answer: Answer
 }
 
 /// Answers a sound request ourselves. The connection can be used on if its body has been read.
-async fn refuse(client: &mut Client, asked: &Asked, upload: &Relay, answer: Answer, run: Option<super::counts::RunName>) -> (After, Entry) {
-    let close = !answer.keep || !asked.keeps_alive || !upload.has_read_all() || client.worker.draining.get();
-    let entry = Entry { status: answer.status, run, ..Entry::default() };
+async fn refuse(
+    client: &mut Client,
+    asked: &Asked,
+    upload: &Relay,
+    answer: Answer,
+    run: Option<super::counts::RunName>,
+) -> (After, Entry) {
+    let close = !answer.keep
+        || !asked.keeps_alive
+        || !upload.has_read_all()
+        || client.worker.draining.get();
+    let entry = Entry {
+        status: answer.status,
+        run,
+        ..Entry::default()
+    };
     (client.answer(answer, asked.to_head, close).await, entry)
 }

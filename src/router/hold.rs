@@ -26,7 +26,11 @@ pub struct Key<'a> {
 impl<'a> Key<'a> {
     /// The key in `head`.
     pub fn new(head: &'a [u8], authority: Span, path: Span) -> Self {
-        Self { head, authority, path }
+        Self {
+            head,
+            authority,
+            path,
+        }
     }
 
     /// Looks for a slot in the table in force; `None` if there is no table.
@@ -35,7 +39,8 @@ impl<'a> Key<'a> {
             return Ok(None);
         };
         const NOT_ASCII: Answer = Answer::to_sound(400, "the host or the path is not text");
-        let host = std::str::from_utf8(target::host(self.authority.of(self.head))?).map_err(|_| NOT_ASCII)?;
+        let host = std::str::from_utf8(target::host(self.authority.of(self.head))?)
+            .map_err(|_| NOT_ASCII)?;
         let host = host.strip_suffix('.').unwrap_or(host);
         let raw = std::str::from_utf8(self.path.of(self.head)).map_err(|_| NOT_ASCII)?;
         // `OPTIONS *` is for the host as a whole.
@@ -62,18 +67,25 @@ impl Held {
     fn new(worker: &Rc<Worker>, bytes: usize) -> Option<Self> {
         let limits = worker.limits();
         let all = worker.held_bytes.get() + bytes;
-        if worker.gauges().held() >= worker.part(limits.held) as u64 || all > worker.part(limits.held_bytes) {
+        if worker.gauges().held() >= worker.part(limits.held) as u64
+            || all > worker.part(limits.held_bytes)
+        {
             return None;
         }
         worker.held_bytes.set(all);
         worker.gauges().hold(1);
-        Some(Self { worker: Rc::clone(worker), bytes })
+        Some(Self {
+            worker: Rc::clone(worker),
+            bytes,
+        })
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.worker.held_bytes.set(self.worker.held_bytes.get() - self.bytes);
+        self.worker
+            .held_bytes
+            .set(self.worker.held_bytes.get() - self.bytes);
         self.worker.gauges().hold(-1);
     }
 }
@@ -108,7 +120,10 @@ const NO_TABLE: Answer = Answer::to_sound(503, "no routing table came in time");
 const TOO_MANY: Answer = Answer::to_sound(503, "too many requests wait for an app that is down");
 const NO_WEIGHT: Answer = Answer::to_sound(503, "the app takes no requests now");
 const NO_APP: Answer = Answer::to_sound(404, "no app has this host and path");
-const AMBIGUOUS: Answer = Answer::to_sound(400, "the path leads to different apps when it is normalised");
+const AMBIGUOUS: Answer = Answer::to_sound(
+    400,
+    "the path leads to different apps when it is normalised",
+);
 
 impl Patience {
     /// A slot's socket did not answer: ask again later.
@@ -124,7 +139,8 @@ impl Patience {
     pub async fn admit(&mut self, client: &mut Client, key: Key<'_>) -> Result<Lease, Without> {
         let worker = Rc::clone(&client.worker);
         if let Some(hold_ms) = self.refused.take() {
-            self.wait(client, key, hold_ms, Some(self.pause), UNAVAILABLE).await?;
+            self.wait(client, key, hold_ms, Some(self.pause), UNAVAILABLE)
+                .await?;
         }
         loop {
             match key.pick(&worker, client.listener)? {
@@ -132,7 +148,9 @@ impl Patience {
                     self.held = None;
                     return Ok(lease);
                 }
-                Some(Picked::NotReady(hold_ms)) => self.wait(client, key, hold_ms, None, UNAVAILABLE).await?,
+                Some(Picked::NotReady(hold_ms)) => {
+                    self.wait(client, key, hold_ms, None, UNAVAILABLE).await?
+                }
                 Some(Picked::NoWeight) => return Err(NO_WEIGHT.into()),
                 Some(Picked::NoApp) => return Err(NO_APP.into()),
                 Some(Picked::Ambiguous) => return Err(AMBIGUOUS.into()),
@@ -145,7 +163,14 @@ impl Patience {
     }
 
     /// Waits for another table, or for `pause`; at most until `hold_ms` after the first wait.
-    async fn wait(&mut self, client: &mut Client, key: Key<'_>, hold_ms: u64, pause: Option<Millis>, late: Answer) -> Result<(), Without> {
+    async fn wait(
+        &mut self,
+        client: &mut Client,
+        key: Key<'_>,
+        hold_ms: u64,
+        pause: Option<Millis>,
+        late: Answer,
+    ) -> Result<(), Without> {
         let worker = Rc::clone(&client.worker);
         let now = worker.alarms.now();
         let deadline = self.since.get_or_insert(now).saturating_add(hold_ms);

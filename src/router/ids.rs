@@ -14,7 +14,10 @@ impl Default for Ids {
     fn default() -> Self {
         // The standard library's hash keys are the operating system's randomness.
         let state = RandomState::new();
-        Self { random: state.hash_one(0), count: Cell::new(state.hash_one(1)) }
+        Self {
+            random: state.hash_one(0),
+            count: Cell::new(state.hash_one(1)),
+        }
     }
 }
 

@@ -36,11 +36,19 @@ pub fn read(path: &Path) -> Result<Option<wire::table::Table>, LoadError> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(LoadError::Read { path: path.to_owned(), source }),
+        Err(source) => {
+            return Err(LoadError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
     };
     serde_json::from_slice(&text)
         .map(Some)
-        .map_err(|source| LoadError::Parse { path: path.to_owned(), source })
+        .map_err(|source| LoadError::Parse {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Checks `table` for a router with these listeners.
@@ -52,10 +60,20 @@ pub fn compile(table: &wire::table::Table, listeners: &[String]) -> Result<Table
     for app in &table.apps {
         builder.app(&app.name, app.hold_ms)?;
         for slot in &app.slots {
-            builder.slot(&slot.name, slot.weight, &slot.upstream, slot.boot_id.as_deref(), slot.ready)?;
+            builder.slot(
+                &slot.name,
+                slot.weight,
+                &slot.upstream,
+                slot.boot_id.as_deref(),
+                slot.ready,
+            )?;
         }
         for route in &app.routes {
-            builder.route(Route { listener: route.listener.as_deref(), host: &route.host, path: &route.path })?;
+            builder.route(Route {
+                listener: route.listener.as_deref(),
+                host: &route.host,
+                path: &route.path,
+            })?;
         }
     }
     builder.build()

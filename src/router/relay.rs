@@ -45,7 +45,15 @@ pub struct Relay {
 impl Relay {
     /// A message with this head.
     pub fn new(head: Vec<u8>, body: Body) -> Self {
-        Self { head, head_sent: 0, body, pieces: Pieces::default(), settled: 0, moved: 0, progress: false }
+        Self {
+            head,
+            head_sent: 0,
+            body,
+            pieces: Pieces::default(),
+            settled: 0,
+            moved: 0,
+            progress: false,
+        }
     }
 
     /// The head as it is written.
@@ -102,7 +110,9 @@ impl Relay {
             } else if self.body.is_done() {
                 return Poll::Ready(Ok(()));
             } else if ready!(self.read(cx, from, buffer, spare)).map_err(Broken::Source)? == 0 {
-                self.body.end_of_input().map_err(|_| Broken::Source(io::ErrorKind::UnexpectedEof.into()))?;
+                self.body
+                    .end_of_input()
+                    .map_err(|_| Broken::Source(io::ErrorKind::UnexpectedEof.into()))?;
             }
         }
     }
@@ -110,7 +120,9 @@ impl Relay {
     /// Names what may be written of the buffer, if nothing is named yet.
     fn judge(&mut self, buffer: &mut Buffer) -> Result<(), BodyError> {
         while self.pieces.is_empty() && !buffer.is_empty() && !self.body.is_done() {
-            self.settled = self.body.advance(buffer.bytes(), buffer.start(), &mut self.pieces)?;
+            self.settled = self
+                .body
+                .advance(buffer.bytes(), buffer.start(), &mut self.pieces)?;
             if self.settled == 0 {
                 break;
             }
@@ -121,7 +133,12 @@ impl Relay {
         Ok(())
     }
 
-    fn write(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer, to: &mut Stream) -> Poll<io::Result<()>> {
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Buffer,
+        to: &mut Stream,
+    ) -> Poll<io::Result<()>> {
         let head = self.head.len() - self.head_sent;
         let mut parts = [IoSlice::new(&[]); MOST_PIECES + 1];
         let mut count = 0;
@@ -148,7 +165,13 @@ impl Relay {
         Poll::Ready(Ok(()))
     }
 
-    fn read(&mut self, cx: &mut Context<'_>, from: &mut Stream, buffer: &mut Buffer, spare: &Spare) -> Poll<io::Result<usize>> {
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Stream,
+        buffer: &mut Buffer,
+        spare: &Spare,
+    ) -> Poll<io::Result<usize>> {
         if buffer.is_empty() {
             // Whoever waits owns no memory.
             let readable = from.poll_readable(cx);

@@ -68,7 +68,11 @@ impl Run {
         let keep = seconds.map_or(most, |s| (s * 1000).saturating_sub(1000).min(most));
         let mut idle = self.idle.borrow_mut();
         if keep > 0 && !self.retired.get() && idle.len() < limits.upstream_idle_count {
-            idle.push(Idle { stream, since: now, until: now + keep });
+            idle.push(Idle {
+                stream,
+                since: now,
+                until: now + keep,
+            });
         }
     }
 
@@ -90,8 +94,15 @@ pub struct Lease {
 
 impl Lease {
     fn new(run: &Rc<Run>) -> Self {
-        let lease = Self { run: Rc::clone(run), class: Class::Request };
-        lease.run.counts.share(run.thread).under_way(Class::Request, 1);
+        let lease = Self {
+            run: Rc::clone(run),
+            class: Class::Request,
+        };
+        lease
+            .run
+            .counts
+            .share(run.thread)
+            .under_way(Class::Request, 1);
         lease
     }
 
@@ -126,7 +137,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.run.counts.share(self.run.thread).under_way(self.class, -1);
+        self.run
+            .counts
+            .share(self.run.thread)
+            .under_way(self.class, -1);
     }
 }
 
@@ -158,7 +172,12 @@ pub struct Routing {
 impl Routing {
     /// Takes up `table`, whose counts are in the order of its slots. Runs that `before` had too keep
     /// their connections.
-    pub fn new(table: Arc<Table>, counts: &[Vec<Arc<Counts>>], thread: usize, before: Option<&Self>) -> Self {
+    pub fn new(
+        table: Arc<Table>,
+        counts: &[Vec<Arc<Counts>>],
+        thread: usize,
+        before: Option<&Self>,
+    ) -> Self {
         let mut known: HashMap<(&RunName, &Upstream), &Rc<Run>> = HashMap::new();
         for run in before.iter().flat_map(|b| b.runs.iter().flatten()) {
             run.retired.set(true);
@@ -166,28 +185,43 @@ impl Routing {
         }
         let runs = table.apps().iter().zip(counts).map(|(app, counts)| {
             let slots = app.slots.iter().zip(counts);
-            slots.map(|(slot, counts)| match known.get(&(&counts.name, &slot.upstream)) {
-                Some(run) if Arc::ptr_eq(&run.counts, counts) => {
-                    run.retired.set(false);
-                    Rc::clone(run)
-                }
-                _ => Rc::new(Run {
-                    upstream: slot.upstream.clone(),
-                    counts: Arc::clone(counts),
-                    thread,
-                    idle: RefCell::default(),
-                    retired: Cell::new(false),
-                }),
-            })
-            .collect()
+            slots
+                .map(
+                    |(slot, counts)| match known.get(&(&counts.name, &slot.upstream)) {
+                        Some(run) if Arc::ptr_eq(&run.counts, counts) => {
+                            run.retired.set(false);
+                            Rc::clone(run)
+                        }
+                        _ => Rc::new(Run {
+                            upstream: slot.upstream.clone(),
+                            counts: Arc::clone(counts),
+                            thread,
+                            idle: RefCell::default(),
+                            retired: Cell::new(false),
+                        }),
+                    },
+                )
+                .collect()
         });
         let runs = runs.collect();
-        for run in before.iter().flat_map(|b| b.runs.iter().flatten()).filter(|r| r.retired.get()) {
+        for run in before
+            .iter()
+            .flat_map(|b| b.runs.iter().flatten())
+            .filter(|r| r.retired.get())
+        {
             run.idle.borrow_mut().clear();
         }
         // Threads start at different tickets, so that a few requests on each don't all go one way.
-        let tickets = table.apps().iter().map(|_| Cell::new(thread as u32 * 29)).collect();
-        Self { table, runs, tickets }
+        let tickets = table
+            .apps()
+            .iter()
+            .map(|_| Cell::new(thread as u32 * 29))
+            .collect();
+        Self {
+            table,
+            runs,
+            tickets,
+        }
     }
 
     /// Chooses app and slot and counts the request there, in one step: a thread that has taken a newer
@@ -213,11 +247,18 @@ impl Routing {
 
     /// How long the app of a run holds requests, in milliseconds.
     pub fn hold_ms(&self, name: &RunName) -> Option<u64> {
-        self.table.apps().iter().find(|a| a.name == name.app).map(|a| a.hold_ms)
+        self.table
+            .apps()
+            .iter()
+            .find(|a| a.name == name.app)
+            .map(|a| a.hold_ms)
     }
 
     /// Looks after idle connections; false if there is none.
     pub fn tidy(&self, now: Millis) -> bool {
-        self.runs.iter().flatten().fold(false, |left, run| run.tidy(now) | left)
+        self.runs
+            .iter()
+            .flatten()
+            .fold(false, |left, run| run.tidy(now) | left)
     }
 }

@@ -116,17 +116,31 @@ impl Server {
             return Err(StartError::NoListener);
         }
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-        let count = if config.threads == 0 { processors() } else { config.threads };
+        let count = if config.threads == 0 {
+            processors()
+        } else {
+            config.threads
+        };
         let (names, listeners): (Vec<_>, Vec<_>) = config.listeners.into_iter().unzip();
         let mut addresses = Vec::with_capacity(names.len());
         for (name, listener) in names.iter().zip(&listeners) {
-            addresses.push(prepare(listener).map_err(|source| StartError::Listener { name: name.clone(), source })?);
+            addresses.push(prepare(listener).map_err(|source| StartError::Listener {
+                name: name.clone(),
+                source,
+            })?);
         }
-        let access = config.access_log.then(AccessLog::to_stdout).transpose().map_err(StartError::Thread)?;
+        let access = config
+            .access_log
+            .then(AccessLog::to_stdout)
+            .transpose()
+            .map_err(StartError::Thread)?;
         let shared = Arc::new(Shared {
             limits: config.limits,
             // Unlike any other's, so that two routers in a row are not taken for a loop.
-            via: format!("slot-{}", String::from_utf8_lossy(&Ids::default().next()[..8])),
+            via: format!(
+                "slot-{}",
+                String::from_utf8_lossy(&Ids::default().next()[..8])
+            ),
             listeners: names,
             gauges: (0..count).map(|_| Gauges::default()).collect(),
             access,
@@ -134,7 +148,11 @@ impl Server {
         let mut commands = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         for thread in 0..count {
-            let own = listeners.iter().map(TcpListener::try_clone).collect::<io::Result<_>>().map_err(StartError::Thread)?;
+            let own = listeners
+                .iter()
+                .map(TcpListener::try_clone)
+                .collect::<io::Result<_>>()
+                .map_err(StartError::Thread)?;
             let (tell, told) = mpsc::unbounded_channel();
             let handle = spawn(format!("router-{thread}"), {
                 let shared = Arc::clone(&shared);
@@ -144,7 +162,12 @@ impl Server {
             commands.push(tell);
         }
         let control = Control::new(shared, commands);
-        let side = Side { control: control.clone(), table: config.table, socket: config.control, attend: config.attend };
+        let side = Side {
+            control: control.clone(),
+            table: config.table,
+            socket: config.control,
+            attend: config.attend,
+        };
         let (end, ended) = oneshot::channel();
         let (result, started) = std::sync::mpsc::channel();
         let handle = spawn("control".to_owned(), move |ready| async move {
@@ -154,7 +177,12 @@ impl Server {
         let handle = handle.map_err(StartError::Thread)?;
         let gone = || StartError::Thread(io::ErrorKind::BrokenPipe.into());
         started.recv().map_err(|_| gone())??;
-        Ok(Self { addresses, control, threads, side: Some((handle, end)) })
+        Ok(Self {
+            addresses,
+            control,
+            threads,
+            side: Some((handle, end)),
+        })
     }
 
     /// Where the listeners are, in the order in which they were given.
@@ -202,13 +230,19 @@ where
     T: Future<Output = ()> + 'static,
 {
     let (ready, started) = oneshot::channel();
-    let handle = std::thread::Builder::new().name(name).spawn(move || {
-        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime.block_on(body(ready)),
-            Err(e) => _ = ready.send(Err(e)),
-        }
-    })?;
-    started.blocking_recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
+    let handle =
+        std::thread::Builder::new().name(name).spawn(
+            move || match Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default())
+            {
+                Ok(runtime) => runtime.block_on(body(ready)),
+                Err(e) => _ = ready.send(Err(e)),
+            },
+        )?;
+    started
+        .blocking_recv()
+        .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
     Ok(handle)
 }
 
@@ -221,7 +255,11 @@ struct Side {
 }
 
 impl Side {
-    async fn run(self, result: &std::sync::mpsc::Sender<Result<(), StartError>>, ended: oneshot::Receiver<()>) {
+    async fn run(
+        self,
+        result: &std::sync::mpsc::Sender<Result<(), StartError>>,
+        ended: oneshot::Receiver<()>,
+    ) {
         let socket = match self.start().await {
             Ok(socket) => socket,
             Err(e) => {
@@ -250,11 +288,16 @@ impl Side {
         _ = ended.await;
     }
 
-    async fn start(&self) -> Result<Option<(tokio::net::UnixListener, control_socket::SocketFile)>, StartError> {
+    async fn start(
+        &self,
+    ) -> Result<Option<(tokio::net::UnixListener, control_socket::SocketFile)>, StartError> {
         match &self.table {
             Source::None => {}
             Source::Given(table) => {
-                self.control.put(table.clone()).await.map_err(StartError::Table)?;
+                self.control
+                    .put(table.clone())
+                    .await
+                    .map_err(StartError::Table)?;
             }
             Source::File(path) => match load::read(path) {
                 Ok(Some(table)) => {
@@ -262,7 +305,9 @@ impl Side {
                         tracing::error!(table = %path.display(), %error, "the table is not valid; requests wait for another");
                     }
                 }
-                Ok(None) => tracing::warn!(table = %path.display(), "no table yet; requests wait for one"),
+                Ok(None) => {
+                    tracing::warn!(table = %path.display(), "no table yet; requests wait for one")
+                }
                 Err(error) => {
                     let source = std::error::Error::source(&error).map(ToString::to_string);
                     tracing::error!(source, "{error}; requests wait for another");
@@ -272,7 +317,10 @@ impl Side {
         let Some(path) = &self.socket else {
             return Ok(None);
         };
-        let bound = control_socket::bind(path).map_err(|source| StartError::Control { path: path.clone(), source })?;
+        let bound = control_socket::bind(path).map_err(|source| StartError::Control {
+            path: path.clone(),
+            source,
+        })?;
         Ok(Some(bound))
     }
 }

@@ -70,7 +70,11 @@ impl Stream {
     }
 
     /// Writes what fits of `parts`.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match (self, parts) {
             (Self::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Self::Unix(stream), [one]) => Pin::new(stream).poll_write(cx, one),

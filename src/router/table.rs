@@ -105,7 +105,9 @@ impl FromStr for Upstream {
             };
         }
         match text.parse::<SocketAddr>() {
-            Ok(address) if address.port() != 0 && !address.ip().is_unspecified() => Ok(Self::Tcp(address)),
+            Ok(address) if address.port() != 0 && !address.ip().is_unspecified() => {
+                Ok(Self::Tcp(address))
+            }
             _ => Err("expected ADDRESS:PORT, [ADDRESS]:PORT or unix:/PATH"),
         }
     }
@@ -180,7 +182,10 @@ impl Paths {
             let mut prefix = path.trim_end_matches('/');
             while prefix.len() > self.longest {
                 // A slash at `longest` itself still ends a prefix of that length.
-                let cut = prefix.as_bytes()[..=self.longest].iter().rposition(|b| *b == b'/').unwrap_or(0);
+                let cut = prefix.as_bytes()[..=self.longest]
+                    .iter()
+                    .rposition(|b| *b == b'/')
+                    .unwrap_or(0);
                 prefix = prefix.get(..cut).unwrap_or_default();
             }
             while !prefix.is_empty() {
@@ -290,7 +295,12 @@ impl<'a> Builder<'a> {
     /// An empty table for a router with these listeners. Routes for others are checked and left out.
     #[must_use]
     pub fn new(listeners: &'a [String]) -> Self {
-        Self { listeners, table: Table::default(), names: HashMap::new(), routes: HashMap::new() }
+        Self {
+            listeners,
+            table: Table::default(),
+            names: HashMap::new(),
+            routes: HashMap::new(),
+        }
     }
 
     /// Adds an app that has no slots and routes yet.
@@ -304,7 +314,11 @@ impl<'a> Builder<'a> {
         if self.names.insert(name, self.table.apps.len()).is_some() {
             return Err(TableError::AppTwice(name.to_owned()));
         }
-        self.table.apps.push(App { name: name.to_owned(), hold_ms, slots: Vec::new() });
+        self.table.apps.push(App {
+            name: name.to_owned(),
+            hold_ms,
+            slots: Vec::new(),
+        });
         Ok(())
     }
 
@@ -312,7 +326,14 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     /// Its name is empty or there already, or its upstream is not valid.
-    pub fn slot(&mut self, name: &str, weight: u8, upstream: &str, boot_id: Option<&str>, ready: bool) -> Result<(), TableError> {
+    pub fn slot(
+        &mut self,
+        name: &str,
+        weight: u8,
+        upstream: &str,
+        boot_id: Option<&str>,
+        ready: bool,
+    ) -> Result<(), TableError> {
         let Some(app) = self.table.apps.last_mut() else {
             return Ok(());
         };
@@ -320,7 +341,10 @@ impl<'a> Builder<'a> {
             return Err(TableError::NoName(app.name.clone()));
         }
         if app.slots.iter().any(|s| s.name == name) {
-            return Err(TableError::SlotTwice { app: app.name.clone(), slot: name.to_owned() });
+            return Err(TableError::SlotTwice {
+                app: app.name.clone(),
+                slot: name.to_owned(),
+            });
         }
         let upstream = upstream.parse().map_err(|rule| TableError::Upstream {
             app: app.name.clone(),
@@ -329,7 +353,13 @@ impl<'a> Builder<'a> {
             rule,
         })?;
         let boot_id = boot_id.map(str::to_owned);
-        app.slots.push(Slot { name: name.to_owned(), weight, upstream, boot_id, ready });
+        app.slots.push(Slot {
+            name: name.to_owned(),
+            weight,
+            upstream,
+            boot_id,
+            ready,
+        });
         Ok(())
     }
 
@@ -342,18 +372,31 @@ impl<'a> Builder<'a> {
             return Ok(());
         };
         if !is_host(route.host) {
-            return Err(TableError::Host { app: app.name.clone(), host: route.host.to_owned() });
+            return Err(TableError::Host {
+                app: app.name.clone(),
+                host: route.host.to_owned(),
+            });
         }
         let normal = super::h1::path::normalise(route.path.as_bytes());
         if !route.path.starts_with('/')
             || route.path.contains(['?', '#'])
             || !normal.is_ok_and(|n| n == route.path.as_bytes())
         {
-            return Err(TableError::Path { app: app.name.clone(), path: route.path.to_owned() });
+            return Err(TableError::Path {
+                app: app.name.clone(),
+                path: route.path.to_owned(),
+            });
         }
-        let path = route.path.strip_suffix('/').filter(|p| !p.is_empty()).unwrap_or(route.path);
+        let path = route
+            .path
+            .strip_suffix('/')
+            .filter(|p| !p.is_empty())
+            .unwrap_or(route.path);
         let index = self.table.apps.len() - 1;
-        match self.routes.insert((route.listener, route.host, path), index) {
+        match self
+            .routes
+            .insert((route.listener, route.host, path), index)
+        {
             Some(other) if other != index => Err(TableError::RouteTwice {
                 app: app.name.clone(),
                 other: self.table.apps[other].name.clone(),
@@ -372,7 +415,10 @@ impl<'a> Builder<'a> {
         for app in &self.table.apps {
             let sum = app.slots.iter().map(|s| u32::from(s.weight)).sum();
             if sum != 0 && sum != 100 {
-                return Err(TableError::Weights { app: app.name.clone(), sum });
+                return Err(TableError::Weights {
+                    app: app.name.clone(),
+                    sum,
+                });
             }
         }
         for name in self.listeners {

@@ -15,32 +15,62 @@ fn table(routes: &[&str]) -> Result<Table, TableError> {
         let mut word = || words.next().unwrap();
         builder.app(route, 10_000)?;
         builder.slot("blue", 100, "127.0.0.1:9000", None, true)?;
-        builder.route(Route { listener: Some(word()).filter(|l| *l != "-"), host: word(), path: word() })?;
+        builder.route(Route {
+            listener: Some(word()).filter(|l| *l != "-"),
+            host: word(),
+            path: word(),
+        })?;
     }
     builder.build()
 }
 
 fn find(table: &Table, listener: usize, host: &str, path: &str) -> Option<String> {
-    table.find(listener, host, path).map(|app| table.apps()[app].name.clone())
+    table
+        .find(listener, host, path)
+        .map(|app| table.apps()[app].name.clone())
 }
 
 #[test]
 fn the_most_specific_host_then_the_longest_path_wins() {
-    let t = table(&["- * /", "- a.org /", "- *.a.org /", "- *.b.a.org /x", "- a.org /api", "- a.org /api/v2", "- * /only"]).unwrap();
+    let t = table(&[
+        "- * /",
+        "- a.org /",
+        "- *.a.org /",
+        "- *.b.a.org /x",
+        "- a.org /api",
+        "- a.org /api/v2",
+        "- * /only",
+    ])
+    .unwrap();
     for (host, path, app) in [
-        ("z", "/", "- * /"), ("a.org", "/", "- a.org /"), ("a.org", "/apix", "- a.org /"), ("a.org", "/api", "- a.org /api"),
-        ("a.org", "/api/", "- a.org /api"), ("a.org", "/api/v1", "- a.org /api"), ("a.org", "/api/v2/x/y", "- a.org /api/v2"),
-        ("x.a.org", "/", "- *.a.org /"), ("y.x.a.org", "/", "- *.a.org /"), ("y.b.a.org", "/x/1", "- *.b.a.org /x"),
-        ("y.b.a.org", "/y", "- *.a.org /"), ("", "/only/this", "- * /only"),
+        ("z", "/", "- * /"),
+        ("a.org", "/", "- a.org /"),
+        ("a.org", "/apix", "- a.org /"),
+        ("a.org", "/api", "- a.org /api"),
+        ("a.org", "/api/", "- a.org /api"),
+        ("a.org", "/api/v1", "- a.org /api"),
+        ("a.org", "/api/v2/x/y", "- a.org /api/v2"),
+        ("x.a.org", "/", "- *.a.org /"),
+        ("y.x.a.org", "/", "- *.a.org /"),
+        ("y.b.a.org", "/x/1", "- *.b.a.org /x"),
+        ("y.b.a.org", "/y", "- *.a.org /"),
+        ("", "/only/this", "- * /only"),
     ] {
-        assert_eq!(find(&t, 0, host, path).as_deref(), Some(app), "{host} {path}");
+        assert_eq!(
+            find(&t, 0, host, path).as_deref(),
+            Some(app),
+            "{host} {path}"
+        );
     }
 }
 
 #[test]
 fn a_host_without_the_path_leaves_it_to_less_specific_ones() {
     let t = table(&["- a.org /api", "- *.org /web"]).unwrap();
-    assert_eq!(find(&t, 0, "a.org", "/web").as_deref(), Some("- *.org /web"));
+    assert_eq!(
+        find(&t, 0, "a.org", "/web").as_deref(),
+        Some("- *.org /web")
+    );
     assert_eq!(find(&t, 0, "a.org", "/"), None);
     assert_eq!(find(&t, 0, "b.com", "/api"), None);
 }
@@ -55,24 +85,47 @@ fn a_listeners_own_route_wins_over_the_same_one_for_all() {
 
 #[test]
 fn hosts_and_paths_that_no_request_can_have_are_refused() {
-    for bad in ["A.org", "a.org:80", "*.*.org", "a*", "", ".a", "a.", "*.", "u@a", "[::1"] {
-        assert!(matches!(table(&[&format!("- {bad} /")]), Err(TableError::Host { .. })), "{bad:?}");
+    for bad in [
+        "A.org", "a.org:80", "*.*.org", "a*", "", ".a", "a.", "*.", "u@a", "[::1",
+    ] {
+        assert!(
+            matches!(
+                table(&[&format!("- {bad} /")]),
+                Err(TableError::Host { .. })
+            ),
+            "{bad:?}"
+        );
     }
     for bad in ["", "a", "//", "/a//b", "/a/../b", "/%41", "/a?b"] {
-        assert!(matches!(table(&[&format!("- * {bad}")]), Err(TableError::Path { .. })), "{bad:?}");
+        assert!(
+            matches!(
+                table(&[&format!("- * {bad}")]),
+                Err(TableError::Path { .. })
+            ),
+            "{bad:?}"
+        );
     }
     assert!(table(&["- [::1] /a/", "- a_b.org /"]).is_ok());
 }
 
 #[test]
 fn what_is_there_twice_is_refused() {
-    assert!(matches!(table(&["- * /", "- * /"]), Err(TableError::AppTwice(_))));
-    assert!(matches!(table(&["- * /a", "- * /a/"]), Err(TableError::RouteTwice { .. })));
+    assert!(matches!(
+        table(&["- * /", "- * /"]),
+        Err(TableError::AppTwice(_))
+    ));
+    assert!(matches!(
+        table(&["- * /a", "- * /a/"]),
+        Err(TableError::RouteTwice { .. })
+    ));
     let listeners = listeners();
     let mut builder = Builder::new(&listeners);
     builder.app("web", 0).unwrap();
     builder.slot("blue", 100, "unix:/a", None, true).unwrap();
-    assert!(matches!(builder.slot("blue", 0, "unix:/b", None, true), Err(TableError::SlotTwice { .. })));
+    assert!(matches!(
+        builder.slot("blue", 0, "unix:/b", None, true),
+        Err(TableError::SlotTwice { .. })
+    ));
 }
 
 #[test]
@@ -81,7 +134,17 @@ fn upstreams_are_addresses_or_absolute_sockets() {
         assert_eq!(good.parse::<Upstream>().unwrap().to_string(), good);
     }
     let long = format!("unix:/{}", "a".repeat(107));
-    for bad in ["", "127.0.0.1", "127.0.0.1:0", "0.0.0.0:80", "localhost:80", "unix:", "unix:a", "http://127.0.0.1:1", &long] {
+    for bad in [
+        "",
+        "127.0.0.1",
+        "127.0.0.1:0",
+        "0.0.0.0:80",
+        "localhost:80",
+        "unix:",
+        "unix:a",
+        "http://127.0.0.1:1",
+        &long,
+    ] {
         assert!(bad.parse::<Upstream>().is_err(), "{bad}");
     }
 }
@@ -100,7 +163,10 @@ fn weighted(weights: &[u8]) -> Result<Table, TableError> {
 fn weights_add_up_to_a_hundred_or_to_nothing() {
     assert!(weighted(&[100, 0]).is_ok() && weighted(&[0, 0]).is_ok() && weighted(&[]).is_ok());
     for bad in [&[99][..], &[100, 1], &[1], &[200, 156]] {
-        assert!(matches!(weighted(bad), Err(TableError::Weights { .. })), "{bad:?}");
+        assert!(
+            matches!(weighted(bad), Err(TableError::Weights { .. })),
+            "{bad:?}"
+        );
     }
     assert_eq!(weighted(&[0, 0]).unwrap().apps()[0].pick(7), None);
 }
@@ -111,23 +177,37 @@ fn shares_are_exact_over_any_hundred_and_nowhere_far_off() {
     let app = &table.apps()[0];
     for start in [0, 17, 99, u32::MAX - 250] {
         let count = |n: u32, slot| (0..n).filter(|i| app.pick(start + i) == Some(slot)).count();
-        assert_eq!([count(100, 0), count(100, 1), count(100, 2), count(100, 3)], [5, 70, 0, 25]);
+        assert_eq!(
+            [count(100, 0), count(100, 1), count(100, 2), count(100, 3)],
+            [5, 70, 0, 25]
+        );
         assert!((1..=5).contains(&count(10, 3)));
     }
 }
 
 #[test]
 fn ten_thousand_routes_are_found() {
-    let routes: Vec<String> = (0..1000).flat_map(|a| (0..10).map(move |r| format!("- h{a}.org /r{r}"))).collect();
+    let routes: Vec<String> = (0..1000)
+        .flat_map(|a| (0..10).map(move |r| format!("- h{a}.org /r{r}")))
+        .collect();
     let t = table(&routes.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
-    assert_eq!(find(&t, 0, "h999.org", "/r9/deep/path").as_deref(), Some("- h999.org /r9"));
+    assert_eq!(
+        find(&t, 0, "h999.org", "/r9/deep/path").as_deref(),
+        Some("- h999.org /r9")
+    );
 }
 
 #[test]
 fn prefixes_are_found_under_paths_of_any_depth() {
     let t = table(&["- * /", "- * /a", "- * /a/b"]).unwrap();
     let deep = |start: &str| format!("{start}{}", "/x".repeat(4000));
-    for (path, app) in [(deep("/a/b"), "- * /a/b"), (deep("/a"), "- * /a"), (deep(""), "- * /"), (deep("/a/bc"), "- * /a"), ("/aaaaaaaa".into(), "- * /")] {
+    for (path, app) in [
+        (deep("/a/b"), "- * /a/b"),
+        (deep("/a"), "- * /a"),
+        (deep(""), "- * /"),
+        (deep("/a/bc"), "- * /a"),
+        ("/aaaaaaaa".into(), "- * /"),
+    ] {
         assert_eq!(find(&t, 0, "h", &path).as_deref(), Some(app));
     }
 }

@@ -16,7 +16,12 @@ use super::stream::Stream;
 
 /// Sends `head`, the 101, to the client and relays until the end: then how many bytes the client
 /// got. `None` if a side was lost.
-pub async fn run(client: &mut Client, upstream: &mut Stream, buffer: &mut Buffer, head: Vec<u8>) -> Option<u64> {
+pub async fn run(
+    client: &mut Client,
+    upstream: &mut Stream,
+    buffer: &mut Buffer,
+    head: Vec<u8>,
+) -> Option<u64> {
     let worker = Rc::clone(&client.worker);
     let mut down = Relay::new(head, Body::UntilClose);
     let mut up = Relay::new(Vec::new(), Body::UntilClose);
@@ -36,7 +41,13 @@ pub async fn run(client: &mut Client, upstream: &mut Stream, buffer: &mut Buffer
             }
         }
         if !up_ended {
-            match up.poll(cx, &mut client.stream, &mut client.buffer, upstream, &worker.spare) {
+            match up.poll(
+                cx,
+                &mut client.stream,
+                &mut client.buffer,
+                upstream,
+                &worker.spare,
+            ) {
                 Poll::Ready(Ok(())) => {
                     up_ended = true;
                     upstream.end_writing();
@@ -50,9 +61,15 @@ pub async fn run(client: &mut Client, upstream: &mut Stream, buffer: &mut Buffer
         }
         let progress = down.take_progress() | up.take_progress();
         if (down_ended || up_ended) && (progress || client.alarm.at() == u64::MAX) {
-            client.alarm.set(worker.alarms.now(), worker.limits().half_closed);
+            client
+                .alarm
+                .set(worker.alarms.now(), worker.limits().half_closed);
         }
-        if client.alarm.is_over() { Poll::Ready(true) } else { Poll::Pending }
+        if client.alarm.is_over() {
+            Poll::Ready(true)
+        } else {
+            Poll::Pending
+        }
     })
     .await;
     worker.spare.give_head(down.take_head());

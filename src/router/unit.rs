@@ -23,7 +23,11 @@ pub fn listeners() -> io::Result<Vec<(String, TcpListener)>> {
     let mut listeners = Vec::with_capacity(passed.len());
     for index in 0..passed.len() {
         if let Some(listener) = passed.take_tcp_listener(index)? {
-            let name = names.get(index).copied().filter(|n| !n.is_empty()).unwrap_or("unknown");
+            let name = names
+                .get(index)
+                .copied()
+                .filter(|n| !n.is_empty())
+                .unwrap_or("unknown");
             listeners.push((name.to_owned(), listener));
         }
     }
@@ -37,7 +41,11 @@ pub fn listeners() -> io::Result<Vec<(String, TcpListener)>> {
 pub fn raise_open_files() -> io::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard { Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?) } else { Ok(()) }
+    if soft < hard {
+        Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+    } else {
+        Ok(())
+    }
 }
 
 /// Sends logs to journald if standard error goes there, else to standard error. `SLOT_LOG` has the
@@ -47,9 +55,17 @@ pub fn log() {
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     // Fields keep their names, so that `journalctl SLOT_APP=web` finds them.
     let journal = journal.map(|layer| layer.with_field_prefix(None));
-    let text = journal.is_none().then(|| fmt::layer().with_writer(io::stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr())));
+    let text = journal.is_none().then(|| {
+        fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+    });
     // Fails if somebody has set another one, which is then used.
-    _ = tracing_subscriber::registry().with(filter).with(journal).with(text).try_init();
+    _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(journal)
+        .with(text)
+        .try_init();
 }
 
 fn notify(states: &[NotifyState<'_>]) {

@@ -109,7 +109,9 @@ impl Worker {
 
     fn chores(&self, now: u64) -> Option<u64> {
         let routing = self.routing.borrow().clone();
-        routing.is_some_and(|r| r.tidy(now)).then_some(now + Self::TIDY)
+        routing
+            .is_some_and(|r| r.tidy(now))
+            .then_some(now + Self::TIDY)
     }
 
     /// An upstream connection is idle now and will have to be looked at.
@@ -164,7 +166,9 @@ pub async fn run(
     let mut accepting: Vec<JoinHandle<()>> = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         match TcpListener::from_std(listener) {
-            Ok(listener) => accepting.push(spawn_local(accept(Rc::clone(&worker), index, listener))),
+            Ok(listener) => {
+                accepting.push(spawn_local(accept(Rc::clone(&worker), index, listener)))
+            }
             Err(e) => {
                 _ = ready.send(Err(e));
                 return;

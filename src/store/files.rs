@@ -21,9 +21,13 @@ pub struct FileError {
 /// What to do about an error that an administrator can do something about.
 fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::StorageFull => " (the file system is full: `df -h` shows it; free some space, then try again)",
+        io::ErrorKind::StorageFull => {
+            " (the file system is full: `df -h` shows it; free some space, then try again)"
+        }
         io::ErrorKind::QuotaExceeded => " (the quota is used up; raise it, then try again)",
-        io::ErrorKind::ReadOnlyFilesystem => " (the file system is read-only: `journalctl -k` may say why)",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            " (the file system is read-only: `journalctl -k` may say why)"
+        }
         _ => "",
     }
 }
@@ -31,7 +35,11 @@ fn hint(source: &io::Error) -> &'static str {
 impl FileError {
     pub(super) fn of(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self { operation, path, source }
+        move |source| Self {
+            operation,
+            path,
+            source,
+        }
     }
 }
 
@@ -62,14 +70,17 @@ fn write_and_sync(path: &Path, content: &[u8], mode: u32) -> Result<(), FileErro
         .mode(mode)
         .open(path)
         .map_err(FileError::of("create", path))?;
-    file.write_all(content).map_err(FileError::of("write", path))?;
+    file.write_all(content)
+        .map_err(FileError::of("write", path))?;
     file.sync_all().map_err(FileError::of("sync", path))
 }
 
 /// Makes a rename in a file's directory last.
 pub(super) fn sync_directory(path: &Path) -> Result<(), FileError> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    File::open(directory).and_then(|file| file.sync_all()).map_err(FileError::of("sync the directory of", path))
+    File::open(directory)
+        .and_then(|file| file.sync_all())
+        .map_err(FileError::of("sync the directory of", path))
 }
 
 /// Appends a line to a file.
@@ -77,7 +88,13 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// The operation that failed.
 pub fn append(path: &Path, line: &str) -> Result<(), FileError> {
-    let mut file =
-        OpenOptions::new().append(true).create(true).mode(0o644).open(path).map_err(FileError::of("open", path))?;
-    file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).map_err(FileError::of("append to", path))
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .open(path)
+        .map_err(FileError::of("open", path))?;
+    file.write_all(line.as_bytes())
+        .and_then(|()| file.sync_data())
+        .map_err(FileError::of("append to", path))
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::deploy::{
-    BootId, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase, Probe, ReleaseId, Service, Settings,
-    Slot, SlotName, State, Time, UnitFailure, Watch,
+    BootId, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase, Probe,
+    ReleaseId, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
 };
 
 /// The version that this slotd writes.
@@ -68,11 +68,27 @@ enum KindRecord {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "name")]
 enum PhaseRecord {
-    Preparing { queue_ms: u64 },
-    Waiting { release: String, until: u64 },
-    Starting { slot: String, until: u64 },
-    Ready { slot: String, until: u64, probe: Option<ProbeRecord> },
-    Shifting { slot: String, from: Option<String>, left: Option<String> },
+    Preparing {
+        queue_ms: u64,
+    },
+    Waiting {
+        release: String,
+        until: u64,
+    },
+    Starting {
+        slot: String,
+        until: u64,
+    },
+    Ready {
+        slot: String,
+        until: u64,
+        probe: Option<ProbeRecord>,
+    },
+    Shifting {
+        slot: String,
+        from: Option<String>,
+        left: Option<String>,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,19 +118,36 @@ enum ConditionRecord {
     Starting,
     Ready,
     Standby,
-    Active { service: ServiceRecord },
-    Warm { drain: Option<u64> },
-    Draining { until: Option<u64> },
-    Stopping { forced: bool, failure: Option<FailureRecord> },
-    Failed { failure: FailureRecord },
+    Active {
+        service: ServiceRecord,
+    },
+    Warm {
+        drain: Option<u64>,
+        gated: bool,
+    },
+    Draining {
+        until: Option<u64>,
+    },
+    Stopping {
+        forced: bool,
+        failure: Option<FailureRecord>,
+    },
+    Failed {
+        failure: FailureRecord,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "name")]
 enum ServiceRecord {
     Up,
-    Booting { until: u64 },
-    Down { failure: FailureRecord },
+    Booting {
+        until: u64,
+    },
+    Down {
+        failure: FailureRecord,
+        retry: Option<u64>,
+    },
     ByHand,
 }
 
@@ -168,17 +201,34 @@ fn text<T: ToString>(name: Option<&T>) -> Option<String> {
     name.map(ToString::to_string)
 }
 
-fn parse<T: std::str::FromStr<Err = NameError>>(name: Option<String>) -> Result<Option<T>, NameError> {
+fn parse<T: std::str::FromStr<Err = NameError>>(
+    name: Option<String>,
+) -> Result<Option<T>, NameError> {
     name.map(|name| name.parse()).transpose()
 }
 
 /// Phases and conditions are kept as `&'static str` in memory; a word of a newer version reads as `unknown`.
 fn word(found: &str) -> &'static str {
     const WORDS: [&str; 14] = [
-        "preparing", "waiting", "starting", "ready", "shifting", "idle", "standby", "active", "warm", "draining", "stopping",
-        "failed", "switched", "rolling_back",
+        "preparing",
+        "waiting",
+        "starting",
+        "ready",
+        "shifting",
+        "idle",
+        "standby",
+        "active",
+        "warm",
+        "draining",
+        "stopping",
+        "failed",
+        "switched",
+        "rolling_back",
     ];
-    WORDS.into_iter().find(|word| *word == found).unwrap_or("unknown")
+    WORDS
+        .into_iter()
+        .find(|word| *word == found)
+        .unwrap_or("unknown")
 }
 
 impl Record {
@@ -208,7 +258,11 @@ impl Record {
                 soaked: watch.soaked,
                 rolling_back: watch.rolling_back.as_ref().map(Into::into),
             }),
-            slots: state.slots.iter().map(|(name, slot)| (name.to_string(), slot.into())).collect(),
+            slots: state
+                .slots
+                .iter()
+                .map(|(name, slot)| (name.to_string(), slot.into()))
+                .collect(),
             prev: text(state.prev.as_ref()),
             soaked: state.soaked,
             marked: state.marked.iter().map(ToString::to_string).collect(),
@@ -229,7 +283,10 @@ impl Record {
             generation: Generation(self.generation),
             routed: Generation(self.routed),
             active: parse(self.active)?,
-            deployment: self.deployment.map(DeploymentRecord::into_deployment).transpose()?,
+            deployment: self
+                .deployment
+                .map(DeploymentRecord::into_deployment)
+                .transpose()?,
             watch: self.watch.map(WatchRecord::into_watch).transpose()?,
             slots: self
                 .slots
@@ -238,7 +295,11 @@ impl Record {
                 .collect::<Result<_, NameError>>()?,
             prev: parse(self.prev)?,
             soaked: self.soaked,
-            marked: self.marked.iter().map(|release| release.parse()).collect::<Result<_, _>>()?,
+            marked: self
+                .marked
+                .iter()
+                .map(|release| release.parse())
+                .collect::<Result<_, _>>()?,
             outcome: self.outcome.map(OutcomeRecord::into_outcome).transpose()?,
             settings: self.settings.into_settings()?,
         })
@@ -261,7 +322,11 @@ impl From<&Settings> for SettingsRecord {
 impl SettingsRecord {
     fn into_settings(self) -> Result<Settings, NameError> {
         Ok(Settings {
-            slots: self.slots.iter().map(|slot| slot.parse()).collect::<Result<_, _>>()?,
+            slots: self
+                .slots
+                .iter()
+                .map(|slot| slot.parse())
+                .collect::<Result<_, _>>()?,
             start_timeout: Duration::from_millis(self.start_timeout_ms),
             health_timeout: Duration::from_millis(self.health_timeout_ms),
             drain: self.drain_ms.map(Duration::from_millis),
@@ -337,15 +402,27 @@ impl From<KindRecord> for Kind {
 impl From<&Phase> for PhaseRecord {
     fn from(phase: &Phase) -> Self {
         match phase {
-            Phase::Preparing { queue } => Self::Preparing { queue_ms: ms(*queue) },
-            Phase::Waiting { release, until } => Self::Waiting { release: release.to_string(), until: until.0 },
-            Phase::Starting { slot, until } => Self::Starting { slot: slot.to_string(), until: until.0 },
-            Phase::Ready { slot, until, probe } => {
-                Self::Ready { slot: slot.to_string(), until: until.0, probe: probe.as_ref().map(Into::into) }
-            }
-            Phase::Shifting { slot, from, left } => {
-                Self::Shifting { slot: slot.to_string(), from: text(from.as_ref()), left: text(left.as_ref()) }
-            }
+            Phase::Preparing { queue } => Self::Preparing {
+                queue_ms: ms(*queue),
+            },
+            Phase::Waiting { release, until } => Self::Waiting {
+                release: release.to_string(),
+                until: until.0,
+            },
+            Phase::Starting { slot, until } => Self::Starting {
+                slot: slot.to_string(),
+                until: until.0,
+            },
+            Phase::Ready { slot, until, probe } => Self::Ready {
+                slot: slot.to_string(),
+                until: until.0,
+                probe: probe.as_ref().map(Into::into),
+            },
+            Phase::Shifting { slot, from, left } => Self::Shifting {
+                slot: slot.to_string(),
+                from: text(from.as_ref()),
+                left: text(left.as_ref()),
+            },
         }
     }
 }
@@ -353,15 +430,27 @@ impl From<&Phase> for PhaseRecord {
 impl PhaseRecord {
     fn into_phase(self) -> Result<Phase, NameError> {
         Ok(match self {
-            Self::Preparing { queue_ms } => Phase::Preparing { queue: Duration::from_millis(queue_ms) },
-            Self::Waiting { release, until } => Phase::Waiting { release: release.parse()?, until: Time(until) },
-            Self::Starting { slot, until } => Phase::Starting { slot: slot.parse()?, until: Time(until) },
-            Self::Ready { slot, until, probe } => {
-                Phase::Ready { slot: slot.parse()?, until: Time(until), probe: probe.map(Into::into) }
-            }
-            Self::Shifting { slot, from, left } => {
-                Phase::Shifting { slot: slot.parse()?, from: parse(from)?, left: parse(left)? }
-            }
+            Self::Preparing { queue_ms } => Phase::Preparing {
+                queue: Duration::from_millis(queue_ms),
+            },
+            Self::Waiting { release, until } => Phase::Waiting {
+                release: release.parse()?,
+                until: Time(until),
+            },
+            Self::Starting { slot, until } => Phase::Starting {
+                slot: slot.parse()?,
+                until: Time(until),
+            },
+            Self::Ready { slot, until, probe } => Phase::Ready {
+                slot: slot.parse()?,
+                until: Time(until),
+                probe: probe.map(Into::into),
+            },
+            Self::Shifting { slot, from, left } => Phase::Shifting {
+                slot: slot.parse()?,
+                from: parse(from)?,
+                left: parse(left)?,
+            },
         })
     }
 }
@@ -377,16 +466,27 @@ impl From<&Slot> for SlotRecord {
                 service: match service {
                     Service::Up => ServiceRecord::Up,
                     Service::Booting { until } => ServiceRecord::Booting { until: until.0 },
-                    Service::Down(failure) => ServiceRecord::Down { failure: failure.into() },
+                    Service::Down { failure, retry } => ServiceRecord::Down {
+                        retry: retry.map(|at| at.0),
+                        failure: failure.into(),
+                    },
                     Service::ByHand => ServiceRecord::ByHand,
                 },
             },
-            Condition::Warm { drain } => ConditionRecord::Warm { drain: drain.map(|at| at.0) },
-            Condition::Draining { until } => ConditionRecord::Draining { until: until.map(|at| at.0) },
-            Condition::Stopping { forced, failure } => {
-                ConditionRecord::Stopping { forced: *forced, failure: failure.as_ref().map(Into::into) }
-            }
-            Condition::Failed(failure) => ConditionRecord::Failed { failure: failure.into() },
+            Condition::Warm { drain, gated } => ConditionRecord::Warm {
+                gated: *gated,
+                drain: drain.map(|at| at.0),
+            },
+            Condition::Draining { until } => ConditionRecord::Draining {
+                until: until.map(|at| at.0),
+            },
+            Condition::Stopping { forced, failure } => ConditionRecord::Stopping {
+                forced: *forced,
+                failure: failure.as_ref().map(Into::into),
+            },
+            Condition::Failed(failure) => ConditionRecord::Failed {
+                failure: failure.into(),
+            },
         };
         Self {
             condition,
@@ -407,14 +507,23 @@ impl SlotRecord {
             ConditionRecord::Active { service } => Condition::Active(match service {
                 ServiceRecord::Up => Service::Up,
                 ServiceRecord::Booting { until } => Service::Booting { until: Time(until) },
-                ServiceRecord::Down { failure } => Service::Down(failure.into()),
+                ServiceRecord::Down { failure, retry } => Service::Down {
+                    failure: failure.into(),
+                    retry: retry.map(Time),
+                },
                 ServiceRecord::ByHand => Service::ByHand,
             }),
-            ConditionRecord::Warm { drain } => Condition::Warm { drain: drain.map(Time) },
-            ConditionRecord::Draining { until } => Condition::Draining { until: until.map(Time) },
-            ConditionRecord::Stopping { forced, failure } => {
-                Condition::Stopping { forced, failure: failure.map(Into::into) }
-            }
+            ConditionRecord::Warm { drain, gated } => Condition::Warm {
+                gated,
+                drain: drain.map(Time),
+            },
+            ConditionRecord::Draining { until } => Condition::Draining {
+                until: until.map(Time),
+            },
+            ConditionRecord::Stopping { forced, failure } => Condition::Stopping {
+                forced,
+                failure: failure.map(Into::into),
+            },
             ConditionRecord::Failed { failure } => Condition::Failed(failure.into()),
         };
         Ok(Slot {
@@ -428,25 +537,37 @@ impl SlotRecord {
 
 impl From<&UnitFailure> for FailureRecord {
     fn from(failure: &UnitFailure) -> Self {
-        Self { result: failure.result.clone(), text: failure.text.clone() }
+        Self {
+            result: failure.result.clone(),
+            text: failure.text.clone(),
+        }
     }
 }
 
 impl From<FailureRecord> for UnitFailure {
     fn from(failure: FailureRecord) -> Self {
-        Self { result: failure.result, text: failure.text }
+        Self {
+            result: failure.result,
+            text: failure.text,
+        }
     }
 }
 
 impl From<&Probe> for ProbeRecord {
     fn from(probe: &Probe) -> Self {
-        Self { pass: probe.pass, text: probe.text.clone() }
+        Self {
+            pass: probe.pass,
+            text: probe.text.clone(),
+        }
     }
 }
 
 impl From<ProbeRecord> for Probe {
     fn from(probe: ProbeRecord) -> Self {
-        Self { pass: probe.pass, text: probe.text }
+        Self {
+            pass: probe.pass,
+            text: probe.text,
+        }
     }
 }
 
@@ -458,15 +579,24 @@ impl From<&Cause> for CauseRecord {
             Cause::Unprepared(why) => Self::Unprepared { why: why.clone() },
             Cause::Interrupted => Self::Interrupted,
             Cause::Preempted => Self::Preempted,
-            Cause::NoIdleSlot { holder, condition } => {
-                Self::NoIdleSlot { holder: holder.to_string(), condition: (*condition).to_owned() }
-            }
-            Cause::StartFailed(failure) => Self::StartFailed { failure: failure.into() },
+            Cause::NoIdleSlot { holder, condition } => Self::NoIdleSlot {
+                holder: holder.to_string(),
+                condition: (*condition).to_owned(),
+            },
+            Cause::StartFailed(failure) => Self::StartFailed {
+                failure: failure.into(),
+            },
             Cause::StartTimeout => Self::StartTimeout,
-            Cause::HealthTimeout(probe) => Self::HealthTimeout { probe: probe.as_ref().map(Into::into) },
-            Cause::Exited(failure) => Self::Exited { failure: failure.into() },
+            Cause::HealthTimeout(probe) => Self::HealthTimeout {
+                probe: probe.as_ref().map(Into::into),
+            },
+            Cause::Exited(failure) => Self::Exited {
+                failure: failure.into(),
+            },
             Cause::StoppedByHand => Self::StoppedByHand,
-            Cause::ProbesFailed(probe) => Self::ProbesFailed { probe: probe.into() },
+            Cause::ProbesFailed(probe) => Self::ProbesFailed {
+                probe: probe.into(),
+            },
             Cause::Soaked => Self::Soaked,
             Cause::Superseded => Self::Superseded,
             Cause::OldSlotGone => Self::OldSlotGone,
@@ -482,9 +612,10 @@ impl CauseRecord {
             Self::Unprepared { why } => Cause::Unprepared(why),
             Self::Interrupted => Cause::Interrupted,
             Self::Preempted => Cause::Preempted,
-            Self::NoIdleSlot { holder, condition } => {
-                Cause::NoIdleSlot { holder: holder.parse::<SlotName>()?, condition: word(&condition) }
-            }
+            Self::NoIdleSlot { holder, condition } => Cause::NoIdleSlot {
+                holder: holder.parse::<SlotName>()?,
+                condition: word(&condition),
+            },
             Self::StartFailed { failure } => Cause::StartFailed(failure.into()),
             Self::StartTimeout => Cause::StartTimeout,
             Self::HealthTimeout { probe } => Cause::HealthTimeout(probe.map(Into::into)),

@@ -51,17 +51,24 @@ impl StateFile {
             Err(error) => return Err(FileError::of("read", &self.path)(error)),
         };
         if let Some(newer) = readable_from(&bytes).filter(|from| *from > VERSION) {
-            let why = format!("it needs a slotd that reads format {newer}, this one reads {VERSION}: install the newer package again");
+            let why = format!(
+                "it needs a slotd that reads format {newer}, this one reads {VERSION}: install the newer package again"
+            );
             return Err(FileError::of("use", &self.path)(io::Error::other(why)));
         }
-        let parsed = serde_json::from_slice::<Record>(&bytes).map_err(|error| error.to_string()).and_then(|record| {
-            let rebooted = record.machine_boot != self.machine_boot;
-            let state = record.into_state().map_err(|error| error.to_string())?;
-            Ok((state, rebooted))
-        });
+        let parsed = serde_json::from_slice::<Record>(&bytes)
+            .map_err(|error| error.to_string())
+            .and_then(|record| {
+                let rebooted = record.machine_boot != self.machine_boot;
+                let state = record.into_state().map_err(|error| error.to_string())?;
+                Ok((state, rebooted))
+            });
         match parsed {
             Ok((state, rebooted)) => Ok(Loaded::State(Box::new(state), rebooted)),
-            Err(why) => Ok(Loaded::Corrupt { aside: self.keep_aside()?, why }),
+            Err(why) => Ok(Loaded::Corrupt {
+                aside: self.keep_aside()?,
+                why,
+            }),
         }
     }
 
@@ -71,7 +78,8 @@ impl StateFile {
     /// The operation that failed; the file is as it was.
     pub fn save(&self, state: &State) -> Result<(), FileError> {
         let record = Record::of(state, &self.machine_boot);
-        let mut bytes = serde_json::to_vec_pretty(&record).expect("a record is strings, numbers and lists");
+        let mut bytes =
+            serde_json::to_vec_pretty(&record).expect("a record is strings, numbers and lists");
         bytes.push(b'\n');
         replace(&self.path, &bytes, 0o644)
     }
@@ -97,5 +105,7 @@ fn readable_from(bytes: &[u8]) -> Option<u32> {
     struct Head {
         readable_from: u32,
     }
-    serde_json::from_slice::<Head>(bytes).ok().map(|head| head.readable_from)
+    serde_json::from_slice::<Head>(bytes)
+        .ok()
+        .map(|head| head.readable_from)
 }

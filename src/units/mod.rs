@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::config::{App, Bind, Ready, systemd_span};
-use crate::deploy::SlotName;
+use crate::deploy::{AppName, SlotName};
 use text::{assignment, word};
 
 pub use polkit::{polkit_rule, polkit_rule_path};
@@ -89,6 +89,42 @@ pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
         });
     }
     files
+}
+
+/// What stands in for an app whose file is wrong: a unit that says so and does not start, and a socket that is masked (an
+/// empty file, systemd.unit(5)).
+///
+/// Without it the names would be free while the polkit rule still lets slotd's user start them, and with
+/// `StartTransientUnit` that user could make up a unit of such a name that runs as root.
+#[must_use]
+pub fn stand_in(name: &AppName, source: &Path, problem: &str) -> Vec<UnitFile> {
+    let source = source.display();
+    let problem = problem.replace(['\n', '\r'], " ");
+    let service = format!(
+        "# {problem}\n\
+         [Unit]\n\
+         Description=Slot %i of {name}, whose file is wrong ({source})\n\
+         Documentation=man:slot.toml(5)\n\
+         SourcePath={source}\n\
+         RefuseManualStart=yes\n\
+         \n\
+         [Service]\n\
+         Slice=slot.slice\n\
+         Type=exec\n\
+         ExecStart=/bin/false\n\
+         DynamicUser=yes\n\
+         User=slot-app-{name}\n"
+    );
+    vec![
+        UnitFile {
+            path: format!("{name}@.service"),
+            text: service,
+        },
+        UnitFile {
+            path: format!("{name}@.socket"),
+            text: String::new(),
+        },
+    ]
 }
 
 fn header(app: &App, source: &Path, what: &str) -> String {

@@ -1,6 +1,7 @@
 //! A slotd that says what a test has written down, since the real one needs units to start.
 
 #![allow(dead_code)] // Each test file uses its part.
+#![allow(clippy::unwrap_used)] // It is part of tests, which may stop at the first surprise.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

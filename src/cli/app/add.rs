@@ -71,7 +71,12 @@ pub async fn register(
     systemctl(&["daemon-reload"])?;
     let installed = read_installed(name);
     if installed.is_none() && !installed_file.exists() {
-        names::check_free(name, &file)?;
+        let said_by = if project.app.name == *name {
+            &file
+        } else {
+            "--app"
+        };
+        names::check_free(name, said_by)?;
     }
     let chosen = ports::choose(&project.app, name, &file, installed.as_ref())?;
     let text = with_ports(&project.text, &file, name, &chosen)?;
@@ -109,7 +114,7 @@ pub async fn register(
 }
 
 /// What is installed under the name, if it can be read.
-fn read_installed(name: &AppName) -> Option<App> {
+pub(super) fn read_installed(name: &AppName) -> Option<App> {
     let file = file_of(name);
     let text = fs::read_to_string(&file).ok()?;
     App::parse(&text, &file.display().to_string()).ok()

@@ -9,14 +9,14 @@ use super::super::exit::Exit;
 use super::systemctl;
 use crate::deploy::AppName;
 
-/// Checks a name that no app has yet. `file` names the project's file.
+/// Checks a name that no app has yet. `said_by` is where it was written.
 ///
 /// # Errors
 /// Naming what has the name.
-pub fn check_free(name: &AppName, file: &str) -> anyhow::Result<()> {
+pub fn check_free(name: &AppName, said_by: &str) -> anyhow::Result<()> {
     let taken = |what: String| {
         Err(Exit::Input.because(format!(
-            "{file}: name: {what}; choose another name for the app, for instance `name = \"{name}-app\"`"
+            "{said_by}: name: {what}; choose another name for the app, for instance `name = \"{name}-app\"`"
         )))
     };
     if let Some(unit) = unit_with(name)? {

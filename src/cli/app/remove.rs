@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use hyper::Method;
@@ -11,20 +11,22 @@ use hyper::Method;
 use super::super::args::{AppRemove, Global};
 use super::super::client::{Client, ClientError, empty};
 use super::super::exit::Exit;
-use super::super::progress::{Screen, still_held};
+use super::super::progress::Screen;
 use super::super::term::{say, say_json};
+use super::add::read_installed;
 use super::{file_of, ready_to_change, systemctl};
 use crate::deploy::AppName;
 use crate::units::STATE;
-use crate::wire::api::Status;
+use crate::wire::control::{InFlight, Stats};
 
+/// The routers' control sockets are `<n>/control.sock` in it.
+const ROUTERS: &str = "/run/slot/router";
+/// How long it may finish what is in flight if its file does not say.
+const DRAIN: Duration = Duration::from_secs(120);
 /// Between two looks at what still drains.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Removes an app.
-///
-/// slotd stops the slots by the app's polkit rule, so the rule goes after they have stopped; but before the units go whose names
-/// it lets slotd start.
+/// Removes an app: no more requests come to it, then slotd may no longer start its units, then they stop, then they go.
 ///
 /// # Errors
 /// If a step fails; doing it again goes on from there.
@@ -38,15 +40,14 @@ pub async fn run(global: &Global, options: &AppRemove) -> anyhow::Result<Exit> {
             file.display()
         )));
     }
-    let client = Client::new(&global.socket, Some(name.as_str()));
-    match forget(&client, options.now, &mut Screen::new(global.json)).await {
-        Err(error) if error.is_passing() || error.is_no_such_app() => {}
-        done => done?,
-    }
+    forget(&Client::new(&global.socket, None), name).await?;
     delete(Path::new(&format!(
         "/etc/polkit-1/rules.d/60-slot-app-{name}.rules"
     )))?;
-    // Whatever slotd could not stop; nothing is left to drain it for.
+    if !options.now {
+        let most = read_installed(name).map_or(DRAIN, |app| app.drain);
+        drain(name, most, &mut Screen::new(global.json)).await;
+    }
     systemctl(&[
         "stop",
         &format!("{name}@*.socket"),
@@ -73,36 +74,49 @@ pub async fn run(global: &Global, options: &AppRemove) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Has slotd stop the app, and waits until it has.
-async fn forget(client: &Client, now: bool, screen: &mut Screen) -> Result<(), ClientError> {
-    let name = client.get::<Status>("/status").await?.app;
-    let _: serde_json::Value = client
-        .ask(Method::DELETE, &format!("/apps/{name}"), empty())
-        .await?;
-    screen.enter("draining", "");
+/// Has slotd take the app out of the routers' table. A slotd that is not there, or did so before, is no hindrance.
+async fn forget(client: &Client, name: &AppName) -> Result<(), ClientError> {
+    let path = format!("/apps/{name}");
+    match client
+        .ask::<serde_json::Value>(Method::DELETE, &path, empty())
+        .await
+    {
+        Err(error) if error.is_passing() || error.is_no_such_app() => Ok(()),
+        answer => answer.map(|_| ()),
+    }
+}
+
+/// Waits until the routers hold nothing of the app, at most `most`; zero: as long as that takes.
+async fn drain(name: &AppName, most: Duration, screen: &mut Screen) {
+    let begin = Instant::now();
     loop {
-        let status = match client.get::<Status>("/status").await {
-            Err(error) if error.is_no_such_app() => break,
-            seen => seen?,
-        };
-        if now {
-            for slot in status
-                .slots
-                .iter()
-                .filter(|slot| slot.condition == "draining")
-            {
-                // It may have drained by itself meanwhile.
-                let _ = client
-                    .post::<Status>(&format!("/drain?slot={}", slot.slot), empty())
-                    .await;
-            }
+        let held = held(name).await;
+        if held.total() == 0 || (!most.is_zero() && begin.elapsed() > most) {
+            break;
         }
-        screen.drain(still_held(&status));
+        screen.enter("draining", "");
+        screen.drain(Some(held));
         screen.tick();
         tokio::time::sleep(LOOK).await;
     }
     screen.finish();
-    Ok(())
+}
+
+/// What all routers still hold of an app. One that does not answer holds nothing that could be waited for.
+async fn held(name: &AppName) -> InFlight {
+    let mut held = InFlight::default();
+    for router in fs::read_dir(ROUTERS).into_iter().flatten().flatten() {
+        let control = Client::new(&router.path().join("control.sock"), None);
+        let Ok(stats) = control.get::<Stats>("/stats").await else {
+            continue;
+        };
+        for slot in stats.slots.iter().filter(|slot| slot.app == name.as_str()) {
+            held.requests += slot.in_flight.requests;
+            held.streams += slot.in_flight.streams;
+            held.tunnels += slot.in_flight.tunnels;
+        }
+    }
+    held
 }
 
 fn delete(path: &Path) -> anyhow::Result<()> {

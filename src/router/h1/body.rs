@@ -97,7 +97,10 @@ impl Body {
         match framing {
             Framing::Empty => Self::Done,
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked { chunked: Chunked::default(), bare },
+            Framing::Chunked => Self::Chunked {
+                chunked: Chunked::default(),
+                bare,
+            },
             Framing::UntilClose => Self::UntilClose,
         }
     }
@@ -113,11 +116,18 @@ impl Body {
     ///
     /// # Errors
     /// Malformed chunks. What was added before stays valid.
-    pub fn advance(&mut self, input: &[u8], at: usize, pieces: &mut Pieces) -> Result<usize, BodyError> {
+    pub fn advance(
+        &mut self,
+        input: &[u8],
+        at: usize,
+        pieces: &mut Pieces,
+    ) -> Result<usize, BodyError> {
         match self {
             Self::Done => Ok(0),
             Self::Length(left) => {
-                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                let taken = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(input.len());
                 pieces.push(at..at + taken);
                 *left -= taken as u64;
                 if *left == 0 {
@@ -150,7 +160,9 @@ impl Body {
                 *self = Self::Done;
                 Ok(())
             }
-            Self::Length(_) | Self::Chunked { .. } => Err(BodyError("the connection ended inside the body")),
+            Self::Length(_) | Self::Chunked { .. } => {
+                Err(BodyError("the connection ended inside the body"))
+            }
         }
     }
 }

@@ -39,7 +39,12 @@ pub struct Chunked {
 
 impl Default for Chunked {
     fn default() -> Self {
-        Self { expect: Expect::Size, extensions: 0, trailer_bytes: 0, trailers: 0 }
+        Self {
+            expect: Expect::Size,
+            extensions: 0,
+            trailer_bytes: 0,
+            trailers: 0,
+        }
     }
 }
 
@@ -54,7 +59,13 @@ impl Chunked {
     ///
     /// # Errors
     /// Malformed chunks.
-    pub fn advance(&mut self, input: &[u8], at: usize, bare: bool, pieces: &mut Pieces) -> Result<usize, BodyError> {
+    pub fn advance(
+        &mut self,
+        input: &[u8],
+        at: usize,
+        bare: bool,
+        pieces: &mut Pieces,
+    ) -> Result<usize, BodyError> {
         let mut done = 0;
         while !pieces.is_full() {
             let rest = &input[done..];
@@ -73,14 +84,25 @@ impl Chunked {
         Ok(done)
     }
 
-    fn size(&mut self, rest: &[u8], at: usize, bare: bool, pieces: &mut Pieces) -> Result<usize, BodyError> {
-        let digits = rest.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(rest.len());
+    fn size(
+        &mut self,
+        rest: &[u8],
+        at: usize,
+        bare: bool,
+        pieces: &mut Pieces,
+    ) -> Result<usize, BodyError> {
+        let digits = rest
+            .iter()
+            .position(|b| !b.is_ascii_hexdigit())
+            .unwrap_or(rest.len());
         if digits > 16 {
             return Err(BodyError("a chunk size has too many digits"));
         }
         match rest.get(digits) {
             None => return Ok(0),
-            Some(_) if digits == 0 => return Err(BodyError("a chunk size does not start with a digit")),
+            Some(_) if digits == 0 => {
+                return Err(BodyError("a chunk size does not start with a digit"));
+            }
             Some(b'\r' | b';') => {}
             Some(_) => return Err(BodyError("a chunk size is followed by something else")),
         }
@@ -101,7 +123,11 @@ impl Chunked {
             pieces.push(at..at + digits);
             pieces.push(at + end - 2..at + end);
         }
-        self.expect = if size == 0 { Expect::Trailer } else { Expect::Data(size) };
+        self.expect = if size == 0 {
+            Expect::Trailer
+        } else {
+            Expect::Data(size)
+        };
         Ok(end)
     }
 
@@ -109,11 +135,21 @@ impl Chunked {
         let taken = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
         pieces.push(at..at + taken);
         let left = left - taken as u64;
-        self.expect = if left == 0 { Expect::DataEnd } else { Expect::Data(left) };
+        self.expect = if left == 0 {
+            Expect::DataEnd
+        } else {
+            Expect::Data(left)
+        };
         taken
     }
 
-    fn data_end(&mut self, rest: &[u8], at: usize, bare: bool, pieces: &mut Pieces) -> Result<usize, BodyError> {
+    fn data_end(
+        &mut self,
+        rest: &[u8],
+        at: usize,
+        bare: bool,
+        pieces: &mut Pieces,
+    ) -> Result<usize, BodyError> {
         match rest {
             [] | [b'\r'] => Ok(0),
             [b'\r', b'\n', ..] => {
@@ -127,7 +163,13 @@ impl Chunked {
         }
     }
 
-    fn trailer(&mut self, rest: &[u8], at: usize, bare: bool, pieces: &mut Pieces) -> Result<usize, BodyError> {
+    fn trailer(
+        &mut self,
+        rest: &[u8],
+        at: usize,
+        bare: bool,
+        pieces: &mut Pieces,
+    ) -> Result<usize, BodyError> {
         let Some(end) = line(rest, TRAILERS.0)? else {
             return Ok(0);
         };
@@ -145,7 +187,9 @@ impl Chunked {
         }
         let field = Field::parse(&rest[..end], 0).map_err(|refusal| BodyError(refusal.reason))?;
         // RFC 9110 section 6.5.1: what frames, routes or authenticates a message is no trailer.
-        let forbidden = field.known.is_protected() || field.known.is_hop_by_hop() || field.known == Known::Alias;
+        let forbidden = field.known.is_protected()
+            || field.known.is_hop_by_hop()
+            || field.known == Known::Alias;
         if !bare && !forbidden {
             pieces.push(at..at + end);
         }
@@ -181,7 +225,10 @@ mod tests {
             loop {
                 let mut pieces = Pieces::default();
                 let done = chunked.advance(&input[start..end], start, bare, &mut pieces)?;
-                pieces.as_slice().iter().for_each(|r| out.extend_from_slice(&input[r.clone()]));
+                pieces
+                    .as_slice()
+                    .iter()
+                    .for_each(|r| out.extend_from_slice(&input[r.clone()]));
                 start += done;
                 if done == 0 {
                     break;
@@ -194,9 +241,17 @@ mod tests {
     fn agree(input: &str, bare: bool) -> Result<(String, bool, usize), BodyError> {
         let whole = pass(input.as_bytes(), input.len().max(1), bare);
         for step in 1..input.len().min(9) {
-            assert_eq!(pass(input.as_bytes(), step, bare).is_ok(), whole.is_ok(), "{input:?} by {step}");
+            assert_eq!(
+                pass(input.as_bytes(), step, bare).is_ok(),
+                whole.is_ok(),
+                "{input:?} by {step}"
+            );
             if whole.is_ok() {
-                assert_eq!(pass(input.as_bytes(), step, bare), whole, "{input:?} by {step}");
+                assert_eq!(
+                    pass(input.as_bytes(), step, bare),
+                    whole,
+                    "{input:?} by {step}"
+                );
             }
         }
         whole.map(|(out, done, used)| (String::from_utf8(out).unwrap(), done, used))
@@ -215,15 +270,41 @@ mod tests {
     #[test]
     fn many_small_chunks_fit_through_few_pieces() {
         let input = format!("{}0\r\n\r\n", "1;x\r\na\r\n".repeat(200));
-        assert_eq!(agree(&input, false).unwrap().0, format!("{}0\r\n\r\n", "1\r\na\r\n".repeat(200)));
+        assert_eq!(
+            agree(&input, false).unwrap().0,
+            format!("{}0\r\n\r\n", "1\r\na\r\n".repeat(200))
+        );
     }
 
     #[test]
     fn malformed_chunks_are_refused_for_every_split() {
         for bad in [
-            "\r\n", "-1\r\n", "+1\r\n", "0x1\r\n", "1_0\r\n", " 1\r\n", "1 \r\na\r\n", "1\na\r\n", "g\r\n", "1\r\nab\r\n", "1\r\na\n", "1\r\na\r\r",
-            "1\r\naX", "fffffffffffffffff\r\n", "ffffffffffffffff\r\n", "1;a\nb\r\na\r\n", "1;a\rb\r\na\r\n", "1;\x00\r\n", "1\r\r\n", "0\r\n: x\r\n\r\n",
-            "0\r\nA : b\r\n\r\n", "0\r\n A: b\r\n\r\n", "0\r\nA: b\n\r\n", "0\r\n\n", "0\n\n", ";a\r\n",
+            "\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x1\r\n",
+            "1_0\r\n",
+            " 1\r\n",
+            "1 \r\na\r\n",
+            "1\na\r\n",
+            "g\r\n",
+            "1\r\nab\r\n",
+            "1\r\na\n",
+            "1\r\na\r\r",
+            "1\r\naX",
+            "fffffffffffffffff\r\n",
+            "ffffffffffffffff\r\n",
+            "1;a\nb\r\na\r\n",
+            "1;a\rb\r\na\r\n",
+            "1;\x00\r\n",
+            "1\r\r\n",
+            "0\r\n: x\r\n\r\n",
+            "0\r\nA : b\r\n\r\n",
+            "0\r\n A: b\r\n\r\n",
+            "0\r\nA: b\n\r\n",
+            "0\r\n\n",
+            "0\n\n",
+            ";a\r\n",
         ] {
             assert!(agree(bad, false).is_err(), "{bad:?}");
         }

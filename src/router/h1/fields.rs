@@ -60,12 +60,23 @@ impl Known {
             17 if is("transfer-encoding") => Self::TransferEncoding,
             _ => Self::Other,
         };
-        if known == Self::Other && memchr::memchr(b'_', name).is_some() { Self::unmasked(name) } else { known }
+        if known == Self::Other && memchr::memchr(b'_', name).is_some() {
+            Self::unmasked(name)
+        } else {
+            known
+        }
     }
 
     fn unmasked(name: &[u8]) -> Self {
-        let hyphens: Vec<u8> = name.iter().map(|b| if *b == b'_' { b'-' } else { *b }).collect();
-        if Self::of(&hyphens).is_protected() { Self::Alias } else { Self::Other }
+        let hyphens: Vec<u8> = name
+            .iter()
+            .map(|b| if *b == b'_' { b'-' } else { *b })
+            .collect();
+        if Self::of(&hyphens).is_protected() {
+            Self::Alias
+        } else {
+            Self::Other
+        }
     }
 
     /// True for fields that `Connection` cannot nominate away and a trailer cannot bring: those that
@@ -119,17 +130,32 @@ impl Field {
     /// # Errors
     /// An empty or malformed name, space before the colon, a folded line.
     pub fn parse(line: &[u8], at: usize) -> Result<Self, Refusal> {
-        let name = line.iter().position(|b| !TOKEN[usize::from(*b)]).unwrap_or(line.len());
+        let name = line
+            .iter()
+            .position(|b| !TOKEN[usize::from(*b)])
+            .unwrap_or(line.len());
         match line.get(name) {
             Some(b':') if name > 0 => {}
             Some(b':') => return Err(Refusal::bad("a field has no name")),
-            Some(b' ' | b'\t') if name == 0 => return Err(Refusal::bad("a folded line, or white space before a field")),
-            Some(b' ' | b'\t') => return Err(Refusal::bad("white space between a field's name and its colon")),
+            Some(b' ' | b'\t') if name == 0 => {
+                return Err(Refusal::bad("a folded line, or white space before a field"));
+            }
+            Some(b' ' | b'\t') => {
+                return Err(Refusal::bad(
+                    "white space between a field's name and its colon",
+                ));
+            }
             _ => return Err(Refusal::bad("a field's name is not a token")),
         }
         let content = &line[name + 1..line.len() - 2];
         let value = trim(content);
-        let start = at + name + 1 + content.iter().position(|b| !matches!(b, b' ' | b'\t')).unwrap_or(0);
+        let start = at
+            + name
+            + 1
+            + content
+                .iter()
+                .position(|b| !matches!(b, b' ' | b'\t'))
+                .unwrap_or(0);
         Ok(Self {
             name: Span::new(at, at + name),
             value: Span::new(start, start + value.len()),
@@ -158,13 +184,22 @@ impl Fields {
     ///
     /// # Errors
     /// As for [`Field::parse`], or more than `most` fields.
-    pub fn parse(&mut self, buffer: &[u8], from: usize, end: usize, most: usize) -> Result<(), Refusal> {
+    pub fn parse(
+        &mut self,
+        buffer: &[u8],
+        from: usize,
+        end: usize,
+        most: usize,
+    ) -> Result<(), Refusal> {
         self.list.clear();
         let mut at = from;
         while at < end - 2 {
             let feed = memchr::memchr(b'\n', &buffer[at..end]).map_or(end, |n| at + n + 1);
             if self.list.len() == most {
-                return Err(Refusal { status: 431, reason: "too many header fields" });
+                return Err(Refusal {
+                    status: 431,
+                    reason: "too many header fields",
+                });
             }
             self.list.push(Field::parse(&buffer[at..feed], at)?);
             at = feed;
@@ -179,13 +214,18 @@ impl Fields {
 
     /// The values of the fields that are `known`, in their order.
     pub fn values<'b>(&self, buffer: &'b [u8], known: Known) -> impl Iterator<Item = &'b [u8]> {
-        self.list.iter().filter(move |f| f.known == known).map(|f| f.value.of(buffer))
+        self.list
+            .iter()
+            .filter(move |f| f.known == known)
+            .map(|f| f.value.of(buffer))
     }
 
     /// True if a list field `known` has the member `wanted`, whatever its case.
     #[must_use]
     pub fn lists(&self, buffer: &[u8], known: Known, wanted: &str) -> bool {
-        self.values(buffer, known).flat_map(members).any(|m| m.eq_ignore_ascii_case(wanted.as_bytes()))
+        self.values(buffer, known)
+            .flat_map(members)
+            .any(|m| m.eq_ignore_ascii_case(wanted.as_bytes()))
     }
 }
 
@@ -228,7 +268,10 @@ pub fn stays_here(field: &Field, fields: &Fields, buffer: &[u8], connection: Con
     }
     connection.nominates && !field.known.is_protected() && {
         let name = field.name.of(buffer);
-        fields.values(buffer, Known::Connection).flat_map(members).any(|m| m.eq_ignore_ascii_case(name))
+        fields
+            .values(buffer, Known::Connection)
+            .flat_map(members)
+            .any(|m| m.eq_ignore_ascii_case(name))
     }
 }
 
@@ -251,8 +294,21 @@ mod tests {
 
     #[test]
     fn names_that_are_not_exactly_tokens_are_refused() {
-        for bad in [": x", "X : y", " X: y", "\tX: y", "X", "", "X\u{e9}: y", "(X): y", "X y: z"] {
-            assert!(Field::parse(format!("{bad}\r\n").as_bytes(), 0).is_err(), "{bad:?}");
+        for bad in [
+            ": x",
+            "X : y",
+            " X: y",
+            "\tX: y",
+            "X",
+            "",
+            "X\u{e9}: y",
+            "(X): y",
+            "X y: z",
+        ] {
+            assert!(
+                Field::parse(format!("{bad}\r\n").as_bytes(), 0).is_err(),
+                "{bad:?}"
+            );
         }
     }
 

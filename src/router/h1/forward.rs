@@ -40,9 +40,22 @@ pub struct Written {
 ///
 /// # Errors
 /// 508 if the request has been here before.
-pub fn request(out: &mut Vec<u8>, buffer: &[u8], fields: &Fields, request: &Request, hop: &Hop<'_>) -> Result<Written, Refusal> {
-    if fields.values(buffer, Known::Via).flat_map(members).any(|m| is_from(m, hop.via)) {
-        return Err(Refusal { status: 508, reason: "the request has been through this router before" });
+pub fn request(
+    out: &mut Vec<u8>,
+    buffer: &[u8],
+    fields: &Fields,
+    request: &Request,
+    hop: &Hop<'_>,
+) -> Result<Written, Refusal> {
+    if fields
+        .values(buffer, Known::Via)
+        .flat_map(members)
+        .any(|m| is_from(m, hop.via))
+    {
+        return Err(Refusal {
+            status: 508,
+            reason: "the request has been through this router before",
+        });
     }
     let mut written = Written::default();
     written.method = push(out, request.method.of(buffer));
@@ -68,7 +81,14 @@ pub fn request(out: &mut Vec<u8>, buffer: &[u8], fields: &Fields, request: &Requ
                 if lengths == 1 {
                     out.extend_from_slice(field.name.of(buffer));
                     out.extend_from_slice(b": ");
-                    push_decimal(out, if let Framing::Length(n) = request.framing { n } else { 0 });
+                    push_decimal(
+                        out,
+                        if let Framing::Length(n) = request.framing {
+                            n
+                        } else {
+                            0
+                        },
+                    );
                     out.extend_from_slice(b"\r\n");
                 }
             }
@@ -82,7 +102,9 @@ pub fn request(out: &mut Vec<u8>, buffer: &[u8], fields: &Fields, request: &Requ
     if written.authority.is_empty() {
         // HTTP/1.0 may come without a host, HTTP/1.1 may not go without one.
         out.extend_from_slice(b"Host: ");
-        let host = request.authority.map_or(&b"localhost"[..], |a| a.of(buffer));
+        let host = request
+            .authority
+            .map_or(&b"localhost"[..], |a| a.of(buffer));
         written.authority = push(out, host);
         out.extend_from_slice(b"\r\n");
     }
@@ -102,7 +124,11 @@ pub fn request(out: &mut Vec<u8>, buffer: &[u8], fields: &Fields, request: &Requ
     }
     out.extend_from_slice(b"\r\nX-Request-Id: ");
     out.extend_from_slice(hop.request_id.as_bytes());
-    out.extend_from_slice(if request.version == 1 { b"\r\nVia: 1.1 " } else { b"\r\nVia: 1.0 " });
+    out.extend_from_slice(if request.version == 1 {
+        b"\r\nVia: 1.1 "
+    } else {
+        b"\r\nVia: 1.0 "
+    });
     out.extend_from_slice(hop.via.as_bytes());
     out.extend_from_slice(b"\r\n\r\n");
     Ok(written)
@@ -121,7 +147,11 @@ fn empty_path(request: &Request, buffer: &[u8]) -> &'static [u8] {
 
 /// The fields of our connection to the upstream, and the line that says so.
 fn connection(request: &Request) -> Option<&'static [u8]> {
-    match (request.upgrades, request.wants_stream, request.takes_trailers) {
+    match (
+        request.upgrades,
+        request.wants_stream,
+        request.takes_trailers,
+    ) {
         (true, _, _) => Some(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
         (_, true, true) => Some(b"Connection: close, TE\r\nTE: trailers\r\n"),
         (_, true, false) => Some(b"Connection: close\r\n"),
@@ -140,7 +170,13 @@ pub struct Toward {
 }
 
 /// Writes the head of `response` for the client at the end of `out`.
-pub fn response(out: &mut Vec<u8>, buffer: &[u8], fields: &Fields, response: &Response, toward: Toward) {
+pub fn response(
+    out: &mut Vec<u8>,
+    buffer: &[u8],
+    fields: &Fields,
+    response: &Response,
+    toward: Toward,
+) {
     out.extend_from_slice(b"HTTP/1.1 ");
     push_decimal(out, u64::from(response.status));
     out.push(b' ');
@@ -178,7 +214,11 @@ pub fn response(out: &mut Vec<u8>, buffer: &[u8], fields: &Fields, response: &Re
 
 /// True if `member` of a `Via` field (`1.1 name (comment)`) names `pseudonym` as the receiver.
 fn is_from(member: &[u8], pseudonym: &str) -> bool {
-    member.split(|b| matches!(b, b' ' | b'\t')).filter(|w| !w.is_empty()).nth(1) == Some(pseudonym.as_bytes())
+    member
+        .split(|b| matches!(b, b' ' | b'\t'))
+        .filter(|w| !w.is_empty())
+        .nth(1)
+        == Some(pseudonym.as_bytes())
 }
 
 fn push(out: &mut Vec<u8>, bytes: &[u8]) -> Span {
@@ -200,7 +240,12 @@ mod tests {
     use super::super::scan::{Scan, Scanned};
     use super::*;
 
-    const HOP: Hop<'_> = Hop { via: "slot-1", client: "10.0.0.9", scheme: "http", request_id: "abc" };
+    const HOP: Hop<'_> = Hop {
+        via: "slot-1",
+        client: "10.0.0.9",
+        scheme: "http",
+        request_id: "abc",
+    };
     const TAIL: &str = "X-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\nX-Request-Id: abc\r\nVia: 1.1 slot-1\r\n\r\n";
 
     fn head(text: &str) -> Span {
@@ -212,22 +257,29 @@ mod tests {
 
     fn asked(text: &str) -> Result<String, u16> {
         let (bytes, mut fields, mut out) = (text.as_bytes(), Fields::default(), Vec::new());
-        let parsed = Request::parse(bytes, head(text), &mut fields, &Limits::default()).map_err(|r| r.status)?;
+        let parsed = Request::parse(bytes, head(text), &mut fields, &Limits::default())
+            .map_err(|r| r.status)?;
         request(&mut out, bytes, &fields, &parsed, &HOP).map_err(|r| r.status)?;
         Ok(String::from_utf8(out).unwrap())
     }
 
     fn answered(text: &str, toward: Toward) -> String {
         let (bytes, mut fields, mut out) = (text.as_bytes(), Fields::default(), Vec::new());
-        let parsed = Response::parse(bytes, head(text), false, &mut fields, &Limits::default()).unwrap();
+        let parsed =
+            Response::parse(bytes, head(text), false, &mut fields, &Limits::default()).unwrap();
         response(&mut out, bytes, &fields, &parsed, toward);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn case_and_order_stay_and_the_client_is_described() {
-        let got = asked("GET /a?b HTTP/1.1\r\nhOsT:a\r\nB:  c \r\nX-FORWARDED-FOR: 1.2.3.4\r\nx_forwarded_for: 1\r\nX-Request-Id: mine\r\nA: b\r\n\r\n");
-        assert_eq!(got.unwrap(), format!("GET /a?b HTTP/1.1\r\nhOsT: a\r\nB: c\r\nA: b\r\n{TAIL}"));
+        let got = asked(
+            "GET /a?b HTTP/1.1\r\nhOsT:a\r\nB:  c \r\nX-FORWARDED-FOR: 1.2.3.4\r\nx_forwarded_for: 1\r\nX-Request-Id: mine\r\nA: b\r\n\r\n",
+        );
+        assert_eq!(
+            got.unwrap(),
+            format!("GET /a?b HTTP/1.1\r\nhOsT: a\r\nB: c\r\nA: b\r\n{TAIL}")
+        );
     }
 
     #[test]
@@ -238,26 +290,47 @@ mod tests {
         );
         assert_eq!(
             got.unwrap(),
-            format!("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nX-Yours: 2\r\nConnection: TE\r\nTE: trailers\r\n{TAIL}")
+            format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nX-Yours: 2\r\nConnection: TE\r\nTE: trailers\r\n{TAIL}"
+            )
         );
     }
 
     #[test]
     fn only_a_websocket_is_asked_for() {
-        let got = asked("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, HTTP2-Settings\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: x\r\n\r\n");
-        assert_eq!(got.unwrap(), format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{TAIL}"));
+        let got = asked(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, HTTP2-Settings\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: x\r\n\r\n",
+        );
+        assert_eq!(
+            got.unwrap(),
+            format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{TAIL}"
+            )
+        );
     }
 
     #[test]
     fn an_absolute_target_becomes_a_path_and_a_host() {
-        assert_eq!(asked("GET http://a HTTP/1.1\r\nHost: b\r\n\r\n").unwrap(), format!("GET / HTTP/1.1\r\nHost: a\r\n{TAIL}"));
-        assert_eq!(asked("GET http://a?q HTTP/1.1\r\nHost: b\r\n\r\n").unwrap(), format!("GET /?q HTTP/1.1\r\nHost: a\r\n{TAIL}"));
-        assert_eq!(asked("OPTIONS http://a HTTP/1.1\r\nHost: b\r\n\r\n").unwrap(), format!("OPTIONS * HTTP/1.1\r\nHost: a\r\n{TAIL}"));
+        assert_eq!(
+            asked("GET http://a HTTP/1.1\r\nHost: b\r\n\r\n").unwrap(),
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{TAIL}")
+        );
+        assert_eq!(
+            asked("GET http://a?q HTTP/1.1\r\nHost: b\r\n\r\n").unwrap(),
+            format!("GET /?q HTTP/1.1\r\nHost: a\r\n{TAIL}")
+        );
+        assert_eq!(
+            asked("OPTIONS http://a HTTP/1.1\r\nHost: b\r\n\r\n").unwrap(),
+            format!("OPTIONS * HTTP/1.1\r\nHost: a\r\n{TAIL}")
+        );
     }
 
     #[test]
     fn a_loop_is_known_by_its_via() {
-        assert_eq!(asked("GET / HTTP/1.1\r\nHost: a\r\nVia: 1.0 x, 1.1 slot-1 (c)\r\n\r\n"), Err(508));
+        assert_eq!(
+            asked("GET / HTTP/1.1\r\nHost: a\r\nVia: 1.0 x, 1.1 slot-1 (c)\r\n\r\n"),
+            Err(508)
+        );
         assert!(asked("GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 slot-12\r\n\r\n").is_ok());
     }
 
@@ -265,15 +338,60 @@ mod tests {
     fn a_response_keeps_everything_but_its_hop() {
         let text = "HTTP/1.1 200 Fine\r\nServer: x\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc";
         let plain = "HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 3\r\n";
-        assert_eq!(answered(text, Toward { version: 1, close: false }), format!("{plain}\r\n"));
-        assert_eq!(answered(text, Toward { version: 1, close: true }), format!("{plain}Connection: close\r\n\r\n"));
-        assert_eq!(answered(text, Toward { version: 0, close: false }), format!("{plain}Connection: keep-alive\r\n\r\n"));
+        assert_eq!(
+            answered(
+                text,
+                Toward {
+                    version: 1,
+                    close: false
+                }
+            ),
+            format!("{plain}\r\n")
+        );
+        assert_eq!(
+            answered(
+                text,
+                Toward {
+                    version: 1,
+                    close: true
+                }
+            ),
+            format!("{plain}Connection: close\r\n\r\n")
+        );
+        assert_eq!(
+            answered(
+                text,
+                Toward {
+                    version: 0,
+                    close: false
+                }
+            ),
+            format!("{plain}Connection: keep-alive\r\n\r\n")
+        );
     }
 
     #[test]
     fn chunks_are_not_announced_to_an_old_client() {
         let text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert_eq!(answered(text, Toward { version: 0, close: true }), "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
-        assert_eq!(answered(text, Toward { version: 1, close: false }), text);
+        assert_eq!(
+            answered(
+                text,
+                Toward {
+                    version: 0,
+                    close: true
+                }
+            ),
+            "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+        );
+        assert_eq!(
+            answered(
+                text,
+                Toward {
+                    version: 1,
+                    close: false
+                }
+            ),
+            text
+        );
     }
 }

@@ -38,7 +38,10 @@ impl Refusal {
     /// A message that is malformed.
     #[must_use]
     pub const fn bad(reason: &'static str) -> Self {
-        Self { status: 400, reason }
+        Self {
+            status: 400,
+            reason,
+        }
     }
 }
 
@@ -55,7 +58,10 @@ impl Span {
     /// The span from `start` up to `end`; a head is at most [`Limits::head_bytes`] long, so 32 bits do.
     #[must_use]
     pub fn new(start: usize, end: usize) -> Self {
-        Self { start: start as u32, end: end as u32 }
+        Self {
+            start: start as u32,
+            end: end as u32,
+        }
     }
 
     /// The bytes of `buffer` that this span names.
@@ -90,6 +96,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { head_bytes: 64 * 1024, fields: 100, target_bytes: 8 * 1024 }
+        Self {
+            head_bytes: 64 * 1024,
+            fields: 100,
+            target_bytes: 8 * 1024,
+        }
     }
 }

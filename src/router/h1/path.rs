@@ -20,8 +20,12 @@ pub fn normalise(path: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
         rest = after;
         let mut byte = *byte;
         if byte == b'%' {
-            let escape = after.get(..2).and_then(|d| Some((hex(d[0])? << 4) | hex(d[1])?));
-            byte = escape.filter(|b| *b != 0).ok_or(Refusal::bad("an escape in the path is malformed"))?;
+            let escape = after
+                .get(..2)
+                .and_then(|d| Some((hex(d[0])? << 4) | hex(d[1])?));
+            byte = escape
+                .filter(|b| *b != 0)
+                .ok_or(Refusal::bad("an escape in the path is malformed"))?;
             rest = &after[2..];
         }
         plain.push(if byte == b'\\' { b'/' } else { byte });
@@ -67,11 +71,30 @@ mod tests {
     #[test]
     fn paths_are_read_as_an_upstream_might() {
         for (raw, normal) in [
-            ("/", "/"), ("/a/b", "/a/b"), ("/a//b", "/a/b"), ("//a", "/a"), ("/a/./b", "/a/b"), ("/a/../b", "/b"),
-            ("/..", "/"), ("/../../a", "/a"), ("/a/..", "/"), ("/a/%2e%2E/b", "/b"), ("/a%2Fb", "/a/b"), ("/%61pi", "/api"),
-            ("/a\\..\\b", "/b"), ("/a%5c..%5cb", "/b"), ("/.well-known", "/.well-known"), ("/a/", "/a/"), ("/a/.", "/a/"), ("", "/"),
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a//b", "/a/b"),
+            ("//a", "/a"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/..", "/"),
+            ("/../../a", "/a"),
+            ("/a/..", "/"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a%2Fb", "/a/b"),
+            ("/%61pi", "/api"),
+            ("/a\\..\\b", "/b"),
+            ("/a%5c..%5cb", "/b"),
+            ("/.well-known", "/.well-known"),
+            ("/a/", "/a/"),
+            ("/a/.", "/a/"),
+            ("", "/"),
         ] {
-            assert_eq!(normalise(raw.as_bytes()).unwrap(), normal.as_bytes(), "{raw}");
+            assert_eq!(
+                normalise(raw.as_bytes()).unwrap(),
+                normal.as_bytes(),
+                "{raw}"
+            );
         }
     }
 

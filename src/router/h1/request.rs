@@ -37,14 +37,24 @@ impl Request {
     ///
     /// # Errors
     /// Everything that RFC 9112 calls malformed, and what it allows to repair.
-    pub fn parse(buffer: &[u8], head: Span, fields: &mut Fields, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(
+        buffer: &[u8],
+        head: Span,
+        fields: &mut Fields,
+        limits: &Limits,
+    ) -> Result<Self, Refusal> {
         let (method, at, version, after) = request_line(buffer, head)?;
         let target = target::parse(buffer, at, method.of(buffer), limits.target_bytes)?;
         fields.parse(buffer, after, head.end as usize, limits.fields)?;
         let framing = framing::declared(fields, buffer, version)?.unwrap_or(Framing::Empty);
-        let framing = if framing == Framing::Length(0) { Framing::Empty } else { framing };
+        let framing = if framing == Framing::Length(0) {
+            Framing::Empty
+        } else {
+            framing
+        };
         let connection = Connection::of(fields, buffer);
-        let upgrades = version == 1 && connection.upgrade && fields.lists(buffer, Known::Upgrade, "websocket");
+        let upgrades =
+            version == 1 && connection.upgrade && fields.lists(buffer, Known::Upgrade, "websocket");
         if upgrades && framing != Framing::Empty {
             return Err(Refusal::bad("an upgrade with a body"));
         }
@@ -87,15 +97,28 @@ fn request_line(buffer: &[u8], head: Span) -> Result<(Span, Span, u8, usize), Re
         b"HTTP/1.1" => 1,
         b"HTTP/1.0" => 0,
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
-            return Err(Refusal { status: 505, reason: "only HTTP/1.0 and HTTP/1.1 are served" });
+            return Err(Refusal {
+                status: 505,
+                reason: "only HTTP/1.0 and HTTP/1.1 are served",
+            });
         }
         _ => return Err(MALFORMED),
     };
     // A space inside the target makes it invalid; that is found there.
-    Ok((Span::new(from, from + first), Span::new(from + first + 1, from + last), version, feed + 1))
+    Ok((
+        Span::new(from, from + first),
+        Span::new(from + first + 1, from + last),
+        version,
+        feed + 1,
+    ))
 }
 
-fn authority(fields: &Fields, buffer: &[u8], target: Target, version: u8) -> Result<Option<Span>, Refusal> {
+fn authority(
+    fields: &Fields,
+    buffer: &[u8],
+    target: Target,
+    version: u8,
+) -> Result<Option<Span>, Refusal> {
     let mut hosts = fields.iter().filter(|f| f.known == Known::Host);
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -103,7 +126,9 @@ fn authority(fields: &Fields, buffer: &[u8], target: Target, version: u8) -> Res
     }
     match host {
         // An empty Host is for targets without an authority, and http always has one.
-        Some(field) if target::host(field.value.of(buffer))?.is_empty() => Err(Refusal::bad("Host is empty")),
+        Some(field) if target::host(field.value.of(buffer))?.is_empty() => {
+            Err(Refusal::bad("Host is empty"))
+        }
         Some(field) => Ok(Some(target.authority.unwrap_or(field.value))),
         None if version == 0 => Ok(target.authority),
         None => Err(Refusal::bad("Host is missing")),
@@ -114,7 +139,10 @@ fn expectation(fields: &Fields, buffer: &[u8]) -> Result<bool, Refusal> {
     let mut expects = false;
     for value in fields.values(buffer, Known::Expect) {
         if expects || !value.eq_ignore_ascii_case(b"100-continue") {
-            return Err(Refusal { status: 417, reason: "only 100-continue can be expected" });
+            return Err(Refusal {
+                status: 417,
+                reason: "only 100-continue can be expected",
+            });
         }
         expects = true;
     }
@@ -128,10 +156,14 @@ mod tests {
 
     fn read(text: &str) -> Result<Request, u16> {
         let limits = Limits::default();
-        match Scan::default().advance(text.as_bytes(), &limits, true).map_err(|r| r.status)? {
+        match Scan::default()
+            .advance(text.as_bytes(), &limits, true)
+            .map_err(|r| r.status)?
+        {
             Scanned::Partial => panic!("{text:?} is not whole"),
             Scanned::Whole(head) => {
-                Request::parse(text.as_bytes(), head, &mut Fields::default(), &limits).map_err(|r| r.status)
+                Request::parse(text.as_bytes(), head, &mut Fields::default(), &limits)
+                    .map_err(|r| r.status)
             }
         }
     }
@@ -149,8 +181,16 @@ mod tests {
 
     #[test]
     fn a_malformed_request_line_is_refused() {
-        for bad in ["GET /\r\n\r\n", "GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1 \r\nHost: a\r\n\r\n", " GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET / http/1.1\r\nHost: a\r\n\r\n", "G(T / HTTP/1.1\r\nHost: a\r\n\r\n", "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        for bad in [
+            "GET /\r\n\r\n",
+            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
+            " GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / http/1.1\r\nHost: a\r\n\r\n",
+            "G(T / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
             assert_eq!(read(bad).map(|_| ()), Err(400), "{bad:?}");
         }
         assert_eq!(read("PRI * HTTP/2.0\r\n\r\n").map(|_| ()), Err(505));
@@ -158,25 +198,50 @@ mod tests {
 
     #[test]
     fn host_is_there_once_and_valid() {
-        for bad in ["", "Host: a\r\nHost: a\r\n", "Host:\r\n", "Host: a, b\r\n", "Host: u@a\r\n", "Host: a b\r\n"] {
-            assert_eq!(read(&format!("GET / HTTP/1.1\r\n{bad}\r\n")).map(|_| ()), Err(400), "{bad:?}");
+        for bad in [
+            "",
+            "Host: a\r\nHost: a\r\n",
+            "Host:\r\n",
+            "Host: a, b\r\n",
+            "Host: u@a\r\n",
+            "Host: a b\r\n",
+        ] {
+            assert_eq!(
+                read(&format!("GET / HTTP/1.1\r\n{bad}\r\n")).map(|_| ()),
+                Err(400),
+                "{bad:?}"
+            );
         }
         assert!(read("GET / HTTP/1.0\r\n\r\n").unwrap().authority.is_none());
         let text = "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n";
-        assert_eq!(read(text).unwrap().authority.unwrap().of(text.as_bytes()), b"b");
+        assert_eq!(
+            read(text).unwrap().authority.unwrap().of(text.as_bytes()),
+            b"b"
+        );
     }
 
     #[test]
     fn upgrades_are_websockets_without_a_body() {
         let ask = |extra: &str| read(&format!("GET / HTTP/1.1\r\nHost: a\r\n{extra}\r\n"));
-        assert!(ask("Connection: Upgrade\r\nUpgrade: h2c, WebSocket\r\n").unwrap().upgrades);
+        assert!(
+            ask("Connection: Upgrade\r\nUpgrade: h2c, WebSocket\r\n")
+                .unwrap()
+                .upgrades
+        );
         assert!(!ask("Upgrade: websocket\r\n").unwrap().upgrades);
-        assert!(!ask("Connection: upgrade\r\nUpgrade: h2c\r\n").unwrap().upgrades);
+        assert!(
+            !ask("Connection: upgrade\r\nUpgrade: h2c\r\n")
+                .unwrap()
+                .upgrades
+        );
         assert!(ask("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n").is_err());
     }
 
     #[test]
     fn other_expectations_are_417() {
-        assert_eq!(read("GET / HTTP/1.1\r\nHost: a\r\nExpect: cake\r\n\r\n").map(|_| ()), Err(417));
+        assert_eq!(
+            read("GET / HTTP/1.1\r\nHost: a\r\nExpect: cake\r\n\r\n").map(|_| ()),
+            Err(417)
+        );
     }
 }

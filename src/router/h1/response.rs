@@ -32,7 +32,13 @@ impl Response {
     ///
     /// # Errors
     /// Everything that is malformed. The status in the refusal has no meaning here: a client is told 502.
-    pub fn parse(buffer: &[u8], head: Span, to_head: bool, fields: &mut Fields, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(
+        buffer: &[u8],
+        head: Span,
+        to_head: bool,
+        fields: &mut Fields,
+        limits: &Limits,
+    ) -> Result<Self, Refusal> {
         let (status, reason, version, after) = status_line(buffer, head)?;
         fields.parse(buffer, after, head.end as usize, limits.fields)?;
         let declared = framing::declared(fields, buffer, version)?;
@@ -52,8 +58,13 @@ impl Response {
             version,
             framing,
             connection,
-            idle_seconds: fields.values(buffer, Known::KeepAlive).find_map(idle_seconds),
-            is_stream: framing != Framing::Empty && fields.values(buffer, Known::ContentType).any(is_event_stream),
+            idle_seconds: fields
+                .values(buffer, Known::KeepAlive)
+                .find_map(idle_seconds),
+            is_stream: framing != Framing::Empty
+                && fields
+                    .values(buffer, Known::ContentType)
+                    .any(is_event_stream),
             upgrades: connection.upgrade && fields.lists(buffer, Known::Upgrade, "websocket"),
         })
     }
@@ -80,25 +91,57 @@ fn status_line(buffer: &[u8], head: Span) -> Result<(u16, Span, u8, usize), Refu
     let feed = memchr::memchr(b'\n', head.of(buffer)).ok_or(MALFORMED)? + from;
     let line = &buffer[from..feed - 1];
     let (version, rest) = match line {
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', rest @ ..] => (1, rest),
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b' ', rest @ ..] => (0, rest),
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            b'1',
+            b' ',
+            rest @ ..,
+        ] => (1, rest),
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            b'0',
+            b' ',
+            rest @ ..,
+        ] => (0, rest),
         _ => return Err(MALFORMED),
     };
     let status = match rest {
-        [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] | [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] => {
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9']
+        | [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] => {
             u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')
         }
         _ => return Err(MALFORMED),
     };
     // "HTTP/1.1 " and three digits are twelve bytes; the space before an empty reason may be missing.
-    Ok((status, Span::new((from + 13).min(feed - 1), feed - 1), version, feed + 1))
+    Ok((
+        status,
+        Span::new((from + 13).min(feed - 1), feed - 1),
+        version,
+        feed + 1,
+    ))
 }
 
 fn idle_seconds(value: &[u8]) -> Option<u64> {
-    value.split(|b| *b == b',' || *b == b';').map(trim).find_map(|part| {
-        let (name, number) = part.split_at_checked(8)?;
-        name.eq_ignore_ascii_case(b"timeout=").then(|| decimal(number))?
-    })
+    value
+        .split(|b| *b == b',' || *b == b';')
+        .map(trim)
+        .find_map(|part| {
+            let (name, number) = part.split_at_checked(8)?;
+            name.eq_ignore_ascii_case(b"timeout=")
+                .then(|| decimal(number))?
+        })
 }
 
 fn is_event_stream(value: &[u8]) -> bool {
@@ -115,27 +158,61 @@ mod tests {
         let limits = Limits::default();
         match Scan::default().advance(text.as_bytes(), &limits, false)? {
             Scanned::Partial => panic!("{text:?} is not whole"),
-            Scanned::Whole(head) => Response::parse(text.as_bytes(), head, to_head, &mut Fields::default(), &limits),
+            Scanned::Whole(head) => Response::parse(
+                text.as_bytes(),
+                head,
+                to_head,
+                &mut Fields::default(),
+                &limits,
+            ),
         }
     }
 
     #[test]
     fn the_framing_follows_from_status_and_method() {
         let framing = |text: &str, to_head| read(text, to_head).unwrap().framing;
-        assert_eq!(framing("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false), Framing::Length(5));
-        assert_eq!(framing("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true), Framing::Empty);
-        assert_eq!(framing("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false), Framing::Empty);
-        assert_eq!(framing("HTTP/1.1 204 No Content\r\n\r\n", false), Framing::Empty);
-        assert_eq!(framing("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false), Framing::Chunked);
+        assert_eq!(
+            framing("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false),
+            Framing::Length(5)
+        );
+        assert_eq!(
+            framing("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true),
+            Framing::Empty
+        );
+        assert_eq!(
+            framing(
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+                false
+            ),
+            Framing::Empty
+        );
+        assert_eq!(
+            framing("HTTP/1.1 204 No Content\r\n\r\n", false),
+            Framing::Empty
+        );
+        assert_eq!(
+            framing(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+                false
+            ),
+            Framing::Chunked
+        );
         assert_eq!(framing("HTTP/1.1 200\r\n\r\n", false), Framing::UntilClose);
     }
 
     #[test]
     fn malformed_responses_are_refused() {
         for bad in [
-            "HTTP/2 200 OK\r\n\r\n", "HTTP/1.1 20 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "HTTP/1.1  200 OK\r\n\r\n", "hello\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+            "HTTP/2 200 OK\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1  200 OK\r\n\r\n",
+            "hello\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
             "HTTP/1.1 099 OK\r\n\r\n",
         ] {
             assert!(read(bad, false).is_err(), "{bad:?}");
@@ -144,10 +221,35 @@ mod tests {
 
     #[test]
     fn what_a_connection_may_be_used_for_is_read_from_its_head() {
-        let response = read("HTTP/1.1 200 OK\r\nKeep-Alive: max=9, timeout=5\r\nContent-Length: 0\r\n\r\n", false).unwrap();
-        assert_eq!((response.idle_seconds, response.keeps_alive()), (Some(5), true));
-        assert!(!read("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", false).unwrap().keeps_alive());
-        assert!(!read("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", false).unwrap().keeps_alive());
-        assert!(read("HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n\r\n", false).unwrap().is_stream);
+        let response = read(
+            "HTTP/1.1 200 OK\r\nKeep-Alive: max=9, timeout=5\r\nContent-Length: 0\r\n\r\n",
+            false,
+        )
+        .unwrap();
+        assert_eq!(
+            (response.idle_seconds, response.keeps_alive()),
+            (Some(5), true)
+        );
+        assert!(
+            !read("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", false)
+                .unwrap()
+                .keeps_alive()
+        );
+        assert!(
+            !read(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+                false
+            )
+            .unwrap()
+            .keeps_alive()
+        );
+        assert!(
+            read(
+                "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n\r\n",
+                false
+            )
+            .unwrap()
+            .is_stream
+        );
     }
 }

@@ -38,7 +38,12 @@ impl Scan {
     ///
     /// # Errors
     /// A bare CR or LF, a control character, or more than [`Limits::head_bytes`].
-    pub fn advance(&mut self, bytes: &[u8], limits: &Limits, leading_line: bool) -> Result<Scanned, Refusal> {
+    pub fn advance(
+        &mut self,
+        bytes: &[u8],
+        limits: &Limits,
+        leading_line: bool,
+    ) -> Result<Scanned, Refusal> {
         // Only what fits is looked at, so that the verdict does not depend on how much came at once.
         let visible = &bytes[..bytes.len().min(limits.head_bytes)];
         while let Some(found) = memchr::memchr(b'\n', &visible[self.checked..]) {
@@ -74,9 +79,15 @@ impl Scan {
         if bytes.len() < limits.head_bytes {
             Ok(Scanned::Partial)
         } else if self.line == self.start {
-            Err(Refusal { status: 414, reason: "the request line is too long" })
+            Err(Refusal {
+                status: 414,
+                reason: "the request line is too long",
+            })
         } else {
-            Err(Refusal { status: 431, reason: "the head is too large" })
+            Err(Refusal {
+                status: 431,
+                reason: "the head is too large",
+            })
         }
     }
 }
@@ -110,26 +121,58 @@ mod tests {
 
     #[test]
     fn one_empty_line_before_a_request_is_skipped_and_a_second_is_not() {
-        assert_eq!(whole(b"\r\nGET / HTTP/1.1\r\n\r\n"), Ok(Scanned::Whole(Span::new(2, 20))));
+        assert_eq!(
+            whole(b"\r\nGET / HTTP/1.1\r\n\r\n"),
+            Ok(Scanned::Whole(Span::new(2, 20)))
+        );
         assert!(whole(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n").is_err());
-        assert!(Scan::default().advance(b"\r\nHTTP/1.1 200\r\n\r\n", &Limits::default(), false).is_err());
+        assert!(
+            Scan::default()
+                .advance(b"\r\nHTTP/1.1 200\r\n\r\n", &Limits::default(), false)
+                .is_err()
+        );
     }
 
     #[test]
     fn bare_line_ends_and_control_characters_are_refused_at_once_and_alike() {
-        for bad in [&b"GET / HTTP/1.1\nHost: a\n\n"[..], b"\n", b"\r\r\n", b"a\rb", b"a\x00", b"a\x0b: b\r\n", b"\x16\x03\x01"] {
+        for bad in [
+            &b"GET / HTTP/1.1\nHost: a\n\n"[..],
+            b"\n",
+            b"\r\r\n",
+            b"a\rb",
+            b"a\x00",
+            b"a\x0b: b\r\n",
+            b"\x16\x03\x01",
+        ] {
             assert!(whole(bad).is_err(), "{bad:?}");
-            assert_eq!(whole(bad).map_err(|r| r.status), dribbled(bad).map_err(|r| r.status), "{bad:?}");
+            assert_eq!(
+                whole(bad).map_err(|r| r.status),
+                dribbled(bad).map_err(|r| r.status),
+                "{bad:?}"
+            );
         }
     }
 
     #[test]
     fn what_is_too_large_is_told_apart_by_its_line() {
-        let limits = Limits { head_bytes: 64, ..Limits::default() };
+        let limits = Limits {
+            head_bytes: 64,
+            ..Limits::default()
+        };
         let line = [b'a'; 64];
-        assert_eq!(Scan::default().advance(&line, &limits, true).map_err(|r| r.status), Err(414));
+        assert_eq!(
+            Scan::default()
+                .advance(&line, &limits, true)
+                .map_err(|r| r.status),
+            Err(414)
+        );
         let mut fields = b"GET / HTTP/1.1\r\n".to_vec();
         fields.resize(64, b'a');
-        assert_eq!(Scan::default().advance(&fields, &limits, true).map_err(|r| r.status), Err(431));
+        assert_eq!(
+            Scan::default()
+                .advance(&fields, &limits, true)
+                .map_err(|r| r.status),
+            Err(431)
+        );
     }
 }

@@ -20,21 +20,33 @@ pub struct Target {
 pub fn parse(buffer: &[u8], span: Span, method: &[u8], most: usize) -> Result<Target, Refusal> {
     let target = span.of(buffer);
     if target.len() > most {
-        return Err(Refusal { status: 414, reason: "the request target is too long" });
+        return Err(Refusal {
+            status: 414,
+            reason: "the request target is too long",
+        });
     }
     if method == b"CONNECT" {
-        return Err(Refusal { status: 501, reason: "CONNECT is not served" });
+        return Err(Refusal {
+            status: 501,
+            reason: "CONNECT is not served",
+        });
     }
     // The scan has refused control characters.
-    if target.iter().fold(false, |bad, b| bad | (*b >= 0x7f) | (*b == b'#') | (*b <= b' ')) {
-        return Err(Refusal::bad("the request target has a fragment or a character outside ASCII"));
+    if target.iter().fold(false, |bad, b| {
+        bad | (*b >= 0x7f) | (*b == b'#') | (*b <= b' ')
+    }) {
+        return Err(Refusal::bad(
+            "the request target has a fragment or a character outside ASCII",
+        ));
     }
     let from = span.start as usize;
     match target.first() {
         Some(b'/') => Ok(origin(target, from, 0, None)),
-        Some(b'*') if target.len() == 1 && method == b"OPTIONS" => {
-            Ok(Target { origin: span, path: span, authority: None })
-        }
+        Some(b'*') if target.len() == 1 && method == b"OPTIONS" => Ok(Target {
+            origin: span,
+            path: span,
+            authority: None,
+        }),
         _ => absolute(target, from),
     }
 }
@@ -51,15 +63,29 @@ fn origin(target: &[u8], from: usize, at: usize, authority: Option<Span>) -> Tar
 fn absolute(target: &[u8], from: usize) -> Result<Target, Refusal> {
     let scheme = [&b"http://"[..], b"https://"]
         .into_iter()
-        .find(|s| target.get(..s.len()).is_some_and(|t| t.eq_ignore_ascii_case(s)))
-        .ok_or(Refusal::bad("the request target is neither a path nor an http URI"))?
+        .find(|s| {
+            target
+                .get(..s.len())
+                .is_some_and(|t| t.eq_ignore_ascii_case(s))
+        })
+        .ok_or(Refusal::bad(
+            "the request target is neither a path nor an http URI",
+        ))?
         .len();
-    let end = target[scheme..].iter().position(|b| matches!(b, b'/' | b'?')).map_or(target.len(), |n| scheme + n);
+    let end = target[scheme..]
+        .iter()
+        .position(|b| matches!(b, b'/' | b'?'))
+        .map_or(target.len(), |n| scheme + n);
     host(&target[scheme..end])?;
     if end == scheme {
         return Err(Refusal::bad("the request target has no host"));
     }
-    Ok(origin(target, from, end, Some(Span::new(from + scheme, from + end))))
+    Ok(origin(
+        target,
+        from,
+        end,
+        Some(Span::new(from + scheme, from + end)),
+    ))
 }
 
 /// The host of `authority` without its port.
@@ -86,10 +112,15 @@ pub fn host(authority: &[u8]) -> Result<&[u8], Refusal> {
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    if host.first() != Some(&b'[') && !host.iter().all(|b| HOST[usize::from(*b)]) || !port_is_valid {
+    if host.first() != Some(&b'[') && !host.iter().all(|b| HOST[usize::from(*b)]) || !port_is_valid
+    {
         return Err(BAD);
     }
-    if host.is_empty() && !port.is_empty() { Err(BAD) } else { Ok(host) }
+    if host.is_empty() && !port.is_empty() {
+        Err(BAD)
+    } else {
+        Ok(host)
+    }
 }
 
 /// Unreserved characters, sub-delims without the comma, and the percent of an escape.
@@ -99,7 +130,23 @@ static HOST: [bool; 256] = {
     while byte < 128 {
         let b = byte as u8;
         table[byte] = b.is_ascii_alphanumeric()
-            || matches!(b, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=' | b'%');
+            || matches!(
+                b,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b';'
+                    | b'='
+                    | b'%'
+            );
         byte += 1;
     }
     table
@@ -121,15 +168,30 @@ mod tests {
     fn the_forms_of_a_target_are_told_apart() {
         assert_eq!(read("/a?b", "GET"), Ok(("/a?b".into(), "/a".into(), None)));
         assert_eq!(read("*", "OPTIONS"), Ok(("*".into(), "*".into(), None)));
-        assert_eq!(read("HTTP://h:80/a?b", "GET"), Ok(("/a?b".into(), "/a".into(), Some("h:80".into()))));
-        assert_eq!(read("http://h?b", "GET"), Ok(("?b".into(), String::new(), Some("h".into()))));
+        assert_eq!(
+            read("HTTP://h:80/a?b", "GET"),
+            Ok(("/a?b".into(), "/a".into(), Some("h:80".into())))
+        );
+        assert_eq!(
+            read("http://h?b", "GET"),
+            Ok(("?b".into(), String::new(), Some("h".into())))
+        );
     }
 
     #[test]
     fn targets_in_no_form_are_refused() {
         for (target, method) in [
-            ("*", "GET"), ("a", "GET"), ("", "GET"), ("h:80", "GET"), ("ftp://h/", "GET"), ("http:///a", "GET"),
-            ("http://u@h/", "GET"), ("http://a,b/", "GET"), ("/a#b", "GET"), ("/\u{e9}", "GET"), ("**", "OPTIONS"),
+            ("*", "GET"),
+            ("a", "GET"),
+            ("", "GET"),
+            ("h:80", "GET"),
+            ("ftp://h/", "GET"),
+            ("http:///a", "GET"),
+            ("http://u@h/", "GET"),
+            ("http://a,b/", "GET"),
+            ("/a#b", "GET"),
+            ("/\u{e9}", "GET"),
+            ("**", "OPTIONS"),
         ] {
             assert_eq!(read(target, method), Err(400), "{target:?}");
         }
@@ -139,10 +201,20 @@ mod tests {
 
     #[test]
     fn hosts_are_names_addresses_or_literals() {
-        for (good, bare) in [("a.b:80", "a.b"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("127.0.0.1", "127.0.0.1"), ("a:", "a"), ("", "")] {
+        for (good, bare) in [
+            ("a.b:80", "a.b"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("a:", "a"),
+            ("", ""),
+        ] {
             assert_eq!(host(good.as_bytes()), Ok(bare.as_bytes()), "{good}");
         }
-        for bad in ["u@h", "a,b", "a b", "a/b", "[::1", "[x]", "[::1]a", "a:b", "a:80:80", "a:123456", ":80", "a\"b", "\u{e9}"] {
+        for bad in [
+            "u@h", "a,b", "a b", "a/b", "[::1", "[x]", "[::1]a", "a:b", "a:80:80", "a:123456",
+            ":80", "a\"b", "\u{e9}",
+        ] {
             assert!(host(bad.as_bytes()).is_err(), "{bad}");
         }
     }

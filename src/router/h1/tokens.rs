@@ -9,7 +9,20 @@ pub static TOKEN: [bool; 256] = {
         table[byte] = b.is_ascii_alphanumeric()
             || matches!(
                 b,
-                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
             );
         byte += 1;
     }
@@ -26,7 +39,9 @@ pub fn is_token(bytes: &[u8]) -> bool {
 /// the compiler makes vector instructions of it: every byte of every head goes through here.
 #[must_use]
 pub fn is_clean(bytes: &[u8]) -> bool {
-    !bytes.iter().fold(false, |bad, b| bad | ((*b < 0x20) & (*b != b'\t')) | (*b == 0x7f))
+    !bytes.iter().fold(false, |bad, b| {
+        bad | ((*b < 0x20) & (*b != b'\t')) | (*b == 0x7f)
+    })
 }
 
 /// `bytes` without spaces and tabs at its ends.
@@ -55,7 +70,10 @@ pub fn decimal(bytes: &[u8]) -> Option<u64> {
     bytes.iter().try_fold(0_u64, |value, b| {
         let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
         // Signed 64 bits are what most other readers keep a length in.
-        value.checked_mul(10)?.checked_add(digit).filter(|v| *v <= i64::MAX as u64)
+        value
+            .checked_mul(10)?
+            .checked_add(digit)
+            .filter(|v| *v <= i64::MAX as u64)
     })
 }
 
@@ -82,7 +100,17 @@ mod tests {
     fn decimals_are_digits_only_and_do_not_overflow() {
         assert_eq!(decimal(b"0"), Some(0));
         assert_eq!(decimal(b"9223372036854775807"), Some(i64::MAX as u64));
-        for bad in ["", "+5", "-5", " 5", "5 ", "0x5", "5,5", "9223372036854775808", "99999999999999999999"] {
+        for bad in [
+            "",
+            "+5",
+            "-5",
+            " 5",
+            "5 ",
+            "0x5",
+            "5,5",
+            "9223372036854775808",
+            "99999999999999999999",
+        ] {
             assert_eq!(decimal(bad.as_bytes()), None, "{bad:?}");
         }
     }

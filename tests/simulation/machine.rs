@@ -1,0 +1,1005 @@
+//! A machine with units, routers and a deployer, all of them numbers.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+use slot::deploy::{
+    BootId, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Phase, Probe,
+    ReleaseId, Request, Route, Seen, Service, Settings, SlotName, State, Step, Time, UnitFailure,
+    effects, recover, rediscover, step,
+};
+
+use crate::random::Random;
+
+/// How long faults go on, and how long everything has to settle afterwards, in milliseconds of the simulation.
+const FAULTS: u64 = 90_000;
+const SETTLE: u64 = 200_000;
+
+/// One thing that will happen.
+#[derive(Clone, Debug)]
+enum Coming {
+    /// A result or an observation reaches the deployer, if it is the one that it was for.
+    Event(u64, Event),
+    /// An effect is performed once more, if it is still demanded of this deployer.
+    Perform(u64, Effect),
+    /// A unit that was starting is up, or one that crashed starts again.
+    UnitUp(SlotName, u64),
+    /// A unit's process ends by itself.
+    UnitCrash(SlotName, u64),
+    /// A stop job ends.
+    UnitStopped(SlotName, u64, u64),
+    /// A request or stream ends.
+    Ends(SlotName, Option<BootId>, u64),
+    /// A client sends a request.
+    Arrives,
+    /// Somebody does something.
+    Person,
+    /// Something breaks.
+    Fault,
+}
+
+#[derive(Clone, Debug)]
+struct Unit {
+    /// Grows with every run, so that what was planned for an earlier one does not happen to a later one.
+    run: u64,
+    phase: Run,
+    healthy: u64,
+    gated: bool,
+    release: Option<ReleaseId>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Run {
+    Ended(End),
+    Coming,
+    Running(BootId),
+    /// SIGTERM was sent; the process may still answer.
+    Stopping(BootId),
+}
+
+pub struct Machine {
+    random: Random,
+    trace: bool,
+    now: u64,
+    sequence: u64,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    planned: BTreeMap<u64, Coming>,
+    faulty: bool,
+    /// On disk.
+    state: State,
+    /// Of the deployer that runs; results for an earlier one are lost.
+    deployer: u64,
+    running: Vec<Effect>,
+    units: BTreeMap<SlotName, Unit>,
+    /// What the routers have.
+    table: Option<Route>,
+    /// What is on disk for routers that start.
+    table_on_disk: Option<Route>,
+    router_run: u64,
+    in_flight: BTreeMap<(SlotName, Option<BootId>), u64>,
+    boots: u64,
+    rebooted: bool,
+    switches: BTreeMap<Generation, u64>,
+    rollbacks: BTreeMap<Generation, u64>,
+    reached: BTreeMap<&'static str, u64>,
+    uploads: Vec<Generation>,
+}
+
+fn slot(name: &str) -> SlotName {
+    name.parse().expect("a slot name")
+}
+
+impl Machine {
+    pub fn new(seed: u64, trace: bool) -> Self {
+        let mut random = Random::new(seed);
+        let names = if random.percent(30) {
+            vec!["blue", "green", "red"]
+        } else {
+            vec!["blue", "green"]
+        };
+        let slots: Vec<SlotName> = names.iter().map(|name| slot(name)).collect();
+        let settings = settings(&mut random, &slots);
+        let idle = Unit {
+            run: 0,
+            phase: Run::Ended(End::ByHand),
+            healthy: 100,
+            gated: false,
+            release: None,
+        };
+        let mut machine = Self {
+            random,
+            trace,
+            now: 1_000_000,
+            sequence: 0,
+            queue: BinaryHeap::new(),
+            planned: BTreeMap::new(),
+            faulty: true,
+            state: State::new(settings),
+            deployer: 1,
+            running: Vec::new(),
+            units: slots.into_iter().map(|name| (name, idle.clone())).collect(),
+            table: None,
+            table_on_disk: None,
+            router_run: 0,
+            in_flight: BTreeMap::new(),
+            boots: 0,
+            rebooted: false,
+            switches: BTreeMap::new(),
+            rollbacks: BTreeMap::new(),
+            reached: BTreeMap::new(),
+            uploads: Vec::new(),
+        };
+        machine.perform();
+        machine.plan(10, Coming::Arrives);
+        machine.plan(100, Coming::Person);
+        machine.plan(2_000, Coming::Fault);
+        machine
+    }
+
+    pub fn reached(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.reached.iter().map(|(what, count)| (*what, *count))
+    }
+
+    pub fn run_with_faults(&mut self) -> Result<(), String> {
+        let end = self.now + FAULTS;
+        self.run_until(end)
+    }
+
+    /// No more faults and people; everything that was begun must end, and the active slot must serve.
+    pub fn settle(&mut self) -> Result<(), String> {
+        self.faulty = false;
+        for unit in self.units.values_mut() {
+            unit.healthy = 100;
+        }
+        // Uploads end, one way or the other; their client is gone.
+        for generation in std::mem::take(&mut self.uploads) {
+            self.plan(
+                10,
+                Coming::Event(
+                    self.deployer,
+                    Event::Unprepared {
+                        generation,
+                        why: "gone".to_owned(),
+                    },
+                ),
+            );
+        }
+        self.run_until(self.now + SETTLE)?;
+        let state = &self.state;
+        let check = |holds: bool, what: &str| {
+            if holds {
+                Ok(())
+            } else {
+                Err(format!("not settled: {what}: {state:?}"))
+            }
+        };
+        check(state.deployment.is_none(), "a deployment goes on")?;
+        check(state.watch.is_none(), "a watch goes on")?;
+        for (name, slot) in &state.slots {
+            let settled = match &slot.condition {
+                Condition::Idle | Condition::Failed(_) | Condition::Standby => true,
+                Condition::Active(service) => {
+                    *service == Service::Up || *service == Service::ByHand
+                }
+                Condition::Draining { until } => until.is_none() && self.held(name) > 0,
+                Condition::Starting
+                | Condition::Ready
+                | Condition::Warm { .. }
+                | Condition::Stopping { .. } => false,
+            };
+            check(settled, &format!("{name} is {}", slot.condition.name()))?;
+        }
+        if let Some(active) = &state.active {
+            let table = self.table.as_ref().and_then(|table| table.active.as_ref());
+            check(
+                table == Some(active),
+                "the routers have another active slot",
+            )?;
+        }
+        Ok(())
+    }
+
+    fn run_until(&mut self, end: u64) -> Result<(), String> {
+        loop {
+            let event_at = self.queue.peek().map(|Reverse((at, _))| *at);
+            let deadline = self.state.next_deadline().map(|at| at.0.max(self.now));
+            let at = event_at.into_iter().chain(deadline).min().unwrap_or(end);
+            if at >= end {
+                self.now = end;
+                return Ok(());
+            }
+            self.now = at.max(self.now);
+            if event_at == Some(at) {
+                let Some(Reverse((_, key))) = self.queue.pop() else {
+                    continue;
+                };
+                let coming = self
+                    .planned
+                    .remove(&key)
+                    .expect("what is queued is planned");
+                self.happen(coming)?;
+            } else {
+                self.deliver(Event::Tick)?;
+            }
+        }
+    }
+
+    fn plan(&mut self, after: u64, coming: Coming) {
+        self.sequence += 1;
+        self.queue.push(Reverse((self.now + after, self.sequence)));
+        self.planned.insert(self.sequence, coming);
+    }
+
+    fn note(&mut self, what: &'static str) {
+        *self.reached.entry(what).or_default() += 1;
+    }
+
+    fn happen(&mut self, coming: Coming) -> Result<(), String> {
+        match coming {
+            Coming::Event(deployer, event) => {
+                if deployer == self.deployer {
+                    self.deliver(event)?;
+                }
+            }
+            Coming::Perform(deployer, effect) => {
+                if deployer == self.deployer && self.running.contains(&effect) {
+                    self.perform_one(effect)?;
+                }
+            }
+            Coming::UnitUp(name, run) => self.unit_up(&name, run),
+            Coming::UnitCrash(name, run) => self.unit_crash(&name, run),
+            Coming::UnitStopped(name, run, deployer) => self.unit_stopped(&name, run, deployer),
+            Coming::Ends(name, boot, router) => {
+                if router == self.router_run {
+                    if let Some(count) = self.in_flight.get_mut(&(name, boot)) {
+                        *count = count.saturating_sub(1);
+                    }
+                }
+            }
+            Coming::Arrives => {
+                self.request()?;
+                if self.faulty {
+                    let after = self.random.between(20, 400);
+                    self.plan(after, Coming::Arrives);
+                }
+            }
+            Coming::Person => {
+                if self.faulty {
+                    self.person()?;
+                    let after = self.random.between(200, 9_000);
+                    self.plan(after, Coming::Person);
+                }
+            }
+            Coming::Fault => {
+                if self.faulty {
+                    self.fault()?;
+                    let after = self.random.between(500, 20_000);
+                    self.plan(after, Coming::Fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // The deployer.
+
+    fn deliver(&mut self, event: Event) -> Result<(), String> {
+        if self.trace {
+            println!("{:>8} {event:?}", self.now);
+        }
+        let before = self.state.clone();
+        let Ok(next) = step(&self.state, event.clone(), Time(self.now)) else {
+            return Ok(());
+        };
+        self.commit(next)?;
+        let repeatable = !matches!(
+            event,
+            Event::Probed { .. } | Event::Begin(_) | Event::Rollback { .. } | Event::Promote { .. }
+        );
+        if repeatable {
+            // The same again changes nothing, whatever else does.
+            let again = step(&self.state, event.clone(), Time(self.now)).map(|again| again.state);
+            if again.as_ref().is_ok_and(|again| *again != self.state) {
+                return Err(format!(
+                    "{event:?} again made {again:?} of {:?} (before: {before:?})",
+                    self.state
+                ));
+            }
+        }
+        if self.faulty && self.random.percent(2) {
+            // Killed after the commit, before any effect of it.
+            return self.crash();
+        }
+        self.perform();
+        Ok(())
+    }
+
+    fn commit(&mut self, next: Step) -> Result<(), String> {
+        let before = std::mem::replace(&mut self.state, next.state);
+        for notice in next.notices {
+            self.told(&before, &notice)?;
+        }
+        self.check().map_err(|violated| {
+            format!("{violated} at {}: {before:?} -> {:?}", self.now, self.state)
+        })
+    }
+
+    fn told(&mut self, before: &State, notice: &Notice) -> Result<(), String> {
+        if self.trace {
+            println!("{:>8}     {notice:?}", self.now);
+        }
+        match notice {
+            Notice::Ended(outcome) => {
+                self.note(outcome.cause.code());
+                if outcome.cause == Cause::Switched {
+                    let count = self.switches.entry(outcome.generation).or_default();
+                    *count += 1;
+                    if *count > 1 {
+                        return Err(format!("generation {} switched twice", outcome.generation));
+                    }
+                } else if outcome.phase != "shifting" {
+                    let active = before.active.as_ref();
+                    let untouched =
+                        active == self.state.active.as_ref() || outcome.cause == Cause::Preempted;
+                    if !untouched {
+                        return Err(format!(
+                            "a failed attempt changed the active slot: {outcome:?}"
+                        ));
+                    }
+                }
+            }
+            Notice::Soak { cause, .. } => self.note(cause.code()),
+            Notice::RolledBack {
+                generation, cause, ..
+            } => {
+                self.note("rolled-back");
+                self.note(cause.code());
+                let count = self.rollbacks.entry(*generation).or_default();
+                *count += 1;
+                if *count > 1 {
+                    return Err(format!("generation {generation} was rolled back twice"));
+                }
+            }
+            Notice::Forced { .. } => self.note("forced"),
+            Notice::Down { .. } => self.note("down"),
+            Notice::Up { .. } => self.note("up"),
+            Notice::Began { .. }
+            | Notice::Phase { .. }
+            | Notice::Draining { .. }
+            | Notice::Stopped { .. }
+            | Notice::StandsBy { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// What is true of every state.
+    fn check(&self) -> Result<(), String> {
+        let state = &self.state;
+        let check = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+        let active: Vec<&SlotName> = state
+            .slots
+            .iter()
+            .filter(|(_, slot)| matches!(slot.condition, Condition::Active(_)))
+            .map(|(name, _)| name)
+            .collect();
+        check(active.len() <= 1, "two slots are active")?;
+        check(
+            active.first().copied() == state.active.as_ref(),
+            "the active slot is not the one that is named",
+        )?;
+        check(
+            state.routed <= state.generation,
+            "the table is ahead of the attempts",
+        )?;
+        for (name, slot) in &state.slots {
+            let candidate =
+                state.deployment.as_ref().and_then(|held| held.phase.slot()) == Some(name);
+            match &slot.condition {
+                Condition::Active(Service::Up) => {
+                    check(slot.boot.is_some(), "the active slot is up without a run")?
+                }
+                Condition::Starting | Condition::Ready => {
+                    check(candidate, "a slot starts for no attempt")?
+                }
+                Condition::Draining { .. } => check(slot.boot.is_some(), "nothing drains")?,
+                Condition::Idle | Condition::Failed(_) => {
+                    check(slot.boot.is_none(), "a slot is idle and runs")?
+                }
+                Condition::Standby
+                | Condition::Active(_)
+                | Condition::Warm { .. }
+                | Condition::Stopping { .. } => {}
+            }
+        }
+        match state.deployment.as_ref().map(|held| &held.phase) {
+            Some(Phase::Starting { slot, .. }) => check(
+                state.slots[slot].condition == Condition::Starting,
+                "starting",
+            )?,
+            Some(Phase::Ready { slot, .. }) => {
+                check(state.slots[slot].condition == Condition::Ready, "ready")?
+            }
+            Some(Phase::Shifting { slot, .. }) => {
+                check(state.active.as_ref() == Some(slot), "shifting")?
+            }
+            Some(Phase::Preparing { .. } | Phase::Waiting { .. }) | None => {}
+        }
+        if let Some(watch) = &state.watch {
+            if watch.rolling_back.is_none() {
+                check(
+                    state.active.as_ref() == Some(&watch.new),
+                    "what is watched is not active",
+                )?;
+            }
+            if let Some(old) = &watch.old {
+                let kept = matches!(
+                    state.slots[old].condition,
+                    Condition::Warm { .. } | Condition::Draining { .. } | Condition::Active(_)
+                );
+                check(kept, "what is kept for the soak is gone")?;
+            }
+        }
+        // Until the routers have the table, `prev` is still what it was before.
+        check(
+            state.name() == "shifting"
+                || state.prev.is_none()
+                || state.prev.as_ref() != state.live(),
+            "prev is live",
+        )
+    }
+
+    fn perform(&mut self) {
+        let demanded = effects(&self.state);
+        let new: Vec<Effect> = demanded
+            .iter()
+            .filter(|effect| !self.running.contains(effect))
+            .cloned()
+            .collect();
+        self.running = demanded;
+        for effect in new {
+            let after = self.random.between(0, 3);
+            self.plan(after, Coming::Perform(self.deployer, effect));
+        }
+    }
+
+    fn crash(&mut self) -> Result<(), String> {
+        self.note("crash");
+        if self.trace {
+            println!("{:>8} ---- crash, rebooted: {}", self.now, self.rebooted);
+        }
+        self.deployer += 1;
+        self.running.clear();
+        self.uploads.clear();
+        let slots = self.units.iter().map(|(name, unit)| {
+            let seen = match &unit.phase {
+                Run::Ended(end) => Seen::Ended(end.clone()),
+                Run::Coming => Seen::Coming,
+                Run::Running(boot) => Seen::Running(boot.clone()),
+                Run::Stopping(_) => Seen::Ended(End::ByHand),
+            };
+            (
+                name.clone(),
+                Found {
+                    seen,
+                    release: unit.release.clone(),
+                },
+            )
+        });
+        let facts = Facts {
+            rebooted: std::mem::take(&mut self.rebooted),
+            slots: slots.collect(),
+            routed: self
+                .table_on_disk
+                .as_ref()
+                .and_then(|table| table.active.clone()),
+            serving: self
+                .table_on_disk
+                .as_ref()
+                .filter(|table| table.ready)
+                .and_then(|table| {
+                    let (_, boot) = table
+                        .boots
+                        .iter()
+                        .find(|(name, _)| Some(name) == table.active.as_ref())?;
+                    Some(boot.clone())
+                }),
+            generation: self.state.generation,
+            live: self.state.live().cloned(),
+            prev: self.state.prev.clone(),
+        };
+        let mut before = self.state.clone();
+        if self.random.percent(3) {
+            before = rediscover(self.state.settings.clone(), &facts, Time(self.now));
+            // What was remembered is lost with the file; what serves is not.
+            if let (Some(known), Some(found)) = (&self.state.active, &before.active) {
+                let serves = matches!(self.units[known].phase, Run::Running(_))
+                    && facts.routed.as_ref() == Some(known);
+                if serves && known != found {
+                    return Err(format!("rediscovered {found} while {known} serves"));
+                }
+            }
+            self.state = before.clone();
+        }
+        let next = recover(&before, &facts, Time(self.now));
+        self.commit(next)?;
+        self.perform();
+        Ok(())
+    }
+
+    // Effects.
+
+    fn perform_one(&mut self, effect: Effect) -> Result<(), String> {
+        match &effect {
+            Effect::Start {
+                slot,
+                generation,
+                release,
+            } => self.start(slot, *generation, release),
+            Effect::Probe { slot, boot, .. } => self.probe(slot, boot, &effect),
+            Effect::Route(route) => {
+                let route = route.clone();
+                self.table_on_disk = Some(route.clone());
+                self.table = Some(route.clone());
+                self.answer(Event::Routed {
+                    generation: route.generation,
+                    active: route.active,
+                });
+            }
+            Effect::Drain { slot, boot } => {
+                if self
+                    .in_flight
+                    .get(&(slot.clone(), boot.clone()))
+                    .copied()
+                    .unwrap_or(0)
+                    == 0
+                {
+                    self.answer(Event::Drained {
+                        slot: slot.clone(),
+                        boot: boot.clone(),
+                    });
+                } else {
+                    let after = self.random.between(50, 200);
+                    self.plan(after, Coming::Perform(self.deployer, effect.clone()));
+                }
+            }
+            Effect::Stop { slot } => self.stop(slot)?,
+            Effect::Link { .. } | Effect::Retain { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// A result: late, or twice, or (until it is performed again) not at all.
+    fn answer(&mut self, event: Event) {
+        let after = self.random.between(0, 5);
+        self.plan(after, Coming::Event(self.deployer, event.clone()));
+        if self.faulty && self.random.percent(5) {
+            let after = self.random.between(0, 8_000);
+            self.plan(after, Coming::Event(self.deployer, event));
+        }
+    }
+
+    fn start(&mut self, name: &SlotName, generation: Generation, release: &ReleaseId) {
+        let again = Effect::Start {
+            slot: name.clone(),
+            generation,
+            release: release.clone(),
+        };
+        let unit = self.units.get_mut(name).expect("a known slot");
+        match &unit.phase {
+            Run::Running(boot) => {
+                let boot = boot.clone();
+                self.answer(Event::Started {
+                    slot: name.clone(),
+                    generation,
+                    boot,
+                });
+                return;
+            }
+            Run::Stopping(_) => {
+                self.plan(100, Coming::Perform(self.deployer, again));
+                return;
+            }
+            Run::Coming => {}
+            Run::Ended(_) => {
+                unit.run += 1;
+                unit.phase = Run::Coming;
+                unit.release = Some(release.clone());
+                unit.gated = false;
+                let run = unit.run;
+                unit.healthy = if !self.faulty || self.random.percent(75) {
+                    100
+                } else {
+                    self.random.between(0, 100)
+                };
+                let takes = if self.faulty && self.random.percent(5) {
+                    100_000
+                } else {
+                    self.random.between(20, 1_500)
+                };
+                if self.faulty && self.random.percent(8) {
+                    let failure = failure("exit-code");
+                    self.units.get_mut(name).expect("a known slot").phase =
+                        Run::Ended(End::Failed(failure.clone()));
+                    self.answer(Event::StartFailed {
+                        slot: name.clone(),
+                        generation,
+                        failure,
+                    });
+                    return;
+                }
+                self.plan(takes, Coming::UnitUp(name.clone(), run));
+            }
+        }
+        // Asked again until it is up: a start job that is waited for.
+        self.plan(50, Coming::Perform(self.deployer, again));
+    }
+
+    fn unit_up(&mut self, name: &SlotName, run: u64) {
+        self.boots += 1;
+        let boot: BootId = format!("{:032x}", self.boots).parse().expect("32 digits");
+        let unit = self.units.get_mut(name).expect("a known slot");
+        if unit.run != run || unit.phase != Run::Coming {
+            return;
+        }
+        unit.phase = Run::Running(boot.clone());
+        unit.gated = false;
+        let release = unit.release.clone();
+        self.answer(Event::Appeared {
+            slot: name.clone(),
+            boot,
+            release,
+        });
+        if self.faulty && self.random.percent(12) {
+            let after = self.random.between(1, 40_000);
+            self.plan(after, Coming::UnitCrash(name.clone(), run));
+        }
+    }
+
+    fn unit_crash(&mut self, name: &SlotName, run: u64) {
+        let unit = self.units.get_mut(name).expect("a known slot");
+        if unit.run != run || !self.faulty {
+            return;
+        }
+        if let Run::Running(boot) = unit.phase.clone() {
+            unit.phase = Run::Coming;
+            unit.run += 1;
+            let run = unit.run;
+            self.forget_in_flight(name, &boot);
+            let end = End::Restarting(failure("signal"));
+            self.answer(Event::Vanished {
+                slot: name.clone(),
+                boot,
+                end,
+            });
+            self.plan(1_000, Coming::UnitUp(name.clone(), run));
+        }
+    }
+
+    fn probe(&mut self, name: &SlotName, boot: &BootId, effect: &Effect) {
+        let unit = self.units.get_mut(name).expect("a known slot");
+        if unit.phase == Run::Running(boot.clone()) {
+            let pass = self.random.between(0, 100) < unit.healthy;
+            unit.gated |= pass;
+            let probe = Probe {
+                pass,
+                text: if pass { "200" } else { "503" }.to_owned(),
+            };
+            let event = Event::Probed {
+                slot: name.clone(),
+                boot: boot.clone(),
+                probe,
+            };
+            self.plan(1, Coming::Event(self.deployer, event));
+        } else {
+            let end = match &unit.phase {
+                Run::Ended(end) => end.clone(),
+                Run::Coming | Run::Running(_) => End::Restarting(failure("signal")),
+                Run::Stopping(_) => End::ByHand,
+            };
+            self.answer(Event::Vanished {
+                slot: name.clone(),
+                boot: boot.clone(),
+                end,
+            });
+            if let Run::Running(other) = self.units[name].phase.clone() {
+                let release = self.units[name].release.clone();
+                self.answer(Event::Appeared {
+                    slot: name.clone(),
+                    boot: other,
+                    release,
+                });
+            }
+        }
+        let pause = if matches!(
+            effect,
+            Effect::Probe {
+                pace: slot::deploy::Pace::Soak,
+                ..
+            }
+        ) {
+            1_000
+        } else {
+            200
+        };
+        self.plan(pause, Coming::Perform(self.deployer, effect.clone()));
+    }
+
+    fn stop(&mut self, name: &SlotName) -> Result<(), String> {
+        let forced = matches!(
+            self.state.slots[name].condition,
+            Condition::Stopping { forced: true, .. }
+        );
+        let unit = self.units.get_mut(name).expect("a known slot");
+        let run = unit.run;
+        match unit.phase.clone() {
+            Run::Running(boot) => {
+                unit.phase = Run::Stopping(boot.clone());
+                let sends = self
+                    .table
+                    .as_ref()
+                    .is_some_and(|table| table.active.as_ref() == Some(name) && table.ready);
+                let held = self
+                    .in_flight
+                    .get(&(name.clone(), Some(boot)))
+                    .copied()
+                    .unwrap_or(0);
+                if sends {
+                    return Err(format!("{name} is stopped while the routers send to it"));
+                }
+                if held > 0 && !forced {
+                    return Err(format!("{name} is stopped with {held} in flight"));
+                }
+                let takes = self.random.between(1, 3_000);
+                self.plan(takes, Coming::UnitStopped(name.clone(), run, self.deployer));
+            }
+            Run::Coming => {
+                unit.run += 1;
+                unit.phase = Run::Ended(End::ByHand);
+                self.answer(Event::Stopped {
+                    slot: name.clone(),
+                    killed: false,
+                });
+            }
+            Run::Ended(_) => self.answer(Event::Stopped {
+                slot: name.clone(),
+                killed: false,
+            }),
+            Run::Stopping(_) => {}
+        }
+        let again = Effect::Stop { slot: name.clone() };
+        self.plan(500, Coming::Perform(self.deployer, again));
+        Ok(())
+    }
+
+    fn unit_stopped(&mut self, name: &SlotName, run: u64, deployer: u64) {
+        let unit = self.units.get_mut(name).expect("a known slot");
+        if unit.run != run {
+            return;
+        }
+        if let Run::Stopping(boot) = unit.phase.clone() {
+            unit.phase = Run::Ended(End::ByHand);
+            unit.run += 1;
+            self.forget_in_flight(name, &boot);
+            let vanished = Event::Vanished {
+                slot: name.clone(),
+                boot,
+                end: End::ByHand,
+            };
+            self.answer(vanished);
+            if deployer == self.deployer {
+                self.answer(Event::Stopped {
+                    slot: name.clone(),
+                    killed: false,
+                });
+            }
+        }
+    }
+
+    // The routers and their clients.
+
+    fn request(&mut self) -> Result<(), String> {
+        let Some(Route {
+            active: Some(active),
+            ready: true,
+            boots,
+            ..
+        }) = self.table.clone()
+        else {
+            return Ok(());
+        };
+        let unit = self.units[&active].clone();
+        if let Run::Running(boot) = &unit.phase {
+            let known = boots
+                .iter()
+                .find(|(name, _)| *name == active)
+                .map(|(_, boot)| boot);
+            if known != Some(boot) {
+                // Another run than the table's: its end has not reached the deployer yet.
+                return Ok(());
+            }
+            if !unit.gated {
+                return Err(format!(
+                    "a request reached {active}, which passed no probe in this run"
+                ));
+            }
+            self.note("served");
+            let boot = Some(boot.clone());
+            *self
+                .in_flight
+                .entry((active.clone(), boot.clone()))
+                .or_default() += 1;
+            let lasts = if self.random.percent(3) {
+                self.random.between(1_000, 60_000)
+            } else {
+                self.random.between(1, 50)
+            };
+            self.plan(lasts, Coming::Ends(active, boot, self.router_run));
+        }
+        Ok(())
+    }
+
+    fn held(&self, name: &SlotName) -> u64 {
+        self.in_flight
+            .iter()
+            .filter(|((slot, _), _)| slot == name)
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    fn forget_in_flight(&mut self, name: &SlotName, boot: &BootId) {
+        self.in_flight.remove(&(name.clone(), Some(boot.clone())));
+    }
+
+    // People and faults.
+
+    fn person(&mut self) -> Result<(), String> {
+        let slots = self.state.settings.slots.clone();
+        let settings = settings(&mut self.random, &slots);
+        let names: Vec<SlotName> = self.units.keys().cloned().collect();
+        let name = names[self.random.between(0, names.len() as u64) as usize].clone();
+        match self.random.between(0, 100) {
+            0..55 => {
+                let queue = Duration::from_secs(self.random.between(0, 20));
+                let began = self.state.generation;
+                self.deliver(Event::Begin(Request {
+                    by: "person".to_owned(),
+                    settings,
+                    queue,
+                }))?;
+                if self.state.generation != began && self.state.deployment.is_some() {
+                    let generation = self.state.generation;
+                    self.uploads.push(generation);
+                    let id = self.random.between(0, 6);
+                    let release: ReleaseId = format!("{id:08x}").parse().expect("8 digits");
+                    let after = self.random.between(1, 2_000);
+                    let event = if self.random.percent(95) {
+                        Event::Prepared {
+                            generation,
+                            release,
+                        }
+                    } else {
+                        Event::Unprepared {
+                            generation,
+                            why: "refused".to_owned(),
+                        }
+                    };
+                    self.plan(after, Coming::Event(self.deployer, event));
+                }
+            }
+            55..75 => self.deliver(Event::Rollback {
+                by: "person".to_owned(),
+                settings,
+            })?,
+            75..82 => self.deliver(Event::Promote {
+                slot: name,
+                by: "person".to_owned(),
+                settings,
+            })?,
+            82..86 => self.deliver(Event::DrainNow { slot: name })?,
+            86..93 => self.start_by_hand(&name),
+            _ => self.stop_by_hand(&name),
+        }
+        Ok(())
+    }
+
+    fn start_by_hand(&mut self, name: &SlotName) {
+        let unit = self.units.get_mut(name).expect("a known slot");
+        if unit.release.is_some() && matches!(unit.phase, Run::Ended(_)) {
+            unit.run += 1;
+            unit.phase = Run::Coming;
+            let run = unit.run;
+            let takes = self.random.between(20, 500);
+            self.plan(takes, Coming::UnitUp(name.clone(), run));
+        }
+    }
+
+    fn stop_by_hand(&mut self, name: &SlotName) {
+        let unit = self.units.get_mut(name).expect("a known slot");
+        if let Run::Running(boot) = unit.phase.clone() {
+            unit.phase = Run::Ended(End::ByHand);
+            unit.run += 1;
+            self.forget_in_flight(name, &boot);
+            self.answer(Event::Vanished {
+                slot: name.clone(),
+                boot,
+                end: End::ByHand,
+            });
+        }
+    }
+
+    fn fault(&mut self) -> Result<(), String> {
+        match self.random.between(0, 100) {
+            0..35 => self.crash()?,
+            35..50 => {
+                self.note("router restart");
+                self.router_run += 1;
+                self.in_flight.clear();
+                self.table.clone_from(&self.table_on_disk);
+            }
+            50..60 => self.reboot()?,
+            60..75 => {
+                // The active release gets ill.
+                if let Some(active) = self.state.active.clone() {
+                    let healthy = self.random.between(0, 100);
+                    if let Some(unit) = self.units.get_mut(&active) {
+                        unit.healthy = healthy;
+                    }
+                }
+            }
+            75..90 => {
+                let names: Vec<SlotName> = self.units.keys().cloned().collect();
+                let name = names[self.random.between(0, names.len() as u64) as usize].clone();
+                let run = self.units[&name].run;
+                self.unit_crash(&name, run);
+            }
+            _ => {
+                for unit in self.units.values_mut() {
+                    unit.healthy = 100;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reboot(&mut self) -> Result<(), String> {
+        self.note("reboot");
+        for unit in self.units.values_mut() {
+            unit.run += 1;
+            unit.phase = Run::Ended(End::ByHand);
+            unit.gated = false;
+        }
+        self.router_run += 1;
+        self.in_flight.clear();
+        self.table = None;
+        self.table_on_disk = None;
+        self.rebooted = true;
+        self.crash()
+    }
+}
+
+fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
+    Settings {
+        slots: slots.to_vec(),
+        start_timeout: Duration::from_secs(10),
+        health_timeout: Duration::from_secs(random.between(2, 8)),
+        drain: if random.percent(20) {
+            None
+        } else {
+            Some(Duration::from_secs(random.between(1, 30)))
+        },
+        stop_timeout: Duration::from_secs(5),
+        soak: if random.percent(25) {
+            Duration::ZERO
+        } else {
+            Duration::from_secs(random.between(1, 15))
+        },
+    }
+}
+
+fn failure(result: &str) -> UnitFailure {
+    UnitFailure {
+        result: result.to_owned(),
+        text: "ended".to_owned(),
+    }
+}
