@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::super::client::{Client, empty};
 use super::super::deployer::Deployer;
-use super::super::pack::Source;
+use super::super::source::Source;
 use super::super::term::span;
 use super::figures::{Deploy, Figures};
 use super::releases::Releases;
