@@ -2,6 +2,9 @@
 //!
 //! Where a shell does not do, the test binary executes itself: see [`role`].
 
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -1,5 +1,8 @@
 //! Slots as children: what the deployer is told of real processes, and whose answers count.
 
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpListener;

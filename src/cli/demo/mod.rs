@@ -58,12 +58,13 @@ async fn show(once: bool, json: bool) -> anyhow::Result<Exit> {
         told = story::tell(&deployer, &releases, &mut screen) => told,
         () = signals.next() => {
             screen.clear();
+            end(deployer, Duration::ZERO, &mut signals).await;
             return Ok(Exit::Interrupted);
         }
     }?;
     screen.say(&figures.table(screen.paint()));
     if once {
-        deployer.end(Some(END)).await;
+        end(deployer, END, &mut signals).await;
     } else {
         stay(deployer, &releases, &screen, &mut signals).await?;
     }
@@ -114,9 +115,14 @@ async fn stay(
          {slotctl} --app demo rollback\n\n"
     ));
     signals.next().await;
+    end(deployer, END, signals).await;
+    Ok(())
+}
+
+/// Ends in order, or at once when that is asked for.
+async fn end(deployer: Deployer, limit: Duration, signals: &mut Signals) {
     tokio::select! {
-        () = deployer.end(Some(END)) => {}
+        () = deployer.end(Some(limit)) => {}
         () = signals.next() => {}
     }
-    Ok(())
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use terminal_size::terminal_size;
+
 use super::super::term::{Paint, note, say, span};
 use crate::load::Pulse;
 
@@ -83,6 +85,7 @@ impl Screen {
         if !self.live {
             return;
         }
+        let doing = format!("{doing} {}", span(elapsed));
         let counts = self.pulse.as_ref().map(|pulse| {
             format!(
                 "   {} requests, {} failed, {} streams open",
@@ -91,12 +94,12 @@ impl Screen {
                 self.streams
             )
         });
+        // A line that wraps could not be taken away again.
+        let width = terminal_size().map_or(80, |(width, _)| usize::from(width.0));
+        let room = width.saturating_sub(doing.chars().count() + 3);
+        let counts = counts.filter(|counts| counts.chars().count() <= room);
         let counts = self.paint.dim(&counts.unwrap_or_default());
-        self.say(&format!(
-            "\r\x1b[2K{} {doing} {}{counts}",
-            self.paint.odd("▸"),
-            span(elapsed)
-        ));
+        self.say(&format!("\r\x1b[2K{} {doing}{counts}", self.paint.odd("▸")));
     }
 
     /// Takes the moving line away.

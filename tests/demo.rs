@@ -1,0 +1,276 @@
+//! The built `slotctl demo` and `slotctl start`, as a user runs them.
+
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+const SLOTCTL: &str = env!("CARGO_BIN_EXE_slotctl");
+
+/// Long enough for the slowest machine; nothing waits for it unless something is wrong.
+const LONG: Duration = Duration::from_secs(60);
+
+/// slotctl with temporary directories of its own, so that what it leaves can be seen.
+fn slotctl(temporary: &Path) -> Command {
+    let mut command = Command::new(SLOTCTL);
+    command
+        .env("TMPDIR", temporary)
+        .env("XDG_RUNTIME_DIR", temporary)
+        .env_remove("SLOT_SOCKET");
+    command
+}
+
+fn left_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+}
+
+/// Waits until no process is left that was started with this path in its environment.
+fn assert_no_process_of(path: &Path) {
+    let began = Instant::now();
+    while !processes_of(path).is_empty() {
+        assert!(began.elapsed() < LONG, "{:?} are left", processes_of(path));
+        std::thread::yield_now();
+    }
+}
+
+fn processes_of(path: &Path) -> Vec<String> {
+    let path = path.to_str().unwrap().as_bytes();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter(|process| {
+            let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+            environment.windows(path.len()).any(|part| part == path)
+        })
+        .map(|process| process.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+#[test]
+fn the_demo_serves_every_request_and_cuts_no_stream() {
+    let temporary = tempfile::tempdir().unwrap();
+    let done = slotctl(temporary.path())
+        .args(["demo", "--once", "--json"])
+        .output()
+        .unwrap();
+    let (said, story) = (
+        String::from_utf8(done.stdout).unwrap(),
+        String::from_utf8_lossy(&done.stderr).into_owned(),
+    );
+    let figures: Value = serde_json::from_str(said.lines().last().expect(&story)).unwrap();
+    assert!(done.status.success(), "{figures:#}\n{story}");
+    assert_eq!(figures["failed"], 0, "{figures:#}");
+    assert_eq!(figures["streams_cut"], 0, "{figures:#}");
+    assert!(figures["requests"].as_u64().unwrap() > 1000, "{figures:#}");
+
+    let deploys = figures["deploys"].as_array().unwrap();
+    let ended: Vec<(&str, &str, bool)> = deploys
+        .iter()
+        .map(|deploy| {
+            (
+                deploy["kind"].as_str().unwrap(),
+                deploy["cause"].as_str().unwrap(),
+                deploy["success"].as_bool().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        ended,
+        [
+            ("deploy", "switched", true),
+            ("deploy", "switched", true),
+            ("rollback", "switched", true),
+            ("deploy", "health-timeout", false),
+            ("deploy", "start-failed", false),
+        ]
+    );
+    assert_eq!(deploys[2]["release"], deploys[0]["release"], "{figures:#}");
+    assert!(deploys[1]["phases_ms"]["starting"].is_u64(), "{figures:#}");
+    assert_eq!(left_in(temporary.path()), Vec::<PathBuf>::new());
+    assert_no_process_of(temporary.path());
+}
+
+#[test]
+fn ctrl_c_ends_the_demo_and_leaves_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut demo = slotctl(temporary.path())
+        .arg("demo")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let serves = lines.find(|line| line.as_ref().unwrap().contains("release 1 serves"));
+    assert!(serves.is_some(), "the first release did not serve");
+    signal(&demo, Signal::SIGINT);
+    assert_eq!(demo.wait().unwrap().code(), Some(130));
+    assert_eq!(left_in(temporary.path()), Vec::<PathBuf>::new());
+    assert_no_process_of(temporary.path());
+}
+
+/// A project whose app is the demo's.
+struct Project {
+    directory: tempfile::TempDir,
+}
+
+impl Project {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = format!(
+            "bind = 'unix'\nready = 'notify'\nhealth = '/healthz'\nsoak = '0s'\ncommand = ['{SLOTCTL}', 'demo-app']\n"
+        );
+        std::fs::write(directory.path().join("slot.toml"), file).unwrap();
+        for (release, behaviour) in [("1", "serves"), ("2", "crashes-at-boot")] {
+            let path = directory.path().join(format!("build-{release}"));
+            std::fs::create_dir(&path).unwrap();
+            let text = format!("{{\"name\":\"{release}\",\"behaviour\":\"{behaviour}\"}}");
+            std::fs::write(path.join("release.json"), text).unwrap();
+        }
+        std::fs::create_dir(directory.path().join("tmp")).unwrap();
+        Self { directory }
+    }
+
+    fn slotctl(&self, arguments: &[&str]) -> Command {
+        let mut command = slotctl(&self.directory.path().join("tmp"));
+        command
+            .current_dir(self.directory.path())
+            .args(arguments)
+            .env("NO_COLOR", "1");
+        command
+    }
+
+    /// Starts a deployer and waits until it says where it is.
+    fn start(&self, path: &[&str]) -> Running {
+        let arguments = [&["start", "--listen", "127.0.0.1:0"], path].concat();
+        let mut child = self
+            .slotctl(&arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended");
+            if let Some((_, rest)) = line.split_once("is served at http://") {
+                break rest.trim_end_matches(['/', '\n']).parse().unwrap();
+            }
+        };
+        // Nobody else reads it, and a full pipe would hold it up.
+        let said = std::thread::spawn(move || {
+            let mut rest = String::new();
+            said.read_to_string(&mut rest).map(|_| rest)
+        });
+        Running {
+            child,
+            address,
+            said,
+        }
+    }
+}
+
+struct Running {
+    child: Child,
+    address: SocketAddr,
+    said: std::thread::JoinHandle<std::io::Result<String>>,
+}
+
+impl Running {
+    /// One request; it is held until the app is there.
+    fn get(&self) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+            .split_once("\r\n\r\n")
+            .map_or(answer.clone(), |(_, body)| body.to_owned())
+    }
+
+    fn until(&self, wanted: &str) {
+        let began = Instant::now();
+        let mut answer = String::new();
+        while began.elapsed() < LONG {
+            answer = self.get();
+            if answer.contains(wanted) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        panic!("{wanted:?} never came, but {answer:?}");
+    }
+
+    fn end(mut self) -> (Option<i32>, String) {
+        signal(&self.child, Signal::SIGTERM);
+        let status = self.child.wait().unwrap();
+        (status.code(), self.said.join().unwrap().unwrap())
+    }
+}
+
+#[test]
+fn start_serves_a_project_and_takes_it_up_again() {
+    let project = Project::new();
+    let running = project.start(&["build-1"]);
+    running.until("release 1 on slot blue");
+
+    let status = project
+        .slotctl(&["--socket", ".slot/slotd.sock", "status"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(text.contains("serves from blue"), "{status:?}");
+
+    let second = project.slotctl(&["start"]).output().unwrap();
+    assert_eq!(second.status.code(), Some(5), "{second:?}");
+
+    let refused = project
+        .slotctl(&["--socket", ".slot/slotd.sock", "deploy", "build-2"])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("migration 7 is missing"), "{text}");
+    running.until("release 1 on slot blue");
+    let (code, said) = running.end();
+    assert_eq!(code, Some(0), "{said}");
+
+    // What was active is active again, and a request meanwhile is held, not refused.
+    let running = project.start(&[]);
+    assert_eq!(running.get(), "release 1 on slot blue\n");
+    let (code, said) = running.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(
+        left_in(&project.directory.path().join("tmp")),
+        Vec::<PathBuf>::new()
+    );
+    assert_no_process_of(project.directory.path());
+}
+
+#[test]
+fn a_port_in_use_is_refused_by_name() {
+    let project = Project::new();
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    let refused = project
+        .slotctl(&["start", "--listen", &address])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(6), "{refused:?}");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let pid = format!("pid {}", std::process::id());
+    assert!(text.contains(&pid) && text.contains("--listen"), "{text}");
+}
