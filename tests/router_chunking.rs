@@ -176,7 +176,9 @@ proptest! {
     fn what_is_forwarded_is_accepted_again_and_forwarded_alike(input in input()) {
         let first = decode(&input, &[], Side::Client);
         for (message, whole) in first.messages {
-            prop_assume!(whole);
+            if !whole {
+                continue;
+            }
             // Our own pseudonym is in it now; the next router has another.
             let again = decode(message.replace("Via: 1.1 v", "Via: 1.1 w").as_bytes(), &[], Side::Client);
             // Longer by what the router added, it may meet the small limits of this test.
