@@ -96,7 +96,7 @@ impl Draft {
         }
         let Some(release) = self.state.prev.clone() else {
             return Err(Refusal::NothingToRollBackTo {
-                why: "no earlier release has finished its soak",
+                why: "no earlier release has served",
             });
         };
         if self.state.marked.contains(&release) {

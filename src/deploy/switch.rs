@@ -128,12 +128,15 @@ impl Draft {
     }
 
     /// What `rollback` goes to, now that the release that was live is not: that release, if it had finished its soak, or if it was
-    /// left by a rollback, so that a second rollback goes forward again. Never what is live, never what is marked.
+    /// left by a rollback, so that a second rollback goes forward again. Until a release has finished its soak, any that served is
+    /// better than nothing to go back to. Never what is live, never what is marked.
     fn remember(&mut self, kind: Kind, left: Option<ReleaseId>) {
         let live = self.state.live().cloned();
         let worthy = match kind {
             Kind::Rollback => true,
-            Kind::Deploy | Kind::ByHand | Kind::Promote => self.state.soaked,
+            Kind::Deploy | Kind::ByHand | Kind::Promote => {
+                self.state.soaked || self.state.prev.is_none()
+            }
         };
         if left != live
             && worthy
