@@ -219,9 +219,21 @@ impl<U: Units> Live<U> {
             }
             _ => String::new(),
         };
+        let unit = tell::unit(&self.app, holder);
+        let way_out = match held.map(|slot| &slot.condition) {
+            Some(Condition::Standby) => {
+                format!(
+                    "make it active (`slotctl promote {holder}`), stop it (`systemctl stop {unit}`)"
+                )
+            }
+            Some(Condition::Warm { .. } | Condition::Draining { .. }) => {
+                format!("wait for it (`--queue 10m`), cut it now (`slotctl drain --now {holder}`)")
+            }
+            _ => "wait for it (`--queue 10m`)".to_owned(),
+        };
         format!(
-            "no slot became idle in time: {holder} is {condition}{busy}{until}. Wait for it (`--queue 10m`), cut it now \
-             (`slotctl drain --now {holder}`), or give the app a third slot (`slots` in its file)"
+            "no slot became idle in time: {holder} is {condition}{busy}{until}. The ways out: {way_out}, or give the app \
+             a third slot (`slots` in its file)"
         )
     }
 
