@@ -1,2 +1,118 @@
-//! Placeholder.
-fn main() {}
+//! `slotd`: owns the state of every app; starts and stops units over D-Bus.
+
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use sd_notify::NotifyState;
+use slot::api::{Access, serve};
+use slot::daemon::app::{Place, machine_boot};
+use slot::daemon::apps::{Apps, Source};
+use slot::daemon::systemd::SystemdUnits;
+use slot::daemon::tables::Tables;
+use slot::systemd::Bus;
+use slot::traffic::Routers;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long requests under way may go on after SIGTERM; deployments go on in the next slotd.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Deploys apps: starts the idle slot, gates it, switches the routers, drains and stops the old one.
+#[derive(Parser)]
+#[command(name = "slotd", version)]
+struct Arguments {
+    /// Where the apps' files are: DIR/apps/*.toml
+    #[arg(long, value_name = "DIR", default_value = "/etc/slot")]
+    config: PathBuf,
+    /// Where releases and states are kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/slot")]
+    state: PathBuf,
+    /// Where sockets and the routing table are
+    #[arg(long, value_name = "DIR", default_value = "/run/slot")]
+    run: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    slot::telemetry::init("slotd")?;
+    let listener = listener(&arguments)?;
+    let bus = Bus::connect()
+        .await
+        .context("cannot reach systemd over D-Bus")?;
+    let boot = machine_boot("/proc/sys/kernel/random/boot_id".as_ref())
+        .context("cannot read the machine's boot id")?;
+    let routers = Routers::in_directory(arguments.run.join("router"));
+    let tables = Arc::new(Tables::open(
+        arguments.run.join("slotd/table.json"),
+        routers,
+    ));
+    let (files, run) = (arguments.config.join("apps"), arguments.run.clone());
+    let source = Source::Directory(files.clone());
+    let place = Place {
+        data: arguments.state,
+        machine_boot: boot,
+    };
+    let apps = Arc::new(Apps::new(source, place, Arc::clone(&tables), move |app| {
+        SystemdUnits::new(
+            Arc::clone(&bus),
+            app,
+            files.join(format!("{}.toml", app.name)),
+            &run,
+        )
+    }));
+
+    let mut terminated = signal(SignalKind::terminate())?;
+    let (end, mut ended) = tokio::sync::watch::channel(false);
+    let serving = tokio::spawn(serve(
+        listener,
+        Arc::clone(&apps),
+        Access::root_and_group("slot"),
+        async move {
+            // Both a value and a lost sender mean the same.
+            let _ = ended.changed().await;
+        },
+    ));
+    // READY before any unit is started: at boot, those starts must not wait for this one.
+    sd_notify::notify(&[NotifyState::Ready])?;
+    tokio::spawn(attend());
+    tokio::spawn(async move { tables.keep_everywhere().await });
+    apps.load().await;
+    tracing::info!("ready");
+    terminated.recv().await;
+    sd_notify::notify(&[NotifyState::Stopping])?;
+    end.send_replace(true);
+    // Whoever follows events does not end by himself.
+    let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
+    Ok(())
+}
+
+/// The API's socket: systemd's, or one of our own.
+fn listener(arguments: &Arguments) -> anyhow::Result<tokio::net::UnixListener> {
+    let passed = listenfd::ListenFd::from_env().take_unix_listener(0);
+    let listener = match passed.context("cannot use the socket that was passed (LISTEN_FDS)")? {
+        Some(listener) => listener,
+        None => {
+            let path = arguments.run.join("slotd.sock");
+            UnixListener::bind(&path)
+                .with_context(|| format!("cannot listen on {}", path.display()))?
+        }
+    };
+    listener.set_nonblocking(true)?;
+    Ok(tokio::net::UnixListener::from_std(listener)?)
+}
+
+/// Tells the service manager that this process is alive, if it wants to know (sd_watchdog_enabled(3)).
+async fn attend() {
+    if let Some(period) = sd_notify::watchdog_enabled() {
+        loop {
+            tokio::time::sleep(period / 2).await;
+            if let Err(error) = sd_notify::notify(&[NotifyState::Watchdog]) {
+                tracing::warn!("the service manager was not told that slotd is alive: {error}");
+            }
+        }
+    }
+}

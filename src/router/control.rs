@@ -142,6 +142,7 @@ impl Control {
         slots.sort_by(|a, b| (&a.app, &a.slot, &a.boot_id).cmp(&(&b.app, &b.slot, &b.boot_id)));
         Stats {
             revision: state.table.as_ref().map(|t| t.revision),
+            listeners: self.shared.addresses(),
             accepting: self.accepting.load(Ordering::Relaxed),
             connections: self.shared.gauges.iter().map(|g| g.connections()).sum(),
             held: self.shared.gauges.iter().map(|g| g.held()).sum(),

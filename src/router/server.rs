@@ -141,6 +141,7 @@ impl Server {
                 "slot-{}",
                 String::from_utf8_lossy(&Ids::default().next()[..8])
             ),
+            addresses: addresses.clone(),
             listeners: names,
             gauges: (0..count).map(|_| Gauges::default()).collect(),
             access,
@@ -291,6 +292,8 @@ impl Side {
     async fn start(
         &self,
     ) -> Result<Option<(tokio::net::UnixListener, control_socket::SocketFile)>, StartError> {
+        // Bound before the table is read: a table that is written after that is put here.
+        let bound = self.bind()?;
         match &self.table {
             Source::None => {}
             Source::Given(table) => {
@@ -314,6 +317,12 @@ impl Side {
                 }
             },
         }
+        Ok(bound)
+    }
+
+    fn bind(
+        &self,
+    ) -> Result<Option<(tokio::net::UnixListener, control_socket::SocketFile)>, StartError> {
         let Some(path) = &self.socket else {
             return Ok(None);
         };

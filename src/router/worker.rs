@@ -25,6 +25,7 @@ use super::limits::Limits;
 use super::runs::Routing;
 use super::stream::Stream;
 use super::table::Table;
+use crate::wire::control::Listener;
 
 /// What all threads have in common.
 #[derive(Debug)]
@@ -35,10 +36,25 @@ pub struct Shared {
     pub via: String,
     /// The names of the listeners.
     pub listeners: Vec<String>,
+    /// Where they are, in the same order.
+    pub addresses: Vec<SocketAddr>,
     /// One per thread.
     pub gauges: Vec<Gauges>,
     /// Where requests are recorded, if they are.
     pub access: Option<AccessLog>,
+}
+
+impl Shared {
+    /// The listeners, for people.
+    pub(super) fn addresses(&self) -> Vec<Listener> {
+        let named = self.listeners.iter().zip(&self.addresses);
+        named
+            .map(|(name, address)| Listener {
+                name: name.clone(),
+                address: address.to_string(),
+            })
+            .collect()
+    }
 }
 
 /// What a thread is told.
