@@ -1,11 +1,5 @@
 //! Between the state and its record: field by field, so that neither can change without the other.
 
-<<<<<<< HEAD:src/store/record.rs
-mod parts;
-
-use std::collections::{BTreeMap, BTreeSet};
-=======
->>>>>>> main:src/store/record/convert.rs
 use std::time::Duration;
 
 use super::{
@@ -127,6 +121,329 @@ impl Record {
                 .collect::<Result<_, _>>()?,
             outcome: self.outcome.map(OutcomeRecord::into_outcome).transpose()?,
             settings: self.settings.into_settings()?,
+        })
+    }
+}
+
+impl From<&Settings> for SettingsRecord {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            slots: settings.slots.iter().map(ToString::to_string).collect(),
+            start_timeout_ms: ms(settings.start_timeout),
+            health_timeout_ms: ms(settings.health_timeout),
+            drain_ms: settings.drain.map(ms),
+            stop_timeout_ms: ms(settings.stop_timeout),
+            soak_ms: ms(settings.soak),
+        }
+    }
+}
+
+impl SettingsRecord {
+    fn into_settings(self) -> Result<Settings, NameError> {
+        Ok(Settings {
+            slots: self
+                .slots
+                .iter()
+                .map(|slot| slot.parse())
+                .collect::<Result<_, _>>()?,
+            start_timeout: Duration::from_millis(self.start_timeout_ms),
+            health_timeout: Duration::from_millis(self.health_timeout_ms),
+            drain: self.drain_ms.map(Duration::from_millis),
+            stop_timeout: Duration::from_millis(self.stop_timeout_ms),
+            soak: Duration::from_millis(self.soak_ms),
+        })
+    }
+}
+
+impl DeploymentRecord {
+    fn into_deployment(self) -> Result<Deployment, NameError> {
+        Ok(Deployment {
+            generation: Generation(self.generation),
+            kind: self.kind.into(),
+            by: self.by,
+            began: Time(self.began),
+            phase: self.phase.into_phase()?,
+            settings: self.settings.into_settings()?,
+        })
+    }
+}
+
+impl WatchRecord {
+    fn into_watch(self) -> Result<Watch, NameError> {
+        Ok(Watch {
+            generation: Generation(self.generation),
+            new: self.new.parse()?,
+            old: parse(self.old)?,
+            streak: self.streak,
+            until: Time(self.until),
+            prev: parse(self.prev)?,
+            soaked: self.soaked,
+            rolling_back: self.rolling_back.map(CauseRecord::into_cause).transpose()?,
+        })
+    }
+}
+
+impl OutcomeRecord {
+    fn into_outcome(self) -> Result<Outcome, NameError> {
+        Ok(Outcome {
+            generation: Generation(self.generation),
+            kind: self.kind.into(),
+            release: parse(self.release)?,
+            phase: word(&self.phase),
+            cause: self.cause.into_cause()?,
+            at: Time(self.at),
+        })
+    }
+}
+
+impl From<Kind> for KindRecord {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Deploy => Self::Deploy,
+            Kind::Rollback => Self::Rollback,
+            Kind::ByHand => Self::ByHand,
+            Kind::Promote => Self::Promote,
+        }
+    }
+}
+
+impl From<KindRecord> for Kind {
+    fn from(kind: KindRecord) -> Self {
+        match kind {
+            KindRecord::Deploy => Self::Deploy,
+            KindRecord::Rollback => Self::Rollback,
+            KindRecord::ByHand => Self::ByHand,
+            KindRecord::Promote => Self::Promote,
+        }
+    }
+}
+
+impl From<&Phase> for PhaseRecord {
+    fn from(phase: &Phase) -> Self {
+        match phase {
+            Phase::Preparing { queue } => Self::Preparing {
+                queue_ms: ms(*queue),
+            },
+            Phase::Waiting { release, until } => Self::Waiting {
+                release: release.to_string(),
+                until: until.0,
+            },
+            Phase::Starting { slot, until } => Self::Starting {
+                slot: slot.to_string(),
+                until: until.0,
+            },
+            Phase::Ready { slot, until, probe } => Self::Ready {
+                slot: slot.to_string(),
+                until: until.0,
+                probe: probe.as_ref().map(Into::into),
+            },
+            Phase::Shifting { slot, from, left } => Self::Shifting {
+                slot: slot.to_string(),
+                from: text(from.as_ref()),
+                left: text(left.as_ref()),
+            },
+        }
+    }
+}
+
+impl PhaseRecord {
+    fn into_phase(self) -> Result<Phase, NameError> {
+        Ok(match self {
+            Self::Preparing { queue_ms } => Phase::Preparing {
+                queue: Duration::from_millis(queue_ms),
+            },
+            Self::Waiting { release, until } => Phase::Waiting {
+                release: release.parse()?,
+                until: Time(until),
+            },
+            Self::Starting { slot, until } => Phase::Starting {
+                slot: slot.parse()?,
+                until: Time(until),
+            },
+            Self::Ready { slot, until, probe } => Phase::Ready {
+                slot: slot.parse()?,
+                until: Time(until),
+                probe: probe.map(Into::into),
+            },
+            Self::Shifting { slot, from, left } => Phase::Shifting {
+                slot: slot.parse()?,
+                from: parse(from)?,
+                left: parse(left)?,
+            },
+        })
+    }
+}
+
+impl From<&Slot> for SlotRecord {
+    fn from(slot: &Slot) -> Self {
+        let condition = match &slot.condition {
+            Condition::Idle => ConditionRecord::Idle,
+            Condition::Starting => ConditionRecord::Starting,
+            Condition::Ready => ConditionRecord::Ready,
+            Condition::Standby => ConditionRecord::Standby,
+            Condition::Active(service) => ConditionRecord::Active {
+                service: match service {
+                    Service::Up => ServiceRecord::Up,
+                    Service::Booting { until } => ServiceRecord::Booting { until: until.0 },
+                    Service::Down { failure, retry } => ServiceRecord::Down {
+                        retry: retry.map(|at| at.0),
+                        failure: failure.into(),
+                    },
+                    Service::ByHand => ServiceRecord::ByHand,
+                },
+            },
+            Condition::Warm { drain, gated } => ConditionRecord::Warm {
+                gated: *gated,
+                drain: drain.map(|at| at.0),
+            },
+            Condition::Draining { until } => ConditionRecord::Draining {
+                until: until.map(|at| at.0),
+            },
+            Condition::Stopping { forced, failure } => ConditionRecord::Stopping {
+                forced: *forced,
+                failure: failure.as_ref().map(Into::into),
+            },
+            Condition::Failed(failure) => ConditionRecord::Failed {
+                failure: failure.into(),
+            },
+        };
+        Self {
+            condition,
+            release: text(slot.release.as_ref()),
+            boot: text(slot.boot.as_ref()),
+            generation: slot.generation.0,
+        }
+    }
+}
+
+impl SlotRecord {
+    fn into_slot(self) -> Result<Slot, NameError> {
+        let condition = match self.condition {
+            ConditionRecord::Idle => Condition::Idle,
+            ConditionRecord::Starting => Condition::Starting,
+            ConditionRecord::Ready => Condition::Ready,
+            ConditionRecord::Standby => Condition::Standby,
+            ConditionRecord::Active { service } => Condition::Active(match service {
+                ServiceRecord::Up => Service::Up,
+                ServiceRecord::Booting { until } => Service::Booting { until: Time(until) },
+                ServiceRecord::Down { failure, retry } => Service::Down {
+                    failure: failure.into(),
+                    retry: retry.map(Time),
+                },
+                ServiceRecord::ByHand => Service::ByHand,
+            }),
+            ConditionRecord::Warm { drain, gated } => Condition::Warm {
+                gated,
+                drain: drain.map(Time),
+            },
+            ConditionRecord::Draining { until } => Condition::Draining {
+                until: until.map(Time),
+            },
+            ConditionRecord::Stopping { forced, failure } => Condition::Stopping {
+                forced,
+                failure: failure.map(Into::into),
+            },
+            ConditionRecord::Failed { failure } => Condition::Failed(failure.into()),
+        };
+        Ok(Slot {
+            condition,
+            release: parse::<ReleaseId>(self.release)?,
+            boot: parse::<BootId>(self.boot)?,
+            generation: Generation(self.generation),
+        })
+    }
+}
+
+impl From<&UnitFailure> for FailureRecord {
+    fn from(failure: &UnitFailure) -> Self {
+        Self {
+            result: failure.result.clone(),
+            text: failure.text.clone(),
+        }
+    }
+}
+
+impl From<FailureRecord> for UnitFailure {
+    fn from(failure: FailureRecord) -> Self {
+        Self {
+            result: failure.result,
+            text: failure.text,
+        }
+    }
+}
+
+impl From<&Probe> for ProbeRecord {
+    fn from(probe: &Probe) -> Self {
+        Self {
+            pass: probe.pass,
+            text: probe.text.clone(),
+        }
+    }
+}
+
+impl From<ProbeRecord> for Probe {
+    fn from(probe: ProbeRecord) -> Self {
+        Self {
+            pass: probe.pass,
+            text: probe.text,
+        }
+    }
+}
+
+impl From<&Cause> for CauseRecord {
+    fn from(cause: &Cause) -> Self {
+        match cause {
+            Cause::Switched => Self::Switched,
+            Cause::StandsBy => Self::Standby,
+            Cause::Unprepared(why) => Self::Unprepared { why: why.clone() },
+            Cause::Interrupted => Self::Interrupted,
+            Cause::Preempted => Self::Preempted,
+            Cause::NoIdleSlot { holder, condition } => Self::NoIdleSlot {
+                holder: holder.to_string(),
+                condition: (*condition).to_owned(),
+            },
+            Cause::StartFailed(failure) => Self::StartFailed {
+                failure: failure.into(),
+            },
+            Cause::StartTimeout => Self::StartTimeout,
+            Cause::HealthTimeout(probe) => Self::HealthTimeout {
+                probe: probe.as_ref().map(Into::into),
+            },
+            Cause::Exited(failure) => Self::Exited {
+                failure: failure.into(),
+            },
+            Cause::StoppedByHand => Self::StoppedByHand,
+            Cause::ProbesFailed(probe) => Self::ProbesFailed {
+                probe: probe.into(),
+            },
+            Cause::Soaked => Self::Soaked,
+            Cause::Superseded => Self::Superseded,
+            Cause::OldSlotGone => Self::OldSlotGone,
+        }
+    }
+}
+
+impl CauseRecord {
+    fn into_cause(self) -> Result<Cause, NameError> {
+        Ok(match self {
+            Self::Switched => Cause::Switched,
+            Self::Standby => Cause::StandsBy,
+            Self::Unprepared { why } => Cause::Unprepared(why),
+            Self::Interrupted => Cause::Interrupted,
+            Self::Preempted => Cause::Preempted,
+            Self::NoIdleSlot { holder, condition } => Cause::NoIdleSlot {
+                holder: holder.parse::<SlotName>()?,
+                condition: word(&condition),
+            },
+            Self::StartFailed { failure } => Cause::StartFailed(failure.into()),
+            Self::StartTimeout => Cause::StartTimeout,
+            Self::HealthTimeout { probe } => Cause::HealthTimeout(probe.map(Into::into)),
+            Self::Exited { failure } => Cause::Exited(failure.into()),
+            Self::StoppedByHand => Cause::StoppedByHand,
+            Self::ProbesFailed { probe } => Cause::ProbesFailed(probe.into()),
+            Self::Soaked => Cause::Soaked,
+            Self::Superseded => Cause::Superseded,
+            Self::OldSlotGone => Cause::OldSlotGone,
         })
     }
 }
