@@ -184,7 +184,7 @@ fn a_refusal_before_the_upload_was_read_is_still_the_reason() {
 
 #[test]
 fn a_rollback_with_nothing_to_go_back_to_is_refused_with_the_reason() {
-    let text = "nothing to roll back to: no earlier release has finished its soak";
+    let text = "nothing to roll back to: no earlier release has served";
     let fake = Fake::new(Script {
         begin: Err((
             StatusCode::BAD_REQUEST,

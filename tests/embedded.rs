@@ -78,9 +78,15 @@ impl Bench {
     }
 }
 
+/// A port that nobody else is given: bound, and not listened on, which an app's own bind does not mind (`SO_REUSEADDR`, socket(7)).
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+    reserved.set_reuseaddr(true).unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = reserved.local_addr().unwrap().port();
+    // For as long as the tests run.
+    std::mem::forget(reserved);
+    port
 }
 
 fn ports(port: u16) -> String {
@@ -203,15 +209,15 @@ async fn an_app_that_listens_elsewhere_is_told_where() {
     let wait = async {
         loop {
             let report = bench.units.report(&bench.slot, Some(&boot)).await;
-            if !report.listens.is_empty() && !report.log.is_empty() {
-                return report;
+            let line = report.log.iter().find(|line| line.contains("listening on"));
+            if let Some(line) = line.filter(|_| !report.listens.is_empty()) {
+                let address = line.rsplit(' ').next().unwrap().to_owned();
+                return (report, address);
             }
             tokio::task::yield_now().await;
         }
     };
-    let report = tokio::time::timeout(LONG, wait).await.unwrap();
-    let line = report.log.iter().find(|line| line.contains("listening on"));
-    let address = line.unwrap().rsplit(' ').next().unwrap().to_owned();
+    let (report, address) = tokio::time::timeout(LONG, wait).await.unwrap();
     assert!(report.listens[0].starts_with(&address), "{report:?}");
     assert_eq!(report.unit, "web@blue");
     let probe = bench.units.probe(&bench.slot, LONG).await;

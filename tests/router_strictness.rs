@@ -3,6 +3,8 @@
 //! Every defect is sent at once, in two parts cut at every place, one byte at a time, and behind a
 //! good request: the verdict is the same, and nothing of the bad request is passed on.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod router_support;
 
 use std::time::Duration;

@@ -19,8 +19,9 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::peer::{Access, Peer};
 use super::problem::Problem;
-use crate::daemon::app::{Managed, Wait};
+use crate::daemon::app::Managed;
 use crate::daemon::apps::Apps;
+use crate::daemon::status::Wait;
 use crate::daemon::units::Units;
 use crate::wire::api;
 

@@ -186,7 +186,13 @@ async fn show(global: &Global, client: &Client, outcome: &Outcome) -> anyhow::Re
         say_json(outcome)?;
         return Ok(exit);
     }
-    let status: Option<Status> = client.get("/status").await.ok();
+    let mut status: Option<Status> = client.get("/status").await.ok();
+    if let Some(status) = &mut status {
+        // Before the first request there is no router yet that could say where it listens; systemd can.
+        if status.addresses.is_empty() && app::is_machines_own(client.socket()) {
+            status.addresses = app::public::addresses();
+        }
+    }
     let app = status.as_ref().map_or("slot", |status| status.app.as_str());
     if outcome.success {
         say(&outcome::screen(

@@ -173,7 +173,7 @@ fn evidence(report: &Report, row: &mut impl FnMut(&str, &str)) {
         && report
             .expected
             .as_ref()
-            .is_some_and(|told| !report.listens.contains(told));
+            .is_some_and(|told| !report.listens.iter().any(|at| names(at, told)));
     if elsewhere {
         row("listens on", &report.listens.join(", "));
         row("told", report.expected.as_deref().unwrap_or_default());
@@ -190,6 +190,13 @@ fn evidence(report: &Report, row: &mut impl FnMut(&str, &str)) {
             ),
         );
     }
+}
+
+/// `127.0.0.1:3000 (node)` and `127.0.0.1:3000` both name that address.
+fn names(listener: &str, address: &str) -> bool {
+    listener
+        .strip_prefix(address)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(" ("))
 }
 
 fn log(report: &Report, text: &mut String, paint: Paint) {

@@ -11,18 +11,15 @@ use tokio::task::AbortHandle;
 use super::live::{Live, blocking};
 use super::owner::{AskError, Owner};
 use super::tables::Tables;
-use super::tell;
 use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    Condition, Event, Facts, Found, Generation, Phase, Request, Service, Settings, SlotName, State,
-    Step, recover, rediscover,
+    Event, Facts, Found, Generation, Request, Settings, SlotName, State, Step, recover, rediscover,
 };
 use crate::release;
 use crate::store::{FileError, History, Loaded, StateFile};
 use crate::telemetry::chain;
-use crate::wire::api;
 
 /// Why an app cannot be managed.
 #[derive(Debug, thiserror::Error)]
@@ -251,173 +248,6 @@ impl<U: Units> Managed<U> {
             .withdraw(self.world.app.name.as_str())
             .await
     }
-
-    /// The app as users see it.
-    pub async fn status(&self) -> api::Status {
-        let state = Arc::clone(&self.owner.state().borrow());
-        let app = &self.world.app;
-        let mut warnings = self.world.warnings();
-        let stats = match self.world.tables.routers().stats().await {
-            Ok(stats) => stats,
-            Err(error) => {
-                warnings.push(chain(&error));
-                Vec::new()
-            }
-        };
-        let addresses: BTreeSet<String> = stats
-            .iter()
-            .flat_map(|(_, stats)| &stats.listeners)
-            .map(|at| format!("http://{}/", reachable(&at.address)))
-            .collect();
-        let mut slots = Vec::new();
-        for (name, slot) in &state.slots {
-            let in_flight = self.world.in_flight(name, slot.boot.as_ref()).await;
-            slots.push(self.slot_status(&state, name, slot, in_flight));
-        }
-        api::Status {
-            app: app.name.to_string(),
-            state: state.name().to_owned(),
-            generation: state.generation.0,
-            active: state.active.as_ref().map(ToString::to_string),
-            live: state.live().map(ToString::to_string),
-            prev: state.prev.as_ref().map(ToString::to_string),
-            serving: state
-                .active
-                .as_ref()
-                .and_then(|active| state.slots.get(active))
-                .is_some_and(|slot| slot.condition == Condition::Active(Service::Up)),
-            addresses: addresses.into_iter().collect(),
-            slots,
-            deployment: progress(&state),
-            soak_until_ms: state.watch.as_ref().map(|watch| watch.until.0),
-            health_fail_streak: state.watch.as_ref().map_or(0, |watch| watch.streak),
-            last: self.last(&state),
-            warnings,
-        }
-    }
-
-    fn last(&self, state: &State) -> Option<api::Outcome> {
-        let outcome = state.outcome.as_ref()?;
-        // After a restart of slotd only what is on disk is known of it.
-        self.world.outcome(outcome.generation.0).or_else(|| {
-            Some(api::Outcome {
-                success: matches!(
-                    outcome.cause,
-                    crate::deploy::Cause::Switched | crate::deploy::Cause::StandsBy
-                ),
-                generation: outcome.generation.0,
-                kind: tell::kind(outcome.kind).to_owned(),
-                release: outcome.release.as_ref().map(ToString::to_string),
-                phase: outcome.phase.to_owned(),
-                cause: outcome.cause.code().to_owned(),
-                text: tell::ended(&self.world.app, None, outcome),
-                ..api::Outcome::default()
-            })
-        })
-    }
-
-    fn slot_status(
-        &self,
-        state: &State,
-        name: &SlotName,
-        slot: &crate::deploy::Slot,
-        in_flight: Option<crate::wire::control::InFlight>,
-    ) -> api::SlotStatus {
-        let (detail, drain_until_ms) = match &slot.condition {
-            Condition::Active(service) => (Some(service_name(service)), None),
-            Condition::Failed(failure) => (Some(failure.text.clone()), None),
-            Condition::Warm { drain: until, .. } | Condition::Draining { until } => {
-                (None, until.map(|until| until.0))
-            }
-            Condition::Idle
-            | Condition::Starting
-            | Condition::Ready
-            | Condition::Standby
-            | Condition::Stopping { .. } => (None, None),
-        };
-        api::SlotStatus {
-            slot: name.to_string(),
-            unit: tell::unit(&self.world.app, name),
-            condition: slot.condition.name().to_owned(),
-            detail,
-            release: slot.release.as_ref().map(ToString::to_string),
-            boot_id: slot.boot.as_ref().map(ToString::to_string),
-            upstream: self.world.units.upstream(name),
-            weight: if state.active.as_ref() == Some(name) {
-                100
-            } else {
-                0
-            },
-            in_flight,
-            drain_until_ms,
-        }
-    }
-
-    /// How an attempt stands with respect to what somebody waits for.
-    #[must_use]
-    pub fn settled(&self, generation: u64, wait: Wait) -> Option<api::Outcome> {
-        let state = Arc::clone(&self.owner.state().borrow());
-        let mut outcome = self.world.outcome(generation).or_else(|| {
-            self.last(&state)
-                .filter(|last| last.generation == generation)
-        })?;
-        if !outcome.success || wait == Wait::Switched {
-            return Some(outcome);
-        }
-        if state
-            .watch
-            .as_ref()
-            .is_some_and(|watch| watch.generation.0 == generation)
-        {
-            return None;
-        }
-        if let Some((success, cause, text)) = self.world.watch_end(generation) {
-            (outcome.success, outcome.cause, outcome.text) = (success, cause, text);
-        }
-        let leaving = state.slots.iter().any(|(name, slot)| {
-            state.active.as_ref() != Some(name)
-                && matches!(
-                    slot.condition,
-                    Condition::Warm { .. }
-                        | Condition::Draining { .. }
-                        | Condition::Stopping { .. }
-                )
-        });
-        (wait == Wait::Soaked || !leaving).then_some(outcome)
-    }
-
-    /// What an attempt under way waits for, with numbers.
-    pub async fn waiting(&self) -> Option<api::Progress> {
-        let state = Arc::clone(&self.owner.state().borrow());
-        let mut shown = progress(&state).unwrap_or_else(|| api::Progress {
-            generation: state.generation.0,
-            phase: state.name().to_owned(),
-            ..api::Progress::default()
-        });
-        let leaving = state.slots.iter().find(|(_, slot)| {
-            matches!(
-                slot.condition,
-                Condition::Warm { .. } | Condition::Draining { .. }
-            )
-        });
-        let (name, slot) = leaving?;
-        shown.slot = shown.slot.or_else(|| Some(name.to_string()));
-        shown.in_flight = self.world.in_flight(name, slot.boot.as_ref()).await;
-        Some(shown)
-    }
-}
-
-/// Until when somebody who began an attempt waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Wait {
-    /// The release serves.
-    #[default]
-    Switched,
-    /// The soak has ended.
-    Soaked,
-    /// The old slot is stopped.
-    Stopped,
 }
 
 async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {
@@ -465,55 +295,6 @@ async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {
             recover(&rediscover(settings, &facts, now), &facts, now)
         }
     }
-}
-
-fn progress(state: &State) -> Option<api::Progress> {
-    let held = state.deployment.as_ref()?;
-    let slot = held.phase.slot();
-    Some(api::Progress {
-        generation: held.generation.0,
-        kind: tell::kind(held.kind).to_owned(),
-        by: held.by.clone(),
-        began_ms: held.began.0,
-        phase: held.phase.name().to_owned(),
-        slot: slot.map(ToString::to_string),
-        release: slot
-            .and_then(|slot| state.slots.get(slot)?.release.as_ref())
-            .map(ToString::to_string),
-        waits_for: match &held.phase {
-            Phase::Preparing { .. } => Some("the upload of the release".to_owned()),
-            Phase::Waiting { .. } => Some("a slot to become idle".to_owned()),
-            Phase::Starting { slot, .. } => Some(format!("{slot} to be READY")),
-            Phase::Ready {
-                probe: Some(probe), ..
-            } => Some(format!(
-                "a probe to pass; the last one found: {}",
-                probe.text
-            )),
-            Phase::Ready { slot, .. } => Some(format!("a probe of {slot} to pass")),
-            Phase::Shifting { .. } => Some("the routers to take the table".to_owned()),
-        },
-        in_flight: None,
-    })
-}
-
-fn service_name(service: &Service) -> String {
-    match service {
-        Service::Up => "up".to_owned(),
-        Service::Booting { .. } => "booting".to_owned(),
-        Service::Down { failure, .. } => format!("down: {}", failure.text),
-        Service::ByHand => "stopped-by-hand".to_owned(),
-    }
-}
-
-/// A listener's address as somebody on this machine would use it.
-fn reachable(address: &str) -> String {
-    let local = address
-        .replace("0.0.0.0:", "127.0.0.1:")
-        .replace("[::]:", "127.0.0.1:");
-    local
-        .strip_suffix(":80")
-        .map_or(local.clone(), ToOwned::to_owned)
 }
 
 /// The machine's boot id (proc(5)), which is new after every start of the machine.

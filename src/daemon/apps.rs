@@ -141,7 +141,7 @@ impl<U: Units> Apps<U> {
     /// Reads an app's file again. What runs is not touched: the app is given up and taken up again, as in a restart of slotd.
     ///
     /// # Errors
-    /// The app goes on with what it had.
+    /// A file that cannot be used leaves the app as it is; a state that cannot be leaves it unmanaged, and running.
     pub async fn reload(&self, name: &str) -> Result<Arc<Managed<U>>, AppError> {
         let app = self.read(name)?;
         let mut managed = self.managed.write().await;
@@ -156,6 +156,8 @@ impl<U: Units> Apps<U> {
             }
             known.owner().end();
         }
+        // Should it fail, the app is not managed rather than managed by an owner that has ended: the next question tries again.
+        managed.remove(&app.name);
         let name = app.name.clone();
         let opened = self.open(app).await?;
         managed.insert(name, Arc::clone(&opened));

@@ -4,7 +4,6 @@
 //! memory is always the one on disk.
 //! **Invariant:** an event that cannot be committed is not lost: it waits, in order, and is tried again.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,33 +124,34 @@ impl Drop for Running {
 impl<W: World> Task<W> {
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut asks: mpsc::Receiver<Ask>) {
         self.perform();
-        let mut backlog: VecDeque<Event> = VecDeque::new();
+        // What could not be committed waits here; what comes after it waits in its channel.
+        let mut delayed: Option<Event> = None;
         loop {
-            if let Some(event) = backlog.pop_front() {
-                if let Err(error) = self.take(event.clone()).await {
-                    backlog.push_front(event);
-                    if let AskError::Refused(refusal) = error {
-                        // Only people are refused, and they are answered below.
-                        tracing::error!("an event was refused: {refusal}");
-                        backlog.pop_front();
-                    }
-                    tokio::time::sleep(COMMIT_AGAIN).await;
-                }
-                continue;
-            }
-            let wait = self
-                .state
-                .next_deadline()
-                .map(|deadline| deadline.since(self.world.now()));
-            tokio::select! {
-                Some(event) = events.recv() => backlog.push_back(event),
+            let wait = match &delayed {
+                Some(_) => Some(COMMIT_AGAIN),
+                None => self
+                    .state
+                    .next_deadline()
+                    .map(|deadline| deadline.since(self.world.now())),
+            };
+            let event = tokio::select! {
+                Some(event) = events.recv(), if delayed.is_none() => event,
                 Some(Ask { event, answer }) = asks.recv() => {
                     let taken = self.take(event).await.map(|()| Arc::clone(&self.state));
                     // Whoever asked may be gone; what was decided stands.
                     let _ = answer.send(taken);
+                    continue;
                 }
-                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => backlog.push_back(Event::Tick),
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
+                    delayed.take().unwrap_or(Event::Tick)
+                }
                 else => return,
+            };
+            match self.take(event.clone()).await {
+                Ok(()) => {}
+                Err(AskError::NotCommitted(_)) => delayed = Some(event),
+                // Only people are refused, and they are answered above.
+                Err(error) => tracing::error!("an event was refused: {error}"),
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use crate::store::{FileError, replace};
+use crate::store::{FileError, replace_volatile};
 use crate::traffic::{Routers, TrafficError, table_on_disk};
 use crate::wire::table::{App, Table};
 
@@ -118,7 +118,8 @@ impl Tables {
         }
         loop {
             let bytes = serde_json::to_vec_pretty(&next).expect("a table is strings and numbers");
-            replace(&self.path, &bytes, 0o644)?;
+            // Made of the apps' states again when the machine starts.
+            replace_volatile(&self.path, &bytes, 0o644)?;
             *current = next.clone();
             match self.routers.put(&next).await {
                 Ok(_) => return Ok(()),

@@ -35,6 +35,7 @@ mod recovery;
 mod slots;
 mod state;
 mod step;
+mod switch;
 mod watch;
 
 pub use effect::{Effect, Pace, Route, effects};

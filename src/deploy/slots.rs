@@ -289,13 +289,13 @@ impl Draft {
         else {
             return;
         };
-        if let Some(slot) = self.state.slots.get_mut(&old) {
-            if let Condition::Draining { until } = slot.condition {
-                slot.condition = Condition::Warm {
-                    drain: until,
-                    gated: true,
-                };
-            }
+        if let Some(slot) = self.state.slots.get_mut(&old)
+            && let Condition::Draining { until } = slot.condition
+        {
+            slot.condition = Condition::Warm {
+                drain: until,
+                gated: true,
+            };
         }
     }
 
@@ -407,10 +407,10 @@ impl Draft {
     }
 
     fn gate_refused(&mut self, probe: Probe) {
-        if let Some(deployment) = &mut self.state.deployment {
-            if let Phase::Ready { probe: last, .. } = &mut deployment.phase {
-                *last = Some(probe);
-            }
+        if let Some(deployment) = &mut self.state.deployment
+            && let Phase::Ready { probe: last, .. } = &mut deployment.phase
+        {
+            *last = Some(probe);
         }
     }
 

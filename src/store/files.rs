@@ -48,21 +48,33 @@ impl FileError {
 /// # Errors
 /// The first operation that failed; the file is then as it was.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    swap(path, content, mode, true)?;
+    sync_directory(path)
+}
+
+/// As [`replace`] for whoever reads it, but not for a machine that loses power: for files that are made anew when it starts.
+///
+/// # Errors
+/// As for [`replace`].
+pub fn replace_volatile(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    swap(path, content, mode, false)
+}
+
+fn swap(path: &Path, content: &[u8], mode: u32, lasting: bool) -> Result<(), FileError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let temporary = path.with_file_name(name);
-    let written = write_and_sync(&temporary, content, mode).and_then(|()| {
+    let written = write(&temporary, content, mode, lasting).and_then(|()| {
         fs::rename(&temporary, path).map_err(FileError::of("rename a new file to", path))
     });
     if written.is_err() {
         // What is left of it would only take space; the error that matters is the first.
         let _ = fs::remove_file(&temporary);
-        return written;
     }
-    sync_directory(path)
+    written
 }
 
-fn write_and_sync(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+fn write(path: &Path, content: &[u8], mode: u32, lasting: bool) -> Result<(), FileError> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -72,7 +84,10 @@ fn write_and_sync(path: &Path, content: &[u8], mode: u32) -> Result<(), FileErro
         .map_err(FileError::of("create", path))?;
     file.write_all(content)
         .map_err(FileError::of("write", path))?;
-    file.sync_all().map_err(FileError::of("sync", path))
+    if lasting {
+        file.sync_all().map_err(FileError::of("sync", path))?;
+    }
+    Ok(())
 }
 
 /// Makes a rename in a file's directory last.

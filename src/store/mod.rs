@@ -8,6 +8,6 @@ mod history;
 mod record;
 mod state_file;
 
-pub use files::{FileError, append, replace};
+pub use files::{FileError, append, replace, replace_volatile};
 pub use history::{Entry, History};
 pub use state_file::{Loaded, StateFile};

@@ -12,7 +12,7 @@
 //! | `GET /apps/<app>/outcome?generation=7&wait=switched\|soaked\|stopped` | | [`Outcome`], when it is there (long poll: 202 with [`Progress`] each second or so otherwise) |
 //! | `GET /apps/<app>/events` | | SSE, each an [`Event`] |
 //! | `POST /apps/<app>/reload` | | [`Status`]: the app's file is read again |
-//! | `DELETE /apps/<app>` | | `{"status":"ok"}`: stops its slots (drained) and forgets it |
+//! | `DELETE /apps/<app>` | | `{"status":"ok"}`: takes it out of the table and forgets it; its units are left to whoever asks (`slotctl app remove` stops them) |
 //!
 //! Without `/apps/<app>` a path means the only app, or the app `slot`. Anything refused is a [`Problem`] with the status of its code.
 

@@ -1,5 +1,6 @@
 //! A router between raw sockets: an upstream that follows a script and remembers every byte it got,
 //! and a client that sees how its connection ended.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::io::{ErrorKind, Read, Write};
@@ -18,13 +19,16 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The shortest whole answer.
 pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
+/// Everything that came on a connection.
+type Record = Arc<Mutex<Vec<u8>>>;
+
 /// One end of a connection.
 pub struct Raw {
     pub stream: TcpStream,
     /// What was read and not yet asked for.
     pub rest: Vec<u8>,
     /// Everything that was ever read.
-    seen: Option<Arc<Mutex<Vec<u8>>>>,
+    seen: Option<Record>,
 }
 
 /// How a connection ended.
@@ -69,7 +73,7 @@ impl Raw {
         Self::new(stream, None)
     }
 
-    fn new(stream: TcpStream, seen: Option<Arc<Mutex<Vec<u8>>>>) -> Self {
+    fn new(stream: TcpStream, seen: Option<Record>) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -176,7 +180,7 @@ impl Raw {
 /// A server that does what its script says on each connection, which it is told the number of.
 pub struct Upstream {
     pub address: SocketAddr,
-    seen: Arc<Mutex<Vec<Arc<Mutex<Vec<u8>>>>>>,
+    seen: Arc<Mutex<Vec<Record>>>,
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }

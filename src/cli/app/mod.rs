@@ -7,7 +7,7 @@ pub mod add;
 mod list;
 mod names;
 pub(super) mod ports;
-mod public;
+pub(super) mod public;
 mod remove;
 
 use std::path::{Path, PathBuf};

@@ -25,12 +25,15 @@ pub fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the public socket listens, as systemd says: `0.0.0.0:80`.
+/// Where the public socket can be reached from this machine: `http://127.0.0.1/`.
 #[must_use]
 pub fn addresses() -> Vec<String> {
     let listen = systemctl(&["show", "--property=Listen", "--value", SOCKET]).unwrap_or_default();
     ports(&listen)
-        .map(|port| format!("http://127.0.0.1:{port}/"))
+        .map(|port| match port {
+            80 => "http://127.0.0.1/".to_owned(),
+            port => format!("http://127.0.0.1:{port}/"),
+        })
         .collect()
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Figures {
     slowest_us: u64,
     streams: usize,
     stream_messages: u64,
+    /// Between two messages of a stream, which come every 50 ms.
+    stream_longest_pause_ms: u64,
     streams_cut: usize,
     /// How they were cut.
     cuts: Vec<String>,
@@ -85,6 +87,7 @@ impl Figures {
             .iter()
             .filter_map(|ended| ended.cut.clone())
             .collect();
+        let longest_pause = streams.iter().map(|ended| ended.longest_pause).max();
         let failures = tally.failures.iter();
         Self {
             requests: tally.requests() + tally.failed_requests(),
@@ -97,6 +100,9 @@ impl Figures {
             slowest_us: micros(100.0),
             streams: streams.len(),
             stream_messages: streams.iter().map(|ended| ended.messages).sum(),
+            stream_longest_pause_ms: longest_pause.map_or(0, |pause| {
+                u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
+            }),
             streams_cut: cuts.len(),
             cuts,
             deploys,
@@ -135,11 +141,12 @@ impl Figures {
         );
         let _ = writeln!(
             text,
-            "  {:<18}{} (of {}, {} messages)",
+            "  {:<18}{} (of {}, with {} messages; longest pause {} ms)",
             "streams cut",
             zero(self.streams_cut as u64),
             self.streams,
-            self.stream_messages
+            self.stream_messages,
+            self.stream_longest_pause_ms
         );
         for cut in &self.cuts {
             let _ = writeln!(text, "  {:<18}{cut}", "");

@@ -1,5 +1,6 @@
 //! What happens in the demo, in order: everything is asked for over the API and counted from outside.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -165,21 +166,23 @@ impl Teller<'_> {
                 }
             }
         };
-        let shown = async {
-            let mut frames = interval(FRAME);
-            frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
-            loop {
-                frames.tick().await;
-                let status = self.client.get::<Status>("/status").await;
-                let phase = status.ok().and_then(|status| status.deployment);
-                let phase = phase.map_or(String::new(), |held| format!(", {}", held.phase));
-                self.screen
-                    .tick(&format!("{doing}{phase}"), began.elapsed());
-            }
-        };
         tokio::select! {
             outcome = asked => outcome,
-            () = shown => unreachable!("frames never end"),
+            never = self.show(doing, began) => match never {},
+        }
+    }
+
+    /// Draws the moving line, with the phase of the attempt under way.
+    async fn show(&self, doing: &str, began: Instant) -> Infallible {
+        let mut frames = interval(FRAME);
+        frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            frames.tick().await;
+            let status = self.client.get::<Status>("/status").await;
+            let phase = status.ok().and_then(|status| status.deployment);
+            let phase = phase.map_or(String::new(), |held| format!(", {}", held.phase));
+            self.screen
+                .tick(&format!("{doing}{phase}"), began.elapsed());
         }
     }
 

@@ -57,8 +57,11 @@ pub fn request(
             reason: "the request has been through this router before",
         });
     }
-    let mut written = Written::default();
-    written.method = push(out, request.method.of(buffer));
+    let method = push(out, request.method.of(buffer));
+    let mut written = Written {
+        method,
+        ..Written::default()
+    };
     out.push(b' ');
     let start = out.len();
     out.extend_from_slice(empty_path(request, buffer));

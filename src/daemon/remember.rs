@@ -1,0 +1,350 @@
+//! What is remembered of attempts and watches for people: outcomes with their evidence, phases with their times. The state has what
+//! decisions need; this is lost when slotd restarts.
+
+use std::collections::VecDeque;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::live::{Live, millis};
+use super::tell;
+use super::units::{Report, Units};
+use super::world::World;
+use crate::deploy::{BootId, Cause, Condition, Notice, Outcome, ReleaseId, SlotName, State, Time};
+use crate::store::Entry;
+use crate::telemetry::chain;
+use crate::wire::api;
+use crate::wire::control::{InFlight, Stats};
+
+/// How long the evidence of a failure may take to collect, while the failed candidate waits to be stopped.
+const REPORT_LIMIT: Duration = Duration::from_secs(2);
+
+/// Outcomes kept for whoever asks later; the last one is on disk as well.
+const OUTCOMES: usize = 32;
+
+/// What is remembered beside the state, for people: lost when slotd restarts.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    attempt: Option<Attempt>,
+    outcomes: VecDeque<api::Outcome>,
+    /// Ends of watches: generation, success, cause, sentence.
+    watches: VecDeque<(u64, bool, String, String)>,
+    warnings: Vec<String>,
+}
+
+/// The attempt under way.
+#[derive(Clone, Debug, Default)]
+struct Attempt {
+    generation: u64,
+    phases: Vec<(String, Time)>,
+    slot: Option<SlotName>,
+    boot: Option<BootId>,
+    previous: Option<ReleaseId>,
+}
+
+impl<U: Units> Live<U> {
+    /// How an attempt ended, if it has and is still remembered.
+    #[must_use]
+    pub fn outcome(&self, generation: u64) -> Option<api::Outcome> {
+        self.memory()
+            .outcomes
+            .iter()
+            .rev()
+            .find(|outcome| outcome.generation == generation)
+            .cloned()
+    }
+
+    /// How the watch of an attempt ended: success, cause, sentence.
+    #[must_use]
+    pub fn watch_end(&self, generation: u64) -> Option<(bool, String, String)> {
+        let memory = self.memory();
+        let (_, success, cause, text) = memory
+            .watches
+            .iter()
+            .rev()
+            .find(|(of, ..)| *of == generation)?;
+        Some((*success, cause.clone(), text.clone()))
+    }
+
+    /// What an administrator should know.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.memory().warnings.clone()
+    }
+
+    /// Tells an administrator something that stays true until slotd restarts.
+    pub fn keep_warning(&self, text: String) {
+        tracing::error!(slot_app = self.app.name.as_str(), "{text}");
+        self.memory().warnings.push(text);
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // What is behind the lock is for people only; a panic elsewhere does not make it wrong.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what a notice means for the attempt under way; gives its outcome when it ended.
+    async fn remember(&self, notice: &Notice, state: &State, at: Time) {
+        match notice {
+            Notice::Began { generation, .. } => {
+                self.memory().attempt = Some(Attempt {
+                    generation: generation.0,
+                    previous: state.live().cloned(),
+                    ..Attempt::default()
+                });
+            }
+            Notice::Phase {
+                generation,
+                phase,
+                slot,
+                ..
+            } => {
+                let mut memory = self.memory();
+                let attempt = memory.attempt.get_or_insert_default();
+                attempt.generation = generation.0;
+                attempt.phases.push(((*phase).to_owned(), at));
+                if let Some(slot) = slot {
+                    attempt.boot = state
+                        .slots
+                        .get(slot)
+                        .and_then(|slot| slot.boot.clone())
+                        .or(attempt.boot.take());
+                    attempt.slot = Some(slot.clone());
+                }
+            }
+            Notice::Ended(outcome) => {
+                let attempt = self.memory().attempt.take().unwrap_or_default();
+                let outcome = self.outcome_of(outcome, attempt, state, at).await;
+                let mut memory = self.memory();
+                memory.outcomes.push_back(outcome);
+                let surplus = memory.outcomes.len().saturating_sub(OUTCOMES);
+                memory.outcomes.drain(..surplus);
+            }
+            Notice::Soak {
+                generation,
+                slot,
+                cause,
+            } => {
+                let text = tell::cause(&self.app, Some(slot.as_str()), cause);
+                let success = !matches!(cause, Cause::ProbesFailed(_) | Cause::Exited(_));
+                self.remember_watch(generation.0, success, cause.code(), text);
+            }
+            Notice::RolledBack {
+                generation,
+                from,
+                cause,
+                ..
+            } => {
+                let text = tell::cause(&self.app, Some(from.as_str()), cause);
+                self.remember_watch(generation.0, false, cause.code(), text);
+            }
+            Notice::Draining { .. }
+            | Notice::Forced { .. }
+            | Notice::Stopped { .. }
+            | Notice::Down { .. }
+            | Notice::Up { .. }
+            | Notice::StandsBy { .. } => {}
+        }
+    }
+
+    fn remember_watch(&self, generation: u64, success: bool, cause: &str, text: String) {
+        let mut memory = self.memory();
+        memory
+            .watches
+            .push_back((generation, success, cause.to_owned(), text));
+        let surplus = memory.watches.len().saturating_sub(OUTCOMES);
+        memory.watches.drain(..surplus);
+    }
+
+    async fn outcome_of(
+        &self,
+        outcome: &Outcome,
+        attempt: Attempt,
+        state: &State,
+        at: Time,
+    ) -> api::Outcome {
+        let success = matches!(outcome.cause, Cause::Switched | Cause::StandsBy);
+        let slot = attempt.slot.as_ref().map(ToString::to_string);
+        let mut text = tell::ended(&self.app, slot.as_deref(), outcome);
+        if let Cause::NoIdleSlot { holder, .. } = &outcome.cause {
+            text = self.no_idle_slot(holder, state, at).await;
+        }
+        let ends = attempt
+            .phases
+            .iter()
+            .skip(1)
+            .map(|(_, began)| *began)
+            .chain([at]);
+        let phases_ms = attempt.phases.iter().zip(ends);
+        api::Outcome {
+            success,
+            generation: outcome.generation.0,
+            kind: tell::kind(outcome.kind).to_owned(),
+            release: outcome.release.as_ref().map(ToString::to_string),
+            previous: attempt.previous.as_ref().map(ToString::to_string),
+            phase: outcome.phase.to_owned(),
+            cause: outcome.cause.code().to_owned(),
+            text,
+            phases_ms: phases_ms
+                .map(|((phase, began), end)| (phase.clone(), millis(end.since(*began))))
+                .collect(),
+            report: match &attempt.slot {
+                Some(slot) if !success => Some(
+                    self.report(slot, attempt.boot.as_ref(), &outcome.cause)
+                        .await,
+                ),
+                _ => None,
+            },
+            slot,
+        }
+    }
+
+    /// Who holds the slot that was waited for, what it still does, and the ways out.
+    async fn no_idle_slot(&self, holder: &SlotName, state: &State, at: Time) -> String {
+        let held = state.slots.get(holder);
+        let boot = held.and_then(|slot| slot.boot.as_ref());
+        let condition = held.map_or("in use", |slot| slot.condition.name());
+        let busy = match self.in_flight(holder, boot).await {
+            Some(held) if held.total() > 0 => format!(
+                " and has {} requests, {} streams and {} tunnels in flight",
+                held.requests, held.streams, held.tunnels
+            ),
+            _ => String::new(),
+        };
+        let until = match held.map(|slot| &slot.condition) {
+            Some(Condition::Draining { until } | Condition::Warm { drain: until, .. }) => {
+                match until {
+                    Some(until) => format!(", for {} at most", tell::span(until.since(at))),
+                    None => ", however long they take".to_owned(),
+                }
+            }
+            _ => String::new(),
+        };
+        let unit = tell::unit(&self.app, holder);
+        let way_out = match held.map(|slot| &slot.condition) {
+            Some(Condition::Standby) => {
+                format!(
+                    "make it active (`slotctl promote {holder}`), stop it (`systemctl stop {unit}`)"
+                )
+            }
+            Some(Condition::Warm { .. } | Condition::Draining { .. }) => {
+                format!("wait for it (`--queue 10m`), cut it now (`slotctl drain --now {holder}`)")
+            }
+            _ => "wait for it (`--queue 10m`)".to_owned(),
+        };
+        format!(
+            "no slot became idle in time: {holder} is {condition}{busy}{until}. The ways out: {way_out}, or give the app \
+             a third slot (`slots` in its file)"
+        )
+    }
+
+    /// What is in flight at a run of a slot, over all routers; `None` when one does not answer.
+    pub async fn in_flight(&self, slot: &SlotName, boot: Option<&BootId>) -> Option<InFlight> {
+        let stats = self.tables.routers().stats().await.ok()?;
+        Some(self.sum(&stats, slot, boot))
+    }
+
+    /// What is in flight at a run of a slot, out of what all routers say.
+    pub(super) fn sum(
+        &self,
+        stats: &[(String, Stats)],
+        slot: &SlotName,
+        boot: Option<&BootId>,
+    ) -> InFlight {
+        let mut sum = InFlight::default();
+        for run in stats.iter().flat_map(|(_, stats)| &stats.slots) {
+            let this = boot.is_none() || run.boot_id.as_deref() == boot.map(BootId::as_str);
+            if run.app == self.app.name.as_str() && run.slot == slot.as_str() && this {
+                sum.requests += run.in_flight.requests;
+                sum.streams += run.in_flight.streams;
+                sum.tunnels += run.in_flight.tunnels;
+            }
+        }
+        sum
+    }
+
+    async fn report(&self, slot: &SlotName, boot: Option<&BootId>, cause: &Cause) -> api::Report {
+        let found = tokio::time::timeout(REPORT_LIMIT, self.units.report(slot, boot))
+            .await
+            .unwrap_or_else(|_| Report {
+                unit: tell::unit(&self.app, slot),
+                ..Report::default()
+            });
+        let probe = match cause {
+            Cause::HealthTimeout(Some(probe)) => Some(probe.text.clone()),
+            _ => None,
+        };
+        api::Report {
+            unit: found.unit,
+            result: found.result,
+            exit: found.exit,
+            status_text: found.status_text,
+            probe,
+            log: found.log,
+            listens: found.listens,
+            expected: Some(self.units.upstream(slot)),
+            journal: found.journal,
+        }
+    }
+
+    fn log(&self, event: &api::Event) {
+        let bad = matches!(event.event.as_str(), "rolled-back" | "forced" | "down")
+            || (event.event == "ended" && event.cause.as_deref() != Some("switched"));
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    slot_app = event.app.as_str(),
+                    slot_name = event.slot.as_deref(),
+                    slot_release = event.release.as_deref(),
+                    slot_generation = event.generation,
+                    slot_phase = event.phase.as_deref(),
+                    slot_cause = event.cause.as_deref(),
+                    "{}",
+                    event.text
+                )
+            };
+        }
+        if bad { line!(warn) } else { line!(info) }
+    }
+
+    fn keep(&self, event: &api::Event) {
+        if !matches!(
+            event.event.as_str(),
+            "ended" | "soak" | "rolled-back" | "forced"
+        ) {
+            return;
+        }
+        let entry = Entry {
+            at_ms: event.at_ms,
+            generation: event.generation,
+            event: event.event.clone(),
+            slot: event.slot.clone(),
+            release: event.release.clone(),
+            cause: event.cause.clone(),
+            text: event.text.clone(),
+        };
+        if let Err(error) = self.history.add(&entry) {
+            tracing::warn!(
+                slot_app = event.app.as_str(),
+                "the history lacks a line: {}",
+                chain(&error)
+            );
+        }
+    }
+
+    /// Remembers, logs, keeps and broadcasts one notice.
+    pub(super) async fn tell_one(&self, notice: &Notice, state: &State) {
+        let at = self.now();
+        let mut event = tell::event(&self.app, notice, state, at);
+        self.remember(notice, state, at).await;
+        if let Notice::Ended(_) = notice
+            && let Some(outcome) = self.outcome(event.generation)
+        {
+            event.slot = outcome.slot;
+            event.text = outcome.text;
+        }
+        self.log(&event);
+        self.keep(&event);
+        // Nobody may be listening.
+        let _ = self.told.send(event);
+    }
+}

@@ -1,0 +1,159 @@
+//! The switch: from a candidate that passed its gates to an active slot that every router knows.
+
+use std::time::Duration;
+
+use super::names::{ReleaseId, SlotName};
+use super::state::{Cause, Condition, Kind, Phase, Service, Watch};
+use super::step::Draft;
+
+impl Draft {
+    /// The candidate passed its gates.
+    pub(super) fn gated(&mut self, slot: &SlotName) {
+        let Some(deployment) = &self.state.deployment else {
+            return;
+        };
+        let serving = self.state.active.as_ref().is_some_and(|active| {
+            !matches!(
+                self.state.slots.get(active).map(|slot| &slot.condition),
+                Some(Condition::Active(Service::ByHand)) | None
+            )
+        });
+        match deployment.kind {
+            Kind::ByHand if serving => {
+                self.set(slot, Condition::Standby);
+                self.end(Cause::StandsBy);
+            }
+            Kind::Deploy | Kind::Rollback | Kind::ByHand | Kind::Promote => self.shift(slot),
+        }
+    }
+
+    /// Commits the switch: from here on the state names the new slot, and the routers are told.
+    pub(super) fn shift(&mut self, slot: &SlotName) {
+        let Some(deployment) = &self.state.deployment else {
+            return;
+        };
+        let (generation, drain) = (deployment.generation, deployment.settings.drain);
+        self.supersede();
+        let (from, left) = (self.state.active.clone(), self.state.live().cloned());
+        if let Some(from) = &from {
+            self.retire(from, drain);
+        }
+        self.set(slot, Condition::Active(Service::Up));
+        self.state.active = Some(slot.clone());
+        self.state.routed = generation;
+        self.enter(Phase::Shifting {
+            slot: slot.clone(),
+            from,
+            left,
+        });
+    }
+
+    /// Takes the weight from a slot: it stays up until the routers have the table, and has its drain counted from now. A slot in
+    /// which nothing runs is stopped, so that its unit does not start it again.
+    pub(super) fn retire(&mut self, name: &SlotName, drain: Option<Duration>) {
+        let drain = drain.map(|span| self.now.after(span));
+        let Some(slot) = self.state.slots.get_mut(name) else {
+            return;
+        };
+        slot.condition = if slot.boot.is_some() {
+            let gated = slot.condition == Condition::Active(Service::Up);
+            Condition::Warm { drain, gated }
+        } else {
+            Condition::Stopping {
+                forced: false,
+                failure: None,
+            }
+        };
+    }
+
+    /// A committed switch is taken back, because the new slot ended before the routers had it.
+    pub(super) fn unshift(&mut self, cause: Cause) {
+        let Some(Phase::Shifting { slot, from, .. }) = self
+            .state
+            .deployment
+            .as_ref()
+            .map(|held| held.phase.clone())
+        else {
+            return;
+        };
+        let Some(from) = from.filter(|from| self.is_running(from)) else {
+            // Nothing to give the traffic back to: the new slot keeps it, down, and its unit starts it again.
+            return;
+        };
+        self.set(&from, Condition::Active(Service::Up));
+        self.state.active = Some(from);
+        self.set(
+            &slot,
+            Condition::Stopping {
+                forced: false,
+                failure: None,
+            },
+        );
+        self.end(cause);
+    }
+
+    /// Every router has the table: the deployment is over, the watch begins.
+    pub(super) fn switched(&mut self) {
+        let Some(deployment) = self.state.deployment.clone() else {
+            return;
+        };
+        let Phase::Shifting { slot, from, left } = deployment.phase else {
+            return;
+        };
+        let (prev, soaked) = (self.state.prev.clone(), self.state.soaked);
+        let soak = match deployment.kind {
+            // What is rolled back to has served before.
+            Kind::Rollback => Duration::ZERO,
+            Kind::Deploy | Kind::ByHand | Kind::Promote => deployment.settings.soak,
+        };
+        self.remember(deployment.kind, left);
+        self.state.soaked = soak.is_zero();
+        self.state.settings = deployment.settings;
+        self.end(Cause::Switched);
+        if soak.is_zero() {
+            self.unmark();
+        } else {
+            self.state.watch = Some(Watch {
+                generation: deployment.generation,
+                new: slot,
+                old: from.filter(|from| self.is_warm(from)),
+                streak: 0,
+                until: self.now.after(soak),
+                prev,
+                soaked,
+                rolling_back: None,
+            });
+        }
+        self.let_go();
+    }
+
+    /// What `rollback` goes to, now that the release that was live is not: that release, if it had finished its soak, or if it was
+    /// left by a rollback, so that a second rollback goes forward again. Until a release has finished its soak, any that served is
+    /// better than nothing to go back to. Never what is live, never what is marked.
+    fn remember(&mut self, kind: Kind, left: Option<ReleaseId>) {
+        let live = self.state.live().cloned();
+        let worthy = match kind {
+            Kind::Rollback => true,
+            Kind::Deploy | Kind::ByHand | Kind::Promote => {
+                self.state.soaked || self.state.prev.is_none()
+            }
+        };
+        if left != live
+            && worthy
+            && left
+                .as_ref()
+                .is_some_and(|left| !self.state.marked.contains(left))
+        {
+            self.state.prev = left;
+        } else if self.state.prev == live {
+            self.state.prev = None;
+        }
+    }
+
+    /// A release that served through its soak is not one that was rolled back any more.
+    pub(super) fn unmark(&mut self) {
+        if let Some(live) = self.state.live().cloned() {
+            self.state.marked.remove(&live);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The state as JSON, version 1. The types mirror those of [`deploy`](crate::deploy), which knows nothing of encodings.
+//!
+//! A later version that an older slotd can still read keeps `readable_from`; unknown keys are passed over for that reason.
+
+mod convert;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+/// The version that this slotd writes.
+pub(super) const VERSION: u32 = 1;
+
+/// A state file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) version: u32,
+    /// The oldest version of the format whose readers understand this file.
+    pub(super) readable_from: u32,
+    /// The machine's boot id (proc(5), `/proc/sys/kernel/random/boot_id`) when this was written.
+    pub(super) machine_boot: String,
+    generation: u64,
+    routed: u64,
+    active: Option<String>,
+    deployment: Option<DeploymentRecord>,
+    watch: Option<WatchRecord>,
+    slots: BTreeMap<String, SlotRecord>,
+    prev: Option<String>,
+    soaked: bool,
+    marked: BTreeSet<String>,
+    outcome: Option<OutcomeRecord>,
+    settings: SettingsRecord,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SettingsRecord {
+    slots: Vec<String>,
+    start_timeout_ms: u64,
+    health_timeout_ms: u64,
+    drain_ms: Option<u64>,
+    stop_timeout_ms: u64,
+    soak_ms: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct DeploymentRecord {
+    generation: u64,
+    kind: KindRecord,
+    by: String,
+    began: u64,
+    phase: PhaseRecord,
+    settings: SettingsRecord,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum KindRecord {
+    Deploy,
+    Rollback,
+    ByHand,
+    Promote,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "name")]
+enum PhaseRecord {
+    Preparing {
+        queue_ms: u64,
+    },
+    Waiting {
+        release: String,
+        until: u64,
+    },
+    Starting {
+        slot: String,
+        until: u64,
+    },
+    Ready {
+        slot: String,
+        until: u64,
+        probe: Option<ProbeRecord>,
+    },
+    Shifting {
+        slot: String,
+        from: Option<String>,
+        left: Option<String>,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct WatchRecord {
+    generation: u64,
+    new: String,
+    old: Option<String>,
+    streak: u8,
+    until: u64,
+    prev: Option<String>,
+    soaked: bool,
+    rolling_back: Option<CauseRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SlotRecord {
+    condition: ConditionRecord,
+    release: Option<String>,
+    boot: Option<String>,
+    generation: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "name")]
+enum ConditionRecord {
+    Idle,
+    Starting,
+    Ready,
+    Standby,
+    Active {
+        service: ServiceRecord,
+    },
+    Warm {
+        drain: Option<u64>,
+        gated: bool,
+    },
+    Draining {
+        until: Option<u64>,
+    },
+    Stopping {
+        forced: bool,
+        failure: Option<FailureRecord>,
+    },
+    Failed {
+        failure: FailureRecord,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "name")]
+enum ServiceRecord {
+    Up,
+    Booting {
+        until: u64,
+    },
+    Down {
+        failure: FailureRecord,
+        retry: Option<u64>,
+    },
+    ByHand,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FailureRecord {
+    result: String,
+    text: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ProbeRecord {
+    pass: bool,
+    text: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OutcomeRecord {
+    generation: u64,
+    kind: KindRecord,
+    release: Option<String>,
+    phase: String,
+    cause: CauseRecord,
+    at: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "code")]
+enum CauseRecord {
+    Switched,
+    Standby,
+    Unprepared { why: String },
+    Interrupted,
+    Preempted,
+    NoIdleSlot { holder: String, condition: String },
+    StartFailed { failure: FailureRecord },
+    StartTimeout,
+    HealthTimeout { probe: Option<ProbeRecord> },
+    Exited { failure: FailureRecord },
+    StoppedByHand,
+    ProbesFailed { probe: ProbeRecord },
+    Soaked,
+    Superseded,
+    OldSlotGone,
+}

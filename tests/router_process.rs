@@ -1,0 +1,201 @@
+//! `slot-router` as a process: what it says to the service manager, how it takes sockets, how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod router_support;
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use router_support::{OK, PATIENCE, Raw, Upstream, slot, table};
+
+const ROUTER: &str = env!("CARGO_BIN_EXE_slot-router");
+const GET: &str = "GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// A service manager's end of the notification socket.
+struct Notified {
+    socket: UnixDatagram,
+    _directory: tempfile::TempDir,
+    path: std::path::PathBuf,
+}
+
+impl Notified {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            socket,
+            _directory: directory,
+            path,
+        }
+    }
+
+    /// Waits for a message that has this line.
+    fn wait_for(&self, line: impl Fn(&str) -> bool) {
+        let mut buffer = [0; 4096];
+        loop {
+            let count = self
+                .socket
+                .recv(&mut buffer)
+                .expect("the router says nothing");
+            let text = String::from_utf8_lossy(&buffer[..count]);
+            if text.lines().any(&line) {
+                return;
+            }
+        }
+    }
+}
+
+fn finish(mut child: Child) {
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// Starts the router with `listener` as descriptor 3, as systemd does.
+#[allow(
+    unsafe_code,
+    reason = "only between fork and exec can a process number its own descriptors"
+)]
+fn activated(listener: &std::net::TcpListener, command: &mut Command) -> Child {
+    let fd = listener.as_raw_fd();
+    command
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDNAMES", "public");
+    // SAFETY: only dup2(2) is called, which is async-signal-safe; it clears close-on-exec in the copy. LISTEN_PID
+    // is left out, which listenfd takes for "whoever reads this".
+    unsafe {
+        command.pre_exec(move || {
+            nix::libc::dup2(fd, 3);
+            Ok(())
+        });
+    }
+    command.spawn().unwrap()
+}
+
+#[test]
+fn it_takes_a_named_socket_says_when_it_is_ready_and_logs_requests() {
+    let upstream = Upstream::answering(OK);
+    let directory = tempfile::tempdir().unwrap();
+    let mut routes = table(1, vec![slot("blue", 100, upstream.address)]);
+    routes.apps[0].routes[0].listener = Some("public".into());
+    let path = directory.path().join("table.json");
+    std::fs::write(&path, serde_json::to_vec(&routes).unwrap()).unwrap();
+    let notified = Notified::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = Command::new(ROUTER);
+    command
+        .args(["--threads", "2", "--access-log", "--table"])
+        .arg(&path);
+    command
+        .env("NOTIFY_SOCKET", &notified.path)
+        .env("WATCHDOG_USEC", "200000")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = activated(&listener, &mut command);
+    notified.wait_for(|l| l == "READY=1");
+    let mut client = Raw::connect(listener.local_addr().unwrap());
+    client.send(GET);
+    assert_eq!(client.message().unwrap().text(), "ok");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (
+            &entry["status"],
+            &entry["listener"],
+            &entry["target"],
+            &entry["slot"]
+        ),
+        (
+            &200.into(),
+            &"public".into(),
+            &"/a?b".into(),
+            &"blue".into()
+        )
+    );
+    notified.wait_for(|l| l == "WATCHDOG=1");
+    notified.wait_for(|l| l == "STATUS=Accepting, table 1, 1 connections, 0 held");
+    drop(client);
+    finish(child);
+}
+
+#[test]
+fn sigterm_lets_requests_end() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let both = std::sync::Mutex::new((tell, wait));
+    let upstream = Upstream::start(move |raw, _| {
+        let both = both.lock().unwrap();
+        raw.message();
+        both.0.send(()).unwrap();
+        both.1.recv().unwrap();
+        raw.send(OK);
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("table.json");
+    std::fs::write(
+        &path,
+        serde_json::to_vec(&table(1, vec![slot("blue", 100, upstream.address)])).unwrap(),
+    )
+    .unwrap();
+    let notified = Notified::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = Command::new(ROUTER);
+    command
+        .arg("--table")
+        .arg(&path)
+        .env("NOTIFY_SOCKET", &notified.path)
+        .env("WATCHDOG_USEC", "100000")
+        .stderr(Stdio::null());
+    let mut child = activated(&listener, &mut command);
+    notified.wait_for(|l| l == "READY=1");
+    let mut client = Raw::connect(listener.local_addr().unwrap());
+    client.send(GET);
+    told.recv_timeout(PATIENCE).unwrap();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    notified.wait_for(|l| l.starts_with("STATUS=Draining"));
+    go.send(()).unwrap();
+    let answer = client.message().unwrap();
+    assert_eq!(
+        (answer.text().as_str(), answer.field("connection")),
+        ("ok", Some("close"))
+    );
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn it_does_not_start_without_a_listener() {
+    let output = Command::new(ROUTER).output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--listen"));
+}
+
+#[test]
+fn idle_it_needs_little_memory() {
+    let notified = Notified::new();
+    let mut command = Command::new(ROUTER);
+    command
+        .args(["--listen", "127.0.0.1:0"])
+        .env("NOTIFY_SOCKET", &notified.path)
+        .stderr(Stdio::null());
+    let child = command.spawn().unwrap();
+    notified.wait_for(|l| l == "READY=1");
+    let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", child.id())).unwrap();
+    let anonymous = rollup
+        .lines()
+        .find_map(|l| l.strip_prefix("Pss_Anon:"))
+        .unwrap();
+    let kib: u64 = anonymous.trim().trim_end_matches(" kB").parse().unwrap();
+    // Code is shared and, unoptimised, large; what a router allocates is this.
+    assert!(kib < 8 * 1024, "{kib} KiB");
+    finish(child);
+}
