@@ -42,8 +42,7 @@ async fn main() -> anyhow::Result<()> {
     let bus = Bus::connect()
         .await
         .context("cannot reach systemd over D-Bus")?;
-    let boot = machine_boot("/proc/sys/kernel/random/boot_id".as_ref())
-        .context("cannot read the machine's boot id")?;
+    let boot = machine_boot("/proc".as_ref()).context("cannot tell this boot from others")?;
     let routers = Routers::in_directory(arguments.run.join("router"));
     let tables = Arc::new(Tables::open(
         arguments.run.join("slotd/table.json"),

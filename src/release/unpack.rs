@@ -24,6 +24,20 @@ enum Content {
     File { executable: bool, digest: [u8; 32] },
 }
 
+/// What an archive is read from; remembers whether it ended.
+struct Source<R> {
+    reader: R,
+    ended: bool,
+}
+
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.ended |= count == 0 && !buffer.is_empty();
+        Ok(count)
+    }
+}
+
 /// Unpacks an archive into a release and gives its id, which is of its content alone: the same bits again are the same release.
 ///
 /// An archive may hold regular files, directories and symlinks that stay inside it. Owners are dropped; of the modes only the
@@ -49,7 +63,10 @@ fn unpack_into(
 ) -> Result<ReleaseId, ReleaseError> {
     make_directory(incoming)?;
     let mut contents = BTreeMap::new();
-    let mut archive = Archive::new(archive);
+    let mut archive = Archive::new(Source {
+        reader: archive,
+        ended: false,
+    });
     for entry in archive.entries().map_err(ReleaseError::Truncated)? {
         let mut entry = entry.map_err(ReleaseError::Truncated)?;
         let path = entry.path().map_err(ReleaseError::Truncated)?.into_owned();
@@ -59,7 +76,9 @@ fn unpack_into(
                 why: "leaves the release: paths must be relative, without `..`",
             });
         };
-        let content = match entry.header().entry_type() {
+        let kind = entry.header().entry_type();
+        admit(&contents, &path, kind)?;
+        let content = match kind {
             EntryType::Directory => {
                 make_parents(incoming, &path.join("entry"))?;
                 Content::Directory
@@ -99,12 +118,13 @@ fn unpack_into(
                 });
             }
         };
-        if !path.as_os_str().is_empty() && contents.insert(path.clone(), content).is_some() {
-            return Err(ReleaseError::Refused {
-                path,
-                why: "is in the archive twice",
-            });
+        if !path.as_os_str().is_empty() {
+            contents.insert(path, content);
         }
+    }
+    // An archive ends with blocks of zeros (tar(5)); one that was cut between two entries just ends.
+    if archive.into_inner().ended {
+        return Err(ReleaseError::Truncated(io::ErrorKind::UnexpectedEof.into()));
     }
     if !contents
         .values()
@@ -113,6 +133,33 @@ fn unpack_into(
         return Err(ReleaseError::Empty);
     }
     settle(root, incoming, &contents)
+}
+
+/// Refuses a path that the archive had before, other than a directory's, and one below a file of it.
+fn admit(
+    contents: &BTreeMap<PathBuf, Content>,
+    path: &Path,
+    kind: EntryType,
+) -> Result<(), ReleaseError> {
+    let refused = |why| ReleaseError::Refused {
+        path: path.to_owned(),
+        why,
+    };
+    for above in path.ancestors().skip(1) {
+        if let Some(Content::File { .. }) = contents.get(above) {
+            return Err(refused("lies below a file of the archive"));
+        }
+    }
+    // Paths are ordered by their components: what lies in a directory comes right behind it.
+    let next = contents.range(path.to_owned()..).next();
+    match (next, kind) {
+        (Some((known, Content::Directory)), EntryType::Directory) if known == path => Ok(()),
+        (Some((known, _)), _) if known == path => Err(refused("is in the archive twice")),
+        (_, EntryType::Directory) => Ok(()),
+        (_, _) if path.as_os_str().is_empty() => Err(refused("has no name")),
+        (Some((known, _)), _) if known.starts_with(path) => Err(refused("is in the archive twice")),
+        (_, _) => Ok(()),
+    }
 }
 
 /// The path without `.` and an end `/`; `None` if it is absolute or leaves the directory that it is relative to.
@@ -233,8 +280,9 @@ fn settle(
     sync(incoming, contents)?;
     let named = digest_path(root, &id);
     fs::write(&named, format!("{digest}\n")).map_err(ReleaseError::disk("write", &named))?;
-    fs::rename(incoming, &home).map_err(ReleaseError::disk("name the release", &home))?;
+    // Before the release has its name: without a digest it would be taken for another.
     sync_one(&named)?;
+    fs::rename(incoming, &home).map_err(ReleaseError::disk("name the release", &home))?;
     sync_one(&releases)?;
     Ok(id)
 }

@@ -1,7 +1,7 @@
 //! Files that are replaced whole.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -98,18 +98,29 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), FileError> {
         .map_err(FileError::of("sync the directory of", path))
 }
 
-/// Appends a line to a file.
+/// Appends a line to a file; where a line was cut by a crash or a full disk, it begins a new one.
 ///
 /// # Errors
 /// The operation that failed.
 pub fn append(path: &Path, line: &str) -> Result<(), FileError> {
     let mut file = OpenOptions::new()
         .append(true)
+        .read(true)
         .create(true)
         .mode(0o644)
         .open(path)
         .map_err(FileError::of("open", path))?;
-    file.write_all(line.as_bytes())
+    let mut last = *b"\n";
+    if file.seek(SeekFrom::End(-1)).is_ok() {
+        file.read_exact(&mut last)
+            .map_err(FileError::of("read the end of", path))?;
+    }
+    let text = if last == *b"\n" {
+        line.to_owned()
+    } else {
+        format!("\n{line}")
+    };
+    file.write_all(text.as_bytes())
         .and_then(|()| file.sync_data())
         .map_err(FileError::of("append to", path))
 }

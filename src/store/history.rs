@@ -51,9 +51,10 @@ impl History {
     /// The highest generation that the history names; a line that cannot be read is passed over.
     #[must_use]
     pub fn last_generation(&self) -> u64 {
-        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| serde_json::from_str::<Entry>(line).ok())
+        let bytes = std::fs::read(&self.path).unwrap_or_default();
+        bytes
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| serde_json::from_slice::<Entry>(line).ok())
             .map(|entry| entry.generation)
             .max()
             .unwrap_or(0)

@@ -1,0 +1,487 @@
+//! State files: what is written is read again, whatever it says, and what cannot be read is never taken for nothing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use slot::deploy::{
+    BootId, Cause, Condition, Deployment, Generation, Kind, Outcome, Phase, Probe, ReleaseId,
+    Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
+};
+use slot::store::{Entry, History, Loaded, StateFile, append, replace};
+use tempfile::TempDir;
+
+const MACHINE_BOOT: &str = "5d9c4f27-1b1e-4b53-9a0e-7d6a1e1f0c11";
+
+fn slot(name: &str) -> SlotName {
+    name.parse().unwrap()
+}
+
+fn release(id: &str) -> ReleaseId {
+    id.parse().unwrap()
+}
+
+fn boot(digit: char) -> BootId {
+    digit.to_string().repeat(32).parse().unwrap()
+}
+
+fn failure() -> UnitFailure {
+    UnitFailure {
+        result: "exit-code".to_owned(),
+        text: "exited with status 7 (\"quoted\", ünïcode, \u{1b}[31m)".to_owned(),
+    }
+}
+
+fn probe(pass: bool) -> Probe {
+    Probe {
+        pass,
+        text: "503 Service Unavailable: database is not there".to_owned(),
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        slots: vec![slot("green"), slot("blue"), slot("red-2")],
+        start_timeout: Duration::from_secs(60),
+        health_timeout: Duration::from_millis(30_500),
+        drain: Some(Duration::from_secs(120)),
+        stop_timeout: Duration::from_secs(10),
+        soak: Duration::ZERO,
+    }
+}
+
+/// A state in which as much as possible is going on.
+fn busy() -> State {
+    let mut state = State::new(settings());
+    state.generation = Generation(12);
+    state.routed = Generation(11);
+    state.active = Some(slot("green"));
+    state.deployment = Some(Deployment {
+        generation: Generation(12),
+        kind: Kind::Deploy,
+        by: "root (pid 4242)".to_owned(),
+        began: Time(1_763_700_000_000),
+        phase: Phase::Ready {
+            slot: slot("red-2"),
+            until: Time(1_763_700_030_500),
+            probe: Some(probe(false)),
+        },
+        settings: Settings {
+            drain: None,
+            ..settings()
+        },
+    });
+    state.watch = Some(Watch {
+        generation: Generation(11),
+        new: slot("green"),
+        old: Some(slot("blue")),
+        streak: 2,
+        until: Time(1_763_700_010_000),
+        prev: Some(release("0badcafe")),
+        soaked: true,
+        rolling_back: None,
+    });
+    let mut place = |name: &str, condition, id: &str, run, generation| {
+        let held = Slot {
+            condition,
+            release: Some(release(id)),
+            boot: Some(boot(run)),
+            generation: Generation(generation),
+        };
+        state.slots.insert(slot(name), held);
+    };
+    place("green", Condition::Active(Service::Up), "0123abcd", '1', 11);
+    place(
+        "blue",
+        Condition::Warm {
+            drain: Some(Time(1_763_700_120_000)),
+            gated: true,
+        },
+        "4567cdef",
+        '2',
+        10,
+    );
+    place("red-2", Condition::Ready, "89abcdef", '3', 12);
+    state.prev = Some(release("4567cdef"));
+    state.marked = BTreeSet::from([release("deadbeef"), release("badbad00")]);
+    state.outcome = Some(Outcome {
+        generation: Generation(11),
+        kind: Kind::Rollback,
+        release: Some(release("0123abcd")),
+        phase: "shifting",
+        cause: Cause::Switched,
+        at: Time(1_763_699_980_000),
+    });
+    state
+}
+
+fn phases() -> Vec<Phase> {
+    vec![
+        Phase::Preparing {
+            queue: Duration::from_secs(600),
+        },
+        Phase::Waiting {
+            release: release("0123abcd"),
+            until: Time(5),
+        },
+        Phase::Starting {
+            slot: slot("blue"),
+            until: Time(6),
+        },
+        Phase::Ready {
+            slot: slot("blue"),
+            until: Time(7),
+            probe: None,
+        },
+        Phase::Ready {
+            slot: slot("blue"),
+            until: Time(7),
+            probe: Some(probe(true)),
+        },
+        Phase::Shifting {
+            slot: slot("blue"),
+            from: None,
+            left: None,
+        },
+        Phase::Shifting {
+            slot: slot("blue"),
+            from: Some(slot("green")),
+            left: Some(release("0123abcd")),
+        },
+    ]
+}
+
+fn conditions() -> Vec<Condition> {
+    vec![
+        Condition::Idle,
+        Condition::Starting,
+        Condition::Ready,
+        Condition::Standby,
+        Condition::Active(Service::Up),
+        Condition::Active(Service::Booting { until: Time(8) }),
+        Condition::Active(Service::Down {
+            failure: failure(),
+            retry: None,
+        }),
+        Condition::Active(Service::Down {
+            failure: failure(),
+            retry: Some(Time(9)),
+        }),
+        Condition::Active(Service::ByHand),
+        Condition::Warm {
+            drain: None,
+            gated: false,
+        },
+        Condition::Draining { until: None },
+        Condition::Draining {
+            until: Some(Time(u64::MAX)),
+        },
+        Condition::Stopping {
+            forced: true,
+            failure: Some(failure()),
+        },
+        Condition::Stopping {
+            forced: false,
+            failure: None,
+        },
+        Condition::Failed(failure()),
+    ]
+}
+
+fn causes() -> Vec<Cause> {
+    vec![
+        Cause::Switched,
+        Cause::StandsBy,
+        Cause::Unprepared("the disk is full".to_owned()),
+        Cause::Interrupted,
+        Cause::Preempted,
+        Cause::NoIdleSlot {
+            holder: slot("blue"),
+            condition: "draining",
+        },
+        Cause::StartFailed(failure()),
+        Cause::StartTimeout,
+        Cause::HealthTimeout(None),
+        Cause::HealthTimeout(Some(probe(false))),
+        Cause::Exited(failure()),
+        Cause::StoppedByHand,
+        Cause::ProbesFailed(probe(false)),
+        Cause::Soaked,
+        Cause::Superseded,
+        Cause::OldSlotGone,
+    ]
+}
+
+/// Every variant of every part at least once.
+fn states() -> Vec<State> {
+    let mut states = vec![State::new(settings()), busy()];
+    let kinds = [Kind::Deploy, Kind::Rollback, Kind::ByHand, Kind::Promote];
+    for phase in phases() {
+        for kind in kinds {
+            let mut state = busy();
+            let held = state.deployment.as_mut().unwrap();
+            (held.phase, held.kind) = (phase.clone(), kind);
+            states.push(state);
+        }
+    }
+    for condition in conditions() {
+        let mut state = busy();
+        let blue = state.slots.get_mut(&slot("blue")).unwrap();
+        (blue.condition, blue.release, blue.boot) = (condition, None, None);
+        states.push(state);
+    }
+    for cause in causes() {
+        let mut state = busy();
+        state.watch.as_mut().unwrap().rolling_back = Some(cause.clone());
+        let outcome = state.outcome.as_mut().unwrap();
+        (outcome.cause, outcome.release) = (cause, None);
+        states.push(state);
+    }
+    states
+}
+
+/// A directory with a state file in it.
+struct Place {
+    directory: TempDir,
+    file: StateFile,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = StateFile::at(directory.path().join("state.json"), MACHINE_BOOT.to_owned());
+        Self { directory, file }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("state.json")
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        names(self.directory.path())
+    }
+
+    fn loaded(&self) -> (State, bool) {
+        match self.file.load().unwrap() {
+            Loaded::State(state, rebooted) => (*state, rebooted),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn names(directory: &Path) -> BTreeSet<String> {
+    fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/state-1.json")
+}
+
+#[test]
+fn every_state_is_read_as_it_was_written() {
+    let place = Place::new();
+    for state in states() {
+        place.file.save(&state).unwrap();
+        assert_eq!(place.loaded(), (state, false));
+    }
+    assert_eq!(place.names(), BTreeSet::from(["state.json".to_owned()]));
+}
+
+/// `SLOT_BLESS=1` writes it anew; that is right only as long as no release has this version.
+#[test]
+fn a_file_of_version_1_is_read_and_written_as_it_was_when_it_was_new() {
+    let place = Place::new();
+    place.file.save(&busy()).unwrap();
+    if std::env::var_os("SLOT_BLESS").is_some() {
+        fs::copy(place.path(), golden()).unwrap();
+    }
+    let kept = fs::read_to_string(golden()).unwrap();
+    assert_eq!(fs::read_to_string(place.path()).unwrap(), kept);
+    fs::write(place.path(), kept).unwrap();
+    assert_eq!(place.loaded(), (busy(), false));
+}
+
+#[test]
+fn a_state_that_was_written_before_the_machine_was_started_again_says_so() {
+    let place = Place::new();
+    place.file.save(&busy()).unwrap();
+    let later = StateFile::at(place.path(), "another boot".to_owned());
+    match later.load().unwrap() {
+        Loaded::State(state, true) => assert_eq!(*state, busy()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_absent_and_none_is_made() {
+    let place = Place::new();
+    assert!(matches!(place.file.load().unwrap(), Loaded::Absent));
+    assert_eq!(place.names(), BTreeSet::new());
+}
+
+#[test]
+fn a_file_cut_anywhere_is_kept_aside_whole_and_never_read_as_absent() {
+    let whole = fs::read(golden()).unwrap();
+    // The last byte is the end of a line.
+    for length in 0..whole.len() - 1 {
+        let place = Place::new();
+        fs::write(place.path(), &whole[..length]).unwrap();
+        match place.file.load().unwrap() {
+            Loaded::Corrupt { aside, why } => {
+                assert!(!why.is_empty());
+                assert_eq!(aside, place.directory.path().join("state.json.corrupt-1"));
+                assert_eq!(fs::read(&aside).unwrap(), &whole[..length]);
+            }
+            other => panic!("{length} bytes: {other:?}"),
+        }
+        assert!(!place.path().exists());
+    }
+}
+
+#[test]
+fn rubbish_is_kept_aside_under_a_name_of_its_own_each_time() {
+    let place = Place::new();
+    let kept = fs::read_to_string(golden()).unwrap();
+    let rubbish = [
+        String::new(),
+        "\0".repeat(kept.len()),
+        "[]".to_owned(),
+        "null".to_owned(),
+        "{}".to_owned(),
+        kept.replace("\"0123abcd\"", "\"../../etc\""),
+        kept.replace("\"green\"", "\"Green!\""),
+        kept.replace("\"ready\"", "\"sleeping\""),
+        kept.replace("\"generation\": 12", "\"generation\": -1"),
+        format!("{kept}{kept}"),
+    ];
+    for (number, text) in (1..).zip(&rubbish) {
+        fs::write(place.path(), text).unwrap();
+        match place.file.load().unwrap() {
+            Loaded::Corrupt { aside, .. } => {
+                let name = format!("state.json.corrupt-{number}");
+                assert_eq!(aside, place.directory.path().join(name));
+                assert_eq!(fs::read_to_string(aside).unwrap(), *text);
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    fs::write(place.path(), [0xff, 0xfe, b'{', b'}']).unwrap();
+    assert!(matches!(place.file.load().unwrap(), Loaded::Corrupt { .. }));
+}
+
+#[test]
+fn a_newer_file_that_says_it_can_be_read_is_read_without_what_is_new_in_it() {
+    let place = Place::new();
+    let newer = fs::read_to_string(golden())
+        .unwrap()
+        .replacen("\"version\": 1", "\"version\": 2", 1)
+        .replacen(
+            "\"generation\": 12",
+            "\"weights\": {\"blue\": 5}, \"generation\": 12",
+            1,
+        );
+    fs::write(place.path(), newer).unwrap();
+    assert_eq!(place.loaded(), (busy(), false));
+}
+
+#[test]
+fn a_newer_file_that_cannot_be_read_is_left_alone_and_the_remedy_is_named() {
+    let place = Place::new();
+    for newer in [
+        fs::read_to_string(golden()).unwrap().replacen(
+            "\"readable_from\": 1",
+            "\"readable_from\": 2",
+            1,
+        ),
+        r#"{"version": 9, "readable_from": 9, "all": "else"}"#.to_owned(),
+    ] {
+        fs::write(place.path(), &newer).unwrap();
+        let error = place.file.load().unwrap_err();
+        let said = slot::telemetry::chain(&error);
+        assert!(said.contains("install the newer package again"), "{said}");
+        assert!(said.contains("state.json"), "{said}");
+        assert_eq!(fs::read_to_string(place.path()).unwrap(), newer);
+        assert_eq!(place.names(), BTreeSet::from(["state.json".to_owned()]));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_an_error_and_not_corrupt() {
+    let place = Place::new();
+    fs::create_dir(place.path()).unwrap();
+    assert!(place.file.load().is_err());
+    assert!(place.path().is_dir());
+}
+
+#[test]
+fn a_replacement_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("table.json");
+    replace(&path, b"old", 0o644).unwrap();
+    // Where the new file would be made there is something that is no file.
+    fs::create_dir(directory.path().join("table.json.new")).unwrap();
+    let error = replace(&path, b"new", 0o644).unwrap_err();
+    assert_eq!(error.path, directory.path().join("table.json.new"));
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+
+    let taken = directory.path().join("taken");
+    fs::create_dir_all(taken.join("full")).unwrap();
+    assert!(replace(&taken, b"new", 0o644).is_err());
+    assert!(!directory.path().join("taken.new").exists());
+    assert!(replace(&directory.path().join("gone/x"), b"new", 0o644).is_err());
+}
+
+#[test]
+fn a_replacement_takes_the_place_of_what_a_crash_left_and_has_its_mode() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x");
+    fs::write(directory.path().join("x.new"), "half of a longer one").unwrap();
+    replace(&path, b"whole", 0o600).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"whole");
+    assert_eq!(names(directory.path()), BTreeSet::from(["x".to_owned()]));
+    let other = directory.path().join("y");
+    replace(&other, b"", 0o600).unwrap();
+    let mode = fs::metadata(&other).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+/// `/dev/full` takes no byte (full(4)).
+#[test]
+fn a_full_disk_is_said_to_be_full_and_what_to_do() {
+    let error = append(Path::new("/dev/full"), "line\n").unwrap_err();
+    let said = slot::telemetry::chain(&error);
+    assert!(
+        said.contains("the file system is full") && said.contains("df -h"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_history_goes_on_after_a_line_that_was_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("history.jsonl");
+    let history = History::at(path.clone());
+    assert_eq!(history.last_generation(), 0);
+    let entry = |generation| Entry {
+        at_ms: 1,
+        generation,
+        event: "ended".to_owned(),
+        slot: None,
+        release: Some("0123abcd".to_owned()),
+        cause: Some("switched".to_owned()),
+        text: "release 0123abcd serves in blue".to_owned(),
+    };
+    history.add(&entry(3)).unwrap();
+    let mut cut = fs::read(&path).unwrap();
+    cut.extend_from_slice(b"{\"at_ms\":1,\"gener\xff");
+    fs::write(&path, cut).unwrap();
+    history.add(&entry(4)).unwrap();
+    assert_eq!(history.last_generation(), 4);
+    let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+    assert_eq!(text.lines().count(), 3, "{text}");
+}
