@@ -15,7 +15,8 @@
 //! **Invariant:** nothing here decides anything, and no line is needed for correctness.
 
 use std::error::Error;
-use std::io::IsTerminal;
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write};
 use std::os::linux::fs::MetadataExt;
 
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
@@ -25,6 +26,16 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// Names what is logged when the default, `info`, is not enough: `SLOT_LOG=debug`, `SLOT_LOG=slot::router=trace`.
 pub const LEVEL_VARIABLE: &str = "SLOT_LOG";
+
+/// Reports an error where no journal may run yet: to standard error, and to the kernel's log, which early in a boot is the only one
+/// (systemd.generator(7)).
+pub fn tell_kernel(name: &str, message: &str) {
+    eprintln!("{name}: {message}");
+    if let Ok(mut log) = OpenOptions::new().write(true).open("/dev/kmsg") {
+        // Priority 3 of facility 3, a daemon's error (syslog(3)). There is nowhere left to report that this failed.
+        let _ = log.write_all(format!("<27>{name}: {message}\n").as_bytes());
+    }
+}
 
 /// Sends log lines to journald if this process was started by systemd, else to stderr. `name` is the SYSLOG_IDENTIFIER.
 ///

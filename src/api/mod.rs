@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** nothing is decided here but who may ask; and no path of a caller's is ever opened.
 
+mod listener;
 mod peer;
 mod problem;
 mod routes;
@@ -12,6 +13,7 @@ use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
 
+pub use listener::{ListenError, listener};
 pub use peer::{Access, Peer};
 
 use crate::daemon::apps::Apps;

@@ -4,12 +4,13 @@
 //! no journal and no other file system need be there. A file that is wrong costs its own app only.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use slot::config::App;
+use slot::telemetry::tell_kernel;
 use slot::units;
 
 fn main() -> ExitCode {
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
         }
     };
     generate(apps, normal).unwrap_or_else(|error| {
-        tell(&format!("{error:#}"));
+        tell_kernel("slot-generator", &format!("{error:#}"));
         ExitCode::FAILURE
     })
 }
@@ -52,7 +53,10 @@ fn generate(apps: &Path, normal: &Path) -> Result<ExitCode> {
             .unwrap_or_else(|error| {
                 code = ExitCode::FAILURE;
                 let problem = format!("{error:#}");
-                tell(&format!("{problem}; the app's slots cannot be started"));
+                tell_kernel(
+                    "slot-generator",
+                    &format!("{problem}; the app's slots cannot be started"),
+                );
                 let name = file
                     .file_stem()
                     .and_then(|stem| stem.to_str()?.parse().ok());
@@ -76,13 +80,4 @@ fn read(file: &Path) -> Result<App> {
     )?;
     app.check_installed(&name)?;
     Ok(app)
-}
-
-/// Early in a boot the kernel's log is the only one (systemd.generator(7)); a terminal may be there later.
-fn tell(message: &str) {
-    eprintln!("slot-generator: {message}");
-    if let Ok(mut log) = fs::OpenOptions::new().write(true).open("/dev/kmsg") {
-        // Priority 3 of facility 3, a daemon's error (syslog(3)).
-        let _ = log.write_all(format!("<27>slot-generator: {message}\n").as_bytes());
-    }
 }

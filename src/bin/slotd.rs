@@ -1,6 +1,5 @@
 //! `slotd`: owns the state of every app; starts and stops units over D-Bus.
 
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,12 +38,11 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     slot::telemetry::init("slotd")?;
-    let listener = listener(&arguments)?;
+    let listener = slot::api::listener(&arguments.run.join("slotd.sock"))?;
     let bus = Bus::connect()
         .await
         .context("cannot reach systemd over D-Bus")?;
-    let boot = machine_boot("/proc/sys/kernel/random/boot_id".as_ref())
-        .context("cannot read the machine's boot id")?;
+    let boot = machine_boot("/proc".as_ref()).context("cannot tell this boot from others")?;
     let routers = Routers::in_directory(arguments.run.join("router"));
     let tables = Arc::new(Tables::open(
         arguments.run.join("slotd/table.json"),
@@ -78,7 +76,7 @@ async fn main() -> anyhow::Result<()> {
     ));
     // READY before any unit is started: at boot, those starts must not wait for this one.
     sd_notify::notify(&[NotifyState::Ready])?;
-    tokio::spawn(attend());
+    tokio::spawn(slot::systemd::keep_watchdog_quiet());
     tokio::spawn(async move { tables.keep_everywhere().await });
     apps.load().await;
     tracing::info!("ready");
@@ -88,31 +86,4 @@ async fn main() -> anyhow::Result<()> {
     // Whoever follows events does not end by himself.
     let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
     Ok(())
-}
-
-/// The API's socket: systemd's, or one of our own.
-fn listener(arguments: &Arguments) -> anyhow::Result<tokio::net::UnixListener> {
-    let passed = listenfd::ListenFd::from_env().take_unix_listener(0);
-    let listener = match passed.context("cannot use the socket that was passed (LISTEN_FDS)")? {
-        Some(listener) => listener,
-        None => {
-            let path = arguments.run.join("slotd.sock");
-            UnixListener::bind(&path)
-                .with_context(|| format!("cannot listen on {}", path.display()))?
-        }
-    };
-    listener.set_nonblocking(true)?;
-    Ok(tokio::net::UnixListener::from_std(listener)?)
-}
-
-/// Tells the service manager that this process is alive, if it wants to know (sd_watchdog_enabled(3)).
-async fn attend() {
-    if let Some(period) = sd_notify::watchdog_enabled() {
-        loop {
-            tokio::time::sleep(period / 2).await;
-            if let Err(error) = sd_notify::notify(&[NotifyState::Watchdog]) {
-                tracing::warn!("the service manager was not told that slotd is alive: {error}");
-            }
-        }
-    }
 }

@@ -297,10 +297,37 @@ async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {
     }
 }
 
-/// The machine's boot id (proc(5)), which is new after every start of the machine.
+/// What is new after every start of the machine: the kernel's boot id and when PID 1 began, in clock ticks since the kernel did (proc(5)).
+///
+/// The boot id alone would not do. A container that is started again keeps its host's; and where its runtime hides that behind one of its
+/// own, `ProtectKernelTunables=` brings the host's back for slotd.
 ///
 /// # Errors
 /// `/proc` is not mounted.
-pub fn machine_boot(path: &Path) -> std::io::Result<String> {
-    Ok(std::fs::read_to_string(path)?.trim().to_owned())
+pub fn machine_boot(proc: &Path) -> std::io::Result<String> {
+    let id = std::fs::read_to_string(proc.join("sys/kernel/random/boot_id"))?;
+    let stat = std::fs::read_to_string(proc.join("1/stat"))?;
+    // The name of the process, the second field, may have anything in it, spaces and parentheses too.
+    let after_name = stat.rsplit(") ").next().unwrap_or_default();
+    let began = after_name.split(' ').nth(19).unwrap_or_default();
+    Ok(format!("{} {began}", id.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_is_told_by_the_kernel_and_by_when_pid_1_began() {
+        let proc = tempfile::tempdir().unwrap();
+        let random = proc.path().join("sys/kernel/random");
+        std::fs::create_dir_all(&random).unwrap();
+        std::fs::create_dir(proc.path().join("1")).unwrap();
+        std::fs::write(random.join("boot_id"), "5f3aaaa0-4f6a\n").unwrap();
+        let stat = "1 (a ) b) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10\n";
+        std::fs::write(proc.path().join("1/stat"), stat).unwrap();
+        assert_eq!(machine_boot(proc.path()).unwrap(), "5f3aaaa0-4f6a 4711");
+        let here = machine_boot("/proc".as_ref()).unwrap();
+        assert!(here.split(' ').nth(1).unwrap().parse::<u64>().is_ok());
+    }
 }

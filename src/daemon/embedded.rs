@@ -289,6 +289,10 @@ impl Units for Embedded {
         self.changes.next().await
     }
 
+    fn unit(&self, slot: &SlotName) -> String {
+        format!("{}@{slot}", self.app.name)
+    }
+
     fn upstream(&self, slot: &SlotName) -> String {
         self.addresses(slot).0.to_string()
     }
@@ -301,7 +305,7 @@ impl Units for Embedded {
     }
 
     async fn report(&self, slot: &SlotName, boot: Option<&BootId>) -> Report {
-        let unit = format!("{}@{slot}", self.app.name);
+        let unit = self.unit(slot);
         let child = self.child(slot);
         let Some(record) = child.and_then(|child| child.record(boot)) else {
             return Report {

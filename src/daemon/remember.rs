@@ -266,7 +266,7 @@ impl<U: Units> Live<U> {
         let found = tokio::time::timeout(REPORT_LIMIT, self.units.report(slot, boot))
             .await
             .unwrap_or_else(|_| Report {
-                unit: tell::unit(&self.app, slot),
+                unit: self.units.unit(slot),
                 ..Report::default()
             });
         let probe = match cause {

@@ -108,7 +108,7 @@ impl<U: Units> Managed<U> {
         };
         api::SlotStatus {
             slot: name.to_string(),
-            unit: tell::unit(&self.world().app, name),
+            unit: self.world().units.unit(name),
             condition: slot.condition.name().to_owned(),
             detail,
             release: slot.release.as_ref().map(ToString::to_string),

@@ -316,6 +316,10 @@ impl Units for SystemdUnits {
         }
     }
 
+    fn unit(&self, name: &SlotName) -> String {
+        self.slot(name).service.to_string()
+    }
+
     fn upstream(&self, name: &SlotName) -> String {
         self.slot(name).upstream.to_string()
     }

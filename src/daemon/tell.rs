@@ -15,10 +15,10 @@ pub fn kind(kind: Kind) -> &'static str {
     }
 }
 
-/// `web@green.service`.
+/// `web@green`, as `systemctl` and `journalctl` take it too.
 #[must_use]
 pub fn unit(app: &App, slot: &impl std::fmt::Display) -> String {
-    format!("{}@{slot}.service", app.name)
+    format!("{}@{slot}", app.name)
 }
 
 /// The sentence for a cause; `slot` is the candidate, or the slot that was watched.

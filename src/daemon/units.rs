@@ -33,6 +33,9 @@ pub trait Units: Send + Sync + 'static {
     /// Returns the slot that changed.
     fn changed(&self) -> impl Future<Output = SlotName> + Send;
 
+    /// What runs a slot: `web@green.service`, or how an embedded child is called, `web@green`.
+    fn unit(&self, slot: &SlotName) -> String;
+
     /// Where the router reaches a slot: `127.0.0.1:20001` or `unix:/run/slot/web/blue/http.sock`.
     fn upstream(&self, slot: &SlotName) -> String;
 

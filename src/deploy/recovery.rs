@@ -235,9 +235,7 @@ pub fn rediscover(settings: Settings, facts: &Facts, now: Time) -> State {
                 Condition::Active(Service::Up)
             }
             (true, Seen::Running(_)) => Condition::Active(Service::Booting { until: boot_until }),
-            (true, Seen::Ended(End::ByHand)) if !facts.rebooted => {
-                Condition::Active(Service::ByHand)
-            }
+            // Whether somebody stopped it is not known any more, and an app that is meant to serve is better started.
             (true, Seen::Coming | Seen::Ended(_)) => {
                 Condition::Active(Service::Booting { until: boot_until })
             }

@@ -6,9 +6,12 @@ import pytest
 from slots import QUICK, App, answers_only, nothing_failed
 
 
+SHORT = 'start_timeout = "3s"\nhealth_timeout = "2s"\n'
+
+
 @pytest.fixture(scope="module")
 def app(machine):
-    app = App(machine, "web", QUICK + 'start_timeout = "3s"\n')
+    app = App(machine, "web", QUICK + SHORT)
     app.deploy("one")
     app.deploy("two", "--wait=stopped")
     return app
@@ -32,7 +35,6 @@ def test_a_slot_that_is_started_by_hand_passes_the_gates_and_stands_by_until_it_
 
 def test_a_slot_that_is_started_by_hand_and_is_not_healthy_is_stopped_and_gets_no_request(machine, app):
     idle, live = app.idle(), app.status()["live"]
-    app.configure(QUICK + 'start_timeout = "3s"\nhealth_timeout = "1s"\n')
     app.deploy("sick", faults="unhealthy", check=False)
     app.wait_for_slot(idle, "failed", "idle")
     machine.run(f"systemctl start web@{idle}")

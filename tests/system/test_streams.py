@@ -4,16 +4,7 @@ import json
 import time
 
 from slots import QUICK, App, answers_only, nothing_failed
-
-SECONDS = 60
-
-
-def open_stream(machine, kind, seconds=SECONDS, host="localhost"):
-    words = f"exec python3 /tests/streams.py {kind} 127.0.0.1:80 --seconds {seconds} --host {host}"
-    stream = machine.spawn(words)
-    opened = json.loads(stream.stdout.readline())
-    return stream, opened["open"]
-
+from streams_open import open_stream
 
 def test_a_minutes_stream_and_a_websocket_outlive_a_deploy_whole_and_their_slot_stops_then(machine):
     app = App(machine, "web", QUICK + 'drain = "0s"\n')

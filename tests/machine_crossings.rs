@@ -1,0 +1,631 @@
+//! What crosses what: two things that happen to one app at once, each decided and named here.
+
+mod machine_support;
+
+use std::time::Duration;
+
+use machine_support::{App, failure, probe, release, settings, slot};
+use slot::deploy::{
+    Condition, Effect, End, Event, Notice, Refusal, Seen, Service, effects, rediscover, step,
+};
+
+/// Blue served r1 and had soaked; green serves r2, in its soak.
+fn in_soak() -> App {
+    let mut app = App::new();
+    app.serve(1).settle().serve(2);
+    app
+}
+
+/// As [`in_soak`], and the soak is over: blue drains.
+fn in_drain() -> App {
+    let mut app = in_soak();
+    app.wait(40);
+    assert_eq!(app.is("blue"), "draining");
+    app
+}
+
+fn crashed() -> End {
+    End::Restarting(failure("killed by SIGKILL"))
+}
+
+#[test]
+fn the_active_slot_dies_while_a_candidate_starts_and_the_switch_is_made_as_soon_as_it_is_ready() {
+    let mut app = App::new();
+    app.serve(1).settle().deploy(2).vanished("blue", crashed());
+    assert_eq!(
+        (app.active(), app.phase()),
+        ("blue", Some("starting")),
+        "requests are held for blue"
+    );
+    let green = slot("green");
+    app.started(&green).probed(&green, true).routed();
+    assert_eq!(app.active(), "green");
+    assert_eq!(
+        app.is("blue"),
+        "stopping",
+        "its unit does not start it again"
+    );
+    app.stopped("blue");
+    assert_eq!((app.is("blue"), app.is("green")), ("idle", "active"));
+}
+
+#[test]
+fn an_active_slot_that_an_administrator_stopped_gives_way_to_the_candidate_too() {
+    let mut app = App::new();
+    app.serve(1)
+        .settle()
+        .deploy(2)
+        .vanished("blue", End::ByHand)
+        .pass_gates();
+    assert_eq!(app.active(), "green");
+}
+
+#[test]
+fn a_new_slot_that_dies_before_the_routers_know_it_gives_the_traffic_back() {
+    let mut app = App::new();
+    app.serve(1).settle().deploy(2);
+    let green = slot("green");
+    app.started(&green).probed(&green, true);
+    assert_eq!((app.active(), app.phase()), ("green", Some("shifting")));
+    app.vanished("green", crashed()).routed();
+    assert_eq!((app.active(), app.cause()), ("blue", "exited"));
+    assert_eq!(app.is("green"), "stopping");
+}
+
+#[test]
+fn the_old_slot_dies_during_the_soak_and_the_new_one_is_kept_whatever_its_probes_say() {
+    let mut app = in_soak();
+    app.vanished("blue", crashed()).stopped("blue");
+    let green = slot("green");
+    for _ in 0..5 {
+        app.probed(&green, false);
+    }
+    assert_eq!((app.active(), app.is("green")), ("green", "active"));
+    assert!(app.state.marked.is_empty());
+    let reports = app
+        .told
+        .iter()
+        .filter(|told| matches!(told, Notice::Soak { .. }));
+    assert_eq!(
+        reports.count(),
+        3,
+        "blue soaked, the old slot gone, and the failed streak once"
+    );
+}
+
+#[test]
+fn a_deployment_during_a_soak_lets_the_old_slot_go_and_ends_the_soak_as_superseded() {
+    let mut app = in_soak();
+    app.deploy(3);
+    assert!(app.is_waiting());
+    assert_eq!(app.is("blue"), "draining");
+    app.drained("blue").stopped("blue");
+    assert_eq!(app.phase(), Some("starting"));
+    assert!(app.state.watch.is_none());
+    app.pass_gates();
+    assert_eq!(
+        (app.active(), app.state.live()),
+        ("blue", Some(&release(3)))
+    );
+    assert_eq!(
+        app.state.prev,
+        Some(release(1)),
+        "r2 never finished its soak"
+    );
+}
+
+#[test]
+fn a_deployment_during_a_soak_that_gets_no_slot_leaves_the_soak_as_it_was() {
+    let mut app = in_soak();
+    app.deploy(3).wait(10);
+    assert_eq!((app.cause(), app.is("blue")), ("no-idle-slot", "warm"));
+    assert!(app.state.watch.is_some());
+}
+
+#[test]
+fn a_deployment_during_a_soak_takes_a_third_slot_where_there_is_one_and_the_soak_goes_on_until_the_switch()
+ {
+    let mut three = settings();
+    three.slots.push(slot("red"));
+    let mut app = App::with(three);
+    app.serve(1).settle().serve(2).deploy(3);
+    assert_eq!((app.is("blue"), app.is("red")), ("warm", "starting"));
+    app.pass_gates();
+    assert_eq!(
+        (app.active(), app.is("blue"), app.is("green")),
+        ("red", "draining", "warm")
+    );
+}
+
+#[test]
+fn a_deployment_during_a_drain_waits_ten_seconds_and_names_what_holds_the_slot() {
+    let mut app = in_drain();
+    app.deploy(3).wait(9);
+    assert!(app.is_waiting());
+    app.wait(1);
+    assert_eq!(
+        (app.cause(), app.is("blue"), app.active()),
+        ("no-idle-slot", "draining", "green")
+    );
+}
+
+#[test]
+fn a_deployment_during_a_drain_starts_when_the_drain_ends() {
+    let mut app = in_drain();
+    app.deploy(3).drained("blue");
+    assert!(app.is_waiting());
+    app.stopped("blue");
+    assert_eq!(
+        (app.phase(), app.is("blue")),
+        (Some("starting"), "starting")
+    );
+}
+
+#[test]
+fn a_rollback_during_a_drain_takes_the_drain_back_and_is_a_switch() {
+    let mut app = in_drain();
+    app.rollback();
+    assert_eq!(
+        (app.active(), app.phase(), app.is("blue")),
+        ("blue", Some("shifting"), "active")
+    );
+    app.routed();
+    assert_eq!((app.is("green"), app.phase()), ("draining", None));
+    let drained_late = Event::Drained {
+        slot: slot("blue"),
+        boot: app.state.slots[&slot("blue")].boot.clone(),
+    };
+    let before = app.state.clone();
+    app.on(drained_late);
+    assert_eq!(
+        app.state, before,
+        "the drain that was taken back ends nothing"
+    );
+}
+
+#[test]
+fn a_rollback_goes_ahead_of_whatever_has_not_switched() {
+    for steps in 0..4 {
+        let mut app = App::new();
+        app.serve(1).settle().serve(2).settle();
+        match steps {
+            0 => app.on(app.begin()),
+            1 => app.deploy(3),
+            _ => {
+                app.deploy(3);
+                app.started(&slot("blue"))
+            }
+        };
+        if steps == 3 {
+            app.probed(&slot("blue"), true);
+            assert_eq!(app.phase(), Some("shifting"));
+        }
+        let attempt = app.state.generation;
+        app.rollback();
+        let held = app.state.deployment.as_ref().expect("the rollback");
+        assert_eq!(held.generation, attempt.next());
+        let ended = app.state.outcome.as_ref().expect("the deployment ended");
+        let expected = if steps == 3 { "switched" } else { "preempted" };
+        assert_eq!((ended.generation, ended.cause.code()), (attempt, expected));
+    }
+}
+
+#[test]
+fn a_rollback_goes_ahead_of_a_deployment_that_waits_for_a_slot() {
+    let mut app = in_drain();
+    app.deploy(3).rollback().routed();
+    assert_eq!(
+        (app.active(), app.state.live()),
+        ("blue", Some(&release(1)))
+    );
+}
+
+#[test]
+fn a_rollback_is_refused_while_another_one_runs_and_with_nothing_to_go_back_to() {
+    let mut app = App::new();
+    assert!(matches!(
+        app.refused(app.ask_rollback()),
+        Refusal::NothingToRollBackTo { .. }
+    ));
+    app.serve(1).settle();
+    assert!(matches!(
+        app.refused(app.ask_rollback()),
+        Refusal::NothingToRollBackTo { .. }
+    ));
+    app.serve(2).settle().rollback();
+    assert!(matches!(
+        app.refused(app.ask_rollback()),
+        Refusal::Busy { .. }
+    ));
+}
+
+#[test]
+fn a_second_rollback_goes_forward_again() {
+    let mut app = in_drain();
+    app.rollback().routed();
+    assert_eq!(app.state.live(), Some(&release(1)));
+    app.rollback().routed();
+    assert_eq!(
+        (app.active(), app.state.live()),
+        ("green", Some(&release(2)))
+    );
+}
+
+#[test]
+fn three_failed_probes_in_a_row_roll_back_once_and_mark_the_release() {
+    let mut app = in_soak();
+    let green = slot("green");
+    app.probed(&green, false)
+        .probed(&green, false)
+        .probed(&green, true);
+    app.probed(&green, false).probed(&green, false);
+    assert_eq!(app.active(), "green", "one that passes ends the row");
+    app.probed(&green, false);
+    assert_eq!((app.active(), app.state.name()), ("blue", "rolling_back"));
+    let boot = app.boot(&green);
+    app.on(Event::Probed {
+        slot: green,
+        boot,
+        probe: probe(false),
+    });
+    app.routed();
+    let times = app
+        .told
+        .iter()
+        .filter(|told| matches!(told, Notice::RolledBack { .. }));
+    assert_eq!((times.count(), app.is("green")), (1, "draining"));
+    assert!(app.state.marked.contains(&release(2)));
+}
+
+#[test]
+fn rollback_never_goes_to_a_marked_release() {
+    let mut app = in_soak();
+    app.vanished("green", crashed()).routed().stopped("green");
+    assert!(app.state.marked.contains(&release(2)));
+    assert_eq!(app.state.prev, None, "r1 had no release before it");
+    app.serve(3).settle();
+    assert_eq!(app.state.prev, Some(release(1)));
+    app.state.prev = Some(release(2));
+    assert!(matches!(
+        app.refused(app.ask_rollback()),
+        Refusal::NothingToRollBackTo { .. }
+    ));
+}
+
+#[test]
+fn a_slot_started_by_hand_passes_the_gates_and_stands_by_until_it_is_promoted() {
+    let mut app = App::new();
+    app.serve(1).settle().serve(2).settle().appeared("blue", 1);
+    assert_eq!(app.phase(), Some("ready"));
+    app.probed(&slot("blue"), true);
+    assert_eq!(
+        (app.cause(), app.is("blue"), app.active()),
+        ("standby", "standby", "green")
+    );
+    app.on(app.ask_promote("blue"))
+        .probed(&slot("blue"), true)
+        .routed();
+    assert_eq!((app.active(), app.is("green")), ("blue", "warm"));
+}
+
+#[test]
+fn a_slot_started_by_hand_becomes_active_where_none_is() {
+    let mut app = App::new();
+    app.appeared("blue", 1).probed(&slot("blue"), true).routed();
+    assert_eq!(app.active(), "blue");
+    app.settle().vanished("blue", End::ByHand);
+    app.appeared("green", 2)
+        .probed(&slot("green"), true)
+        .routed();
+    assert_eq!(
+        app.active(),
+        "green",
+        "an active slot that was stopped by hand serves nobody"
+    );
+}
+
+#[test]
+fn an_active_slot_that_an_administrator_stops_stays_stopped_and_its_requests_are_held() {
+    let mut app = App::new();
+    app.serve(1)
+        .settle()
+        .vanished("blue", End::ByHand)
+        .wait(3600);
+    assert_eq!(
+        app.condition(&slot("blue")),
+        &Condition::Active(Service::ByHand)
+    );
+    let starts = effects(&app.state);
+    assert!(
+        !starts
+            .iter()
+            .any(|effect| matches!(effect, Effect::Start { .. }))
+    );
+    app.appeared("blue", 1).probed(&slot("blue"), true);
+    assert_eq!(
+        app.condition(&slot("blue")),
+        &Condition::Active(Service::Up)
+    );
+}
+
+#[test]
+fn an_active_slot_that_crashes_is_gated_again_before_it_gets_a_request() {
+    let mut app = App::new();
+    app.serve(1)
+        .settle()
+        .vanished("blue", crashed())
+        .appeared("blue", 1);
+    let ready = |app: &App| {
+        effects(&app.state)
+            .iter()
+            .any(|effect| matches!(effect, Effect::Route(route) if route.ready))
+    };
+    assert!(!ready(&app));
+    app.probed(&slot("blue"), true);
+    assert!(ready(&app));
+}
+
+#[test]
+fn two_apps_know_nothing_of_each_other() {
+    let (mut web, mut api) = (App::new(), App::new());
+    web.serve(1).settle().deploy(2);
+    let before = web.state.clone();
+    api.serve(1).settle().deploy(2).pass_gates();
+    assert_eq!(web.state, before);
+    web.pass_gates();
+    assert_eq!((web.active(), api.active()), ("green", "green"));
+}
+
+#[test]
+fn a_drain_of_zero_is_never_cut_by_time() {
+    let mut forever = settings();
+    forever.drain = None;
+    let mut app = App::with(forever);
+    app.serve(1)
+        .settle()
+        .serve(2)
+        .wait(40)
+        .wait(365 * 24 * 3600);
+    assert_eq!(app.is("blue"), "draining");
+    app.drained("blue");
+    assert_eq!(
+        app.condition(&slot("blue")),
+        &Condition::Stopping {
+            forced: false,
+            failure: None
+        }
+    );
+}
+
+#[test]
+fn a_drain_that_is_cut_is_recorded_as_cut() {
+    let mut app = in_drain();
+    app.wait(79);
+    assert_eq!(
+        app.is("blue"),
+        "draining",
+        "the drain counts from the switch, 119 s ago"
+    );
+    app.wait(1);
+    assert_eq!(
+        app.condition(&slot("blue")),
+        &Condition::Stopping {
+            forced: true,
+            failure: None
+        }
+    );
+    assert!(app.told.contains(&Notice::Forced { slot: slot("blue") }));
+    let mut now = in_drain();
+    now.on(Event::DrainNow { slot: slot("blue") });
+    assert!(now.told.contains(&Notice::Forced { slot: slot("blue") }));
+}
+
+#[test]
+fn a_candidate_that_fails_at_any_gate_leaves_the_active_slot_untouched() {
+    let fail: [(&str, fn(&mut App)); 5] = [
+        ("start-failed", |app| {
+            let generation = app.state.generation;
+            let failure = failure("exited with status 1");
+            app.on(Event::StartFailed {
+                slot: slot("green"),
+                generation,
+                failure,
+            });
+        }),
+        ("start-timeout", |app| {
+            app.wait(65);
+        }),
+        ("exited", |app| {
+            app.started(&slot("green")).vanished("green", crashed());
+        }),
+        ("health-timeout", |app| {
+            app.started(&slot("green"))
+                .probed(&slot("green"), false)
+                .wait(30);
+        }),
+        ("stopped-by-hand", |app| {
+            app.started(&slot("green")).vanished("green", End::ByHand);
+        }),
+    ];
+    for (cause, fail) in fail {
+        let mut app = App::new();
+        app.serve(1).settle().deploy(2);
+        let before = app.state.slots[&slot("blue")].clone();
+        fail(&mut app);
+        assert_eq!(
+            (app.cause(), app.active(), app.phase()),
+            (cause, "blue", None)
+        );
+        assert_eq!(app.state.slots[&slot("blue")], before);
+        app.stopped("green");
+        assert!(app.condition(&slot("green")).is_free());
+    }
+}
+
+/// The app in each phase of its second deployment.
+fn phases() -> Vec<(&'static str, App)> {
+    let mut app = App::new();
+    app.serve(1).settle();
+    let mut preparing = app.clone();
+    preparing.on(preparing.begin());
+    let mut starting = app.clone();
+    starting.deploy(2);
+    let mut ready = starting.clone();
+    ready.started(&slot("green"));
+    let mut shifting = ready.clone();
+    shifting.probed(&slot("green"), true);
+    let mut soak = shifting.clone();
+    soak.routed();
+    let mut waiting = soak.clone();
+    waiting.deploy(3);
+    let mut drain = soak.clone();
+    drain.wait(40);
+    let mut stopping = drain.clone();
+    stopping.drained("blue");
+    vec![
+        ("preparing", preparing),
+        ("starting", starting),
+        ("ready", ready),
+        ("shifting", shifting),
+        ("soak", soak),
+        ("waiting", waiting),
+        ("drain", drain),
+        ("stopping", stopping),
+    ]
+}
+
+#[test]
+fn a_deployer_that_crashes_in_any_phase_goes_on_from_there() {
+    for (phase, mut app) in phases() {
+        let before = app.clone();
+        app.recover(&app.facts());
+        assert_eq!(app.active(), before.active(), "{phase}");
+        if phase == "preparing" {
+            assert_eq!(
+                (app.cause(), app.phase()),
+                ("interrupted", None),
+                "its upload is gone"
+            );
+        } else {
+            assert_eq!(app.phase(), before.phase(), "{phase}");
+        }
+        assert_eq!(
+            effects(&app.state).len(),
+            effects(&before.state).len(),
+            "{phase}: all is demanded again"
+        );
+        let once = app.state.clone();
+        app.recover(&app.facts());
+        assert_eq!(app.state, once, "{phase}: recovery is idempotent");
+    }
+}
+
+#[test]
+fn after_a_reboot_in_any_phase_what_served_is_started_and_nothing_is_active_twice() {
+    for (phase, mut app) in phases() {
+        let active = app.active().to_owned();
+        app.recover(&app.facts_after_reboot());
+        assert_eq!(app.active(), active, "{phase}");
+        let booting = app.condition(&slot(&active));
+        assert!(
+            matches!(booting, Condition::Active(Service::Booting { .. })),
+            "{phase}: {booting:?}"
+        );
+        let mut starts = Vec::new();
+        for effect in effects(&app.state) {
+            match effect {
+                Effect::Start { slot, .. } => starts.push(slot),
+                Effect::Route(route) => assert!(!route.ready, "{phase}: its requests are held"),
+                Effect::Probe { .. } | Effect::Drain { .. } | Effect::Stop { .. } => {
+                    panic!("{phase}: {effect:?}")
+                }
+                Effect::Link { .. } | Effect::Retain { .. } => {}
+            }
+        }
+        assert!(starts.contains(&slot(&active)), "{phase}: {starts:?}");
+        app.started(&slot(&active)).probed(&slot(&active), true);
+        assert_eq!(
+            app.condition(&slot(&active)),
+            &Condition::Active(Service::Up),
+            "{phase}"
+        );
+    }
+}
+
+#[test]
+fn a_soak_starts_over_after_a_reboot_with_its_old_slot_started_beside() {
+    let mut app = in_soak();
+    app.now = app.now.after(Duration::from_secs(30));
+    app.recover(&app.facts_after_reboot());
+    let watch = app.state.watch.as_ref().expect("the soak goes on");
+    assert_eq!(watch.until, app.now.after(Duration::from_secs(40)));
+    let (blue, green) = (slot("blue"), slot("green"));
+    app.started(&green).started(&blue).probed(&green, true);
+    app.vanished("green", crashed());
+    assert_eq!(app.active(), "green", "blue is not gated in this run yet");
+}
+
+#[test]
+fn without_a_state_the_active_slot_is_the_one_that_the_table_names() {
+    for (phase, app) in phases() {
+        let found = rediscover(settings(), &app.facts(), app.now);
+        assert_eq!(found.active, app.state.active, "{phase}");
+        let active = |slot: &&slot::deploy::Slot| slot.condition.name() == "active";
+        assert_eq!(found.slots.values().filter(active).count(), 1, "{phase}");
+        assert_eq!(found.generation, app.state.generation, "{phase}");
+    }
+}
+
+#[test]
+fn without_a_state_and_a_table_it_is_the_one_that_runs_what_is_live() {
+    let mut app = in_drain();
+    let mut facts = app.facts();
+    (facts.routed, facts.serving) = (None, None);
+    let found = rediscover(settings(), &facts, app.now);
+    assert_eq!(found.active, Some(slot("green")));
+    assert_eq!(found.slots[&slot("blue")].condition.name(), "draining");
+    facts.live = None;
+    if let Some(blue) = facts.slots.get_mut(&slot("blue")) {
+        blue.seen = Seen::Ended(End::ByHand);
+    }
+    app.state = rediscover(settings(), &facts, app.now);
+    assert_eq!(app.active(), "green", "the only one that runs");
+    assert!(
+        matches!(
+            app.condition(&slot("green")),
+            Condition::Active(Service::Booting { .. })
+        ),
+        "gated before it gets a request"
+    );
+}
+
+#[test]
+fn a_repeated_or_stale_result_leaves_the_state_as_it_is() {
+    for (phase, app) in phases() {
+        for (name, known) in &app.state.slots {
+            let old = "f".repeat(32).parse().expect("a boot id");
+            let stale = [
+                Event::Drained {
+                    slot: name.clone(),
+                    boot: Some(old),
+                },
+                Event::Started {
+                    slot: name.clone(),
+                    generation: known.generation.next().next(),
+                    boot: "e".repeat(32).parse().expect("a boot id"),
+                },
+                Event::Vanished {
+                    slot: name.clone(),
+                    boot: "f".repeat(32).parse().expect("a boot id"),
+                    end: crashed(),
+                },
+            ];
+            for event in stale {
+                let next =
+                    step(&app.state, event.clone(), app.now).expect("results are never refused");
+                assert_eq!(next.state, app.state, "{phase}: {event:?}");
+                assert!(next.notices.is_empty(), "{phase}: {event:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+"""A deployment's whole story is in the journal, by the fields of its app."""
+
+import json
+
+import pytest
+from slots import QUICK, App
+
+
+@pytest.fixture(scope="module")
+def app(machine):
+    app = App(machine, "web", QUICK)
+    app.deploy("one")
+    # With the first request there is a router.
+    machine.run("curl -sS -m 10 http://127.0.0.1/")
+    app.deploy("two", faults="exit", check=False)
+    app.deploy("three")
+    return app
+
+
+def lines(machine, matches):
+    return [json.loads(line) for line in machine.out(f"journalctl -o json {matches}").splitlines()]
+
+
+def test_the_journal_tells_the_story_from_slotd_and_app_under_one_name(machine, app):
+    story = lines(machine, "SLOT_APP=web")
+    units = {line.get("_SYSTEMD_UNIT") for line in story}
+    assert {"slotd.service", "web@blue.service", "web@green.service"} <= units, units
+    assert any(line["MESSAGE"] == "release one starts" and line["SLOT_NAME"] == "blue" for line in story)
+    phases = [line["SLOT_PHASE"] for line in lines(machine, "SLOT_APP=web SLOT_GENERATION=1") if "SLOT_PHASE" in line]
+    assert phases[:4] == ["preparing", "starting", "ready", "shifting"], phases
+    causes = {line["SLOT_GENERATION"]: line["SLOT_CAUSE"] for line in story if "SLOT_CAUSE" in line}
+    assert causes == {"1": "switched", "2": "start-failed", "3": "switched"}
+    failed = lines(machine, "SLOT_APP=web SLOT_CAUSE=start-failed")[0]
+    assert (failed["PRIORITY"], failed["SLOT_PHASE"]) == ("4", "starting"), failed
+    router = lines(machine, "-u 'slot-router@*'")
+    assert any("accepting" in line["MESSAGE"] for line in router)
+
+
+def test_the_logs_of_an_app_are_that_story_and_one_slots_are_its_own(machine, app):
+    told = machine.out("slotctl --app web logs -n 1000")
+    for part in ("deploy 1 of web was begun by root", "release one starts", "Started web@blue.service", "did not start"):
+        assert part in told, told
+    blue = machine.out("slotctl --app web logs blue -n 1000")
+    assert "release one starts" in blue and "release three starts" not in blue, blue
+
+
+def test_the_logs_go_on_as_lines_are_written(machine, app):
+    following = machine.spawn("exec slotctl --app web logs -f -n 1")
+    following.stdout.readline()
+    app.deploy("four")
+    for line in following.stdout:
+        if "release four starts" in line:
+            break
+    following.terminate()
+    following.wait(10)
+
+
+def test_an_app_runs_as_a_user_of_its_own_unless_its_file_names_another(machine, app):
+    active = app.active()
+    pid = machine.show(f"web@{active}", "MainPID")["MainPID"]
+    assert machine.out(f"stat -c %U /proc/{pid}") == "slot-app-web"
+    slotd = machine.show("slotd", "MainPID")["MainPID"]
+    assert machine.out(f"stat -c %U /proc/{slotd}") == "slot"
+    router = machine.show("slot-router@1", "MainPID")["MainPID"]
+    assert machine.out(f"stat -c %U /proc/{router}") == "slot-router"
+    other = App(machine, "other", 'hosts = ["other.test"]\nuser = "www-data"\n' + QUICK)
+    other.deploy("one")
+    pid = machine.show("other@blue", "MainPID")["MainPID"]
+    assert machine.out(f"stat -c %U /proc/{pid}") == "www-data"
+
+
+@pytest.mark.parametrize("user", ["root", "slot"])
+def test_an_app_is_run_neither_as_root_nor_as_slotds_user_without_being_asked_twice(machine, user):
+    machine.write("/srv/high/slot.toml", f'name = "high"\ncommand = "./server"\nuser = "{user}"\n')
+    done = machine.run("cd /srv/high && slotctl app add", check=False)
+    assert done.returncode == 6, done.stdout + done.stderr
+    assert "user" in done.stderr

@@ -1,0 +1,83 @@
+"""What the README says to type on a server, typed on a server."""
+
+import re
+from pathlib import Path
+
+import pytest
+from apps import make
+from machine import Machine
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def blocks(name):
+    """The code blocks that are marked with a name: ```sh NAME"""
+    found = re.findall(rf"^```sh {name}\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert found, f"no block of {README} is marked `sh {name}`"
+    return found
+
+
+@pytest.fixture
+def server():
+    """A machine without slot, with its package in /root and a project in /root/web."""
+    with Machine() as machine:
+        machine.run("cp /packages/slotctl_*.deb /root/")
+        machine.write("/usr/local/bin/sudo", '#!/bin/sh\nexec "$@"\n', mode="0755")
+        make(machine, "notify", "one", directory="/root/web/build")
+        yield machine
+
+
+def typed(machine, lines):
+    """Runs a block in /root; what would go on for ever is ended after a second."""
+    lines = re.sub(r"^(.*logs -f)$", r"timeout 1 \1 || [ $? = 124 ]", lines, flags=re.MULTILINE)
+    return machine.run(f"set -e; cd /root\n{lines}", timeout=180)
+
+
+def serves(machine, address="http://127.0.0.1/"):
+    return machine.run(f"curl -sS -m 10 {address}").stdout.startswith("release ")
+
+
+def test_every_command_for_a_server_works_in_the_order_of_the_readme(server):
+    for number, lines in enumerate(blocks("server")):
+        typed(server, lines)
+        assert serves(server), lines
+        # Each block deploys something new.
+        server.run(f"echo '# {number}' >>/root/web/build/server")
+
+
+def test_slot_listens_where_the_readme_says_when_something_else_has_port_80(server):
+    server.run("dpkg -i /packages/*.deb && systemctl start nginx && cd /root/web && slotctl init")
+    for lines in blocks("8080"):
+        typed(server, lines)
+    assert serves(server, "http://127.0.0.1:8080/")
+    nginx = re.search(r"^```nginx\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)[1]
+    server.write("/etc/nginx/conf.d/slot.conf", nginx.replace("listen 80;", "listen 81;"))
+    server.run("nginx -t && systemctl reload nginx")
+    server.wait_for("curl -sS -m 10 http://127.0.0.1:81/ | grep -q ^release")
+
+
+def test_it_runs_without_systemd_as_the_readme_says(server):
+    server.run("dpkg -i /packages/*.deb && cd /root/web && slotctl init")
+    for lines in blocks("start"):
+        started = server.spawn(f"cd /root\n{lines}")
+        server.wait_for("curl -sS -m 10 http://127.0.0.1:8080/ | grep -q ^release")
+        further = re.search(r"`(slotctl --socket .*?)`", README.read_text())[1]
+        server.run("echo '# more' >>/root/web/build/server")
+        server.run(f"cd /root/web && {further}")
+        assert serves(server, "http://127.0.0.1:8080/")
+        # nsenter does not pass signals on.
+        server.run("pkill -TERM -x slotctl")
+        started.wait(30)
+
+
+def test_the_keys_of_the_readme_are_those_of_the_file():
+    keys = set(re.findall(r"^\| `\[?(\w+)\]?` \|", README.read_text().split("## slot.toml")[1].split("### How")[0], re.MULTILINE))
+    read = (README.parent / "src/config/app.rs").read_text()
+    assert keys | {"allow_privileged_user"} == set(re.findall(r'keys\s*\.take\("(\w+)"\)', read)) - {"port", "internal"}
+
+
+def test_the_exit_statuses_of_the_readme_are_those_of_slotctl(server):
+    server.run("dpkg -i /packages/*.deb")
+    table = server.out("slotctl --help").split("Exit status:\n")[1]
+    said = dict(re.findall(r"^ +(\d+) +(.+)$", table, re.MULTILINE))
+    assert said == dict(re.findall(r"^\| (\d+) \| (.+) \|$", README.read_text(), re.MULTILINE))

@@ -1,0 +1,111 @@
+"""After the switch: the soak, its failures, and those who wait for it."""
+
+import time
+
+import pytest
+from slots import App, answers_only, nothing_failed
+
+SOAK = 'ready = "notify"\nhealth = "/healthz"\nstop_timeout = "2s"\nsoak = "{}"\n'
+
+
+def make_app(machine, name, soak):
+    return App(machine, name, f'hosts = ["{name}.test"]\n' + SOAK.format(soak))
+
+
+def load_of(machine, app, *options):
+    return machine.load("127.0.0.1:80", "--connections", "16", "--pause-ms", "20", "--host", f"{app.name}.test", *options)
+
+
+def test_waiting_for_the_soak_returns_when_it_has_ended_and_for_the_stop_when_the_old_slot_is_gone(machine):
+    app = make_app(machine, "waits", "2s")
+    app.deploy("one")
+    soaked = app.deploy("two", "--wait=soaked")
+    assert (soaked["success"], soaked["cause"]) == (True, "soaked")
+    assert app.status()["state"] == "idle"
+    stopped = app.deploy("three", "--wait=stopped")
+    assert stopped["success"]
+    assert {slot["condition"] for slot in app.status()["slots"]} == {"active", "idle"}
+
+
+@pytest.mark.parametrize(("name", "fault", "cause"), [("sick", "unhealthy-after=2", "probes-failed"), ("crash", "exit-after=2", "exited")])
+def test_a_release_that_fails_in_its_soak_is_rolled_back_and_marked_with_what_it_held_as_the_only_loss(machine, name, fault, cause):
+    app = make_app(machine, name, "20s")
+    first = app.deploy("one", "--wait=switched")
+    with load_of(machine, app) as load:
+        failed = app.deploy("two", "--wait=soaked", faults=fault, check=False)
+        assert (failed["success"], failed["cause"], failed["exit"]) == (False, cause, 1), failed
+        answers_only(load, "one")
+        result = load.stop()
+    status = app.status()
+    assert (status["live"], status["serving"]) == (first["release"], True)
+    # What was in flight on a process that dies is lost with it; one that is only unhealthy loses nothing.
+    assert result["failed"] <= (16 if cause == "exited" else 0), result
+    assert result["failures"].get("refused", 0) == 0
+    assert "release two" in result["answers"]
+    lines = machine.out(f"cat /var/lib/slot/{name}/history.jsonl")
+    assert '"rolled-back"' in lines, lines
+    refused = app.slotctl("rollback", check=False)
+    assert refused["code"] == "nothing-to-roll-back-to", refused
+
+
+def test_a_rollback_during_a_soak_goes_to_the_slot_that_is_kept_warm_for_it(machine):
+    app = make_app(machine, "early", "60s")
+    app.deploy("one")
+    with load_of(machine, app) as load:
+        app.deploy("two")
+        answers_only(load, "two")
+        assert app.slot("blue")["condition"] == "warm"
+        back = app.slotctl("rollback")
+        assert (back["success"], back["slot"]) == (True, "blue")
+        assert "starting" not in dict(back["phases_ms"])
+        answers_only(load, "one")
+        result = load.stop()
+    nothing_failed(result, reconnects=16)
+
+
+def test_a_deploy_goes_on_when_the_slotctl_that_began_it_is_killed(machine):
+    app = make_app(machine, "lost", "0s")
+    app.deploy("one")
+    directory = app.release("two", faults="slow-start")
+    watching = machine.spawn(f"cd {app.home} && exec slotctl deploy {directory}")
+    app.wait_until(lambda status: status["state"] == "starting")
+    watching.kill()
+    watching.wait(10)
+    machine.run("pkill -9 -x slotctl", check=False)
+    status = app.wait_until(lambda status: status["active"] == "green" and status["state"] == "idle")
+    assert status["last"]["cause"] == "switched"
+    assert machine.out("curl -sS -H 'Host: lost.test' http://127.0.0.1/") == "release two"
+
+
+def test_a_second_deploy_before_the_switch_of_the_first_is_refused_and_the_first_is_unharmed(machine):
+    app = make_app(machine, "busy", "0s")
+    app.deploy("one")
+    directory = app.release("two", faults="slow-start")
+    first = machine.spawn(f"cd {app.home} && exec slotctl --json deploy {directory}")
+    app.wait_until(lambda status: status["state"] == "starting")
+    second = app.deploy("three", check=False)
+    assert (second["code"], second["exit"]) == ("busy", 5), second
+    assert "begun by root" in second["error"] and "phase starting" in second["error"]
+    assert '"success":true' in first.communicate(timeout=30)[0]
+
+
+def test_two_apps_are_deployed_at_once_and_each_keeps_its_hosts_and_paths(machine):
+    shop = App(machine, "shop", 'hosts = ["both.test"]\n' + SOAK.format("0s"))
+    docs = App(machine, "docs", 'hosts = ["both.test"]\npaths = ["/docs"]\n' + SOAK.format("0s"), kind="notify")
+    shop.deploy("shop1")
+    docs.deploy("docs1")
+    slow = [app.release(marker, faults="slow-start") for app, marker in ((shop, "shop2"), (docs, "docs2"))]
+    both = [
+        machine.spawn(f"cd {app.home} && exec slotctl --json deploy {directory}") for app, directory in zip((shop, docs), slow)
+    ]
+    began = time.monotonic()
+    with machine.load("127.0.0.1:80", "--connections", "8", "--pause-ms", "20", "--host", "both.test") as load:
+        for deploying in both:
+            assert '"success":true' in deploying.communicate(timeout=30)[0]
+        assert time.monotonic() - began < 4, "one waited for the other"
+        answers_only(load, "shop2")
+        result = load.stop()
+    nothing_failed(result, reconnects=8)
+    answer = "curl -sS -D - -o /dev/null -H 'Host: both.test' http://127.0.0.1"
+    assert "X-Release: docs2" in machine.out(f"{answer}/docs")
+    assert "X-Release: shop2" in machine.out(f"{answer}/other")
