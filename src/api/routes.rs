@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -134,6 +135,20 @@ async fn status<U: Units>(
     Ok(Json(api.app(&named).await?.status().await))
 }
 
+/// A query, whose refusal is an object like every other.
+struct Asked<T>(T);
+
+impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(query)) => Ok(Self(query)),
+            Err(refused) => Err(Problem::bad_request(refused.body_text())),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DeployQuery {
@@ -145,7 +160,7 @@ async fn deploy<U: Units>(
     State(api): State<Api<U>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(named): Path<Named>,
-    Query(query): Query<DeployQuery>,
+    Asked(query): Asked<DeployQuery>,
     body: Body,
 ) -> Result<Json<api::Begun>, Problem> {
     let begun = async {
@@ -212,7 +227,7 @@ async fn promote<U: Units>(
     State(api): State<Api<U>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(named): Path<Named>,
-    Query(query): Query<SlotQuery>,
+    Asked(query): Asked<SlotQuery>,
 ) -> Result<Json<api::Begun>, Problem> {
     let state = api
         .app(&named)
@@ -228,7 +243,7 @@ async fn promote<U: Units>(
 async fn drain<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
-    Query(query): Query<SlotQuery>,
+    Asked(query): Asked<SlotQuery>,
 ) -> Result<Json<api::Status>, Problem> {
     let app = api.app(&named).await?;
     app.drain_now(query.slot.parse()?).await?;
@@ -247,7 +262,7 @@ struct OutcomeQuery {
 async fn outcome<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
-    Query(query): Query<OutcomeQuery>,
+    Asked(query): Asked<OutcomeQuery>,
 ) -> Result<Response, Problem> {
     let app = api.app(&named).await?;
     let mut state = app.owner().state();

@@ -195,6 +195,13 @@ impl Source {
                 path.display()
             )));
         }
+        // The kernel runs it as a shell does: at once, without error, and without effect.
+        if about.len() == 0 {
+            return Err(refused(format!(
+                "{} is empty, and `command` in {file} runs it; did the build finish?",
+                path.display()
+            )));
+        }
         Ok(())
     }
 }
