@@ -223,13 +223,41 @@ fn states() -> Vec<State> {
             let mut state = busy();
             let held = state.deployment.as_mut().unwrap();
             (held.phase, held.kind) = (phase.clone(), kind);
+            let mut set = |name: &str, condition| {
+                state.slots.get_mut(&slot(name)).unwrap().condition = condition;
+            };
+            set("red-2", Condition::Idle);
+            match &phase {
+                Phase::Preparing { .. } | Phase::Waiting { .. } => {}
+                Phase::Starting { .. } => set("blue", Condition::Starting),
+                Phase::Ready { .. } => set("blue", Condition::Ready),
+                Phase::Shifting { .. } => {
+                    set("blue", Condition::Active(Service::Up));
+                    set("green", Condition::Draining { until: None });
+                    state.active = Some(slot("blue"));
+                }
+            }
             states.push(state);
         }
     }
     for condition in conditions() {
         let mut state = busy();
-        let blue = state.slots.get_mut(&slot("blue")).unwrap();
-        (blue.condition, blue.release, blue.boot) = (condition, None, None);
+        // The candidate takes the conditions that only a candidate has.
+        let of_candidate = matches!(condition, Condition::Starting | Condition::Ready);
+        let name = slot(if of_candidate { "red-2" } else { "blue" });
+        if condition == Condition::Starting {
+            state.deployment.as_mut().unwrap().phase = Phase::Starting {
+                slot: name.clone(),
+                until: Time(6),
+            };
+        }
+        if matches!(condition, Condition::Active(_)) {
+            state.active = Some(name.clone());
+            let green = state.slots.get_mut(&slot("green")).unwrap();
+            green.condition = Condition::Draining { until: None };
+        }
+        let held = state.slots.get_mut(&name).unwrap();
+        (held.condition, held.release, held.boot) = (condition, None, None);
         states.push(state);
     }
     for cause in causes() {
@@ -358,7 +386,15 @@ fn rubbish_is_kept_aside_under_a_name_of_its_own_each_time() {
         kept.replace("\"ready\"", "\"sleeping\""),
         kept.replace("\"generation\": 12", "\"generation\": -1"),
         format!("{kept}{kept}"),
+        // Well-formed, and never true.
+        kept.replace("\"active\": \"green\"", "\"active\": \"blue\""),
+        kept.replace("\"active\": \"green\"", "\"active\": null"),
+        kept.replace("\"new\": \"green\"", "\"new\": \"gone\""),
+        kept.replace("\"routed\": 11", "\"routed\": 13"),
     ];
+    for text in &rubbish {
+        assert_ne!(*text, kept);
+    }
     for (number, text) in (1..).zip(&rubbish) {
         fs::write(place.path(), text).unwrap();
         match place.file.load().unwrap() {

@@ -195,14 +195,18 @@ impl<U: Units> World for Live<U> {
 
     async fn commit(&self, state: &State) -> Result<(), FileError> {
         let (file, state, reserve) = (self.state_file.clone(), state.clone(), self.reserve());
-        blocking(move || {
+        let committed = blocking(move || {
             file.save(&state).or_else(|first| {
                 // The reserve is there for this: without it, try once more.
                 std::fs::remove_file(reserve).map_err(|_| first)?;
                 file.save(&state)
             })
         })
-        .await
+        .await;
+        if committed.is_ok() {
+            self.go_on("state");
+        }
+        committed
     }
 
     async fn perform(self: Arc<Self>, effect: Effect, report: mpsc::Sender<Event>) {
@@ -248,11 +252,11 @@ impl<U: Units> World for Live<U> {
     }
 
     fn warn(&self, error: &FileError) {
-        tracing::error!(
-            slot_app = self.app.name.as_str(),
+        let why = format!(
             "the state cannot be written, so nothing changes: {}",
             chain(error)
         );
+        self.hold_up("state", why);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is remembered of attempts and watches for people: outcomes with their evidence, phases with their times. The state has what
 //! decisions need; this is lost when slotd restarts.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub(super) struct Memory {
     /// Ends of watches: generation, success, cause, sentence.
     watches: VecDeque<(u64, bool, String, String)>,
     warnings: Vec<String>,
+    /// What cannot be done at present, and why: `state`, `table`.
+    held_up: BTreeMap<&'static str, String>,
 }
 
 /// The attempt under way.
@@ -68,7 +70,23 @@ impl<U: Units> Live<U> {
     /// What an administrator should know.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.memory().warnings.clone()
+        let memory = self.memory();
+        let held_up = memory.held_up.values();
+        memory.warnings.iter().chain(held_up).cloned().collect()
+    }
+
+    /// Tells an administrator what cannot be done, once and in every status until it can.
+    pub(super) fn hold_up(&self, what: &'static str, text: String) {
+        let mut memory = self.memory();
+        if memory.held_up.get(what) != Some(&text) {
+            tracing::error!(slot_app = self.app.name.as_str(), "{text}");
+            memory.held_up.insert(what, text);
+        }
+    }
+
+    /// It can be done.
+    pub(super) fn go_on(&self, what: &'static str) {
+        self.memory().held_up.remove(what);
     }
 
     /// Tells an administrator something that stays true until slotd restarts.

@@ -14,17 +14,15 @@ impl<U: Units> Live<U> {
         loop {
             match self.tables.publish(part.clone()).await {
                 Ok(()) => {
+                    self.go_on("table");
                     return Event::Routed {
                         generation: route.generation,
                         active: route.active,
                     };
                 }
                 Err(error) => {
-                    tracing::warn!(
-                        slot_app = self.app.name.as_str(),
-                        "the table is not everywhere yet: {}",
-                        chain(&error)
-                    );
+                    let why = format!("the table is not everywhere yet: {}", chain(&error));
+                    self.hold_up("table", why);
                     tokio::time::sleep(AGAIN).await;
                 }
             }

@@ -25,6 +25,7 @@
 //! **Invariant:** at most one slot is active, and a slot gets SIGTERM only when it has drained, when its drain deadline has passed,
 //! or when it never had traffic.
 
+mod contradiction;
 mod deployment;
 mod effect;
 mod event;

@@ -61,7 +61,10 @@ impl StateFile {
             .and_then(|record| {
                 let rebooted = record.machine_boot != self.machine_boot;
                 let state = record.into_state().map_err(|error| error.to_string())?;
-                Ok((state, rebooted))
+                match state.contradiction() {
+                    None => Ok((state, rebooted)),
+                    Some(what) => Err(what.to_owned()),
+                }
             });
         match parsed {
             Ok((state, rebooted)) => Ok(Loaded::State(Box::new(state), rebooted)),

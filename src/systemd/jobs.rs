@@ -129,11 +129,14 @@ impl Bus {
                 Err(denied) => return Err(denied.into()),
             }
         }
+        // A slotd that is gone, or an administrator, started it; the job that is asked for is that one.
+        let on_its_way = seen(&before) == Seen::Coming;
         let waited = self.job(unit, "start", "StartUnit", until).await?;
         let after = self.properties(unit).await;
         match seen(&after) {
             Seen::Running(run)
-                if after.main_pid != 0 && before.invocation.as_ref() != Some(&run) =>
+                if after.main_pid != 0
+                    && (on_its_way || before.invocation.as_ref() != Some(&run)) =>
             {
                 return Ok(Some(run));
             }

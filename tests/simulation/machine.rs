@@ -377,53 +377,25 @@ impl Machine {
     fn check(&self) -> Result<(), String> {
         let state = &self.state;
         let check = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-        let active: Vec<&SlotName> = state
-            .slots
-            .iter()
-            .filter(|(_, slot)| matches!(slot.condition, Condition::Active(_)))
-            .map(|(name, _)| name)
-            .collect();
-        check(active.len() <= 1, "two slots are active")?;
-        check(
-            active.first().copied() == state.active.as_ref(),
-            "the active slot is not the one that is named",
-        )?;
-        check(
-            state.routed <= state.generation,
-            "the table is ahead of the attempts",
-        )?;
-        for (name, slot) in &state.slots {
-            let candidate =
-                state.deployment.as_ref().and_then(|held| held.phase.slot()) == Some(name);
+        if let Some(what) = state.contradiction() {
+            return Err(what.to_owned());
+        }
+        for slot in state.slots.values() {
             match &slot.condition {
                 Condition::Active(Service::Up) => {
                     check(slot.boot.is_some(), "the active slot is up without a run")?
-                }
-                Condition::Starting | Condition::Ready => {
-                    check(candidate, "a slot starts for no attempt")?
                 }
                 Condition::Draining { .. } => check(slot.boot.is_some(), "nothing drains")?,
                 Condition::Idle | Condition::Failed(_) => {
                     check(slot.boot.is_none(), "a slot is idle and runs")?
                 }
-                Condition::Standby
+                Condition::Starting
+                | Condition::Ready
+                | Condition::Standby
                 | Condition::Active(_)
                 | Condition::Warm { .. }
                 | Condition::Stopping { .. } => {}
             }
-        }
-        match state.deployment.as_ref().map(|held| &held.phase) {
-            Some(Phase::Starting { slot, .. }) => check(
-                state.slots[slot].condition == Condition::Starting,
-                "starting",
-            )?,
-            Some(Phase::Ready { slot, .. }) => {
-                check(state.slots[slot].condition == Condition::Ready, "ready")?
-            }
-            Some(Phase::Shifting { slot, .. }) => {
-                check(state.active.as_ref() == Some(slot), "shifting")?
-            }
-            Some(Phase::Preparing { .. } | Phase::Waiting { .. }) | None => {}
         }
         if let Some(watch) = &state.watch {
             if watch.rolling_back.is_none() {

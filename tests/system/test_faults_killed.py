@@ -161,7 +161,7 @@ def test_during_a_soak_which_goes_on(machine, app, load):
     settled(machine, app)
     assert app.slot(app.active())["release"] == app.status()["live"]
     # And still rolls back.
-    app.deploy("sick-later", faults="unhealthy-after=3")
+    app.deploy("sick-later", faults="unhealthy-after=2")
     kill(machine)
     app.wait_until(lambda status: status["state"] == "idle")
     answers_only(load, "soaking")

@@ -1,0 +1,47 @@
+//! What no state says that [`step`](super::step) made: a file that says it was damaged, however well it reads.
+
+use super::names::SlotName;
+use super::state::{Condition, Phase, State};
+
+impl State {
+    /// The first thing in it that contradicts another; `None` for every state that was ever committed.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<&'static str> {
+        let active: Vec<&SlotName> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| matches!(slot.condition, Condition::Active(_)))
+            .map(|(name, _)| name)
+            .collect();
+        if active != self.active.iter().collect::<Vec<_>>() {
+            return Some("the active slot is not the one that is named");
+        }
+        if self.routed > self.generation {
+            return Some("the table is ahead of the attempts");
+        }
+        let phase = self.deployment.as_ref().map(|held| &held.phase);
+        let candidate = phase.and_then(Phase::slot);
+        for (name, slot) in &self.slots {
+            let gated = matches!(slot.condition, Condition::Starting | Condition::Ready);
+            if gated && candidate != Some(name) {
+                return Some("a slot starts for no attempt");
+            }
+        }
+        let condition = |name: &SlotName| self.slots.get(name).map(|slot| &slot.condition);
+        let follows = match phase {
+            Some(Phase::Starting { slot, .. }) => condition(slot) == Some(&Condition::Starting),
+            Some(Phase::Ready { slot, .. }) => condition(slot) == Some(&Condition::Ready),
+            Some(Phase::Shifting { slot, .. }) => self.active.as_ref() == Some(slot),
+            Some(Phase::Preparing { .. } | Phase::Waiting { .. }) | None => true,
+        };
+        if !follows {
+            return Some("the deployment is in another phase than its slot");
+        }
+        let watched = self
+            .watch
+            .iter()
+            .flat_map(|watch| watch.old.iter().chain([&watch.new]))
+            .all(|name| condition(name).is_some());
+        (!watched).then_some("a slot is watched that is none of the app's")
+    }
+}
