@@ -285,11 +285,11 @@ impl Source {
             .iter()
             .map(|part| part.to_string_lossy().into_owned())
             .collect();
-        if let Some(last) = module.last_mut() {
-            if let Some(tested) = last.strip_suffix("_tests").map(str::to_owned) {
-                *last = tested;
-                module.push("tests".to_owned());
-            }
+        if let Some(last) = module.last_mut()
+            && let Some(tested) = last.strip_suffix("_tests").map(str::to_owned)
+        {
+            *last = tested;
+            module.push("tests".to_owned());
         }
         if module.last().is_some_and(|last| last == "mod") {
             module.pop();

@@ -422,7 +422,8 @@ fn a_drain_that_is_cut_is_recorded_as_cut() {
 
 #[test]
 fn a_candidate_that_fails_at_any_gate_leaves_the_active_slot_untouched() {
-    let fail: [(&str, fn(&mut App)); 5] = [
+    type Fail = fn(&mut App);
+    let fail: [(&str, Fail); 5] = [
         ("start-failed", |app| {
             let generation = app.state.generation;
             let failure = failure("exited with status 1");
