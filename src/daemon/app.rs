@@ -15,7 +15,8 @@ use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    Event, Facts, Found, Generation, Request, Settings, SlotName, State, Step, recover, rediscover,
+    Effect, Event, Facts, Found, Generation, Request, Settings, SlotName, State, Step, effects,
+    recover, rediscover,
 };
 use crate::release;
 use crate::store::{FileError, History, Loaded, StateFile};
@@ -110,6 +111,11 @@ impl<U: Units> Managed<U> {
         let app = Arc::new(app);
         let world = Arc::new(Live::new(Arc::clone(&app), root, units, tables, state_file));
         let first = take_up(&world, loaded).await;
+        for effect in effects(&first.state) {
+            if let Effect::Route(route) = effect {
+                world.tables.gather(world.part(&route).await).await;
+            }
+        }
         let owner = Owner::start(Arc::clone(&world), first).await?;
         let watcher = {
             let (world, owner) = (Arc::clone(&world), owner.clone());
@@ -243,6 +249,7 @@ impl<U: Units> Managed<U> {
     /// It is still in some router's table.
     pub async fn withdraw(&self) -> Result<(), super::tables::PublishError> {
         self.owner.end();
+        self.owner.ended().await;
         self.world
             .tables
             .withdraw(self.world.app.name.as_str())
