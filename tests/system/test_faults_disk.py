@@ -89,10 +89,13 @@ def marker_of(machine):
 def test_a_disk_that_is_full_before_a_deployment_refuses_it(machine, app, load):
     app.wait_until(lambda status: status["state"] == "idle")
     marker = marker_of(machine)
+    release = app.release("too-much")
+    # More than what is set aside for the end of a deployment.
+    machine.run(f"head -c 400000 /dev/urandom >{release}/ballast")
     full(machine)
-    # The first may use what was set aside, and its upload finds no room; the second is not begun.
+    # The first finds no room for its upload; the second, now that nothing is set aside any more, is not begun.
     for _ in range(2):
-        failed = app.deploy("too-much", check=False)
+        failed = app.slotctl(f"deploy {release}", check=False)
         said = failed.get("text") or failed["error"]
         assert failed["exit"] == 1 and "the file system is full" in said and "df -h" in said, failed
         answers_only(load, marker)
