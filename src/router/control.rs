@@ -16,7 +16,7 @@ use super::load;
 use super::table::TableError;
 use super::worker::{Command, Shared};
 use crate::wire::control::{InFlight, Stats};
-use crate::wire::table::Table;
+use crate::wire::table::{App, Table};
 
 /// Why a table was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,34 @@ impl State {
         };
         self.counts
             .retain(|run, counts| counts.in_flight().total() > 0 || named(run));
+    }
+}
+
+/// Logs, under an app's name, where its new requests go from now on, if that is not where they went.
+fn tell_changes(old: Option<&Table>, new: &Table) {
+    let weighed = |app: &App| -> Vec<(String, u8, bool)> {
+        let weighed = app.slots.iter().filter(|slot| slot.weight > 0);
+        weighed
+            .map(|slot| (slot.name.clone(), slot.weight, slot.ready))
+            .collect()
+    };
+    for app in &new.apps {
+        let before = old.and_then(|old| old.apps.iter().find(|before| before.name == app.name));
+        let now = weighed(app);
+        if before.map(weighed).as_ref() == Some(&now) {
+            continue;
+        }
+        for (slot, weight, ready) in now {
+            let what = if ready { "go to" } else { "are held for" };
+            tracing::info!(
+                slot_app = app.name,
+                slot_name = slot,
+                slot_generation = app.generation,
+                weight,
+                "new requests of {} {what} {slot}",
+                app.name
+            );
+        }
     }
 }
 
@@ -119,6 +147,7 @@ impl Control {
             any |= ack.await.is_ok();
         }
         let revision = table.revision;
+        tell_changes(state.table.as_ref(), &table);
         state.table = Some(table);
         state.tidy();
         tracing::info!(revision, apps = compiled.apps().len(), "table taken");

@@ -68,17 +68,16 @@ def test_a_deploy_that_queues_begins_when_the_stream_has_ended(draining):
 def test_with_a_third_slot_it_takes_that(draining):
     app = draining
     app.configure(f'hosts = ["{app.host}"]\nslots = ["blue", "green", "red"]\n{QUICK}')
-    stream, _ = hold(app, seconds=8)
+    hold(app)
     app.deploy("two")
     third = app.deploy("three")
     assert (third["success"], third["slot"]) == (True, "red")
     assert app.slot("blue")["condition"] == "draining"
-    assert '"whole": true' in stream.communicate(timeout=30)[0]
 
 
 def test_a_rollback_during_a_drain_takes_the_slot_back_as_it_runs(draining):
     app = draining
-    stream, _ = hold(app, seconds=8)
+    stream, _ = hold(app, seconds=15)
     with app.machine.load("127.0.0.1:80", "--connections", "8", "--pause-ms", "20", "--host", app.host) as load:
         app.deploy("two")
         before = app.slot("blue")
@@ -105,8 +104,8 @@ def test_what_is_not_finished_by_the_drain_deadline_is_cut_and_said_to_be(draini
 
 def test_whoever_waits_for_the_old_slot_sees_what_it_still_holds(draining):
     app = draining
-    hold(app, seconds=4)
-    hold(app, "ws", seconds=4)
+    hold(app, seconds=6)
+    hold(app, "ws", seconds=6)
     directory = app.release("two")
     screen = app.machine.out(f"cd {app.home} && script -qec 'slotctl deploy {directory} --wait=stopped' /dev/null")
     assert re.search(r"Waiting \[\d+s\]  connections 2, requests 0, streams 1, tunnels 1", screen), screen

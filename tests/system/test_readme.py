@@ -81,3 +81,32 @@ def test_the_exit_statuses_of_the_readme_are_those_of_slotctl(server):
     table = server.out("slotctl --help").split("Exit status:\n")[1]
     said = dict(re.findall(r"^ +(\d+) +(.+)$", table, re.MULTILINE))
     assert said == dict(re.findall(r"^\| (\d+) \| (.+) \|$", README.read_text(), re.MULTILINE))
+
+
+def test_a_router_is_exchanged_and_writes_an_access_log_as_its_page_says(server):
+    server.run("dpkg -i /packages/*.deb && cd /root/web && slotctl init && slotctl deploy ./build")
+    page = (README.parent / "man/slot-router.8").read_text().replace("\\-", "-")
+    drop_in = re.search(r"^systemctl edit slot-router@\n(.*?)^\.fi$", page, re.MULTILINE | re.DOTALL)[1]
+    exchange = re.search(r"^systemctl start slot-router@2\n.*?(?=^\.fi$)", page, re.MULTILINE | re.DOTALL)[0]
+    server.write("/etc/systemd/system/slot-router@.service.d/override.conf", drop_in)
+    server.run("systemctl daemon-reload")  # as `systemctl edit` does
+    with server.load() as load:
+        server.run(exchange)
+        load.mark("after")
+        server.wait_for("journalctl -u slot-router@2 -o cat | grep -q '\"target\":\"/\"'")
+        result = load.stop()
+    assert (result["failed"], result["failures"]) == (0, {}), result
+    assert result["answers"]["release one"] > 0, result
+
+
+def test_the_group_may_deploy_and_others_may_not_even_look(server):
+    server.run("dpkg -i /packages/*.deb && cd /root/web && slotctl init && cp -r /root/web /srv/web && cd /srv/web && slotctl deploy ./build")
+    server.run("useradd --create-home --groups slot ann && useradd --create-home bob")
+    server.run("echo '# more' >>/srv/web/build/server")
+    server.run("cd /srv/web && slotctl deploy ./build", user="ann")
+    assert "serves from green" in server.out("cd /srv/web && slotctl status", user="ann")
+    for asked in ("status", "rollback"):
+        refused = server.run(f"cd /srv/web && slotctl {asked}", user="bob", check=False)
+        assert refused.returncode == 4, refused.stderr
+    assert server.run("cd /srv/web && slotctl app remove web --purge --now").returncode == 0
+    assert server.run("curl -sS -m 10 -o /dev/null -w '%{http_code}' http://127.0.0.1/").stdout == "404"

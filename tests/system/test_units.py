@@ -196,7 +196,7 @@ def test_a_launch_that_cannot_be_says_why(machine, change, status, says):
     before = machine.out("cat /etc/slot/web.env")
     machine.run(f"cd /var/lib/slot/web && {change}")
     assert machine.run("systemctl start web@green", check=False).returncode != 0
-    machine.run("systemctl stop web@green")
+    machine.run("systemctl stop web@green && journalctl --sync")
     lines = machine.out("journalctl -o cat -n 20 -u web@green SYSLOG_IDENTIFIER=web@green")
     assert says in lines, lines
     assert f"status={status}/" in machine.out("journalctl -o cat -n 20 -u web@green _PID=1")
