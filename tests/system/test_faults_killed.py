@@ -1,4 +1,5 @@
-"""slotd and the router are killed with SIGKILL, or hang, at any time: one slot is active, no request fails, and what was begun ends."""
+"""slotd and the router are killed with SIGKILL, or hang, at any time: one slot is active, no request fails, and what was
+begun ends."""
 
 import json
 import os
@@ -158,7 +159,8 @@ def test_during_a_soak_which_goes_on(machine, app, load):
     app.deploy("soaking")
     kill(machine)
     status = app.status()
-    assert (status["state"], [slot["condition"] for slot in status["slots"] if slot["weight"] == 0]) == ("switched", ["warm"])
+    others = [slot["condition"] for slot in status["slots"] if slot["weight"] == 0]
+    assert (status["state"], others) == ("switched", ["warm"])
     settled(machine, app)
     assert app.slot(app.active())["release"] == app.status()["live"]
     # And still rolls back.
@@ -176,7 +178,8 @@ def test_at_any_time_of_many_deployments(machine, app, load):
     chance = random.Random(seed)
     print(f"seed {seed}")
     for number in range(12):
-        deploy = begin(app, f"many-{number % 3}", chance.choice(["", "", "slow-start", "exit", "unhealthy exit-after=0.3"]))
+        faults = chance.choice(["", "", "slow-start", "exit", "unhealthy exit-after=0.3"])
+        deploy = begin(app, f"many-{number}", faults)
         deadline = time.monotonic() + chance.uniform(0, 0.6)
         while time.monotonic() < deadline and deploy.poll() is None:
             time.sleep(0.005)
