@@ -178,11 +178,12 @@ impl<U: Units> Managed<U> {
     pub async fn upload(
         &self,
         generation: Generation,
-        archive: impl Read + Send + 'static,
+        mut archive: impl Read + Send + 'static,
     ) -> Option<String> {
         let (root, owner) = (self.world.root.clone(), self.owner.clone());
         let task = tokio::spawn(async move {
-            let unpacked = blocking(move || release::unpack(&root, archive)).await;
+            let (unpacked, mut rest) =
+                blocking(move || (release::unpack(&root, &mut archive), archive)).await;
             let (id, event) = match unpacked {
                 Ok(release) => (
                     Some(release.to_string()),
@@ -200,6 +201,9 @@ impl<U: Units> Managed<U> {
                 ),
             };
             owner.report(event).await;
+            // An archive may end, or be refused, before its upload does. Whoever still sends does not read: what he sends is taken,
+            // so that he comes to the answer. Where the connection is gone there is nobody to answer.
+            let _ = blocking(move || std::io::copy(&mut rest, &mut std::io::sink())).await;
             id
         });
         task.await.ok().flatten()
