@@ -20,6 +20,7 @@ impl Draft {
                 queue: request.queue,
             },
         );
+        self.tell_phase();
         Ok(())
     }
 
@@ -175,6 +176,7 @@ impl Draft {
         }
     }
 
+    /// Begins an attempt; whoever calls this tells the phase, or enters the next one at once.
     fn lock(&mut self, kind: Kind, by: String, settings: Settings, phase: Phase) {
         let generation = self.state.generation.next();
         self.state.generation = generation;
@@ -200,7 +202,6 @@ impl Draft {
             phase,
             settings,
         });
-        self.tell_phase();
     }
 
     /// A slot that is up already becomes the candidate of a new attempt.
@@ -218,6 +219,7 @@ impl Draft {
             probe: None,
         };
         self.lock(kind, by, settings, phase);
+        self.tell_phase();
         let generation = self.state.generation;
         if let Some(found) = self.state.slots.get_mut(&slot) {
             found.condition = Condition::Ready;
