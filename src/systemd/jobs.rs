@@ -91,6 +91,8 @@ impl Bus {
             };
             match failed {
                 StartError::Call(CallError::GoingDown { .. }) => sleep(AGAIN).await,
+                // A shutdown cancels the jobs that it finds, and ends what has just come up.
+                _ if self.going_down().await => sleep(AGAIN).await,
                 StartError::Call(CallError::Lost { .. }) if Instant::now() < until => {}
                 failed => {
                     self.take_down(socket).await;
