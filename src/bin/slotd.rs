@@ -76,9 +76,16 @@ async fn main() -> anyhow::Result<()> {
     sd_notify::notify(&[NotifyState::Ready])?;
     tokio::spawn(slot::systemd::keep_watchdog_quiet());
     tokio::spawn(async move { tables.keep_everywhere().await });
-    apps.load().await;
-    tracing::info!("ready");
-    terminated.recv().await;
+    let run = async {
+        // While the machine goes down this waits: nothing that has ended then is taken for a fact.
+        apps.load().await;
+        tracing::info!("ready");
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = run => {}
+        _ = terminated.recv() => {}
+    }
     sd_notify::notify(&[NotifyState::Stopping])?;
     // What units do from here on is the machine's or the next slotd's business.
     let _ = tokio::time::timeout(LAST_ANSWERS, apps.end()).await;
