@@ -1,0 +1,42 @@
+//! What the router does when a slot or a client ends, stalls or goes on at the wrong moment.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod router_support;
+
+use std::net::TcpListener;
+
+use router_support::{OK, Rig, Upstream};
+
+#[test]
+fn a_post_whose_body_has_begun_waits_for_its_slot_to_come_back() {
+    for (field, begun, rest) in [
+        ("Content-Length: 10", "01234", "56789"),
+        (
+            "Transfer-Encoding: chunked",
+            "3;x\r\n012\r\n7\r\n34",
+            "56789\r\n0\r\n\r\n",
+        ),
+    ] {
+        let mut blue = Upstream::start(|raw, _| {
+            raw.message();
+            raw.send(OK);
+        });
+        let rig = Rig::to(&blue);
+        let mut client = rig.client();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+        assert_eq!(client.message().unwrap().text(), "ok");
+        // The router has a connection left over from that, whose other end is gone.
+        blue.stop();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n{begun}"));
+        rig.eventually("held", |s| s.held == 1);
+        let again = Upstream::on(TcpListener::bind(blue.address).unwrap(), |raw, _| {
+            assert_eq!(raw.message().unwrap().text(), "0123456789");
+            raw.send(OK);
+        });
+        client.send(rest);
+        assert_eq!(client.message().unwrap().text(), "ok", "{field}");
+        drop((client, rig));
+        assert_eq!(again.finish().len(), 1);
+    }
+}
