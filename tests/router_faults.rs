@@ -4,9 +4,14 @@
 
 mod router_support;
 
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 
-use router_support::{OK, Rig, Upstream};
+use router_support::{OK, Rig, Upstream, quick, slot, table};
+use slot::router::Source;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
 fn a_post_whose_body_has_begun_waits_for_its_slot_to_come_back() {
@@ -39,4 +44,31 @@ fn a_post_whose_body_has_begun_waits_for_its_slot_to_come_back() {
         drop((client, rig));
         assert_eq!(again.finish().len(), 1);
     }
+}
+
+#[test]
+fn a_symbolic_link_in_place_of_a_slots_socket_is_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (own, other) = (
+        directory.path().join("http.sock"),
+        directory.path().join("control.sock"),
+    );
+    let control = UnixListener::bind(&other).unwrap();
+    control.set_nonblocking(true).unwrap();
+    std::os::unix::fs::symlink(&other, &own).unwrap();
+    let blue = slot("blue", 100, format!("unix:{}", own.display()));
+    let rig = Rig::with(Source::Given(table(1, vec![blue])), quick());
+    assert_eq!(rig.ask(GET).status(), 502);
+    let connected = control.accept().map(drop).map_err(|e| e.kind());
+    assert_eq!(connected, Err(ErrorKind::WouldBlock));
+    // The same name is good once it is a socket.
+    std::fs::remove_file(&own).unwrap();
+    let listener = UnixListener::bind(&own).unwrap();
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+        stream.write_all(OK).unwrap();
+    });
+    assert_eq!(rig.ask(GET).text(), "ok");
+    serving.join().unwrap();
 }
