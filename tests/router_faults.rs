@@ -72,3 +72,18 @@ fn a_symbolic_link_in_place_of_a_slots_socket_is_not_followed() {
     assert_eq!(rig.ask(GET).text(), "ok");
     serving.join().unwrap();
 }
+
+#[test]
+fn a_slot_that_ends_every_connection_at_once_is_not_asked_without_end() {
+    let upstream = Upstream::start(|raw, _| {
+        let socket = socket2::SockRef::from(&raw.stream);
+        socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    });
+    let mut blue = table(1, vec![slot("blue", 100, upstream.address)]);
+    blue.apps[0].hold_ms = 100;
+    let rig = Rig::with(Source::Given(blue), quick());
+    let answer = rig.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok");
+    // Which one depends on whether the request or the reset was first.
+    assert!(matches!(answer.status(), 502 | 503), "{}", answer.head);
+    assert!(upstream.seen().len() < 10, "{}", upstream.seen().len());
+}

@@ -24,7 +24,7 @@ use super::h1::scan::{Scan, Scanned};
 use super::h1::{Refusal, Span};
 use super::relay::{Broken, Relay};
 use super::runs::Lease;
-use super::stream::Stream;
+use super::stream::{Stream, Unread};
 use super::tunnel;
 
 /// How a slot failed to answer.
@@ -150,9 +150,13 @@ impl<'a> Attempt<'a> {
 
     /// Sends the request and passes the answer back.
     pub async fn run(mut self) -> Outcome {
-        if !self.reused && !self.stream.is_quiet() {
-            // An answer to nothing: somebody speaks before being asked (compare CVE-2026-1642).
-            return self.fail(Failed::Malformed, None);
+        if !self.reused {
+            match self.stream.unread() {
+                Unread::Nothing => {}
+                // An answer to nothing: somebody speaks before being asked (compare CVE-2026-1642).
+                Unread::Bytes => return self.fail(Failed::Malformed, None),
+                Unread::End => return self.fail(Failed::Unsent, None),
+            }
         }
         let worker = Rc::clone(&self.client.worker);
         self.client

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::alarm::Millis;
 use super::counts::{Class, Counts, RunName};
 use super::limits::Limits;
-use super::stream::Stream;
+use super::stream::{Stream, Unread};
 use super::table::{Table, Upstream};
 
-/// A connection used within this many milliseconds may get a request that must not be sent twice:
+/// A connection used within this many milliseconds may get a request that cannot be sent twice:
 /// servers close idle ones after seconds (gunicorn 2, Node 5).
 const FRESH: Millis = 1000;
 
@@ -44,19 +44,22 @@ impl Run {
         &self.counts.name
     }
 
-    /// The last connection that was given back, if it is still good for such a request.
-    pub fn take(&self, now: Millis, idempotent: bool) -> Option<Stream> {
+    /// The last connection that was given back, if it is still good for such a request. For one that
+    /// could not be sent again, the kernel is asked whether the upstream has closed meanwhile.
+    pub fn take(&self, now: Millis, may_repeat: bool) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
         while let Some(last) = idle.pop() {
             if now > last.until || !last.stream.is_quiet() {
                 continue;
             }
-            if !idempotent && now - last.since > FRESH {
+            if !may_repeat && now - last.since > FRESH {
                 // The others have waited longer still.
                 idle.push(last);
                 return None;
             }
-            return Some(last.stream);
+            if may_repeat || last.stream.unread() == Unread::Nothing {
+                return Some(last.stream);
+            }
         }
         None
     }

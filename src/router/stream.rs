@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use nix::fcntl::{OFlag, open};
+use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -20,6 +21,17 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
+}
+
+/// What there is to read of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// Nothing so far.
+    Nothing,
+    /// Some bytes.
+    Bytes,
+    /// Its end, or an error.
+    End,
 }
 
 impl Stream {
@@ -97,13 +109,28 @@ impl Stream {
         };
     }
 
-    /// True if there is nothing to read, as it must be between two messages.
+    /// True if there is nothing to read as far as the event loop knows, as it must be between two
+    /// messages. It costs no system call, and does not see what came since the loop's last turn.
     pub fn is_quiet(&self) -> bool {
         let read = match self {
             Self::Tcp(stream) => stream.try_read(&mut [0]),
             Self::Unix(stream) => stream.try_read(&mut [0]),
         };
         read.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// What there is to read now, by a system call. Nothing is taken out of the socket.
+    pub fn unread(&self) -> Unread {
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        };
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        match recv(socket, &mut [0], flags) {
+            Err(nix::Error::EAGAIN) => Unread::Nothing,
+            Ok(1..) => Unread::Bytes,
+            Ok(0) | Err(_) => Unread::End,
+        }
     }
 
     /// Closes such that the peer takes what it got for cut short: TCP sends a reset. A unix socket
@@ -142,5 +169,39 @@ async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
         SFlag::S_IFLNK => Err(nix::Error::ELOOP.into()),
         // As connect(2) says it.
         _ => Err(nix::Error::ECONNREFUSED.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Waits for anything to read without giving the event loop a turn.
+    fn next_unread(stream: &Stream) -> Unread {
+        let late = Instant::now() + Duration::from_secs(20);
+        while stream.unread() == Unread::Nothing && Instant::now() < late {
+            std::thread::yield_now();
+        }
+        stream.unread()
+    }
+
+    #[tokio::test]
+    async fn what_came_since_the_last_turn_of_the_event_loop_is_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        for (bytes, expected) in [(&b"x"[..], Unread::Bytes), (b"", Unread::End)] {
+            let stream = Stream::connect(&Upstream::Tcp(address)).await;
+            let stream = stream.expect("a connection");
+            let (mut peer, _) = listener.accept().expect("its other end");
+            assert_eq!(stream.unread(), Unread::Nothing);
+            peer.write_all(bytes).expect("the kernel takes it");
+            drop(peer);
+            assert_eq!(next_unread(&stream), expected);
+            assert_eq!(stream.unread(), expected, "it is left where it was");
+        }
     }
 }
