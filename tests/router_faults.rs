@@ -87,3 +87,18 @@ fn a_slot_that_ends_every_connection_at_once_is_not_asked_without_end() {
     assert!(matches!(answer.status(), 502 | 503), "{}", answer.head);
     assert!(upstream.seen().len() < 10, "{}", upstream.seen().len());
 }
+
+#[test]
+fn an_upstream_may_promise_to_keep_its_connection_for_ever() {
+    let upstream = Upstream::answering(
+        b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=18446744073709551615\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let rig = Rig::to(&upstream);
+    let mut client = rig.client();
+    for _ in 0..2 {
+        client.send(GET);
+        assert_eq!(client.message().unwrap().text(), "ok");
+    }
+    drop((client, rig));
+    assert_eq!(upstream.finish().len(), 1);
+}

@@ -68,7 +68,7 @@ impl Run {
     pub fn give_back(&self, stream: Stream, now: Millis, seconds: Option<u64>, limits: &Limits) {
         let most = limits.upstream_idle.as_millis() as u64;
         // A second less, so that a request is not on its way while the upstream closes.
-        let keep = seconds.map_or(most, |s| (s * 1000).saturating_sub(1000).min(most));
+        let keep = seconds.map_or(most, |s| s.saturating_sub(1).saturating_mul(1000).min(most));
         let mut idle = self.idle.borrow_mut();
         if keep > 0 && !self.retired.get() && idle.len() < limits.upstream_idle_count {
             idle.push(Idle {
