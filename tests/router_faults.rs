@@ -7,9 +7,12 @@ mod router_support;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
-use router_support::{OK, Rig, Upstream, quick, slot, table};
-use slot::router::Source;
+use router_support::{End, OK, Rig, Upstream, quick, slot, table};
+use slot::router::{Limits, Source};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -77,7 +80,7 @@ fn a_symbolic_link_in_place_of_a_slots_socket_is_not_followed() {
 fn a_slot_that_ends_every_connection_at_once_is_not_asked_without_end() {
     let upstream = Upstream::start(|raw, _| {
         let socket = socket2::SockRef::from(&raw.stream);
-        socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
     });
     let mut blue = table(1, vec![slot("blue", 100, upstream.address)]);
     blue.apps[0].hold_ms = 100;
@@ -101,4 +104,41 @@ fn an_upstream_may_promise_to_keep_its_connection_for_ever() {
     }
     drop((client, rig));
     assert_eq!(upstream.finish().len(), 1);
+}
+
+#[test]
+fn an_event_stream_that_began_before_the_request_ended_may_be_silent() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let upstream = Upstream::start(move |raw, _| {
+        let request = raw.head().unwrap();
+        if request.head.starts_with("GET") {
+            // Never answered, until the router gives up.
+            raw.end();
+            return;
+        }
+        raw.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+        assert_eq!(raw.until(b"0\r\n\r\n").unwrap(), b"3\r\nend\r\n0\r\n\r\n");
+        raw.send("3\r\ntwo\r\n");
+        wait.lock().unwrap().recv().unwrap();
+        raw.send("5\r\nthree\r\n0\r\n\r\n");
+    });
+    let limits = Limits {
+        response_head: Duration::from_millis(50),
+        ..quick()
+    };
+    let rig = Rig::limited(&upstream, limits);
+    let mut client = rig.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(client.head().unwrap().status(), 200);
+    client.until(b"one\r\n").unwrap();
+    client.send("3\r\nend\r\n0\r\n\r\n");
+    client.until(b"two\r\n").unwrap();
+    // Whoever waits for a head from now on waits longer than the stream was silent.
+    assert_eq!(rig.ask(GET).status(), 504);
+    go.send(()).unwrap();
+    assert_eq!(
+        client.end(),
+        (b"5\r\nthree\r\n0\r\n\r\n".to_vec(), End::Fin)
+    );
 }

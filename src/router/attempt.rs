@@ -117,6 +117,8 @@ pub struct Attempt<'a> {
     refused: bool,
     /// The request did not go out in one write: then deadlines move with its progress.
     slow: bool,
+    /// There was such progress; taken by who sets the deadline.
+    progress: bool,
     lease: Lease,
     stream: Stream,
     buffer: Buffer,
@@ -141,6 +143,7 @@ impl<'a> Attempt<'a> {
             uploaded: false,
             refused: false,
             slow: false,
+            progress: false,
             lease,
             stream,
             buffer,
@@ -225,6 +228,14 @@ impl<'a> Attempt<'a> {
         if self.refused && self.upload.is_unsent() {
             return Poll::Ready(Event::Lost(None, Failed::Unsent));
         }
+        if std::mem::take(&mut self.progress) {
+            let (now, limits) = (self.client.worker.alarms.now(), self.client.worker.limits());
+            let next = match self.uploaded {
+                true => limits.response_head,
+                false => limits.body_stall,
+            };
+            self.client.alarm.set(now, next);
+        }
         match fill(&mut self.stream, &mut self.buffer, &self.client.worker, cx) {
             Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Bytes),
             Poll::Ready(Ok(0)) => return Poll::Ready(Event::Lost(None, Failed::CutShort)),
@@ -258,15 +269,7 @@ impl<'a> Attempt<'a> {
             }
             Poll::Pending => self.slow = true,
         }
-        if self.slow && (self.upload.take_progress() || self.uploaded) {
-            let limits = client.worker.limits();
-            let next = if self.uploaded {
-                limits.response_head
-            } else {
-                limits.body_stall
-            };
-            client.alarm.set(client.worker.alarms.now(), next);
-        }
+        self.progress |= self.slow && (self.upload.take_progress() || self.uploaded);
         Poll::Pending
     }
 
@@ -382,7 +385,7 @@ impl<'a> Attempt<'a> {
             }
             Poll::Pending => {}
         }
-        if download.take_progress() {
+        if download.take_progress() | std::mem::take(&mut self.progress) {
             let (now, limits) = (client.worker.alarms.now(), client.worker.limits());
             match self.lease.class() {
                 _ if download.is_writing() => client.alarm.set(now, limits.write_stall),
