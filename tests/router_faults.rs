@@ -142,3 +142,24 @@ fn an_event_stream_that_began_before_the_request_ended_may_be_silent() {
         (b"5\r\nthree\r\n0\r\n\r\n".to_vec(), End::Fin)
     );
 }
+
+#[test]
+fn a_client_that_goes_on_after_a_last_answer_is_not_reset() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.head().unwrap();
+        raw.send("HTTP/1.0 200 OK\r\n\r\nok");
+    });
+    let limits = Limits {
+        linger: Duration::from_secs(10),
+        ..quick()
+    };
+    let rig = Rig::limited(&upstream, limits);
+    let mut client = rig.client();
+    client.send(GET);
+    assert_eq!(client.head().unwrap().field("connection"), Some("close"));
+    assert_eq!(client.end(), (b"ok".to_vec(), End::Fin));
+    // To a closed socket the first of them would bring a reset, and the others would fail.
+    for _ in 0..100 {
+        assert!(client.send(GET));
+    }
+}

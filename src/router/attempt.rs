@@ -424,7 +424,14 @@ impl<'a> Attempt<'a> {
         buffer.release(&worker.spare);
         match toward.close {
             false => After::Keep,
-            true if whole && self.client.buffer.is_empty() => After::Close,
+            // Only of a client that said itself that this was all, and kept to it, nothing more comes.
+            true if whole
+                && !self.asked.keeps_alive
+                && self.client.buffer.is_empty()
+                && self.client.stream.unread() != Unread::Bytes =>
+            {
+                After::Close
+            }
             true => After::Linger,
         }
     }
