@@ -313,6 +313,7 @@ impl<'a> Attempt<'a> {
             version: self.asked.version,
             close: !self.asked.keeps_alive
                 || !self.uploaded
+                || self.refused
                 || without_end
                 || response.is_stream
                 || self.client.has_left()
