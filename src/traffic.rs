@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http1;
@@ -87,46 +88,45 @@ impl Routers {
         Self { directory }
     }
 
-    /// Gives every instance a table; returns when all of their threads have it, with how many instances there are.
+    /// Gives every instance a table, all at once, so that one that hangs keeps none of the others from it; returns when all of their
+    /// threads have it, with how many instances there are.
     ///
     /// # Errors
-    /// The first failure; other instances may have the table.
+    /// The first failure, when every other instance has answered.
     pub async fn put(&self, table: &Table) -> Result<usize, TrafficError> {
         let body = Bytes::from(serde_json::to_vec(table).expect("a table is strings and numbers"));
         let instances = self.running().await?;
         let count = instances.len();
-        for instance in instances {
-            let name = instance.name.clone();
-            match instance
-                .ask("PUT", "/table", "PUT /table", body.clone(), ANSWER)
-                .await?
-            {
-                (200, _) => {}
-                (409, answer) => {
-                    let applied: Applied = decode(&name, "PUT /table", &answer)?;
-                    return Err(TrafficError::Stale {
-                        instance: name,
-                        revision: applied.revision,
-                    });
-                }
-                (_, answer) => return Err(refused(name, "PUT /table", &answer)),
-            }
-        }
+        let put = instances
+            .into_iter()
+            .map(|instance| instance.put(body.clone()));
+        join_all(put).await.into_iter().collect::<Result<(), _>>()?;
         Ok(count)
     }
 
-    /// What each instance holds.
+    /// What each instance holds, or why it does not say.
     ///
     /// # Errors
-    /// The first failure.
-    pub async fn stats(&self) -> Result<Vec<(String, Stats)>, TrafficError> {
-        let mut all = Vec::new();
-        for instance in self.running().await? {
-            let name = instance.name.clone();
-            let stats = instance.get("/stats", "GET /stats", ANSWER).await?;
-            all.push((name, stats));
-        }
-        Ok(all)
+    /// The instances cannot be found.
+    pub async fn stats(&self) -> Result<Vec<Result<Stats, TrafficError>>, TrafficError> {
+        let instances = self.running().await?;
+        let asked = instances
+            .into_iter()
+            .map(|instance| instance.get("/stats", "GET /stats", ANSWER));
+        Ok(join_all(asked).await)
+    }
+
+    /// The table of some instance that has one.
+    pub async fn table(&self) -> Option<Table> {
+        let instances = self.running().await.ok()?;
+        let asked = instances
+            .into_iter()
+            .map(|instance| instance.get::<Table>("/table", "GET /table", ANSWER));
+        join_all(asked)
+            .await
+            .into_iter()
+            .filter_map(Result::ok)
+            .max_by_key(|table| table.revision)
     }
 
     /// Returns when nothing is in flight at a run of a slot, at any instance.
@@ -207,6 +207,24 @@ fn gone(error: &io::Error) -> bool {
 }
 
 impl Instance {
+    async fn put(self, table: Bytes) -> Result<(), TrafficError> {
+        let name = self.name.clone();
+        match self
+            .ask("PUT", "/table", "PUT /table", table, ANSWER)
+            .await?
+        {
+            (200, _) => Ok(()),
+            (409, answer) => {
+                let applied: Applied = decode(&name, "PUT /table", &answer)?;
+                Err(TrafficError::Stale {
+                    instance: name,
+                    revision: applied.revision,
+                })
+            }
+            (_, answer) => Err(refused(name, "PUT /table", &answer)),
+        }
+    }
+
     async fn get<T: DeserializeOwned>(
         self,
         path: &str,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use machine_support::{App, failure, probe, release, settings, slot};
 use slot::deploy::{
-    Condition, Effect, End, Event, Notice, Refusal, Seen, Service, effects, rediscover, step,
+    Condition, Effect, End, Event, Generation, Notice, Refusal, Seen, Service, effects, rediscover,
+    step,
 };
 
 /// Blue served r1 and had soaked; green serves r2, in its soak.
@@ -101,8 +102,16 @@ fn a_deployment_during_a_soak_lets_the_old_slot_go_and_ends_the_soak_as_supersed
     assert_eq!(app.is("blue"), "draining");
     app.drained("blue").stopped("blue");
     assert_eq!(app.phase(), Some("starting"));
-    assert!(app.state.watch.is_none());
+    let watch = app.state.watch.as_ref().expect("it lasts to the switch");
+    assert_eq!((watch.generation, &watch.old), (Generation(2), &None));
     app.pass_gates();
+    let ended = app.told.iter().filter_map(|told| match told {
+        Notice::Soak {
+            generation, cause, ..
+        } => Some((*generation, cause.code())),
+        _ => None,
+    });
+    assert_eq!(ended.last(), Some((Generation(2), "superseded")));
     assert_eq!(
         (app.active(), app.state.live()),
         ("blue", Some(&release(3)))

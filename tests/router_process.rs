@@ -4,13 +4,15 @@
 
 mod router_support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use router_support::{OK, PATIENCE, Raw, Upstream, slot, table};
 
@@ -198,4 +200,60 @@ fn idle_it_needs_little_memory() {
     // Code is shared and, unoptimised, large; what a router allocates is this.
     assert!(kib < 8 * 1024, "{kib} KiB");
     finish(child);
+}
+
+#[test]
+fn the_rest_of_a_body_that_the_upstream_did_not_take_is_no_request() {
+    const REST: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("table.json");
+    let blue = table(1, vec![slot("blue", 100, address)]);
+    std::fs::write(&path, serde_json::to_vec(&blue).unwrap()).unwrap();
+    let notified = Notified::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = Command::new(ROUTER);
+    command
+        .arg("--table")
+        .arg(&path)
+        .env("NOTIFY_SOCKET", &notified.path)
+        .stderr(Stdio::null());
+    let child = activated(&listener, &mut command);
+    notified.wait_for(|l| l == "READY=1");
+    let mut client = Raw::connect(listener.local_addr().unwrap());
+    let length = 5 + REST.len();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\nbegun"
+    ));
+    let (mut slot, _) = upstream.accept().unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"begun") {
+        let mut byte = [0];
+        slot.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+    // All that follows reaches the router in one turn of its event loop: there its next write fails,
+    // and only then it finds the answer.
+    let router = Pid::from_raw(child.id() as i32);
+    kill(router, Signal::SIGSTOP).unwrap();
+    let stopped = waitpid(router, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert_eq!(stopped, WaitStatus::Stopped(router, Signal::SIGSTOP));
+    slot.write_all(OK).unwrap();
+    socket2::SockRef::from(&slot)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(slot);
+    client.send(REST);
+    kill(router, Signal::SIGCONT).unwrap();
+    let answer = client.message().unwrap();
+    assert_eq!(
+        (answer.text().as_str(), answer.field("connection")),
+        ("ok", Some("close"))
+    );
+    assert_eq!(client.end().0, b"");
+    drop(client);
+    finish(child);
+    upstream.set_nonblocking(true).unwrap();
+    assert!(upstream.accept().is_err(), "nothing else was asked");
 }

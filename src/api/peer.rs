@@ -8,7 +8,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Group, Uid, User};
 use tokio::net::UnixStream;
 
-/// How many groups of a peer are looked at; a peer with more is judged by its first ones.
+/// The most groups that a peer may have for them to be looked at.
 const GROUPS: usize = 1024;
 
 /// The process at the other end of a unix socket, as it was when it connected (unix(7), `SO_PEERCRED`, `SO_PEERGROUPS`).

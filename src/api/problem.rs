@@ -53,7 +53,7 @@ impl From<AppError> for Problem {
             AppError::NoSuchApp { .. } => (StatusCode::NOT_FOUND, "no-such-app"),
             AppError::Unnamed { .. } => (StatusCode::BAD_REQUEST, "bad-request"),
             AppError::Broken { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
-            AppError::Preparing { .. } => (StatusCode::CONFLICT, "busy"),
+            AppError::InUse { .. } => (StatusCode::CONFLICT, "busy"),
         };
         Self {
             status,

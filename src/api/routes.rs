@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -13,7 +13,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::io::{StreamReader, SyncIoBridge};
@@ -28,6 +28,9 @@ use crate::wire::api;
 
 /// How long a question for an outcome stays open before it is answered with the progress so far.
 const OUTCOME_WAIT: Duration = Duration::from_secs(1);
+
+/// How long an upload may send nothing.
+const STALL: Duration = Duration::from_secs(60);
 
 struct Api<U> {
     apps: Arc<Apps<U>>,
@@ -188,13 +191,28 @@ async fn deploy<U: Units>(
             return Err(problem);
         }
     };
-    let bytes = body.into_data_stream().map_err(std::io::Error::other);
-    let archive = SyncIoBridge::new(StreamReader::new(bytes));
+    let archive = SyncIoBridge::new(StreamReader::new(Box::pin(flowing(body))));
     let release = app.upload(generation, archive).await;
     Ok(Json(api::Begun {
         generation: generation.0,
         release,
     }))
+}
+
+/// The bytes of an upload, for as long as they come: one that stalls would hold the app's lock for ever.
+fn flowing(body: Body) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
+    stream::try_unfold(
+        body.into_data_stream(),
+        async |mut bytes| match tokio::time::timeout(STALL, bytes.next()).await {
+            Ok(Some(Ok(piece))) => Ok(Some((piece, bytes))),
+            Ok(Some(Err(error))) => Err(std::io::Error::other(error)),
+            Ok(None) => Ok(None),
+            Err(_) => Err(std::io::Error::other(format!(
+                "nothing came for {} s",
+                STALL.as_secs()
+            ))),
+        },
+    )
 }
 
 fn span(key: &str, text: &str) -> Result<Duration, Problem> {

@@ -44,10 +44,8 @@ async fn main() -> anyhow::Result<()> {
         .context("cannot reach systemd over D-Bus")?;
     let boot = machine_boot("/proc".as_ref()).context("cannot tell this boot from others")?;
     let routers = Routers::in_directory(arguments.run.join("router"));
-    let tables = Arc::new(Tables::open(
-        arguments.run.join("slotd/table.json"),
-        routers,
-    ));
+    let table = arguments.run.join("slotd/table.json");
+    let tables = Arc::new(Tables::open(table, routers).await);
     let (files, run) = (arguments.config.join("apps"), arguments.run.clone());
     let source = Source::Directory(files.clone());
     let place = Place {
@@ -78,10 +76,19 @@ async fn main() -> anyhow::Result<()> {
     sd_notify::notify(&[NotifyState::Ready])?;
     tokio::spawn(slot::systemd::keep_watchdog_quiet());
     tokio::spawn(async move { tables.keep_everywhere().await });
-    apps.load().await;
-    tracing::info!("ready");
-    terminated.recv().await;
+    let run = async {
+        // While the machine goes down this waits: nothing that has ended then is taken for a fact.
+        apps.load().await;
+        tracing::info!("ready");
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = run => {}
+        _ = terminated.recv() => {}
+    }
     sd_notify::notify(&[NotifyState::Stopping])?;
+    // What units do from here on is the machine's or the next slotd's business.
+    let _ = tokio::time::timeout(LAST_ANSWERS, apps.end()).await;
     end.send_replace(true);
     // Whoever follows events does not end by himself.
     let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;

@@ -117,12 +117,15 @@ async fn explain(client: &Client, packing: Packing, error: anyhow::Error) -> any
     if let Some(ours) = packing.error() {
         return Exit::Input.because(format!("{ours}; nothing was deployed"));
     }
-    match client.get::<Status>("/status").await.ok().and_then(|status| status.deployment) {
-        Some(held) => Exit::Busy.because(format!(
+    let status = client.get::<Status>("/status").await.ok();
+    // Not the one that was begun by this very upload.
+    let own = format!("(pid {})", std::process::id());
+    match status.and_then(|status| status.deployment) {
+        Some(held) if !held.by.ends_with(&own) => Exit::Busy.because(format!(
             "a deployment is in progress: generation {}, begun by {}, phase {}; wait for it, or watch it with `slotctl status`",
             held.generation, held.by, held.phase
         )),
-        None => error,
+        _ => error,
     }
 }
 

@@ -67,7 +67,7 @@ impl Deployer {
 
         std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
         let routers = Routers::in_directory(run.path().join("router"));
-        let tables = Arc::new(Tables::open(data.join("table.json"), routers));
+        let tables = Arc::new(Tables::open(data.join("table.json"), routers).await);
         let place = Place {
             data: data.to_owned(),
             machine_boot: fresh_boot()?,

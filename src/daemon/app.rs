@@ -15,7 +15,8 @@ use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    Event, Facts, Found, Generation, Request, Settings, SlotName, State, Step, recover, rediscover,
+    Effect, Event, Facts, Found, Generation, Request, Settings, SlotName, State, Step, effects,
+    recover, rediscover,
 };
 use crate::release;
 use crate::store::{FileError, History, Loaded, StateFile};
@@ -110,6 +111,11 @@ impl<U: Units> Managed<U> {
         let app = Arc::new(app);
         let world = Arc::new(Live::new(Arc::clone(&app), root, units, tables, state_file));
         let first = take_up(&world, loaded).await;
+        for effect in effects(&first.state) {
+            if let Effect::Route(route) = effect {
+                world.tables.gather(world.part(&route).await).await;
+            }
+        }
         let owner = Owner::start(Arc::clone(&world), first).await?;
         let watcher = {
             let (world, owner) = (Arc::clone(&world), owner.clone());
@@ -172,11 +178,12 @@ impl<U: Units> Managed<U> {
     pub async fn upload(
         &self,
         generation: Generation,
-        archive: impl Read + Send + 'static,
+        mut archive: impl Read + Send + 'static,
     ) -> Option<String> {
         let (root, owner) = (self.world.root.clone(), self.owner.clone());
         let task = tokio::spawn(async move {
-            let unpacked = blocking(move || release::unpack(&root, archive)).await;
+            let (unpacked, mut rest) =
+                blocking(move || (release::unpack(&root, &mut archive), archive)).await;
             let (id, event) = match unpacked {
                 Ok(release) => (
                     Some(release.to_string()),
@@ -194,6 +201,9 @@ impl<U: Units> Managed<U> {
                 ),
             };
             owner.report(event).await;
+            // An archive may end, or be refused, before its upload does. Whoever still sends does not read: what he sends is taken,
+            // so that he comes to the answer. Where the connection is gone there is nobody to answer.
+            let _ = blocking(move || std::io::copy(&mut rest, &mut std::io::sink())).await;
             id
         });
         task.await.ok().flatten()
@@ -243,6 +253,7 @@ impl<U: Units> Managed<U> {
     /// It is still in some router's table.
     pub async fn withdraw(&self) -> Result<(), super::tables::PublishError> {
         self.owner.end();
+        self.owner.ended().await;
         self.world
             .tables
             .withdraw(self.world.app.name.as_str())

@@ -1,16 +1,17 @@
 //! Every app of a deployer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::RwLock;
 
 use super::app::{Managed, OpenError, Place};
+use super::route::at_rest;
 use super::tables::Tables;
 use super::units::Units;
 use crate::config::App;
-use crate::deploy::AppName;
+use crate::deploy::{AppName, Phase};
 use crate::telemetry::chain;
 
 /// Makes the units of an app.
@@ -48,11 +49,13 @@ pub enum AppError {
         /// Why.
         why: String,
     },
-    /// A deployment is being uploaded, and would be lost.
-    #[error("app {name} is in a deployment that is still preparing; reload it when that has ended")]
-    Preparing {
+    /// What its file says now cannot be had while things are as they are.
+    #[error("app {name} cannot be changed now: {why}")]
+    InUse {
         /// The app.
         name: String,
+        /// What is in the way, and what to do.
+        why: String,
     },
 }
 
@@ -64,6 +67,7 @@ pub struct Apps<U> {
     make_units: MakeUnits<U>,
     managed: RwLock<BTreeMap<AppName, Arc<Managed<U>>>>,
     broken: RwLock<BTreeMap<String, String>>,
+    removed: RwLock<BTreeSet<String>>,
 }
 
 impl<U: Units> Apps<U> {
@@ -81,6 +85,7 @@ impl<U: Units> Apps<U> {
             make_units: Box::new(make_units),
             managed: RwLock::default(),
             broken: RwLock::default(),
+            removed: RwLock::default(),
         }
     }
 
@@ -101,6 +106,17 @@ impl<U: Units> Apps<U> {
                 tracing::error!(slot_app = name.as_str(), "{}", chain(&error));
             }
         }
+        if let Err(error) = self.tables.is_whole().await {
+            tracing::warn!("the table is not everywhere yet: {}", chain(&error));
+        }
+    }
+
+    /// Ends the ownership of every app, for a deployer that ends: nothing is decided any more, and nothing is stopped.
+    pub async fn end(&self) {
+        for app in self.managed.read().await.values() {
+            app.owner().end();
+            app.owner().ended().await;
+        }
     }
 
     /// An app by name; without one, the only app, or the app `slot`. An app whose file is new is taken up.
@@ -108,14 +124,20 @@ impl<U: Units> Apps<U> {
     /// # Errors
     /// There is none, or it cannot be managed.
     pub async fn get(&self, name: Option<&str>) -> Result<Arc<Managed<U>>, AppError> {
+        self.tables.gathered().await;
         let managed = self.managed.read().await;
         let Some(name) = name else {
             let slot = managed
                 .iter()
                 .find(|(name, _)| name.as_str() == "slot")
                 .map(|(_, app)| app);
-            let only = managed.values().next().filter(|_| managed.len() == 1);
-            let names = || managed.keys().map(ToString::to_string).collect();
+            let broken = self.broken.read().await;
+            let alone = managed.len() == 1 && broken.is_empty();
+            let only = managed.values().next().filter(|_| alone);
+            let names = || {
+                let managed = managed.keys().map(ToString::to_string);
+                managed.chain(broken.keys().cloned()).collect()
+            };
             return only
                 .or(slot)
                 .cloned()
@@ -143,18 +165,18 @@ impl<U: Units> Apps<U> {
     /// # Errors
     /// A file that cannot be used leaves the app as it is; a state that cannot be leaves it unmanaged, and running.
     pub async fn reload(&self, name: &str) -> Result<Arc<Managed<U>>, AppError> {
+        self.tables.gathered().await;
         let app = self.read(name)?;
+        self.removed.write().await.remove(name);
         let mut managed = self.managed.write().await;
         if let Some(known) = managed.get(&app.name) {
             if *known.app() == app {
                 return Ok(Arc::clone(known));
             }
-            if known.owner().state().borrow().name() == "preparing" {
-                return Err(AppError::Preparing {
-                    name: name.to_owned(),
-                });
-            }
+            self.fits(&app).await?;
+            can_change(known, &app)?;
             known.owner().end();
+            known.owner().ended().await;
         }
         // Should it fail, the app is not managed rather than managed by an owner that has ended: the next question tries again.
         managed.remove(&app.name);
@@ -169,25 +191,33 @@ impl<U: Units> Apps<U> {
     /// # Errors
     /// There is none, or a router did not take the table.
     pub async fn remove(&self, name: &str) -> Result<(), AppError> {
-        let found = {
-            let mut managed = self.managed.write().await;
-            let key = managed.keys().find(|key| key.as_str() == name).cloned();
-            key.and_then(|key| managed.remove(&key))
-        };
+        let mut managed = self.managed.write().await;
         self.broken.write().await.remove(name);
-        let app = found.ok_or_else(|| AppError::NoSuchApp {
-            name: name.to_owned(),
-        })?;
+        let found = managed.iter().find(|(known, _)| known.as_str() == name);
+        let Some((key, app)) = found.map(|(key, app)| (key.clone(), Arc::clone(app))) else {
+            return Err(AppError::NoSuchApp {
+                name: name.to_owned(),
+            });
+        };
+        // Its file is still there, and is not to bring it back: not before somebody says that it is to be read again.
+        self.removed.write().await.insert(name.to_owned());
         app.withdraw().await.map_err(|error| AppError::Broken {
             name: name.to_owned(),
             why: chain(&error),
-        })
+        })?;
+        managed.remove(&key);
+        Ok(())
     }
 
     async fn take_up(&self, name: &str) -> Result<Arc<Managed<U>>, AppError> {
         let mut managed = self.managed.write().await;
         if let Some((_, known)) = managed.iter().find(|(known, _)| known.as_str() == name) {
             return Ok(Arc::clone(known));
+        }
+        if self.removed.read().await.contains(name) {
+            return Err(AppError::NoSuchApp {
+                name: name.to_owned(),
+            });
         }
         let opened = match self.read(name) {
             Ok(app) => self.open(app).await,
@@ -208,7 +238,17 @@ impl<U: Units> Apps<U> {
         }
     }
 
+    /// Whether the routers could have the app beside the others.
+    async fn fits(&self, app: &App) -> Result<(), AppError> {
+        let accepted = self.tables.accepts(at_rest(app)).await;
+        accepted.map_err(|error| AppError::Broken {
+            name: app.name.to_string(),
+            why: format!("{}; change its hosts, paths or listener", chain(&error)),
+        })
+    }
+
     async fn open(&self, app: App) -> Result<Arc<Managed<U>>, AppError> {
+        self.fits(&app).await?;
         let (name, units) = (app.name.to_string(), (self.make_units)(&app));
         let opened = Managed::open(app, units, &self.place, Arc::clone(&self.tables)).await;
         opened
@@ -250,6 +290,37 @@ impl<U: Units> Apps<U> {
         }
         Ok(app)
     }
+}
+
+/// Whether an app that is managed can become what its file says now, without losing what is under way or what serves.
+fn can_change<U: Units>(known: &Managed<U>, new: &App) -> Result<(), AppError> {
+    let in_use = |why: String| {
+        Err(AppError::InUse {
+            name: new.name.to_string(),
+            why,
+        })
+    };
+    let state = Arc::clone(&known.owner().state().borrow());
+    if let Some(Phase::Preparing { .. }) = state.deployment.as_ref().map(|held| &held.phase) {
+        return in_use("a release is being uploaded; wait for that".to_owned());
+    }
+    for (name, slot) in &state.slots {
+        if !slot.condition.is_free() && !new.slots.contains(name) {
+            return in_use(format!(
+                "slot {name} is {}, and its file does not name it any more; keep it in `slots` until it is idle",
+                slot.condition.name()
+            ));
+        }
+    }
+    let old = known.app();
+    let moved = (old.bind, &old.ports, &old.health) != (new.bind, &new.ports, &new.health);
+    if moved && (state.deployment.is_some() || state.watch.is_some()) {
+        return in_use(format!(
+            "it is {}, and the file says that its slots are elsewhere; wait until that has ended",
+            state.name()
+        ));
+    }
+    Ok(())
 }
 
 /// The apps that have a file.

@@ -95,7 +95,18 @@ impl<U: Units> Live<U> {
         self.root.join(".reserve")
     }
 
+    /// What runs in the slot under another symlink is stopped first: a start would join it, and its launcher may have read the old one.
     async fn start(&self, slot: SlotName, generation: Generation, id: ReleaseId) -> Event {
+        let (root, name, named) = (self.root.clone(), slot.clone(), id.clone());
+        let changes = blocking(move || {
+            release::named(&root, name.as_str()).as_ref() != Some(&named)
+                // Without its release there is nothing to start, and so no reason to stop anything.
+                && root.join("releases").join(named.as_str()).is_dir()
+        })
+        .await;
+        if changes {
+            self.units.stop(&slot, self.app.stop_timeout).await;
+        }
         let (root, name, named) = (self.root.clone(), slot.clone(), id.clone());
         let linked = blocking(move || release::link(&root, name.as_str(), Some(&named))).await;
         let started = match linked {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::world::World;
@@ -45,7 +45,7 @@ pub struct Owner {
     asks: mpsc::Sender<Ask>,
     events: mpsc::Sender<Event>,
     state: watch::Receiver<Arc<State>>,
-    task: Arc<tokio::task::AbortHandle>,
+    end: Arc<Notify>,
 }
 
 impl Owner {
@@ -64,12 +64,13 @@ impl Owner {
             report: events.clone(),
             running: Vec::new(),
         };
-        let task = tokio::spawn(task.run(event_inbox, ask_inbox)).abort_handle();
+        let end = Arc::new(Notify::new());
+        tokio::spawn(task.run(event_inbox, ask_inbox, Arc::clone(&end)));
         Ok(Self {
             asks,
             events,
             state,
-            task: Arc::new(task),
+            end,
         })
     }
 
@@ -98,9 +99,14 @@ impl Owner {
         self.state.clone()
     }
 
-    /// Ends the ownership: every effect is given up where it is, and nothing is stopped.
+    /// Ends the ownership: what is being committed is, every effect is given up where it is, and nothing is stopped.
     pub fn end(&self) {
-        self.task.abort();
+        self.end.notify_one();
+    }
+
+    /// Returns when the ownership has ended: nothing is written any more.
+    pub async fn ended(&self) {
+        self.asks.closed().await;
     }
 }
 
@@ -122,8 +128,13 @@ impl Drop for Running {
 }
 
 impl<W: World> Task<W> {
-    async fn run(mut self, mut events: mpsc::Receiver<Event>, mut asks: mpsc::Receiver<Ask>) {
-        self.perform();
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut asks: mpsc::Receiver<Ask>,
+        end: Arc<Notify>,
+    ) {
+        self.perform(|_| true);
         // What could not be committed waits here; what comes after it waits in its channel.
         let mut delayed: Option<Event> = None;
         loop {
@@ -135,6 +146,8 @@ impl<W: World> Task<W> {
                     .map(|deadline| deadline.since(self.world.now())),
             };
             let event = tokio::select! {
+                biased;
+                () = end.notified() => return,
                 Some(event) = events.recv(), if delayed.is_none() => event,
                 Some(Ask { event, answer }) = asks.recv() => {
                     let taken = self.take(event).await.map(|()| Arc::clone(&self.state));
@@ -166,6 +179,8 @@ impl<W: World> Task<W> {
             }
             self.state = Arc::new(next.state);
         }
+        // Traffic does not wait for words: telling may collect the evidence of a failure first.
+        self.perform(|effect| matches!(effect, Effect::Route(_)));
         if !next.notices.is_empty() {
             self.world.tell(next.notices, &self.state).await;
         }
@@ -174,15 +189,16 @@ impl<W: World> Task<W> {
             *published = Arc::clone(&self.state);
             changed
         });
-        self.perform();
+        self.perform(|_| true);
         Ok(())
     }
 
-    /// Gives up what is not demanded any more, and begins what newly is.
-    fn perform(&mut self) {
+    /// Of the effects of a kind, gives up what is not demanded any more, and begins what newly is.
+    fn perform(&mut self, kind: fn(&Effect) -> bool) {
         let demanded = effects(&self.state);
-        self.running.retain(|(effect, _)| demanded.contains(effect));
-        for effect in demanded {
+        self.running
+            .retain(|(effect, _)| !kind(effect) || demanded.contains(effect));
+        for effect in demanded.into_iter().filter(kind) {
             if self.running.iter().any(|(running, _)| *running == effect) {
                 continue;
             }

@@ -258,18 +258,14 @@ impl<U: Units> Live<U> {
     /// What is in flight at a run of a slot, over all routers; `None` when one does not answer.
     pub async fn in_flight(&self, slot: &SlotName, boot: Option<&BootId>) -> Option<InFlight> {
         let stats = self.tables.routers().stats().await.ok()?;
+        let stats: Vec<Stats> = stats.into_iter().collect::<Result<_, _>>().ok()?;
         Some(self.sum(&stats, slot, boot))
     }
 
     /// What is in flight at a run of a slot, out of what all routers say.
-    pub(super) fn sum(
-        &self,
-        stats: &[(String, Stats)],
-        slot: &SlotName,
-        boot: Option<&BootId>,
-    ) -> InFlight {
+    pub(super) fn sum(&self, stats: &[Stats], slot: &SlotName, boot: Option<&BootId>) -> InFlight {
         let mut sum = InFlight::default();
-        for run in stats.iter().flat_map(|(_, stats)| &stats.slots) {
+        for run in stats.iter().flat_map(|stats| &stats.slots) {
             let this = boot.is_none() || run.boot_id.as_deref() == boot.map(BootId::as_str);
             if run.app == self.app.name.as_str() && run.slot == slot.as_str() && this {
                 sum.requests += run.in_flight.requests;

@@ -1,16 +1,15 @@
 //! An app's part of the table, and its way to the routers.
 
-use std::collections::BTreeSet;
-
 use super::live::{AGAIN, Live, millis};
 use super::units::Units;
-use crate::deploy::{Event, Route, SlotName};
+use crate::config::App;
+use crate::deploy::{Event, Generation, HOLD, Route, SlotName};
 use crate::telemetry::chain;
 use crate::wire::table;
 
 impl<U: Units> Live<U> {
     pub(super) async fn route(&self, route: Route) -> Event {
-        let part = self.part(&route);
+        let part = self.part(&route).await;
         loop {
             match self.tables.publish(part.clone()).await {
                 Ok(()) => {
@@ -30,38 +29,70 @@ impl<U: Units> Live<U> {
     }
 
     /// An app's part of the table: what the state decides and what its file says.
-    fn part(&self, route: &Route) -> table::App {
-        let routes = self.app.hosts.iter().flat_map(|host| {
-            self.app.paths.iter().map(move |path| table::Route {
-                listener: self.app.listener.clone(),
-                host: host.clone(),
-                path: path.clone(),
+    ///
+    /// A run is reached where it was when it began, whatever its file has come to say since: the last table knows where.
+    pub(super) async fn part(&self, route: &Route) -> table::App {
+        let last = self.tables.part(self.app.name.as_str()).await;
+        let slots = self.slots(route);
+        let slots = slots.filter_map(|name| {
+            let active = route.active.as_ref() == Some(name);
+            let boot = route.boots.iter().find(|(slot, _)| slot == name);
+            let boot_id = boot.map(|(_, boot)| boot.to_string());
+            let began = last.iter().flat_map(|part| &part.slots).find(|slot| {
+                slot.name == name.as_str() && slot.boot_id.is_some() && slot.boot_id == boot_id
+            });
+            let upstream = match began {
+                Some(slot) => slot.upstream.clone(),
+                None if self.app.slots.contains(name) => self.units.upstream(name),
+                None => return None,
+            };
+            Some(table::Slot {
+                name: name.to_string(),
+                weight: if active { 100 } else { 0 },
+                upstream,
+                boot_id,
+                ready: !active || route.ready,
             })
         });
-        let mut slots: BTreeSet<&SlotName> = self.app.slots.iter().collect();
-        // A slot that the file does not name any more serves until it is replaced.
-        slots.extend(&route.active);
-        let slots = slots.into_iter().map(|slot| {
-            let active = route.active.as_ref() == Some(slot);
-            let boot = route
-                .boots
-                .iter()
-                .find(|(name, _)| name == slot)
-                .map(|(_, boot)| boot.to_string());
-            table::Slot {
-                name: slot.to_string(),
-                weight: if active { 100 } else { 0 },
-                upstream: self.units.upstream(slot),
-                boot_id: boot,
-                ready: !active || route.ready,
-            }
-        });
-        table::App {
-            name: self.app.name.to_string(),
-            generation: route.generation.0,
-            routes: routes.collect(),
-            slots: slots.collect(),
-            hold_ms: millis(route.hold),
-        }
+        let slots = slots.collect();
+        part(&self.app, route, slots)
+    }
+
+    /// The slots that the file names, and the active one, which serves until it is replaced.
+    fn slots<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = &'a SlotName> {
+        let others = route
+            .active
+            .iter()
+            .filter(|name| !self.app.slots.contains(name));
+        self.app.slots.iter().chain(others)
+    }
+}
+
+/// An app's part of the table while nothing of it runs: to see whether it fits with the others'.
+pub fn at_rest(app: &App) -> table::App {
+    let route = Route {
+        generation: Generation::default(),
+        active: None,
+        ready: false,
+        boots: Vec::new(),
+        hold: HOLD,
+    };
+    part(app, &route, Vec::new())
+}
+
+fn part(app: &App, route: &Route, slots: Vec<table::Slot>) -> table::App {
+    let routes = app.hosts.iter().flat_map(|host| {
+        app.paths.iter().map(move |path| table::Route {
+            listener: app.listener.clone(),
+            host: host.clone(),
+            path: path.clone(),
+        })
+    });
+    table::App {
+        name: app.name.to_string(),
+        generation: route.generation.0,
+        routes: routes.collect(),
+        slots,
+        hold_ms: millis(route.hold),
     }
 }

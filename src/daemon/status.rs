@@ -9,7 +9,7 @@ use super::units::Units;
 use crate::deploy::{Cause, Condition, Phase, Service, Slot, SlotName, State};
 use crate::telemetry::chain;
 use crate::wire::api;
-use crate::wire::control::InFlight;
+use crate::wire::control::{InFlight, Stats};
 
 /// Until when somebody who began an attempt waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -30,15 +30,23 @@ impl<U: Units> Managed<U> {
         let state = Arc::clone(&self.owner().state().borrow());
         let app = &self.world().app;
         let mut warnings = self.world().warnings();
-        let stats = self.world().tables.routers().stats().await;
-        if let Err(error) = &stats {
-            warnings.push(chain(error));
+        let mut stats = None;
+        match self.world().tables.routers().stats().await {
+            Ok(answers) => {
+                let known: &mut Vec<Stats> = stats.insert(Vec::new());
+                for answer in answers {
+                    match answer {
+                        Ok(answer) => known.push(answer),
+                        Err(error) => warnings.push(chain(&error)),
+                    }
+                }
+            }
+            Err(error) => warnings.push(chain(&error)),
         }
-        let stats = stats.ok();
         let addresses: BTreeSet<String> = stats
             .iter()
             .flatten()
-            .flat_map(|(_, stats)| &stats.listeners)
+            .flat_map(|stats| &stats.listeners)
             .map(|at| format!("http://{}/", reachable(&at.address)))
             .collect();
         let mut slots = Vec::new();

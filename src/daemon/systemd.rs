@@ -300,8 +300,11 @@ impl Units for SystemdUnits {
     async fn seen(&self, name: &SlotName) -> Seen {
         let unit = self.bus.properties(&self.slot(name).service).await;
         let seen = seen(&unit);
-        if matches!(seen, Seen::Ended(_)) && unit.invocation.is_some() {
-            self.ended().insert(name.clone(), unit);
+        if matches!(seen, Seen::Ended(_)) {
+            self.bus.unless_going_down().await;
+            if unit.invocation.is_some() {
+                self.ended().insert(name.clone(), unit);
+            }
         }
         seen
     }
@@ -355,8 +358,8 @@ impl Units for SystemdUnits {
                 text: format!("{none}{}", self.elsewhere(&slot).await),
             },
         };
-        if !probe.pass && self.bus.going_down().await {
-            std::future::pending::<()>().await;
+        if !probe.pass {
+            self.bus.unless_going_down().await;
         }
         probe
     }

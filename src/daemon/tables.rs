@@ -2,11 +2,14 @@
 //!
 //! **Invariant:** a table is on disk before any router is given it, so a router that starts meanwhile reads it there.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
+use crate::router::load::compile;
+use crate::router::table::TableError;
 use crate::store::{FileError, replace_volatile};
 use crate::traffic::{Routers, TrafficError, table_on_disk};
 use crate::wire::table::{App, Table};
@@ -23,6 +26,9 @@ pub enum PublishError {
     /// It is not at every router.
     #[error(transparent)]
     Traffic(#[from] TrafficError),
+    /// No router would take it.
+    #[error("the routers cannot have this table")]
+    Invalid(#[from] TableError),
 }
 
 /// The table and the routers that are to have it.
@@ -31,18 +37,63 @@ pub struct Tables {
     path: PathBuf,
     routers: Routers,
     current: Mutex<Table>,
+    /// False while the apps are taken up one by one: a table without the others would send their requests nowhere.
+    whole: watch::Sender<bool>,
 }
 
 impl Tables {
-    /// Goes on from the table that is on disk, which is also what the routers have.
-    #[must_use]
-    pub fn open(path: PathBuf, routers: Routers) -> Self {
-        let current = Mutex::new(table_on_disk(&path).unwrap_or_default());
+    /// Goes on from the table that is on disk, which is also what the routers have; should it be damaged, from theirs. Nothing is
+    /// published before [`Tables::is_whole`].
+    pub async fn open(path: PathBuf, routers: Routers) -> Self {
+        let current = match table_on_disk(&path) {
+            Some(table) => table,
+            None => routers.table().await.unwrap_or_default(),
+        };
         Self {
             path,
             routers,
-            current,
+            current: Mutex::new(current),
+            whole: watch::Sender::new(false),
         }
+    }
+
+    /// Adds an app's part to a table that is not whole yet; afterwards does nothing.
+    pub async fn gather(&self, part: App) {
+        if !*self.whole.borrow() {
+            let mut current = self.current.lock().await;
+            let next = with(&current, part);
+            if check(&next).is_ok() {
+                *current = next;
+            }
+        }
+    }
+
+    /// Every app has been taken up: the table is published, from now on whenever it changes.
+    ///
+    /// # Errors
+    /// As for [`Tables::publish`]; what is to be published later is tried all the same.
+    pub async fn is_whole(&self) -> Result<(), PublishError> {
+        let mut current = self.current.lock().await;
+        let mut next = current.clone();
+        // What was gathered is new, whatever is said of it.
+        next.revision += 1;
+        let published = self.swap(&mut current, next).await;
+        self.whole.send_replace(true);
+        published
+    }
+
+    /// Returns when every app has been taken up.
+    pub async fn gathered(&self) {
+        // The sender is ours, so it does not end.
+        let _ = self.whole.subscribe().wait_for(|whole| *whole).await;
+    }
+
+    /// Whether a part fits with those of the other apps.
+    ///
+    /// # Errors
+    /// What is wrong with it, or whose route it has.
+    pub async fn accepts(&self, part: App) -> Result<(), TableError> {
+        check(&with(&*self.current.lock().await, part))
     }
 
     /// The routers.
@@ -67,11 +118,9 @@ impl Tables {
     /// # Errors
     /// Publish again: the table may be on disk, or at some of the routers.
     pub async fn publish(&self, part: App) -> Result<(), PublishError> {
+        self.gathered().await;
         let mut current = self.current.lock().await;
-        let mut next = current.clone();
-        next.apps.retain(|app| app.name != part.name);
-        next.apps.push(part);
-        next.apps.sort_by(|one, other| one.name.cmp(&other.name));
+        let next = with(&current, part);
         self.swap(&mut current, next).await
     }
 
@@ -99,7 +148,8 @@ impl Tables {
             };
             if stats
                 .iter()
-                .any(|(_, stats)| stats.revision != Some(current.revision))
+                .flatten()
+                .any(|stats| stats.revision != Some(current.revision))
             {
                 let next = current.clone();
                 if let Err(error) = self.swap(&mut current, next).await {
@@ -114,8 +164,9 @@ impl Tables {
 
     async fn swap(&self, current: &mut Table, mut next: Table) -> Result<(), PublishError> {
         if next != *current || current.revision == 0 {
-            next.revision = current.revision + 1;
+            next.revision = next.revision.max(current.revision + 1);
         }
+        check(&next)?;
         loop {
             let bytes = serde_json::to_vec_pretty(&next).expect("a table is strings and numbers");
             // Made of the apps' states again when the machine starts.
@@ -128,4 +179,20 @@ impl Tables {
             }
         }
     }
+}
+
+/// A table in which an app has this part.
+fn with(table: &Table, part: App) -> Table {
+    let mut next = table.clone();
+    next.apps.retain(|app| app.name != part.name);
+    next.apps.push(part);
+    next.apps.sort_by(|one, other| one.name.cmp(&other.name));
+    next
+}
+
+/// Whether a router that has every listener would take a table.
+fn check(table: &Table) -> Result<(), TableError> {
+    let routes = table.apps.iter().flat_map(|app| &app.routes);
+    let listeners: BTreeSet<String> = routes.filter_map(|route| route.listener.clone()).collect();
+    compile(table, &Vec::from_iter(listeners)).map(|_| ())
 }

@@ -82,10 +82,25 @@ impl Draft {
             .map(|held| (held.kind, &held.phase))
         {
             Some((Kind::Rollback, _)) => self.refuse_if_locked()?,
-            // The switch is committed: what remains is the routers' word, and the rollback's own table replaces it.
-            Some((Kind::Deploy | Kind::ByHand | Kind::Promote, Phase::Shifting { .. })) => {
-                self.switched()
+            // The switch is committed, and the routers have not said yet that they have it. The traffic can be given back to the slot
+            // that it is taken from; any other way would stop that slot while they may still send to it.
+            Some((
+                Kind::Deploy | Kind::ByHand | Kind::Promote,
+                Phase::Shifting {
+                    from: Some(from), ..
+                },
+            )) => {
+                let from = from.clone();
+                let busy = self.refuse_if_locked();
+                self.switched();
+                if self.running_prev().as_ref() != Some(&from) {
+                    return busy;
+                }
             }
+            Some((
+                Kind::Deploy | Kind::ByHand | Kind::Promote,
+                Phase::Shifting { from: None, .. },
+            )) => self.refuse_if_locked()?,
             Some((
                 Kind::Deploy | Kind::ByHand | Kind::Promote,
                 Phase::Preparing { .. }
@@ -108,12 +123,7 @@ impl Draft {
         if self.state.deployment.is_some() {
             self.fail(Cause::Preempted);
         }
-        let running = self
-            .state
-            .slots
-            .iter()
-            .find(|(name, slot)| self.is_running(name) && slot.release.as_ref() == Some(&release))
-            .map(|(name, _)| name.clone());
+        let running = self.running_prev();
         let wait = Phase::Waiting {
             release: release.clone(),
             until: self.now.after(SLOT_WAIT),
@@ -124,6 +134,15 @@ impl Draft {
             None => self.place(release, self.now.after(SLOT_WAIT)),
         }
         Ok(())
+    }
+
+    /// A slot that still runs the previous release and can be given the traffic.
+    fn running_prev(&self) -> Option<SlotName> {
+        let prev = self.state.prev.as_ref()?;
+        let mut slots = self.state.slots.iter();
+        slots
+            .find(|(name, slot)| self.is_running(name) && slot.release.as_ref() == Some(prev))
+            .map(|(name, _)| name.clone())
     }
 
     pub(super) fn promote(

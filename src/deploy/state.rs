@@ -32,7 +32,7 @@ pub struct State {
     pub marked: BTreeSet<ReleaseId>,
     /// How the last attempt ended.
     pub outcome: Option<Outcome>,
-    /// The settings of the attempt that made the active slot active.
+    /// The settings of the last attempt that switched.
     pub settings: Settings,
 }
 
@@ -197,8 +197,8 @@ pub enum Condition {
     Warm {
         /// `None`: never.
         drain: Option<Time>,
-        /// It can be given the traffic back: it has passed its gates in this run. False only while it boots after a restart of
-        /// the machine.
+        /// It can be given the traffic back: it has passed its gates in this run. False for one that was not up when it lost the
+        /// weight, and while it boots after a restart of the machine.
         gated: bool,
     },
     /// Finishing what is in flight, at weight 0.
@@ -407,7 +407,14 @@ impl State {
                 Condition::Draining { until } => *until,
                 Condition::Active(Service::Booting { until }) => Some(*until),
                 Condition::Active(Service::Down { retry, .. }) => *retry,
-                _ => None,
+                Condition::Idle
+                | Condition::Starting
+                | Condition::Ready
+                | Condition::Standby
+                | Condition::Active(Service::Up | Service::ByHand)
+                | Condition::Warm { .. }
+                | Condition::Stopping { .. }
+                | Condition::Failed(_) => None,
             });
         slots.chain(deployment).chain(watch).min()
     }

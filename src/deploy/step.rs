@@ -121,7 +121,7 @@ impl Draft {
                 until,
                 rolling_back: None,
                 ..
-            }) if *until <= now => self.soaked(),
+            }) if *until <= now => self.soak_ends(),
             Some(_) | None => {}
         }
         match self

@@ -79,17 +79,30 @@ impl Draft {
         }
     }
 
-    /// The soak ended well.
-    pub(super) fn soaked(&mut self) {
+    /// The soak's time is over: it ended well, if the new slot is up and its last probes did not all fail.
+    pub(super) fn soak_ends(&mut self) {
         let Some(watch) = self.state.watch.take() else {
             return;
         };
-        self.state.soaked = true;
-        self.unmark();
+        let cause = match self.state.slots.get(&watch.new).map(|slot| &slot.condition) {
+            Some(Condition::Active(Service::Up)) if watch.streak < FAILED_PROBES => Cause::Soaked,
+            Some(Condition::Active(Service::Down { failure, .. })) => {
+                Cause::Exited(failure.clone())
+            }
+            Some(Condition::Active(Service::ByHand)) => Cause::StoppedByHand,
+            Some(_) | None => Cause::ProbesFailed(Probe {
+                pass: false,
+                text: "it was not healthy when its soak ended".to_owned(),
+            }),
+        };
+        if cause == Cause::Soaked {
+            self.state.soaked = true;
+            self.unmark();
+        }
         self.tell(Notice::Soak {
             generation: watch.generation,
             slot: watch.new,
-            cause: Cause::Soaked,
+            cause,
         });
         self.let_go();
     }
@@ -122,9 +135,8 @@ impl Draft {
         };
         watch.old = None;
         let (generation, slot) = (watch.generation, watch.new.clone());
-        if self.state.deployment.is_some() {
-            self.supersede();
-        } else {
+        // One that was let go of for a deployment says nothing of the new one: its soak goes on until the switch.
+        if self.state.deployment.is_none() {
             self.tell(Notice::Soak {
                 generation,
                 slot,
@@ -147,14 +159,7 @@ impl Draft {
         {
             self.state.watch = None;
         }
-        if self
-            .state
-            .deployment
-            .as_ref()
-            .is_none_or(|held| held.phase.name() != "shifting")
-        {
-            self.let_go();
-        }
+        self.let_go();
     }
 
     pub(super) fn is_warm(&self, name: &SlotName) -> bool {

@@ -24,7 +24,7 @@ use super::h1::scan::{Scan, Scanned};
 use super::h1::{Refusal, Span};
 use super::relay::{Broken, Relay};
 use super::runs::Lease;
-use super::stream::Stream;
+use super::stream::{Stream, Unread};
 use super::tunnel;
 
 /// How a slot failed to answer.
@@ -117,6 +117,8 @@ pub struct Attempt<'a> {
     refused: bool,
     /// The request did not go out in one write: then deadlines move with its progress.
     slow: bool,
+    /// There was such progress; taken by who sets the deadline.
+    progress: bool,
     lease: Lease,
     stream: Stream,
     buffer: Buffer,
@@ -141,6 +143,7 @@ impl<'a> Attempt<'a> {
             uploaded: false,
             refused: false,
             slow: false,
+            progress: false,
             lease,
             stream,
             buffer,
@@ -150,9 +153,13 @@ impl<'a> Attempt<'a> {
 
     /// Sends the request and passes the answer back.
     pub async fn run(mut self) -> Outcome {
-        if !self.reused && !self.stream.is_quiet() {
-            // An answer to nothing: somebody speaks before being asked (compare CVE-2026-1642).
-            return self.fail(Failed::Malformed, None);
+        if !self.reused {
+            match self.stream.unread() {
+                Unread::Nothing => {}
+                // An answer to nothing: somebody speaks before being asked (compare CVE-2026-1642).
+                Unread::Bytes => return self.fail(Failed::Malformed, None),
+                Unread::End => return self.fail(Failed::Unsent, None),
+            }
         }
         let worker = Rc::clone(&self.client.worker);
         self.client
@@ -221,6 +228,14 @@ impl<'a> Attempt<'a> {
         if self.refused && self.upload.is_unsent() {
             return Poll::Ready(Event::Lost(None, Failed::Unsent));
         }
+        if std::mem::take(&mut self.progress) {
+            let (now, limits) = (self.client.worker.alarms.now(), self.client.worker.limits());
+            let next = match self.uploaded {
+                true => limits.response_head,
+                false => limits.body_stall,
+            };
+            self.client.alarm.set(now, next);
+        }
         match fill(&mut self.stream, &mut self.buffer, &self.client.worker, cx) {
             Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Bytes),
             Poll::Ready(Ok(0)) => return Poll::Ready(Event::Lost(None, Failed::CutShort)),
@@ -254,15 +269,7 @@ impl<'a> Attempt<'a> {
             }
             Poll::Pending => self.slow = true,
         }
-        if self.slow && (self.upload.take_progress() || self.uploaded) {
-            let limits = client.worker.limits();
-            let next = if self.uploaded {
-                limits.response_head
-            } else {
-                limits.body_stall
-            };
-            client.alarm.set(client.worker.alarms.now(), next);
-        }
+        self.progress |= self.slow && (self.upload.take_progress() || self.uploaded);
         Poll::Pending
     }
 
@@ -306,6 +313,7 @@ impl<'a> Attempt<'a> {
             version: self.asked.version,
             close: !self.asked.keeps_alive
                 || !self.uploaded
+                || self.refused
                 || without_end
                 || response.is_stream
                 || self.client.has_left()
@@ -378,7 +386,7 @@ impl<'a> Attempt<'a> {
             }
             Poll::Pending => {}
         }
-        if download.take_progress() {
+        if download.take_progress() | std::mem::take(&mut self.progress) {
             let (now, limits) = (client.worker.alarms.now(), client.worker.limits());
             match self.lease.class() {
                 _ if download.is_writing() => client.alarm.set(now, limits.write_stall),
@@ -417,7 +425,14 @@ impl<'a> Attempt<'a> {
         buffer.release(&worker.spare);
         match toward.close {
             false => After::Keep,
-            true if whole && self.client.buffer.is_empty() => After::Close,
+            // Only of a client that said itself that this was all, and kept to it, nothing more comes.
+            true if whole
+                && !self.asked.keeps_alive
+                && self.client.buffer.is_empty()
+                && self.client.stream.unread() != Unread::Bytes =>
+            {
+                After::Close
+            }
             true => After::Linger,
         }
     }

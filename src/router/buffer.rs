@@ -76,14 +76,9 @@ impl Buffer {
         &self.data[self.start..self.end]
     }
 
-    /// All memory: ranges of pieces are offsets into it.
-    pub fn memory(&self) -> &[u8] {
-        &self.data
-    }
-
-    /// Where the unused bytes start in [`Self::memory`].
-    pub fn start(&self) -> usize {
-        self.start
+    /// How many bytes of memory it owns.
+    pub fn capacity(&self) -> usize {
+        self.data.len()
     }
 
     /// How many bytes are unused.
@@ -170,10 +165,10 @@ mod tests {
         put(&mut buffer, b"abcd", &spare);
         buffer.consume(3);
         put(&mut buffer, b"efg", &spare);
-        assert_eq!((buffer.bytes(), buffer.memory().len()), (&b"defg"[..], 4));
+        assert_eq!((buffer.bytes(), buffer.capacity()), (&b"defg"[..], 4));
         put(&mut buffer, b"hi", &spare);
         assert_eq!(buffer.bytes(), b"defghi");
-        assert!(buffer.memory().len() > 4);
+        assert!(buffer.capacity() > 4);
     }
 
     #[test]

@@ -161,10 +161,11 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
             }
         };
         let now = client.worker.alarms.now();
+        let can_repeat = asked.idempotent && whole_at_hand;
         let reused = if second {
             None
         } else {
-            lease.run().take(now, asked.idempotent)
+            lease.run().take(now, can_repeat)
         };
         let is_reused = reused.is_some();
         let stream = match reused {
@@ -173,13 +174,7 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
                 Some(Ok(stream)) => stream,
                 Some(Err(error)) if is_down(&error) => {
                     lease.failed();
-                    let hold_ms = client
-                        .worker
-                        .routing
-                        .borrow()
-                        .as_ref()
-                        .and_then(|r| r.hold_ms(lease.run().name()));
-                    patience.refused(hold_ms.unwrap_or_default());
+                    patience.refused(hold_ms(client, &lease));
                     continue;
                 }
                 Some(Err(error)) => {
@@ -188,14 +183,20 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
                 None => return fail(client, asked, upload, CONNECT_SLOW, None, lease).await,
             },
         };
-        let may_repeat = is_reused && asked.idempotent && whole_at_hand;
         match Attempt::new(client, asked, upload, lease, stream, is_reused)
             .run()
             .await
         {
             Outcome::Done(after, entry) => return (after, entry),
-            Outcome::Failed(Failed::Unsent, ..) => {}
-            Outcome::Failed(Failed::Silent, ..) if may_repeat => {
+            // Another connection that was left over, or a new one.
+            Outcome::Failed(Failed::Unsent, ..) if is_reused => {}
+            // It was taken and ended at once, as by a slot that is going down: as good as refused.
+            // Trying again at once could go on for ever.
+            Outcome::Failed(Failed::Unsent, _, lease) => {
+                lease.failed();
+                patience.refused(hold_ms(client, &lease));
+            }
+            Outcome::Failed(Failed::Silent, ..) if is_reused && can_repeat => {
                 second = true;
                 upload.rewind();
             }
@@ -220,6 +221,13 @@ async fn connect(client: &Client, lease: &Lease) -> Option<io::Result<Stream>> {
         .set(client.worker.alarms.now(), client.worker.limits().connect);
     let mut connecting = pin!(Stream::connect(&lease.run().upstream));
     client.alarm.until(|cx| connecting.as_mut().poll(cx)).await
+}
+
+/// How long the app of this slot holds requests, in milliseconds; not at all if no table names it any more.
+fn hold_ms(client: &Client, lease: &Lease) -> u64 {
+    let routing = client.worker.routing.borrow();
+    let hold_ms = routing.as_ref().and_then(|r| r.hold_ms(lease.run().name()));
+    hold_ms.unwrap_or_default()
 }
 
 /// True if nobody listens (any more, or yet), or the queue of a unix socket is full (connect(2), `EAGAIN`).

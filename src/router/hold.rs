@@ -179,7 +179,7 @@ impl Patience {
         }
         if self.held.is_none() {
             client.buffer.shrink(&worker.spare);
-            let bytes = key.head.len() + client.buffer.memory().len();
+            let bytes = key.head.len() + client.buffer.capacity();
             self.held = Some(Held::new(&worker, bytes).ok_or(TOO_MANY)?);
         }
         let swaps = worker.swaps.get();

@@ -51,6 +51,15 @@ pub fn read(path: &Path) -> Result<Option<wire::table::Table>, LoadError> {
         })
 }
 
+/// Checks `table` as every router will that it is put to, whatever its listeners: those only choose
+/// among routes, all of which are checked. No I/O.
+///
+/// # Errors
+/// It makes no sense; a router would refuse all of it.
+pub fn check(table: &wire::table::Table) -> Result<(), TableError> {
+    compile(table, &[]).map(drop)
+}
+
 /// Checks `table` for a router with these listeners.
 ///
 /// # Errors
@@ -77,4 +86,36 @@ pub fn compile(table: &wire::table::Table, listeners: &[String]) -> Result<Table
         }
     }
     builder.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_any_router_would_refuse_is_refused_without_one() {
+        let table = |weight: u8, listener: &str, others: &str| -> wire::table::Table {
+            let app = |name: &str, host: &str| {
+                serde_json::json!({
+                    "name": name, "generation": 1,
+                    "routes": [{"listener": listener, "host": host, "path": "/"}],
+                    "slots": [{"name": "blue", "weight": weight, "upstream": "127.0.0.1:9001"}],
+                })
+            };
+            let apps = [app("web", "a.example"), app("shop", others)];
+            serde_json::from_value(serde_json::json!({"revision": 1, "apps": apps}))
+                .expect("a table's JSON")
+        };
+        assert_eq!(check(&table(100, "http", "b.example")), Ok(()));
+        for refused in [
+            table(100, "unheard-of", "a.example"),
+            table(100, "unheard-of", "B.example"),
+            table(99, "http", "b.example"),
+        ] {
+            let error = check(&refused).expect_err("it makes no sense");
+            let listeners = ["http".to_owned(), "unheard-of".to_owned()];
+            let by_a_router = compile(&refused, &listeners).expect_err("nor there");
+            assert_eq!(error, by_a_router);
+        }
+    }
 }

@@ -4,6 +4,9 @@
 //! still to be written.
 //!
 //! **Invariant:** a body is passed on only as far as its framing was judged.
+//!
+//! **Invariant:** what was judged and not written stays in the buffer, which may move it: the message
+//! can go on another connection as long as nothing was written.
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
@@ -33,6 +36,7 @@ pub struct Relay {
     /// How much of the head was written.
     head_sent: usize,
     body: Body,
+    /// Ranges of the buffer's unused bytes: those stay the same wherever the buffer moves them.
     pieces: Pieces,
     /// Bytes of the buffer that the pieces stand for.
     settled: usize,
@@ -120,9 +124,7 @@ impl Relay {
     /// Names what may be written of the buffer, if nothing is named yet.
     fn judge(&mut self, buffer: &mut Buffer) -> Result<(), BodyError> {
         while self.pieces.is_empty() && !buffer.is_empty() && !self.body.is_done() {
-            self.settled = self
-                .body
-                .advance(buffer.bytes(), buffer.start(), &mut self.pieces)?;
+            self.settled = self.body.advance(buffer.bytes(), 0, &mut self.pieces)?;
             if self.settled == 0 {
                 break;
             }
@@ -147,7 +149,7 @@ impl Relay {
             count = 1;
         }
         for piece in self.pieces.as_slice() {
-            parts[count] = IoSlice::new(&buffer.memory()[piece.clone()]);
+            parts[count] = IoSlice::new(&buffer.bytes()[piece.clone()]);
             count += 1;
         }
         let written = ready!(to.poll_write(cx, &parts[..count]))?;
@@ -189,5 +191,75 @@ impl Relay {
         buffer.filled(count);
         self.progress = true;
         Poll::Ready(Ok(count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::router::h1::framing::Framing;
+
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\n\r\n";
+
+    /// Sends what has come of a body to a receiver that is gone, lets the buffer move, and tells what
+    /// another receiver gets.
+    async fn sent_again(framing: Framing, come: &[u8]) -> Vec<u8> {
+        let pair = || UnixStream::pair().expect("a pair of sockets");
+        let (spare, mut buffer) = (Spare::default(), Buffer::default());
+        let room = buffer.room(SMALL, &spare);
+        room[..HEAD.len()].copy_from_slice(HEAD);
+        room[HEAD.len()..][..come.len()].copy_from_slice(come);
+        buffer.filled(HEAD.len() + come.len());
+        buffer.consume(HEAD.len());
+        let (from, _client) = pair();
+        let mut from = Stream::Unix(from);
+        let mut relay = Relay::new(HEAD.to_vec(), Body::new(framing, false));
+
+        let (to, gone) = pair();
+        let mut to = Stream::Unix(to);
+        drop(gone);
+        let broken = std::future::poll_fn(|cx| {
+            relay.poll(cx, &mut from, &mut buffer, &mut to, &spare)
+        });
+        assert!(matches!(broken.await, Err(Broken::Sink(_))));
+        assert!(relay.is_unsent());
+        // As a request that is held does: its bytes are now at the start of another memory.
+        buffer.shrink(&spare);
+
+        let (to, upstream) = pair();
+        let mut to = Stream::Unix(to);
+        std::future::poll_fn(|cx| {
+            // More of the body is awaited, but what had come is written.
+            assert!(
+                relay
+                    .poll(cx, &mut from, &mut buffer, &mut to, &spare)
+                    .is_pending()
+            );
+            Poll::Ready(())
+        })
+        .await;
+        let mut got = vec![0; 1024];
+        upstream.readable().await.expect("something was written");
+        let count = upstream.try_read(&mut got).expect("it can be read");
+        got.truncate(count);
+        got
+    }
+
+    #[tokio::test]
+    async fn a_body_that_has_begun_goes_to_another_connection_as_it_came() {
+        for (framing, come) in [
+            (Framing::Length(100), &b"0123456789"[..]),
+            (Framing::Chunked, b"5;x\r\nhello\r\n3\r\nwor"),
+        ] {
+            let got = sent_again(framing, come).await;
+            let body = got.strip_prefix(HEAD).expect("the head comes first");
+            let text = String::from_utf8_lossy(body);
+            match framing {
+                Framing::Length(_) => assert_eq!(text, "0123456789"),
+                _ => assert_eq!(text, "5\r\nhello\r\n3\r\nwor"),
+            }
+        }
     }
 }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::alarm::Millis;
 use super::counts::{Class, Counts, RunName};
 use super::limits::Limits;
-use super::stream::Stream;
+use super::stream::{Stream, Unread};
 use super::table::{Table, Upstream};
 
-/// A connection used within this many milliseconds may get a request that must not be sent twice:
+/// A connection used within this many milliseconds may get a request that cannot be sent twice:
 /// servers close idle ones after seconds (gunicorn 2, Node 5).
 const FRESH: Millis = 1000;
 
@@ -44,19 +44,22 @@ impl Run {
         &self.counts.name
     }
 
-    /// The last connection that was given back, if it is still good for such a request.
-    pub fn take(&self, now: Millis, idempotent: bool) -> Option<Stream> {
+    /// The last connection that was given back, if it is still good for such a request. For one that
+    /// could not be sent again, the kernel is asked whether the upstream has closed meanwhile.
+    pub fn take(&self, now: Millis, may_repeat: bool) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
         while let Some(last) = idle.pop() {
             if now > last.until || !last.stream.is_quiet() {
                 continue;
             }
-            if !idempotent && now - last.since > FRESH {
+            if !may_repeat && now - last.since > FRESH {
                 // The others have waited longer still.
                 idle.push(last);
                 return None;
             }
-            return Some(last.stream);
+            if may_repeat || last.stream.unread() == Unread::Nothing {
+                return Some(last.stream);
+            }
         }
         None
     }
@@ -65,7 +68,7 @@ impl Run {
     pub fn give_back(&self, stream: Stream, now: Millis, seconds: Option<u64>, limits: &Limits) {
         let most = limits.upstream_idle.as_millis() as u64;
         // A second less, so that a request is not on its way while the upstream closes.
-        let keep = seconds.map_or(most, |s| (s * 1000).saturating_sub(1000).min(most));
+        let keep = seconds.map_or(most, |s| s.saturating_sub(1).saturating_mul(1000).min(most));
         let mut idle = self.idle.borrow_mut();
         if keep > 0 && !self.retired.get() && idle.len() < limits.upstream_idle_count {
             idle.push(Idle {

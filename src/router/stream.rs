@@ -1,9 +1,14 @@
 //! A connection over TCP or a unix socket, polled directly.
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -16,6 +21,17 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
+}
+
+/// What there is to read of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// Nothing so far.
+    Nothing,
+    /// Some bytes.
+    Bytes,
+    /// Its end, or an error.
+    End,
 }
 
 impl Stream {
@@ -31,7 +47,7 @@ impl Stream {
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }
-            Upstream::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+            Upstream::Unix(path) => connect_unix(path).await.map(Self::Unix),
         }
     }
 
@@ -93,13 +109,28 @@ impl Stream {
         };
     }
 
-    /// True if there is nothing to read, as it must be between two messages.
+    /// True if there is nothing to read as far as the event loop knows, as it must be between two
+    /// messages. It costs no system call, and does not see what came since the loop's last turn.
     pub fn is_quiet(&self) -> bool {
         let read = match self {
             Self::Tcp(stream) => stream.try_read(&mut [0]),
             Self::Unix(stream) => stream.try_read(&mut [0]),
         };
         read.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// What there is to read now, by a system call. Nothing is taken out of the socket.
+    pub fn unread(&self) -> Unread {
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        };
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        match recv(socket, &mut [0], flags) {
+            Err(nix::Error::EAGAIN) => Unread::Nothing,
+            Ok(1..) => Unread::Bytes,
+            Ok(0) | Err(_) => Unread::End,
+        }
     }
 
     /// Closes such that the peer takes what it got for cut short: TCP sends a reset. A unix socket
@@ -118,6 +149,59 @@ impl Stream {
                 .with_time(std::time::Duration::from_secs(60))
                 .with_interval(std::time::Duration::from_secs(15));
             _ = socket2::SockRef::from(stream).set_tcp_keepalive(&probes);
+        }
+    }
+}
+
+/// Connects to the socket that `path` itself is, not to one that it links to: the app owns that
+/// name, and could have it lead to a socket which only the router may use, such as its own control
+/// socket.
+///
+/// The socket is opened without following (open(2), `O_PATH`) and connected to through the descriptor
+/// (proc_pid_fd(5)), so that what was looked at is what is used.
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let socket = open(path, flags, Mode::empty())?;
+    match SFlag::from_bits_truncate(fstat(socket.as_fd())?.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFSOCK => {
+            UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await
+        }
+        SFlag::S_IFLNK => Err(nix::Error::ELOOP.into()),
+        // As connect(2) says it.
+        _ => Err(nix::Error::ECONNREFUSED.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Waits for anything to read without giving the event loop a turn.
+    fn next_unread(stream: &Stream) -> Unread {
+        let late = Instant::now() + Duration::from_secs(20);
+        while stream.unread() == Unread::Nothing && Instant::now() < late {
+            std::thread::yield_now();
+        }
+        stream.unread()
+    }
+
+    #[tokio::test]
+    async fn what_came_since_the_last_turn_of_the_event_loop_is_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        for (bytes, expected) in [(&b"x"[..], Unread::Bytes), (b"", Unread::End)] {
+            let stream = Stream::connect(&Upstream::Tcp(address)).await;
+            let stream = stream.expect("a connection");
+            let (mut peer, _) = listener.accept().expect("its other end");
+            assert_eq!(stream.unread(), Unread::Nothing);
+            peer.write_all(bytes).expect("the kernel takes it");
+            drop(peer);
+            assert_eq!(next_unread(&stream), expected);
+            assert_eq!(stream.unread(), expected, "it is left where it was");
         }
     }
 }

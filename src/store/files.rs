@@ -46,7 +46,7 @@ impl FileError {
 /// Replaces a file by new content: after a crash at any point it has the old content or the new, whole.
 ///
 /// # Errors
-/// The first operation that failed; the file is then as it was.
+/// The first operation that failed. The file is then as it was; only where the last one did, the directory's sync, it may be new.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     swap(path, content, mode, true)?;
     sync_directory(path)

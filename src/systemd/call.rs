@@ -23,6 +23,9 @@ const RULE_SETTLES: Duration = Duration::from_secs(3);
 /// How long after it was lost a connection or PID 1 is asked again.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// How often it is looked whether a shutdown was cancelled.
+const GOING_DOWN: Duration = Duration::from_secs(1);
+
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -254,19 +257,37 @@ impl Bus {
     }
 
     /// Whether the machine is shutting down (`systemctl is-system-running`: `stopping`). What ends now, ends because of that.
+    ///
+    /// Waits for PID 1 if it is not on the bus: the bus is stopped in a shutdown too, and no answer must not read as no.
     pub async fn going_down(&self) -> bool {
-        let connection = self.link().await;
-        let asked: zbus::Result<OwnedVariant> = connection
-            .call_method(
-                Some(SYSTEMD),
-                PATH,
-                Some(PROPERTIES),
-                "Get",
-                &(MANAGER, "SystemState"),
-            )
-            .await
-            .and_then(|reply| reply.body().deserialize());
-        asked.is_ok_and(|state| <&str>::try_from(&state).is_ok_and(|state| state == "stopping"))
+        loop {
+            let connection = self.link().await;
+            let asked: zbus::Result<OwnedVariant> = connection
+                .call_method(
+                    Some(SYSTEMD),
+                    PATH,
+                    Some(PROPERTIES),
+                    "Get",
+                    &(MANAGER, "SystemState"),
+                )
+                .await
+                .and_then(|reply| reply.body().deserialize());
+            match asked {
+                Ok(state) => {
+                    return <&str>::try_from(&state).is_ok_and(|state| state == "stopping");
+                }
+                Err(reason) if matches!(meaning(&reason), Meaning::Transient) => sleep(AGAIN).await,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Returns at once, but while the machine goes down: then not at all, unless the shutdown is cancelled. For whoever is about to tell
+    /// that something ended.
+    pub async fn unless_going_down(&self) {
+        while self.going_down().await {
+            sleep(GOING_DOWN).await;
+        }
     }
 
     /// Whether polkit runs or would be started when asked.

@@ -91,6 +91,8 @@ impl Bus {
             };
             match failed {
                 StartError::Call(CallError::GoingDown { .. }) => sleep(AGAIN).await,
+                // A shutdown cancels the jobs that it finds, and ends what has just come up.
+                _ if self.going_down().await => sleep(AGAIN).await,
                 StartError::Call(CallError::Lost { .. }) if Instant::now() < until => {}
                 failed => {
                     self.take_down(socket).await;
@@ -129,25 +131,17 @@ impl Bus {
                 Err(denied) => return Err(denied.into()),
             }
         }
-        // A slotd that is gone, or an administrator, started it; the job that is asked for is that one.
-        let on_its_way = seen(&before) == Seen::Coming;
         let waited = self.job(unit, "start", "StartUnit", until).await?;
         let after = self.properties(unit).await;
-        match seen(&after) {
-            Seen::Running(run)
-                if after.main_pid != 0
-                    && (on_its_way || before.invocation.as_ref() != Some(&run)) =>
-            {
-                return Ok(Some(run));
-            }
-            Seen::Coming if waited == Waited::Gone => return Ok(None),
-            Seen::Running(_) | Seen::Coming | Seen::Ended(_) => {}
+        match outcome(&before, &waited, &after) {
+            Outcome::Up(run) => Ok(Some(run)),
+            Outcome::Unknown => Ok(None),
+            Outcome::Failed => Err(StartError::Failed {
+                unit: unit.clone(),
+                failure: start_failure(&waited, &after, limit),
+                last: Box::new(after),
+            }),
         }
-        Err(StartError::Failed {
-            unit: unit.clone(),
-            failure: start_failure(&waited, &after, limit),
-            last: Box::new(after),
-        })
     }
 
     /// Starts a socket unit.
@@ -304,6 +298,34 @@ fn was_killed(before: &Properties, after: &Properties) -> bool {
     let timed_out = after.result == "timeout";
     (timed_out && before.result != "timeout")
         || (is_sigkilled(after) && (timed_out || before.main_pid != 0))
+}
+
+/// What has come of a start job.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It is up, in this run.
+    Up(BootId),
+    /// It is still on its way, and the end of its job was not heard of.
+    Unknown,
+    /// It is not up.
+    Failed,
+}
+
+/// Judges a start by the unit as it was before its job was asked for, and as it is afterwards.
+///
+/// The run has to be a new one, except where the job joined a start that was under way: that start's run is the one that the unit had
+/// before.
+fn outcome(before: &Properties, waited: &Waited, after: &Properties) -> Outcome {
+    match seen(after) {
+        Seen::Running(run)
+            if after.main_pid != 0
+                && (seen(before) == Seen::Coming || before.invocation.as_ref() != Some(&run)) =>
+        {
+            Outcome::Up(run)
+        }
+        Seen::Coming if *waited == Waited::Gone => Outcome::Unknown,
+        Seen::Running(_) | Seen::Coming | Seen::Ended(_) => Outcome::Failed,
+    }
 }
 
 /// Why a start did not end well.

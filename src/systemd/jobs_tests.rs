@@ -72,6 +72,67 @@ fn a_failed_start_is_told_by_the_unit_and_where_it_says_nothing_by_the_job() {
     }
 }
 
+/// A unit in a run whose id is this digit, repeated.
+fn in_run(digit: &str, active: &str, sub: &str) -> Properties {
+    Properties {
+        active_state: active.to_owned(),
+        sub_state: sub.to_owned(),
+        invocation: Some(digit.repeat(32).parse().unwrap()),
+        main_pid: 7,
+        ..unit("success", 0, 0)
+    }
+}
+
+#[test]
+fn a_start_is_judged_by_the_run_that_it_ends_in() {
+    let up = |digit: &str| Outcome::Up(digit.repeat(32).parse().unwrap());
+    let done = Waited::Ended("done".to_owned());
+    let running = in_run("b", "active", "running");
+    let coming = in_run("b", "activating", "start");
+    let crashed = in_run("b", "activating", "auto-restart");
+    let never = unit("success", 0, 0);
+    let idle = in_run("a", "inactive", "dead");
+    for (before, waited, after, expected) in [
+        (&never, &done, &running, up("b")),
+        (&idle, &done, &running, up("b")),
+        // Joined: the unit was in that run already, and it has come up.
+        (&coming, &done, &running, up("b")),
+        (&coming, &Waited::Gone, &running, up("b")),
+        // It crashed, and PID 1 started it again before this job was asked for.
+        (
+            &in_run("a", "activating", "auto-restart"),
+            &done,
+            &running,
+            up("b"),
+        ),
+        (
+            &in_run("a", "activating", "start"),
+            &done,
+            &running,
+            up("b"),
+        ),
+        (&coming, &Waited::Gone, &coming, Outcome::Unknown),
+        (&idle, &Waited::Gone, &coming, Outcome::Unknown),
+        (&coming, &Waited::TimedOut, &coming, Outcome::Failed),
+        (&coming, &done, &crashed, Outcome::Failed),
+        // A Condition… that fails leaves the unit in no run, or in its last.
+        (&idle, &done, &idle, Outcome::Failed),
+        // Up without a process.
+        (
+            &idle,
+            &done,
+            &Properties {
+                main_pid: 0,
+                ..running.clone()
+            },
+            Outcome::Failed,
+        ),
+    ] {
+        let judged = outcome(before, waited, after);
+        assert_eq!(judged, expected, "{before:?} {waited:?} {after:?}");
+    }
+}
+
 #[test]
 fn a_stop_took_sigkill_only_if_this_stop_did() {
     let up = Properties {

@@ -123,8 +123,8 @@ impl Watch {
             }
             let now = self.bus.seen(&unit).await;
             let is_new = self.told().get(&unit) != Some(&now);
-            if is_new && matches!(now, Seen::Ended(_)) && self.bus.going_down().await {
-                std::future::pending::<()>().await;
+            if is_new && matches!(now, Seen::Ended(_)) {
+                self.bus.unless_going_down().await;
             }
             // No await from here on.
             self.bell.settle(&unit, times);

@@ -1,4 +1,4 @@
-"""Candidates that fail in every way they can: each is refused with what is wrong with it, and the active slot is not touched."""
+"""Candidates that fail in every way they can: each is refused with what is wrong with it; the active slot is not touched."""
 
 import json
 import re
@@ -6,12 +6,12 @@ import re
 import pytest
 from slots import App, answers_only, nothing_failed
 
-TIMES = 'soak = "0s"\nstop_timeout = "1s"\nhealth_timeout = "2s"\nstart_timeout = "2s"\n'
+APP = 'ready = "notify"\nhealth = "/healthz"\nsoak = "0s"\nstop_timeout = "1s"\nhealth_timeout = "2s"\n'
 
 
 @pytest.fixture(scope="module")
 def app(machine):
-    app = App(machine, "web", f'ready = "notify"\nhealth = "/healthz"\n{TIMES}')
+    app = App(machine, "web", APP + 'start_timeout = "2s"\n')
     app.deploy("one")
     return app
 
@@ -94,7 +94,10 @@ def test_one_that_does_not_end_is_killed_after_its_stop_timeout_and_that_is_reco
     assert "did not end within stop_timeout (1 s) and was killed" in said, said
 
 
-@pytest.mark.parametrize(("fault", "place", "remedy"), [("elsewhere", "127.0.0.1:3000", "$PORT"), ("only-v6", "[::1]:2000", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("fault", "place", "remedy"),
+    [("elsewhere", "127.0.0.1:3000", "$PORT"), ("only-v6", "[::1]:2000", "127.0.0.1")],
+)
 def test_one_that_listens_elsewhere_is_told_where(app, load, fault, place, remedy):
     outcome, screen = failed(app, fault, fault, phase="ready", cause="health-timeout")
     assert any(place in at for at in outcome["report"]["listens"]), outcome
@@ -119,15 +122,12 @@ def test_one_on_whose_port_another_process_answers_is_not_believed(machine, app,
     """The stranger takes the port while the candidate starts, which listens elsewhere itself."""
     idle = app.idle()
     port = next(slot["upstream"] for slot in app.status()["slots"] if slot["slot"] == idle).rpartition(":")[2]
-    squat = "import http.server as h\nclass A(h.BaseHTTPRequestHandler):\n def do_GET(s):\n  s.send_response(200); s.end_headers()\n" + (
-        f"h.HTTPServer(('127.0.0.1', {port}), A).serve_forever()\n"
-    )
-    machine.write("/srv/squat.py", squat)
+    machine.write("/srv/squat/healthz", "ok\n")
     release = app.release("robbed", faults="elsewhere slow-start")
-    app.configure(f'ready = "notify"\nhealth = "/healthz"\n{TIMES}'.replace('start_timeout = "2s"', 'start_timeout = "9s"'))
+    app.configure(APP + 'start_timeout = "9s"\n')
     deploy = machine.spawn(f"cd {app.home} && exec slotctl --json deploy {release}")
     machine.wait_for("ss -ltn | grep -q 127.0.0.1:3000")
-    machine.run("systemd-run -q --unit=squatter python3 /srv/squat.py")
+    machine.run(f"systemd-run -q --unit=squatter python3 -m http.server -b 127.0.0.1 -d /srv/squat {port}")
     outcome = json.loads(deploy.communicate(timeout=60)[0])
     machine.run("systemctl stop squatter")
     assert (outcome["success"], outcome["cause"]) == (False, "health-timeout"), outcome

@@ -1,6 +1,8 @@
-"""slotd and the router are killed with SIGKILL, or hang, at any time: one slot is active, no request fails, and what was begun ends."""
+"""slotd and the router are killed with SIGKILL, or hang, at any time: one slot is active, no request fails, and what was
+begun ends."""
 
 import json
+import os
 import random
 import time
 
@@ -110,19 +112,19 @@ def test_while_a_candidate_is_gated(machine, app, load, phase, faults):
     settled(machine, app)
 
 
-def test_while_a_candidate_fails(machine, app, load):
-    marker = marker_of(app)
+def test_a_candidate_that_fails_while_slotd_is_away_is_refused_when_it_is_back(machine, app, load):
+    marker, idle = marker_of(app), app.idle()
     deploy = begin(app, "crashes", "exit-after=2 unhealthy")
     app.wait_until(lambda status: status["state"] == "ready")
     machine.run("systemctl stop slotd.socket slotd.service")
-    idle = app_idle = next(name for name in ("blue", "green") if name not in machine.out("cat /run/slot/table.json | python3 -c \"import json,sys; print([s['name'] for s in json.load(sys.stdin)['apps'][0]['slots'] if s['weight']])\""))
     machine.wait_for(f"journalctl -o cat -u web@{idle} | grep -q status=7")
     machine.run("systemctl start slotd.socket slotd.service")
     outcome, status = ended(deploy)
+    # It may have given slotd up.
     assert not outcome["success"] and status in (1, 3), (outcome, status)
     answers_only(load, marker)
     assert settled(machine, app)["last"]["success"] is False
-    assert app_idle == app.idle()
+    assert app.idle() == idle
 
 
 def test_while_a_deployment_waits_for_a_slot_and_the_old_one_drains_a_stream(machine, app, load):
@@ -157,7 +159,8 @@ def test_during_a_soak_which_goes_on(machine, app, load):
     app.deploy("soaking")
     kill(machine)
     status = app.status()
-    assert (status["state"], [slot["condition"] for slot in status["slots"] if slot["weight"] == 0]) == ("switched", ["warm"])
+    others = [slot["condition"] for slot in status["slots"] if slot["weight"] == 0]
+    assert (status["state"], others) == ("switched", ["warm"])
     settled(machine, app)
     assert app.slot(app.active())["release"] == app.status()["live"]
     # And still rolls back.
@@ -171,11 +174,12 @@ def test_during_a_soak_which_goes_on(machine, app, load):
 
 def test_at_any_time_of_many_deployments(machine, app, load):
     """SLOT_SEED replays the times; the phases that they hit depend on the machine."""
-    seed = random.randrange(1 << 32)
+    seed = int(os.environ.get("SLOT_SEED", random.randrange(1 << 32)))
     chance = random.Random(seed)
     print(f"seed {seed}")
     for number in range(12):
-        deploy = begin(app, f"many-{number % 3}", chance.choice(["", "", "slow-start", "exit", "unhealthy exit-after=0.3"]))
+        faults = chance.choice(["", "", "slow-start", "exit", "unhealthy exit-after=0.3"])
+        deploy = begin(app, f"many-{number}", faults)
         deadline = time.monotonic() + chance.uniform(0, 0.6)
         while time.monotonic() < deadline and deploy.poll() is None:
             time.sleep(0.005)
@@ -207,7 +211,6 @@ def test_a_router_that_is_killed_leaves_nobody_refused(machine, app):
 def test_a_router_that_is_killed_during_a_switch_comes_back_with_the_new_table(machine, app):
     deploy = begin(app, "switched-away", "slow-start")
     app.wait_until(lambda status: status["state"] == "starting")
-    machine.run("mkdir -p /run/systemd/system/slot-router@.service.d")
     for _ in range(8):
         kill(machine, "slot-router@1.service")
     outcome, status = ended(deploy)

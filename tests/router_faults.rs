@@ -1,0 +1,165 @@
+//! What the router does when a slot or a client ends, stalls or goes on at the wrong moment.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod router_support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use router_support::{End, OK, Rig, Upstream, quick, slot, table};
+use slot::router::{Limits, Source};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn a_post_whose_body_has_begun_waits_for_its_slot_to_come_back() {
+    for (field, begun, rest) in [
+        ("Content-Length: 10", "01234", "56789"),
+        (
+            "Transfer-Encoding: chunked",
+            "3;x\r\n012\r\n7\r\n34",
+            "56789\r\n0\r\n\r\n",
+        ),
+    ] {
+        let mut blue = Upstream::start(|raw, _| {
+            raw.message();
+            raw.send(OK);
+        });
+        let rig = Rig::to(&blue);
+        let mut client = rig.client();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+        assert_eq!(client.message().unwrap().text(), "ok");
+        // The router has a connection left over from that, whose other end is gone.
+        blue.stop();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n{begun}"));
+        rig.eventually("held", |s| s.held == 1);
+        let again = Upstream::on(TcpListener::bind(blue.address).unwrap(), |raw, _| {
+            assert_eq!(raw.message().unwrap().text(), "0123456789");
+            raw.send(OK);
+        });
+        client.send(rest);
+        assert_eq!(client.message().unwrap().text(), "ok", "{field}");
+        drop((client, rig));
+        assert_eq!(again.finish().len(), 1);
+    }
+}
+
+#[test]
+fn a_symbolic_link_in_place_of_a_slots_socket_is_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (own, other) = (
+        directory.path().join("http.sock"),
+        directory.path().join("control.sock"),
+    );
+    let control = UnixListener::bind(&other).unwrap();
+    control.set_nonblocking(true).unwrap();
+    std::os::unix::fs::symlink(&other, &own).unwrap();
+    let blue = slot("blue", 100, format!("unix:{}", own.display()));
+    let rig = Rig::with(Source::Given(table(1, vec![blue])), quick());
+    assert_eq!(rig.ask(GET).status(), 502);
+    let connected = control.accept().map(drop).map_err(|e| e.kind());
+    assert_eq!(connected, Err(ErrorKind::WouldBlock));
+    // The same name is good once it is a socket.
+    std::fs::remove_file(&own).unwrap();
+    let listener = UnixListener::bind(&own).unwrap();
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+        stream.write_all(OK).unwrap();
+    });
+    assert_eq!(rig.ask(GET).text(), "ok");
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_slot_that_ends_every_connection_at_once_is_not_asked_without_end() {
+    let upstream = Upstream::start(|raw, _| {
+        let socket = socket2::SockRef::from(&raw.stream);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    let mut blue = table(1, vec![slot("blue", 100, upstream.address)]);
+    blue.apps[0].hold_ms = 100;
+    let rig = Rig::with(Source::Given(blue), quick());
+    let answer = rig.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok");
+    // Which one depends on whether the request or the reset was first.
+    assert!(matches!(answer.status(), 502 | 503), "{}", answer.head);
+    assert!(upstream.seen().len() < 10, "{}", upstream.seen().len());
+}
+
+#[test]
+fn an_upstream_may_promise_to_keep_its_connection_for_ever() {
+    let upstream = Upstream::answering(
+        b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=18446744073709551615\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let rig = Rig::to(&upstream);
+    let mut client = rig.client();
+    for _ in 0..2 {
+        client.send(GET);
+        assert_eq!(client.message().unwrap().text(), "ok");
+    }
+    drop((client, rig));
+    assert_eq!(upstream.finish().len(), 1);
+}
+
+#[test]
+fn an_event_stream_that_began_before_the_request_ended_may_be_silent() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let upstream = Upstream::start(move |raw, _| {
+        let request = raw.head().unwrap();
+        if request.head.starts_with("GET") {
+            // Never answered, until the router gives up.
+            raw.end();
+            return;
+        }
+        raw.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+        assert_eq!(raw.until(b"0\r\n\r\n").unwrap(), b"3\r\nend\r\n0\r\n\r\n");
+        raw.send("3\r\ntwo\r\n");
+        wait.lock().unwrap().recv().unwrap();
+        raw.send("5\r\nthree\r\n0\r\n\r\n");
+    });
+    let limits = Limits {
+        response_head: Duration::from_millis(50),
+        ..quick()
+    };
+    let rig = Rig::limited(&upstream, limits);
+    let mut client = rig.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(client.head().unwrap().status(), 200);
+    client.until(b"one\r\n").unwrap();
+    client.send("3\r\nend\r\n0\r\n\r\n");
+    client.until(b"two\r\n").unwrap();
+    // Whoever waits for a head from now on waits longer than the stream was silent.
+    assert_eq!(rig.ask(GET).status(), 504);
+    go.send(()).unwrap();
+    assert_eq!(
+        client.end(),
+        (b"5\r\nthree\r\n0\r\n\r\n".to_vec(), End::Fin)
+    );
+}
+
+#[test]
+fn a_client_that_goes_on_after_a_last_answer_is_not_reset() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.head().unwrap();
+        raw.send("HTTP/1.0 200 OK\r\n\r\nok");
+    });
+    let limits = Limits {
+        linger: Duration::from_secs(10),
+        ..quick()
+    };
+    let rig = Rig::limited(&upstream, limits);
+    let mut client = rig.client();
+    client.send(GET);
+    assert_eq!(client.head().unwrap().field("connection"), Some("close"));
+    assert_eq!(client.end(), (b"ok".to_vec(), End::Fin));
+    // To a closed socket the first of them would bring a reset, and the others would fail.
+    for _ in 0..100 {
+        assert!(client.send(GET));
+    }
+}
