@@ -18,9 +18,12 @@ fn green(text: &str) -> Slot {
     )
 }
 
+fn addresses(places: &[&str]) -> Vec<SocketAddr> {
+    places.iter().map(|place| place.parse().unwrap()).collect()
+}
+
 fn listens(slot: &Slot, places: &[&str]) -> String {
-    let places: Vec<SocketAddr> = places.iter().map(|place| place.parse().unwrap()).collect();
-    elsewhere(slot, &places)
+    elsewhere(slot, &slot.health, slot.variable, &addresses(places))
 }
 
 const PORTS: &str = "[ports]\nblue = 20001\ngreen = 20002\n";
