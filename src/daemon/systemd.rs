@@ -1,6 +1,6 @@
 //! The slots of an app as units of systemd.
 //!
-//! **Invariant:** an answer counts only from the unit that was started (`answerer`).
+//! **Invariant:** an answer counts only from the unit that was started (`answerer`), and only while that unit also listens where requests go.
 //! **Invariant:** nothing is started where somebody else listens.
 //! **Invariant:** while the machine goes down nothing is reported as failed.
 
@@ -145,9 +145,17 @@ impl SystemdUnits {
                 Err(format!("{owner} answers on {at}, not {}", slot.service))
             }
             Answerer::Unknown(reason) => Err(format!("{answer}, but it does not count: {reason}")),
-            Answerer::Nobody => Err(format!("{answer}, but nobody listens on {at} any more")),
+            Answerer::Nobody if *at == slot.health => {
+                Err(format!("{answer}, but nobody listens on {at} any more"))
+            }
+            Answerer::Nobody => Err(not_public(slot, answer, &places(&cgroup))),
         };
-        of(&slot.health, answered)
+        of(&slot.health, answered)?;
+        // What answers for health may be up long before what answers requests, or without it.
+        if answer.passes() && slot.upstream != slot.health {
+            of(&slot.upstream, unit.answerer(&slot.upstream).await)?;
+        }
+        Ok(())
     }
 
     /// `; web@green.service listens on 127.0.0.1:3000 instead: let it use $PORT`.
@@ -160,6 +168,28 @@ impl SystemdUnits {
 /// Where the processes of a cgroup listen.
 fn places(cgroup: &str) -> Vec<SocketAddr> {
     own(cgroup).iter().map(|listener| listener.at).collect()
+}
+
+/// What is wrong with a slot that is healthy and does not listen where requests go, and what would mend it.
+fn not_public(slot: &Slot, answer: &Answer, places: &[SocketAddr]) -> String {
+    let health = match slot.health {
+        Address::Tcp(at) => Some(at.port()),
+        Address::Unix(_) => None,
+    };
+    let places: Vec<SocketAddr> = places
+        .iter()
+        .copied()
+        .filter(|place| Some(place.port()) != health)
+        .collect();
+    let remedy = if places.is_empty() {
+        ": let it use $PORT for its requests".to_owned()
+    } else {
+        elsewhere(slot, &slot.upstream, "PORT", &places)
+    };
+    format!(
+        "{answer} on {}, but nobody listens on {}{remedy}",
+        slot.health, slot.upstream
+    )
 }
 
 /// What is wrong with where a unit listens, and what would mend it.
