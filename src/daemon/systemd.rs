@@ -1,9 +1,10 @@
 //! The slots of an app as units of systemd.
 //!
-//! **Invariant:** an answer counts only from the unit that was started: every socket that could have answered was made in its cgroup. A socket
-//! that PID 1 holds for the unit is the exception; whoever accepts from it was started by PID 1.
+//! **Invariant:** an answer counts only from the unit that was started (`answerer`), and only while that unit also listens where requests go.
 //! **Invariant:** nothing is started where somebody else listens.
 //! **Invariant:** while the machine goes down nothing is reported as failed.
+
+mod answerer;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,17 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::answerer::{Answerer, Unit, own};
 use super::live::blocking;
 use super::units::{Report, Units};
 use crate::config::{App, Bind, Ports};
 use crate::deploy::{AppName, BootId, Probe, ReleaseId, Seen, SlotName, UnitFailure};
-use crate::probe::{Address, Owner, ask, cgroup_of, in_cgroup, listeners};
+use crate::probe::{Address, Answer, ask};
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen,
 };
-
-/// PID 1's own cgroup, in which the sockets are made that it holds for others.
-const INIT: &str = "/init.scope";
 
 /// The slots of one app.
 #[derive(Debug)]
@@ -53,12 +52,14 @@ struct Slot {
     variable: &'static str,
 }
 
-/// Who else listens at an address.
-enum Stranger {
-    /// The kernel says who.
-    Known(Owner),
-    /// It says nothing.
-    Unknown(String),
+impl Slot {
+    /// Its unit, whose cgroup is this one now.
+    fn unit<'a>(&self, cgroup: &'a str) -> Unit<'a> {
+        Unit {
+            cgroup,
+            has_socket: self.socket.is_some(),
+        }
+    }
 }
 
 impl SystemdUnits {
@@ -103,40 +104,6 @@ impl SystemdUnits {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whoever might answer at an address and is not of this cgroup.
-    async fn stranger(&self, at: &Address, cgroup: &str) -> Option<Stranger> {
-        match at {
-            Address::Tcp(tcp) => {
-                let (tcp, cgroup) = (*tcp, cgroup.to_owned());
-                let there = match listeners::at(tcp) {
-                    Ok(there) => there,
-                    Err(reason) => return Some(Stranger::Unknown(reason.to_string())),
-                };
-                let own = [own(&cgroup), own(INIT)].concat();
-                let other = there.into_iter().find(|listener| !own.contains(listener))?;
-                if other.cgroup.is_none() {
-                    let lacking = "the kernel does not say whose socket it is (it needs Linux 5.7)";
-                    return Some(Stranger::Unknown(lacking.to_owned()));
-                }
-                // Walks /proc and the cgroup tree.
-                Some(Stranger::Known(blocking(move || other.owner()).await))
-            }
-            Address::Unix(path) => {
-                // Nobody listens, or it cannot be asked: then nobody answers either.
-                let pid = listeners::of_unix(path).await.ok()??;
-                self.stranger_process(pid, cgroup).map(Stranger::Known)
-            }
-        }
-    }
-
-    /// A process that is not of this cgroup. One that is gone is nobody: its children have the socket, which is in a
-    /// directory that only the unit's user may write.
-    fn stranger_process(&self, pid: i32, cgroup: &str) -> Option<Owner> {
-        let its = cgroup_of(pid)?;
-        let ours = in_cgroup(&its, INIT) || (!cgroup.is_empty() && in_cgroup(&its, cgroup));
-        (!ours).then(|| Owner::of_process(pid))
-    }
-
     /// Somebody else where the slot is to listen.
     async fn occupied(&self, name: &SlotName, slot: &Slot) -> Option<UnitFailure> {
         if slot.socket.is_some() {
@@ -144,10 +111,10 @@ impl SystemdUnits {
         }
         let cgroup = self.bus.properties(&slot.service).await.control_group;
         for at in [&slot.upstream, &slot.health] {
-            let text = match self.stranger(at, &cgroup).await {
-                None => continue,
-                Some(Stranger::Known(owner)) => format!("{owner} listens on {at} already"),
-                Some(Stranger::Unknown(reason)) => format!("{at} may be in use: {reason}"),
+            let text = match slot.unit(&cgroup).answerer(at).await {
+                Answerer::Nobody | Answerer::Own => continue,
+                Answerer::Stranger(owner) => format!("{owner} listens on {at} already"),
+                Answerer::Unknown(reason) => format!("{at} may be in use: {reason}"),
             };
             let remedy = match at {
                 Address::Tcp(_) => format!(
@@ -164,25 +131,78 @@ impl SystemdUnits {
         None
     }
 
+    /// Whether an answer counts; an error says why it does not.
+    async fn check_owner(&self, slot: &Slot, answer: &Answer) -> Result<(), String> {
+        let cgroup = self.bus.properties(&slot.service).await.control_group;
+        let unit = slot.unit(&cgroup);
+        let answered = match (&slot.health, answer.listener) {
+            (Address::Unix(_), Some(pid)) => unit.process(pid),
+            _ => unit.answerer(&slot.health).await,
+        };
+        let of = |at: &Address, answerer: Answerer| match answerer {
+            Answerer::Own => Ok(()),
+            Answerer::Stranger(owner) => {
+                Err(format!("{owner} answers on {at}, not {}", slot.service))
+            }
+            Answerer::Unknown(reason) => Err(format!("{answer}, but it does not count: {reason}")),
+            Answerer::Nobody if *at == slot.health => {
+                Err(format!("{answer}, but nobody listens on {at} any more"))
+            }
+            Answerer::Nobody => Err(not_public(slot, answer, &places(&cgroup))),
+        };
+        of(&slot.health, answered)?;
+        // What answers for health may be up long before what answers requests, or without it.
+        if answer.passes() && slot.upstream != slot.health {
+            of(&slot.upstream, unit.answerer(&slot.upstream).await)?;
+        }
+        Ok(())
+    }
+
     /// `; web@green.service listens on 127.0.0.1:3000 instead: let it use $PORT`.
     async fn elsewhere(&self, slot: &Slot) -> String {
         let cgroup = self.bus.properties(&slot.service).await.control_group;
-        let places: Vec<SocketAddr> = own(&cgroup).iter().map(|listener| listener.at).collect();
-        elsewhere(slot, &places)
+        elsewhere(slot, &slot.health, slot.variable, &places(&cgroup))
     }
 }
 
+/// Where the processes of a cgroup listen.
+fn places(cgroup: &str) -> Vec<SocketAddr> {
+    own(cgroup).iter().map(|listener| listener.at).collect()
+}
+
+/// What is wrong with a slot that is healthy and does not listen where requests go, and what would mend it.
+fn not_public(slot: &Slot, answer: &Answer, places: &[SocketAddr]) -> String {
+    let health = match slot.health {
+        Address::Tcp(at) => Some(at.port()),
+        Address::Unix(_) => None,
+    };
+    let places: Vec<SocketAddr> = places
+        .iter()
+        .copied()
+        .filter(|place| Some(place.port()) != health)
+        .collect();
+    let remedy = if places.is_empty() {
+        ": let it use $PORT for its requests".to_owned()
+    } else {
+        elsewhere(slot, &slot.upstream, "PORT", &places)
+    };
+    format!(
+        "{answer} on {}, but nobody listens on {}{remedy}",
+        slot.health, slot.upstream
+    )
+}
+
 /// What is wrong with where a unit listens, and what would mend it.
-fn elsewhere(slot: &Slot, places: &[SocketAddr]) -> String {
+fn elsewhere(slot: &Slot, at: &Address, variable: &str, places: &[SocketAddr]) -> String {
     if places.is_empty() {
         return String::new();
     }
-    let remedy = match &slot.health {
+    let remedy = match at {
         // `::1` alone, as servers that are told to listen on `localhost` do.
         Address::Tcp(at) if places.iter().all(|place| place.port() == at.port()) => {
             format!("let it listen on {}", at.ip())
         }
-        Address::Tcp(_) | Address::Unix(_) => format!("let it use ${}", slot.variable),
+        Address::Tcp(_) | Address::Unix(_) => format!("let it use ${variable}"),
     };
     let places: Vec<String> = places.iter().map(ToString::to_string).collect();
     format!(
@@ -230,11 +250,6 @@ fn slot(app: &App, name: &SlotName, run: &Path) -> Slot {
             variable: "LISTEN_FDS",
         },
     }
-}
-
-/// The listeners of a cgroup; none if that cannot be known.
-fn own(cgroup: &str) -> Vec<listeners::Listener> {
-    listeners::of_cgroup(cgroup).unwrap_or_default()
 }
 
 /// A start that could not be asked for, as a unit's failure.
@@ -330,29 +345,13 @@ impl Units for SystemdUnits {
     async fn probe(&self, name: &SlotName, limit: Duration) -> Probe {
         let slot = self.slot(name);
         let probe = match ask(&slot.health, &self.host, &self.path, limit).await {
-            Ok(answer) => {
-                let cgroup = self.bus.properties(&slot.service).await.control_group;
-                let stranger = match (&slot.health, answer.listener) {
-                    (Address::Unix(_), Some(pid)) => {
-                        self.stranger_process(pid, &cgroup).map(Stranger::Known)
-                    }
-                    _ => self.stranger(&slot.health, &cgroup).await,
-                };
-                match stranger {
-                    None => Probe {
-                        pass: answer.passes(),
-                        text: answer.to_string(),
-                    },
-                    Some(Stranger::Known(owner)) => Probe {
-                        pass: false,
-                        text: format!("{owner} answers on {}, not {}", slot.health, slot.service),
-                    },
-                    Some(Stranger::Unknown(reason)) => Probe {
-                        pass: false,
-                        text: format!("{answer}, but it does not count: {reason}"),
-                    },
-                }
-            }
+            Ok(answer) => match self.check_owner(&slot, &answer).await {
+                Ok(()) => Probe {
+                    pass: answer.passes(),
+                    text: answer.to_string(),
+                },
+                Err(text) => Probe { pass: false, text },
+            },
             Err(none) => Probe {
                 pass: false,
                 text: format!("{none}{}", self.elsewhere(&slot).await),

@@ -18,9 +18,12 @@ fn green(text: &str) -> Slot {
     )
 }
 
+fn addresses(places: &[&str]) -> Vec<SocketAddr> {
+    places.iter().map(|place| place.parse().unwrap()).collect()
+}
+
 fn listens(slot: &Slot, places: &[&str]) -> String {
-    let places: Vec<SocketAddr> = places.iter().map(|place| place.parse().unwrap()).collect();
-    elsewhere(slot, &places)
+    elsewhere(slot, &slot.health, slot.variable, &addresses(places))
 }
 
 const PORTS: &str = "[ports]\nblue = 20001\ngreen = 20002\n";
@@ -53,6 +56,31 @@ fn health_is_asked_where_the_app_is_told_to_answer_it() {
     assert_eq!(
         listens(&slot, &["127.0.0.1:20002"]),
         "; web@green.service listens on 127.0.0.1:20002 instead: let it use $INTERNAL_PORT"
+    );
+}
+
+#[test]
+fn a_healthy_app_that_does_not_listen_where_requests_go_is_told_where_that_is() {
+    let slot = green(
+        "[ports]\nblue = { port = 20001, internal = 20003 }\ngreen = { port = 20002, internal = 20004 }\n",
+    );
+    let answer = Answer {
+        status: hyper::StatusCode::OK,
+        line: String::new(),
+        listener: None,
+    };
+    let told = |places: &[&str]| not_public(&slot, &answer, &addresses(places));
+    assert_eq!(
+        told(&["127.0.0.1:20004"]),
+        "200 OK on 127.0.0.1:20004, but nobody listens on 127.0.0.1:20002: let it use $PORT for its requests"
+    );
+    assert_eq!(
+        told(&["127.0.0.1:20004", "0.0.0.0:3000"]),
+        "200 OK on 127.0.0.1:20004, but nobody listens on 127.0.0.1:20002; web@green.service listens on 0.0.0.0:3000 instead: let it use $PORT"
+    );
+    assert_eq!(
+        told(&["127.0.0.1:20004", "[::1]:20002"]),
+        "200 OK on 127.0.0.1:20004, but nobody listens on 127.0.0.1:20002; web@green.service listens on [::1]:20002 instead: let it listen on 127.0.0.1"
     );
 }
 
