@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use slot::deploy::ReleaseId;
-use slot::release::{ReleaseError, link, named, prune, tidy, unpack};
+use slot::release::{ReleaseError, Turn, link, link_in_turn, named, prune, tidy};
 use slot::telemetry::chain;
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
@@ -58,6 +58,11 @@ impl Packed {
 
 fn root() -> TempDir {
     tempfile::tempdir().unwrap()
+}
+
+/// Somebody waits for it all the time.
+fn unpack(root: &Path, archive: impl Read) -> Result<ReleaseId, ReleaseError> {
+    slot::release::unpack(root, archive, || true)
 }
 
 fn unpacked(root: &Path, packed: &Packed) -> Result<ReleaseId, ReleaseError> {
@@ -424,6 +429,158 @@ fn what_is_in_use_and_the_newest_of_the_others_stay() {
     assert_eq!(files, 8, "a directory and a digest for each of the four");
     prune(root.path(), &in_use, 0).unwrap();
     let there: Vec<bool> = ids.iter().map(left).collect();
-    assert_eq!(there, [true, false, true, false, false, false]);
+    // Nothing has named the last upload yet.
+    assert_eq!(there, [true, false, true, false, false, true]);
     prune(&root.path().join("none"), &in_use, 0).unwrap();
+}
+
+/// Does something else when it has been read half.
+struct Interrupted<'a, F>(&'a [u8], Option<F>);
+
+impl<F: FnOnce()> Read for Interrupted<'_, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(512);
+        let count = self.0.read(&mut buffer[..most])?;
+        if self.0.len() < 2048
+            && let Some(interrupt) = self.1.take()
+        {
+            interrupt();
+        }
+        Ok(count)
+    }
+}
+
+#[test]
+fn two_uploads_at_once_have_nothing_to_do_with_each_other() {
+    let root = root();
+    let one = Packed::default().file("a", "1").file("only/one", "1");
+    let two = Packed::default().file("a", "2").file("b", "2");
+    let mut second = None;
+    let archive = one.whole();
+    let interrupt = || second = Some(unpacked(root.path(), &two).unwrap());
+    let first = unpack(root.path(), Interrupted(&archive, Some(interrupt))).unwrap();
+    let home = |id: &ReleaseId| everything(&root.path().join("releases").join(id.as_str()));
+    let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect();
+    assert_eq!(home(&first), paths(&["a", "only", "only/one"]));
+    assert_eq!(home(&second.unwrap()), paths(&["a", "b"]));
+    assert!(!root.path().join("incoming").exists());
+}
+
+#[test]
+fn of_two_uploads_of_the_same_at_once_both_have_it() {
+    let root = root();
+    let packed = Packed::default().file("a", "1").file("b", "1");
+    let mut second = None;
+    let archive = packed.whole();
+    let interrupt = || second = Some(unpacked(root.path(), &packed).unwrap());
+    let first = unpack(root.path(), Interrupted(&archive, Some(interrupt))).unwrap();
+    assert_eq!(Some(first), second);
+    assert!(!root.path().join("incoming").exists());
+}
+
+#[test]
+fn an_upload_that_nobody_waits_for_any_more_ends_at_its_next_read_and_leaves_nothing() {
+    let outside = root();
+    let root = outside.path().join("web");
+    fs::create_dir(&root).unwrap();
+    let wanted = std::cell::Cell::new(true);
+    let packed = Packed::default()
+        .file("a", "1")
+        .file("b", &"b".repeat(9_000));
+    let archive = packed.whole();
+    let mut read = Interrupted(&archive, Some(|| wanted.set(false)));
+    let error = slot::release::unpack(&root, &mut read, || wanted.get()).unwrap_err();
+    assert!(matches!(error, ReleaseError::Unwanted), "{error}");
+    assert!(!read.0.is_empty(), "it was read to its end");
+    assert_eq!(everything(outside.path()), BTreeSet::from(["web".into()]));
+    // Nor does one get a name that was whole when its deployment ended: the last that is asked is after the last read.
+    let asked = std::cell::Cell::new(0);
+    let count = || {
+        asked.set(asked.get() + 1);
+        true
+    };
+    slot::release::unpack(&root, archive.as_slice(), count).unwrap();
+    prune(&root, &BTreeSet::new(), 0).unwrap();
+    let (last, left) = (asked.replace(0), everything(&root));
+    let until_last = || {
+        asked.set(asked.get() + 1);
+        asked.get() < last
+    };
+    let error = slot::release::unpack(&root, archive.as_slice(), until_last).unwrap_err();
+    assert!(matches!(error, ReleaseError::Unwanted), "{error}");
+    assert_eq!(everything(&root), left);
+}
+
+#[test]
+fn an_upload_that_goes_on_while_its_directory_is_tidied_is_none() {
+    let root = root();
+    let packed = Packed::default()
+        .file("a", "1")
+        .file("b/c", "1")
+        .file("d", "1");
+    let archive = packed.whole();
+    let interrupt = || tidy(root.path()).unwrap();
+    let read = Interrupted(&archive, Some(interrupt));
+    let error = unpack(root.path(), read).unwrap_err();
+    assert!(matches!(error, ReleaseError::Disk { .. }), "{error}");
+    assert_eq!(everything(root.path()), BTreeSet::new());
+}
+
+#[test]
+fn what_was_decided_earlier_and_is_done_later_changes_no_symlink() {
+    let root = root();
+    let (one, two) = (release(root.path(), "1"), release(root.path(), "2"));
+    let (earlier, later) = (Turn::next(), Turn::next());
+    link_in_turn(root.path(), later, "live", Some(&two)).unwrap();
+    link_in_turn(root.path(), earlier, "live", Some(&one)).unwrap();
+    link_in_turn(root.path(), earlier, "live", None).unwrap();
+    assert_eq!(named(root.path(), "live"), Some(two.clone()));
+    // Each symlink for itself, and a turn may be tried again.
+    link_in_turn(root.path(), earlier, "prev", Some(&one)).unwrap();
+    link_in_turn(root.path(), later, "live", Some(&one)).unwrap();
+    link(root.path(), "prev", Some(&two)).unwrap();
+    assert_eq!(named(root.path(), "live"), Some(one));
+    assert_eq!(named(root.path(), "prev"), Some(two));
+}
+
+#[test]
+fn symlinks_that_are_set_at_once_are_set_one_after_the_other() {
+    let root = root();
+    let ids = [release(root.path(), "1"), release(root.path(), "2")];
+    std::thread::scope(|scope| {
+        for id in &ids {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    link(root.path(), "live", Some(id)).unwrap();
+                }
+            });
+        }
+    });
+    assert!(ids.contains(&named(root.path(), "live").unwrap()));
+    assert!(fs::symlink_metadata(root.path().join(".live.new")).is_err());
+}
+
+#[test]
+fn a_removal_that_comes_late_takes_neither_what_was_just_uploaded_nor_what_a_symlink_names() {
+    let root = root();
+    let one = release(root.path(), "1");
+    let two = release(root.path(), "2");
+    // Again, and it is there: the same release.
+    assert_eq!(release(root.path(), "1"), one);
+    let stale = || prune(root.path(), &BTreeSet::new(), 0).unwrap();
+    let there = |id: &ReleaseId| root.path().join("releases").join(id.as_str()).is_dir();
+    stale();
+    assert_eq!((there(&one), there(&two)), (true, false));
+    link(root.path(), "blue", Some(&one)).unwrap();
+    stale();
+    assert!(there(&one));
+    link(root.path(), "blue", None).unwrap();
+    stale();
+    assert!(!there(&one));
+    // What is removed may come again and go again.
+    assert_eq!(release(root.path(), "1"), one);
+    let three = release(root.path(), "3");
+    fs::create_dir_all(root.path().join(format!("releases/{one}.removed/stuck"))).unwrap();
+    stale();
+    assert_eq!((there(&one), there(&three)), (false, true));
 }

@@ -174,16 +174,23 @@ impl<U: Units> Managed<U> {
         Ok(state.generation)
     }
 
-    /// Puts the uploaded release of a deployment on disk, and the deployment on its way. Goes on when its caller does not.
+    /// Puts the uploaded release of a deployment on disk, and the deployment on its way. Goes on when its caller does not, but not
+    /// when the deployment has ended or was taken over: a rollback needs no upload to finish.
     pub async fn upload(
         &self,
         generation: Generation,
         mut archive: impl Read + Send + 'static,
     ) -> Option<String> {
         let (root, owner) = (self.world.root.clone(), self.owner.clone());
+        let state = owner.state();
+        let wanted = move || {
+            let held = state.borrow().deployment.as_ref().map(|it| it.generation);
+            // The state of an owner that has ended stays as it was; it has no deployment any more.
+            held == Some(generation) && state.has_changed().is_ok()
+        };
         let task = tokio::spawn(async move {
             let (unpacked, mut rest) =
-                blocking(move || (release::unpack(&root, &mut archive), archive)).await;
+                blocking(move || (release::unpack(&root, &mut archive, wanted), archive)).await;
             let (id, event) = match unpacked {
                 Ok(release) => (
                     Some(release.to_string()),

@@ -1,5 +1,6 @@
 //! The symlinks of an app's directory.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
@@ -8,12 +9,41 @@ use std::path::Path;
 use crate::deploy::ReleaseId;
 
 use super::ReleaseError;
+use super::order::{Turn, alone};
 
-/// Makes the symlink `name` of an app's directory name a release (or nothing), atomically and lastingly; does nothing when it does already.
+/// Makes the symlink `name` of an app's directory name a release (or nothing), atomically and lastingly; does nothing when it does
+/// already. Of two at once the one that was called last has the last word.
 ///
 /// # Errors
 /// The release is not on disk, or the disk refuses; the symlink is as it was.
 pub fn link(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), ReleaseError> {
+    link_in_turn(root, Turn::next(), name, release)
+}
+
+/// As [`link`], for what was decided on before it is done: nothing happens if a later turn has set the symlink.
+///
+/// # Errors
+/// As for [`link`].
+pub fn link_in_turn(
+    root: &Path,
+    turn: Turn,
+    name: &str,
+    release: Option<&ReleaseId>,
+) -> Result<(), ReleaseError> {
+    alone(root, |ledger| {
+        if ledger.set.get(name).is_some_and(|latest| *latest > turn) {
+            return Ok(());
+        }
+        set(root, name, release)?;
+        ledger.set.insert(name.to_owned(), turn);
+        if ledger.uploaded.as_ref() == release {
+            ledger.uploaded = None;
+        }
+        Ok(())
+    })
+}
+
+fn set(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), ReleaseError> {
     let path = root.join(name);
     if named(root, name).as_ref() == release
         && (release.is_some() || fs::symlink_metadata(&path).is_err())
@@ -25,6 +55,7 @@ pub fn link(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), 
             let target = Path::new("releases").join(release.as_str());
             fs::metadata(root.join(&target))
                 .map_err(ReleaseError::disk("find the release", &root.join(&target)))?;
+            // Nobody else uses this name now; what is there is left of a crash.
             let temporary = root.join(format!(".{name}.new"));
             let _ = fs::remove_file(&temporary);
             symlink(&target, &temporary)
@@ -53,4 +84,20 @@ pub fn named(root: &Path, name: &str) -> Option<ReleaseId> {
         .join(id.as_str())
         .is_dir()
         .then_some(id)
+}
+
+/// What all of them name.
+pub(super) fn all_named(root: &Path) -> Result<BTreeSet<ReleaseId>, ReleaseError> {
+    let listed = fs::read_dir(root).map_err(ReleaseError::disk("list", root))?;
+    let mut all = BTreeSet::new();
+    for entry in listed {
+        let entry = entry.map_err(ReleaseError::disk("list", root))?;
+        all.extend(
+            entry
+                .file_name()
+                .to_str()
+                .and_then(|name| named(root, name)),
+        );
+    }
+    Ok(all)
 }

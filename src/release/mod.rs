@@ -3,24 +3,29 @@
 //! ```text
 //! /var/lib/slot/<app>/releases/<id>/       the bits
 //!                     releases/<id>.sha256 their whole digest
-//!                     incoming/            what is being unpacked
+//!                     incoming/<n>/        what is being unpacked, each upload in its own
 //!                     blue -> releases/<id>   green -> …   live -> …   prev -> …
 //! ```
 //!
 //! **Invariant:** a directory in `releases` is complete and on disk; what is not is in `incoming`.
-//! **Invariant:** a symlink is replaced by rename, so it always names something.
+//! **Invariant:** a symlink is replaced by rename, and what one names is not removed, so it always names something.
+//! **Invariant:** whatever gets or loses a name here does so in `order`, where one comes after the other.
 
 mod links;
+mod order;
 mod unpack;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use links::{link, named};
+pub use links::{link, link_in_turn, named};
+pub use order::Turn;
 pub use unpack::unpack;
 
 use crate::deploy::ReleaseId;
+use order::Ledger;
 
 /// What went wrong with a release.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +52,9 @@ pub enum ReleaseError {
         /// Where the other is.
         path: PathBuf,
     },
+    /// Nobody waits for the upload any more.
+    #[error("the deployment that the upload was for has ended")]
+    Unwanted,
     /// The disk refused.
     #[error("cannot {operation} {path:?}{}", if source.kind() == io::ErrorKind::StorageFull { " (the file system is full: `df -h` shows it; free some space, then deploy again)" } else { "" })]
     Disk {
@@ -73,17 +81,35 @@ impl ReleaseError {
 
 /// Removes the releases that nothing needs: not in use, and not among the `keep` newest of the others.
 ///
+/// Whoever calls may have decided on it some time ago, so what it goes by may not be all: a release that a symlink names, or that was
+/// uploaded last and has yet to be started, stays too.
+///
 /// # Errors
 /// What could not be removed; the rest has been tried.
-pub fn prune(
+pub fn prune(root: &Path, in_use: &BTreeSet<ReleaseId>, keep: usize) -> Result<(), ReleaseError> {
+    let mut result = Ok(());
+    for doomed in order::alone(root, |ledger| doom(root, ledger, in_use, keep))? {
+        // Trees are removed when the others may come again: that can take long.
+        let removed =
+            doomed.and_then(|path| remove_tree(&path).map_err(ReleaseError::disk("remove", &path)));
+        if result.is_ok() {
+            result = removed;
+        }
+    }
+    result
+}
+
+/// Takes the names of the releases that are to be removed away, so that a crash leaves no half of a release under one.
+fn doom(
     root: &Path,
-    in_use: &std::collections::BTreeSet<ReleaseId>,
+    ledger: &Ledger,
+    in_use: &BTreeSet<ReleaseId>,
     keep: usize,
-) -> Result<(), ReleaseError> {
+) -> Result<Vec<Result<PathBuf, ReleaseError>>, ReleaseError> {
     let releases = root.join("releases");
     let listed = match fs::read_dir(&releases) {
         Ok(listed) => listed,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(ReleaseError::disk("list", &releases)(error)),
     };
     let mut idle: Vec<_> = listed
@@ -95,23 +121,21 @@ pub fn prune(
         })
         .collect();
     idle.sort_by(|one, other| other.cmp(one));
-    let mut result = Ok(());
-    for (_, id) in idle.into_iter().skip(keep) {
-        let removed = remove(root, &id);
-        if result.is_ok() {
-            result = removed;
-        }
-    }
-    result
-}
-
-/// A directory that is being removed loses its name first, so that a crash leaves no half of a release under it.
-fn remove(root: &Path, id: &ReleaseId) -> Result<(), ReleaseError> {
-    let path = root.join("releases").join(id.as_str());
-    let doomed = root.join("releases").join(format!("{id}.removed"));
-    fs::rename(&path, &doomed).map_err(ReleaseError::disk("remove", &path))?;
-    let _ = fs::remove_file(digest_path(root, id));
-    remove_tree(&doomed).map_err(ReleaseError::disk("remove", &doomed))
+    let named = links::all_named(root)?;
+    Ok(idle
+        .into_iter()
+        .skip(keep)
+        .map(|(_, id)| id)
+        .filter(|id| !named.contains(id) && ledger.uploaded.as_ref() != Some(id))
+        .map(|id| {
+            let path = releases.join(id.as_str());
+            // One that was removed before may still be on its way out.
+            let doomed = releases.join(format!("{id}.{}.removed", Turn::next().number()));
+            fs::rename(&path, &doomed).map_err(ReleaseError::disk("remove", &path))?;
+            let _ = fs::remove_file(digest_path(root, &id));
+            Ok(doomed)
+        })
+        .collect())
 }
 
 /// Removes a tree, read-only directories included.
@@ -127,8 +151,15 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What could not be removed.
 pub fn tidy(root: &Path) -> Result<(), ReleaseError> {
-    let incoming = root.join("incoming");
-    remove_tree(&incoming).map_err(ReleaseError::disk("remove", &incoming))?;
+    let (incoming, doomed) = (root.join("incoming"), root.join("incoming.removed"));
+    remove_tree(&doomed).map_err(ReleaseError::disk("remove", &doomed))?;
+    // An upload whose owner has just ended may still be writing there, and clears what it makes anew.
+    match fs::rename(&incoming, &doomed) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(ReleaseError::disk("remove", &incoming)(error));
+        }
+        _ => remove_tree(&doomed).map_err(ReleaseError::disk("remove", &doomed))?,
+    }
     let Ok(listed) = fs::read_dir(root.join("releases")) else {
         return Ok(());
     };

@@ -12,6 +12,7 @@ use tar::{Archive, EntryType};
 
 use crate::deploy::ReleaseId;
 
+use super::order::{Turn, alone};
 use super::{ReleaseError, digest_path, remove_tree};
 
 /// Up to so many files are synced one by one; more of them with the whole file system, at the price of what others wrote.
@@ -24,14 +25,18 @@ enum Content {
     File { executable: bool, digest: [u8; 32] },
 }
 
-/// What an archive is read from; remembers whether it ended.
-struct Source<R> {
+/// What an archive is read from; remembers whether it ended, and ends itself when nobody waits for it any more.
+struct Source<R, W> {
     reader: R,
+    wanted: W,
     ended: bool,
 }
 
-impl<R: Read> Read for Source<R> {
+impl<R: Read, W: Fn() -> bool> Read for Source<R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !(self.wanted)() {
+            return Err(io::Error::other(ReleaseError::Unwanted));
+        }
         let count = self.reader.read(buffer)?;
         self.ended |= count == 0 && !buffer.is_empty();
         Ok(count)
@@ -43,28 +48,57 @@ impl<R: Read> Read for Source<R> {
 /// An archive may hold regular files, directories and symlinks that stay inside it. Owners are dropped; of the modes only the
 /// executable bit is kept. An archive with anything else in it is refused whole.
 ///
+/// `wanted` is asked before each read and before the release gets its name: once it says no, the unpacking ends. Any number of
+/// archives may be unpacked at once.
+///
 /// # Errors
 /// Nothing of the archive is left on disk then.
-pub fn unpack(root: &Path, archive: impl Read) -> Result<ReleaseId, ReleaseError> {
-    let incoming = root.join("incoming");
-    remove_tree(&incoming).map_err(ReleaseError::disk("clear", &incoming))?;
-    let unpacked = unpack_into(root, &incoming, archive);
-    if unpacked.is_err() {
-        // The first error is the one to report; what is left is cleared again before the next unpacking.
-        let _ = remove_tree(&incoming);
+pub fn unpack(
+    root: &Path,
+    archive: impl Read,
+    wanted: impl Fn() -> bool,
+) -> Result<ReleaseId, ReleaseError> {
+    let incoming = make_incoming(root)?;
+    let mut unpacked = unpack_into(root, &incoming, archive, &wanted);
+    if unpacked.is_err() && !wanted() {
+        unpacked = Err(ReleaseError::Unwanted);
     }
-    unpacked
+    let cleared = remove_tree(&incoming).map_err(ReleaseError::disk("clear", &incoming));
+    // The last one out removes the directory of them all; another one's makes this fail.
+    alone(root, |_| fs::remove_dir(root.join("incoming"))).ok();
+    // The first error is the one to report; what is left is cleared when slotd starts.
+    unpacked.and_then(|id| cleared.map(|()| id))
+}
+
+/// A directory that no other upload has had: one whose deployment has ended may still write to its own.
+fn make_incoming(root: &Path) -> Result<PathBuf, ReleaseError> {
+    alone(root, |_| {
+        make_directory(&root.join("incoming"))?;
+        loop {
+            let path = root.join(format!("incoming/{}", Turn::next().number()));
+            match DirBuilder::new().mode(0o755).create(&path) {
+                // Left of a process that was killed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => {
+                    return made
+                        .map(|()| path.clone())
+                        .map_err(ReleaseError::disk("make the directory", &path));
+                }
+            }
+        }
+    })
 }
 
 fn unpack_into(
     root: &Path,
     incoming: &Path,
     archive: impl Read,
+    wanted: &impl Fn() -> bool,
 ) -> Result<ReleaseId, ReleaseError> {
-    make_directory(incoming)?;
     let mut contents = BTreeMap::new();
     let mut archive = Archive::new(Source {
         reader: archive,
+        wanted,
         ended: false,
     });
     for entry in archive.entries().map_err(ReleaseError::Truncated)? {
@@ -132,7 +166,7 @@ fn unpack_into(
     {
         return Err(ReleaseError::Empty);
     }
-    settle(root, incoming, &contents)
+    settle(root, incoming, &contents, wanted)
 }
 
 /// Refuses a path that the archive had before, other than a directory's, and one below a file of it.
@@ -263,28 +297,36 @@ fn settle(
     root: &Path,
     incoming: &Path,
     contents: &BTreeMap<PathBuf, Content>,
+    wanted: &impl Fn() -> bool,
 ) -> Result<ReleaseId, ReleaseError> {
     let digest = hex(&digest(contents));
     let id: ReleaseId = digest[..8].parse().expect("eight hexadecimal digits");
     let releases = root.join("releases");
-    make_directory(&releases)?;
     let home = releases.join(id.as_str());
-    if home.is_dir() {
-        let known = fs::read_to_string(digest_path(root, &id)).unwrap_or_default();
-        if known.trim() != digest {
-            return Err(ReleaseError::Collision { id, path: home });
-        }
-        remove_tree(incoming).map_err(ReleaseError::disk("clear", incoming))?;
-        return Ok(id);
-    }
+    // Even if the release is there already: it may be removed before the others let this one in.
     sync(incoming, contents)?;
-    let named = digest_path(root, &id);
-    fs::write(&named, format!("{digest}\n")).map_err(ReleaseError::disk("write", &named))?;
-    // Before the release has its name: without a digest it would be taken for another.
-    sync_one(&named)?;
-    fs::rename(incoming, &home).map_err(ReleaseError::disk("name the release", &home))?;
-    sync_one(&releases)?;
-    Ok(id)
+    alone(root, |ledger| {
+        if !wanted() {
+            return Err(ReleaseError::Unwanted);
+        }
+        make_directory(&releases)?;
+        if home.is_dir() {
+            let known = fs::read_to_string(digest_path(root, &id)).unwrap_or_default();
+            if known.trim() != digest {
+                return Err(ReleaseError::Collision { id, path: home });
+            }
+        } else {
+            let named = digest_path(root, &id);
+            fs::write(&named, format!("{digest}\n"))
+                .map_err(ReleaseError::disk("write", &named))?;
+            // Before the release has its name: without a digest it would be taken for another.
+            sync_one(&named)?;
+            fs::rename(incoming, &home).map_err(ReleaseError::disk("name the release", &home))?;
+            sync_one(&releases)?;
+        }
+        ledger.uploaded = Some(id.clone());
+        Ok(id)
+    })
 }
 
 fn sync(incoming: &Path, contents: &BTreeMap<PathBuf, Content>) -> Result<(), ReleaseError> {
