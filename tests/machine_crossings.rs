@@ -105,13 +105,13 @@ fn a_deployment_during_a_soak_lets_the_old_slot_go_and_ends_the_soak_as_supersed
     let watch = app.state.watch.as_ref().expect("it lasts to the switch");
     assert_eq!((watch.generation, &watch.old), (Generation(2), &None));
     app.pass_gates();
-    let ended = app.told.iter().filter_map(|told| match told {
+    let mut ended = app.told.iter().rev().filter_map(|told| match told {
         Notice::Soak {
             generation, cause, ..
         } => Some((*generation, cause.code())),
         _ => None,
     });
-    assert_eq!(ended.last(), Some((Generation(2), "superseded")));
+    assert_eq!(ended.next(), Some((Generation(2), "superseded")));
     assert_eq!(
         (app.active(), app.state.live()),
         ("blue", Some(&release(3)))

@@ -18,7 +18,7 @@ struct Full;
 /// What happened, in order.
 #[derive(Clone, Debug, PartialEq)]
 enum Line {
-    Committed(State),
+    Committed(Box<State>),
     Told(Notice),
     Began(Effect),
     GaveUp(Effect),
@@ -64,7 +64,7 @@ impl World for Written {
         if self.full.load(Ordering::Relaxed) {
             return Err(Full);
         }
-        self.write(Line::Committed(state.clone()));
+        self.write(Line::Committed(Box::new(state.clone())));
         Ok(())
     }
 

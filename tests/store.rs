@@ -1,5 +1,8 @@
 //! State files: what is written is read again, whatever it says, and what cannot be read is never taken for nothing.
 
+// A test may stop at the first surprise, in the functions that it shares with others too.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

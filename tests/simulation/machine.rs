@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Phase, Probe,
+    BootId, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Probe,
     ReleaseId, Request, Route, Seen, Service, Settings, SlotName, State, Step, Time, UnitFailure,
     effects, recover, rediscover, step,
 };
@@ -251,10 +251,10 @@ impl Machine {
             Coming::UnitCrash(name, run) => self.unit_crash(&name, run),
             Coming::UnitStopped(name, run, deployer) => self.unit_stopped(&name, run, deployer),
             Coming::Ends(name, boot, router) => {
-                if router == self.router_run {
-                    if let Some(count) = self.in_flight.get_mut(&(name, boot)) {
-                        *count = count.saturating_sub(1);
-                    }
+                if router == self.router_run
+                    && let Some(count) = self.in_flight.get_mut(&(name, boot))
+                {
+                    *count = count.saturating_sub(1);
                 }
             }
             Coming::Arrives => {
