@@ -76,14 +76,12 @@ async fn main() -> anyhow::Result<()> {
     sd_notify::notify(&[NotifyState::Ready])?;
     tokio::spawn(slot::systemd::keep_watchdog_quiet());
     tokio::spawn(async move { tables.keep_everywhere().await });
-    let run = async {
-        // While the machine goes down this waits: nothing that has ended then is taken for a fact.
-        apps.load().await;
-        tracing::info!("ready");
-        std::future::pending::<()>().await;
-    };
     tokio::select! {
-        () = run => {}
+        () = apps.load() => {
+            tracing::info!("ready");
+            terminated.recv().await;
+        }
+        // An app whose slots have ended is not taken up while the machine goes down.
         _ = terminated.recv() => {}
     }
     sd_notify::notify(&[NotifyState::Stopping])?;
