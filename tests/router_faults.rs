@@ -36,7 +36,9 @@ fn a_post_whose_body_has_begun_waits_for_its_slot_to_come_back() {
         assert_eq!(client.message().unwrap().text(), "ok");
         // The router has a connection left over from that, whose other end is gone.
         blue.stop();
-        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n{begun}"));
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n{begun}"
+        ));
         rig.eventually("held", |s| s.held == 1);
         let again = Upstream::on(TcpListener::bind(blue.address).unwrap(), |raw, _| {
             assert_eq!(raw.message().unwrap().text(), "0123456789");

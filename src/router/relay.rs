@@ -220,9 +220,8 @@ mod tests {
         let (to, gone) = pair();
         let mut to = Stream::Unix(to);
         drop(gone);
-        let broken = std::future::poll_fn(|cx| {
-            relay.poll(cx, &mut from, &mut buffer, &mut to, &spare)
-        });
+        let broken =
+            std::future::poll_fn(|cx| relay.poll(cx, &mut from, &mut buffer, &mut to, &spare));
         assert!(matches!(broken.await, Err(Broken::Sink(_))));
         assert!(relay.is_unsent());
         // As a request that is held does: its bytes are now at the start of another memory.
