@@ -140,10 +140,7 @@ fn an_event_stream_that_began_before_the_request_ended_may_be_silent() {
     // Whoever waits for a head from now on waits longer than the stream was silent.
     assert_eq!(rig.ask(GET).status(), 504);
     go.send(()).unwrap();
-    assert_eq!(
-        client.end(),
-        (b"3\r\ntwo\r\n0\r\n\r\n".to_vec(), End::Fin)
-    );
+    assert_eq!(client.end(), (b"3\r\ntwo\r\n0\r\n\r\n".to_vec(), End::Fin));
 }
 
 #[test]
