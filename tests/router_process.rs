@@ -171,7 +171,7 @@ fn sigterm_lets_requests_end() {
         (answer.text().as_str(), answer.field("connection")),
         ("ok", Some("close"))
     );
-    // The router waits for the client to end its side too, for a while.
+    // The router waits a moment for a client that may still send.
     drop(client);
     assert!(child.wait().unwrap().success());
 }

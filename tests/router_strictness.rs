@@ -660,13 +660,16 @@ fn item_10_bytes_behind_an_answer_throw_the_connection_away() {
 #[test]
 fn item_10_bytes_on_an_idle_upstream_connection_throw_it_away() {
     let (tell, told) = std::sync::mpsc::channel::<()>();
-    let told = std::sync::Mutex::new(told);
+    let (tell_back, sent) = std::sync::mpsc::channel::<()>();
+    let both = std::sync::Mutex::new((told, tell_back));
     let upstream = Upstream::start(move |raw, number| {
         raw.message();
         raw.send(OK);
         if number == 0 {
-            told.lock().unwrap().recv().unwrap();
+            let both = both.lock().unwrap();
+            both.0.recv().unwrap();
             raw.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison");
+            both.1.send(()).unwrap();
         }
         raw.end();
     });
@@ -675,6 +678,7 @@ fn item_10_bytes_on_an_idle_upstream_connection_throw_it_away() {
     client.send(GOOD);
     assert_eq!(client.message().unwrap().text(), "ok");
     tell.send(()).unwrap();
+    sent.recv().unwrap();
     // The router closes the connection when it sees the bytes, at its next look at the latest.
     let first = &upstream;
     rig.eventually("nothing open upstream", |_| {
