@@ -113,6 +113,7 @@ fn a_file_that_is_wrong_costs_its_own_app_only() {
             "portless@.service",
             "portless@.socket",
             "web@.service",
+            "web@.socket",
             "web@blue.service.d/10-slot.conf",
             "web@green.service.d/10-slot.conf"
         ]
@@ -124,6 +125,24 @@ fn a_file_that_is_wrong_costs_its_own_app_only() {
     );
     assert!(made["bad@.service"].contains("the file does not say what to run"));
     assert_eq!(made["bad@.socket"], "", "an empty file is a mask");
+}
+
+#[test]
+fn no_unit_that_any_rule_of_an_app_lets_slotd_start_is_free() {
+    for (bind, masked) in [("port", true), ("unix", true), ("fd", false)] {
+        let text = format!("name = \"web\"\ncommand = \"./x\"\nbind = \"{bind}\"\n");
+        let app = App::parse(&text, "web.toml").unwrap();
+        let made = units::render(&app, Path::new("/etc/slot/apps/web.toml"));
+        let text = |path: &str| {
+            made.iter()
+                .find(|unit| unit.path == path)
+                .unwrap()
+                .text
+                .as_str()
+        };
+        assert!(!text("web@.service").is_empty(), "{bind}");
+        assert_eq!(text("web@.socket").is_empty(), masked, "{bind}");
+    }
 }
 
 #[test]

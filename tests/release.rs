@@ -127,6 +127,10 @@ fn the_same_content_is_the_same_release_and_any_other_is_another() {
         Packed::default().file("a", "1").file("b", "2"),
         // In another order, from another packer.
         Packed::default().file("./b", "2").file("a", "1"),
+        Packed::default()
+            .directory("./")
+            .file("b", "2")
+            .file("a", "1"),
         Packed::default().file("a", "1").file("b", "3"),
         Packed::default().file("a", "1").program("b", "2"),
         Packed::default().file("a", "1").file("c", "2"),
@@ -147,7 +151,12 @@ fn the_same_content_is_the_same_release_and_any_other_is_another() {
     .iter()
     .filter_map(|packed| unpacked(root.path(), packed).ok())
     .collect();
-    assert_eq!(ids[0], ids[1]);
+    assert_eq!((&ids[0], &ids[0]), (&ids[1], &ids[2]));
+    let named = |packed: Packed| unpacked(root.path(), &packed.file("d/e/a", "1")).unwrap();
+    assert_eq!(
+        named(Packed::default()),
+        named(Packed::default().directory("d").directory("d/e"))
+    );
     let different: BTreeSet<&ReleaseId> = ids.iter().collect();
     assert_eq!(different.len(), 7);
 }
@@ -167,6 +176,27 @@ fn what_a_release_may_not_hold_is_refused_whole() {
         ("symlink that leaves", good().link("out", "..")),
         ("symlink that leaves", good().link("a/out", "../../x")),
         ("symlink that leaves", good().link("out", "a/../../x")),
+        ("symlink that leaves", good().link("a/out", "x/../../../y")),
+        // Each stays inside; together they do not.
+        (
+            "symlink that leaves",
+            good()
+                .file("a/b/c/d", "x")
+                .link("a/b/c/up", "../../..")
+                .link("out", "a/b/c/up/../x"),
+        ),
+        // In whatever order, and through two.
+        (
+            "symlink that leaves",
+            good()
+                .link("out", "way/up/../x")
+                .link("way", "a/b")
+                .link("a/b/up", "../.."),
+        ),
+        (
+            "symlink that leaves",
+            good().link("x", "y/a").link("y", "x/a"),
+        ),
         (
             "behind a symlink",
             good()
@@ -209,6 +239,8 @@ fn what_a_release_may_not_hold_is_refused_whole() {
             good().entry(EntryType::Fifo, "pipe", "", 0o666, b""),
         ),
         ("has no name", Packed::default().file("./", "x")),
+        ("has no name", good().link(".", "server")),
+        ("has no name", good().link("./", "server")),
         (
             "setuid",
             good().entry(EntryType::Regular, "su", "", 0o4755, b"x"),
@@ -357,7 +389,7 @@ fn a_release_whose_bits_are_not_those_of_its_id_is_not_taken_for_it() {
     let packed = Packed::default().file("a", "1");
     let id = unpacked(root.path(), &packed).unwrap();
     let digest = root.path().join(format!("releases/{id}.sha256"));
-    fs::write(&digest, "of something else\n").unwrap();
+    fs::write(&digest, "0123abcd".repeat(8)).unwrap();
     let error = unpacked(root.path(), &packed).unwrap_err();
     assert!(
         chain(&error).contains("with other content"),
@@ -366,6 +398,44 @@ fn a_release_whose_bits_are_not_those_of_its_id_is_not_taken_for_it() {
     );
     assert!(!root.path().join("incoming").exists());
     assert!(root.path().join("releases").join(id.as_str()).is_dir());
+}
+
+#[test]
+fn a_release_whose_digest_was_lost_is_still_itself() {
+    let root = root();
+    let packed = Packed::default()
+        .directory("static")
+        .directory("empty")
+        .file("static/a", "1")
+        .program("deep/er/server", "2")
+        .link("b", "static/a");
+    let id = unpacked(root.path(), &packed).unwrap();
+    let digest = root.path().join(format!("releases/{id}.sha256"));
+    let noted = fs::read(&digest).unwrap();
+    for lost in [&b""[..], b"0123", b"\0\0\0\0"] {
+        fs::write(&digest, lost).unwrap();
+        assert_eq!(unpacked(root.path(), &packed).unwrap(), id);
+        assert_eq!(fs::read(&digest).unwrap(), noted);
+    }
+    fs::remove_file(&digest).unwrap();
+    let home = root.path().join("releases").join(id.as_str());
+    fs::write(home.join("static/a"), "other").unwrap();
+    let error = unpacked(root.path(), &packed).unwrap_err();
+    assert!(matches!(error, ReleaseError::Collision { .. }), "{error}");
+}
+
+#[test]
+fn symlinks_that_pass_through_others_and_stay_inside_are_kept() {
+    let root = root();
+    let packed = Packed::default()
+        .program("Versions/A/server", "x")
+        .link("server", "Versions/Current/server")
+        .link("Versions/Current", "A")
+        .link("also", "server")
+        .link("round", "round");
+    let id = unpacked(root.path(), &packed).unwrap();
+    let home = root.path().join("releases").join(id.as_str());
+    assert_eq!(fs::read(home.join("also")).unwrap(), b"x");
 }
 
 fn release(root: &Path, content: &str) -> ReleaseId {

@@ -13,6 +13,7 @@
 
 mod links;
 mod order;
+mod tree;
 mod unpack;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,5 @@
 //! A tar archive in, a release out.
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::AsFd;
@@ -13,17 +12,11 @@ use tar::{Archive, EntryType};
 use crate::deploy::ReleaseId;
 
 use super::order::{Turn, alone};
+use super::tree::{self, Content, Contents};
 use super::{ReleaseError, digest_path, remove_tree};
 
 /// Up to so many files are synced one by one; more of them with the whole file system, at the price of what others wrote.
 const SYNCED_SINGLY: usize = 32;
-
-/// What an entry of a release is, as far as its identity goes.
-enum Content {
-    Directory,
-    Link(PathBuf),
-    File { executable: bool, digest: [u8; 32] },
-}
 
 /// What an archive is read from; remembers whether it ended, and ends itself when nobody waits for it any more.
 struct Source<R, W> {
@@ -95,7 +88,7 @@ fn unpack_into(
     archive: impl Read,
     wanted: &impl Fn() -> bool,
 ) -> Result<ReleaseId, ReleaseError> {
-    let mut contents = BTreeMap::new();
+    let mut contents = Contents::new();
     let mut archive = Archive::new(Source {
         reader: archive,
         wanted,
@@ -128,12 +121,6 @@ fn unpack_into(
                     .map_err(ReleaseError::Truncated)?
                     .unwrap_or_default()
                     .into_owned();
-                if !link_stays_inside(&path, &target) {
-                    return Err(ReleaseError::Refused {
-                        path,
-                        why: "is a symlink that leaves the release",
-                    });
-                }
                 make_parents(incoming, &path)?;
                 let at = incoming.join(&path);
                 symlink(&target, &at).map_err(ReleaseError::disk("make the symlink", &at))?;
@@ -160,6 +147,17 @@ fn unpack_into(
     if archive.into_inner().ended {
         return Err(ReleaseError::Truncated(io::ErrorKind::UnexpectedEof.into()));
     }
+    // Only now: what a target passes through may come after the symlink. Nothing has followed one until here.
+    for (path, content) in &contents {
+        if let Content::Link(target) = content
+            && !tree::stays_inside(&contents, path, target)
+        {
+            return Err(ReleaseError::Refused {
+                path: path.clone(),
+                why: "is a symlink that leaves the release",
+            });
+        }
+    }
     if !contents
         .values()
         .any(|content| matches!(content, Content::File { .. }))
@@ -170,11 +168,7 @@ fn unpack_into(
 }
 
 /// Refuses a path that the archive had before, other than a directory's, and one below a file of it.
-fn admit(
-    contents: &BTreeMap<PathBuf, Content>,
-    path: &Path,
-    kind: EntryType,
-) -> Result<(), ReleaseError> {
+fn admit(contents: &Contents, path: &Path, kind: EntryType) -> Result<(), ReleaseError> {
     let refused = |why| ReleaseError::Refused {
         path: path.to_owned(),
         why,
@@ -184,7 +178,6 @@ fn admit(
             return Err(refused("lies below a file of the archive"));
         }
     }
-    // Paths are ordered by their components: what lies in a directory comes right behind it.
     let next = contents.range(path.to_owned()..).next();
     match (next, kind) {
         (Some((known, Content::Directory)), EntryType::Directory) if known == path => Ok(()),
@@ -207,19 +200,6 @@ fn inside(path: &Path) -> Option<PathBuf> {
             Component::CurDir => Some(clean),
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => None,
         })
-}
-
-fn link_stays_inside(link: &Path, target: &Path) -> bool {
-    let mut depth = link.components().count() - 1;
-    for component in target.components() {
-        match component {
-            Component::Normal(_) => depth += 1,
-            Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
-        }
-    }
-    true
 }
 
 fn file_mode<R: Read>(entry: &tar::Entry<'_, R>, path: &Path) -> Result<bool, ReleaseError> {
@@ -296,10 +276,10 @@ fn write_file(
 fn settle(
     root: &Path,
     incoming: &Path,
-    contents: &BTreeMap<PathBuf, Content>,
+    contents: &Contents,
     wanted: &impl Fn() -> bool,
 ) -> Result<ReleaseId, ReleaseError> {
-    let digest = hex(&digest(contents));
+    let digest = hex(&tree::digest(contents));
     let id: ReleaseId = digest[..8].parse().expect("eight hexadecimal digits");
     let releases = root.join("releases");
     let home = releases.join(id.as_str());
@@ -311,16 +291,11 @@ fn settle(
         }
         make_directory(&releases)?;
         if home.is_dir() {
-            let known = fs::read_to_string(digest_path(root, &id)).unwrap_or_default();
-            if known.trim() != digest {
+            if digest_of(root, &id, &home)? != digest {
                 return Err(ReleaseError::Collision { id, path: home });
             }
         } else {
-            let named = digest_path(root, &id);
-            fs::write(&named, format!("{digest}\n"))
-                .map_err(ReleaseError::disk("write", &named))?;
-            // Before the release has its name: without a digest it would be taken for another.
-            sync_one(&named)?;
+            note_digest(root, &id, &digest)?;
             fs::rename(incoming, &home).map_err(ReleaseError::disk("name the release", &home))?;
             sync_one(&releases)?;
         }
@@ -329,7 +304,29 @@ fn settle(
     })
 }
 
-fn sync(incoming: &Path, contents: &BTreeMap<PathBuf, Content>) -> Result<(), ReleaseError> {
+/// The digest of a release that is there, as noted when it was uploaded. Where that is lost, as a disk may that was full or lost
+/// power, it is reckoned from the bits and noted again.
+fn digest_of(root: &Path, id: &ReleaseId, home: &Path) -> Result<String, ReleaseError> {
+    let noted = fs::read_to_string(digest_path(root, id)).unwrap_or_default();
+    let noted = noted.trim();
+    if noted.len() == 64 && noted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(noted.to_owned());
+    }
+    let contents = tree::read(home).map_err(ReleaseError::disk("read", home))?;
+    let reckoned = hex(&tree::digest(&contents));
+    note_digest(root, id, &reckoned)?;
+    Ok(reckoned)
+}
+
+/// Notes it lastingly; a release gets its name after this.
+fn note_digest(root: &Path, id: &ReleaseId, digest: &str) -> Result<(), ReleaseError> {
+    let path = digest_path(root, id);
+    fs::write(&path, format!("{digest}\n")).map_err(ReleaseError::disk("write", &path))?;
+    sync_one(&path)?;
+    sync_one(&root.join("releases"))
+}
+
+fn sync(incoming: &Path, contents: &Contents) -> Result<(), ReleaseError> {
     if contents.len() > SYNCED_SINGLY {
         let directory = File::open(incoming).map_err(ReleaseError::disk("open", incoming))?;
         return nix::unistd::syncfs(directory.as_fd()).map_err(|error| {
@@ -349,30 +346,6 @@ fn sync_one(path: &Path) -> Result<(), ReleaseError> {
     File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(ReleaseError::disk("sync", path))
-}
-
-/// The digest of a tree: each entry's kind, path and content, with lengths so that nothing can be shifted from one to the next.
-fn digest(contents: &BTreeMap<PathBuf, Content>) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    let field = |hash: &mut Sha256, bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
-    };
-    for (path, content) in contents {
-        field(&mut hash, path.as_os_str().as_encoded_bytes());
-        match content {
-            Content::Directory => field(&mut hash, b"directory"),
-            Content::Link(target) => {
-                field(&mut hash, b"link");
-                field(&mut hash, target.as_os_str().as_encoded_bytes());
-            }
-            Content::File { executable, digest } => {
-                field(&mut hash, if *executable { b"program" } else { b"file" });
-                field(&mut hash, digest);
-            }
-        }
-    }
-    hash.finalize().into()
 }
 
 fn hex(bytes: &[u8]) -> String {

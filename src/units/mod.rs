@@ -67,18 +67,24 @@ pub fn socket(app: &App, slot: &SlotName) -> Option<String> {
 }
 
 /// Everything that the generator writes for an app whose file is `source`.
+///
+/// An app without sockets has a masked one: a polkit rule of before, when its file said `bind = "fd"`, may still let slotd's user
+/// start `web@blue.socket`, and no name that it may start may be free (see [`stand_in`]).
 #[must_use]
 pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
-    let mut files = vec![UnitFile {
-        path: format!("{}@.service", app.name),
-        text: template(app, source),
-    }];
-    if app.bind == Bind::Fd {
-        files.push(UnitFile {
-            path: format!("{}@.socket", app.name),
-            text: socket_template(app, source),
-        });
-    }
+    let mut files = vec![
+        UnitFile {
+            path: format!("{}@.service", app.name),
+            text: template(app, source),
+        },
+        match app.bind {
+            Bind::Fd => UnitFile {
+                path: format!("{}@.socket", app.name),
+                text: socket_template(app, source),
+            },
+            Bind::Port | Bind::Unix => masked_socket(&app.name),
+        },
+    ];
     for (slot, ports) in &app.ports {
         files.push(UnitFile {
             path: format!("{}.d/10-slot.conf", service(app, slot)),
@@ -91,8 +97,7 @@ pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
     files
 }
 
-/// What stands in for an app whose file is wrong: a unit that says so and does not start, and a socket that is masked (an
-/// empty file, systemd.unit(5)).
+/// What stands in for an app whose file is wrong: a unit that says so and does not start, and a socket that is masked.
 ///
 /// Without it the names would be free while the polkit rule still lets slotd's user start them, and with
 /// `StartTransientUnit` that user could make up a unit of such a name that runs as root.
@@ -120,11 +125,16 @@ pub fn stand_in(name: &AppName, source: &Path, problem: &str) -> Vec<UnitFile> {
             path: format!("{name}@.service"),
             text: service,
         },
-        UnitFile {
-            path: format!("{name}@.socket"),
-            text: String::new(),
-        },
+        masked_socket(name),
     ]
+}
+
+/// An empty file is a mask (systemd.unit(5)).
+fn masked_socket(name: &AppName) -> UnitFile {
+    UnitFile {
+        path: format!("{name}@.socket"),
+        text: String::new(),
+    }
 }
 
 fn header(app: &App, source: &Path, what: &str) -> String {

@@ -1,7 +1,8 @@
 //! The polkit rule by which slotd, which is not root, may start and stop an app's units.
 //!
 //! **Invariant:** only units that exist are named. With a name that has no unit, `StartTransientUnit` would pass the
-//! same rule and run anything as root. So the rule is written after the app's file and removed before it.
+//! same rule and run anything as root. So the rule is written after the app's file and removed before it,
+//! and both kinds of unit are installed, or masked, as long as the file is there.
 
 use super::{service, socket};
 use crate::config::App;

@@ -3,11 +3,13 @@
 //! **Invariant:** everything is checked before anything is written, and each step may be done twice: after a failure half-way the
 //! same command finishes the work.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use anyhow::Context;
+use nix::libc;
 use nix::unistd::Group;
 
 use super::super::args::Global;
@@ -130,21 +132,30 @@ fn own_directory(name: &AppName) -> anyhow::Result<()> {
             "there is no group slot; `systemd-sysusers` makes it when the package is installed",
         )
     })?;
-    match fs::symlink_metadata(&path) {
-        Ok(found) if !found.is_dir() => {
-            return Err(Exit::Failed.because(format!(
+    match DirBuilder::new().mode(0o775).create(&path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(error).with_context(about);
+        }
+        _ => give(&path, slot.gid.as_raw()).with_context(about),
+    }
+}
+
+/// Gives a directory to root and a group that may write in it. It is opened once, so that what is given is the directory that was
+/// looked at, and never what a symlink put in its place names.
+fn give(path: &Path, group: u32) -> anyhow::Result<()> {
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotADirectory => Exit::Failed.because(format!(
                 "{} is not a directory; move it away, it is the app's",
                 path.display()
-            )));
-        }
-        Ok(_) => {}
-        Err(_) => DirBuilder::new()
-            .mode(0o775)
-            .create(&path)
-            .with_context(about)?,
-    }
-    chown(&path, Some(0), Some(slot.gid.as_raw())).with_context(about)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).with_context(about)
+            )),
+            _ => error.into(),
+        })?;
+    fchown(&directory, Some(0), Some(group))?;
+    Ok(directory.set_permissions(Permissions::from_mode(0o775))?)
 }
 
 /// Tells slotd, which may have been started just now.
@@ -188,6 +199,23 @@ fn is_same(project: &App, installed: &App) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_the_directory_itself_is_given_to_nobody() {
+        let place = tempfile::tempdir().unwrap();
+        let (other, link) = (place.path().join("other"), place.path().join("link"));
+        fs::create_dir(&other).unwrap();
+        fs::set_permissions(&other, Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink(&other, &link).unwrap();
+        let file = place.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [&link, &file] {
+            let error = give(path, 0).unwrap_err();
+            assert!(error.to_string().contains("is not a directory"), "{error}");
+        }
+        let mode = fs::metadata(&other).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
 
     #[test]
     fn a_project_is_the_same_when_only_its_ports_were_chosen() {
