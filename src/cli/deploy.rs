@@ -35,6 +35,7 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     if let Err(error) = client.get::<Status>("/status").await {
         register(global, &client, &name, project.as_ref(), error).await?;
     }
+    app::listen(&global.socket)?;
     if let Some(project) = &project {
         app::add::warn_of_changes(&global.socket, &name, project);
     }

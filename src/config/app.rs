@@ -380,7 +380,7 @@ fn user(value: &Value<'_>, allow_privileged: bool) -> Result<String, ConfigError
             "write the name of a user that exists, or remove the key: the app gets one of its own",
         ));
     }
-    if ["root", "slot"].contains(&user.as_str()) && !allow_privileged {
+    if ["root", "slot", "slot-router"].contains(&user.as_str()) && !allow_privileged {
         return Err(value.error(
             format!("an app that runs as {user} can do to this machine what {user} can"),
             "remove the key (the app gets a user of its own), name another user, or write `allow_privileged_user = true`",

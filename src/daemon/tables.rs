@@ -2,13 +2,14 @@
 //!
 //! **Invariant:** a table is on disk before any router is given it, so a router that starts meanwhile reads it there.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 
-use crate::router::load::compile;
+use super::route::at_rest;
+use crate::config;
+use crate::router::load;
 use crate::router::table::TableError;
 use crate::store::{FileError, replace_volatile};
 use crate::traffic::{Routers, TrafficError, table_on_disk};
@@ -181,6 +182,17 @@ impl Tables {
     }
 }
 
+/// Whether these apps can be had beside each other.
+///
+/// # Errors
+/// What is wrong with one, or whose route another has too.
+pub fn fit(apps: &[config::App]) -> Result<(), TableError> {
+    check(&Table {
+        revision: 0,
+        apps: apps.iter().map(at_rest).collect(),
+    })
+}
+
 /// A table in which an app has this part.
 fn with(table: &Table, part: App) -> Table {
     let mut next = table.clone();
@@ -192,7 +204,5 @@ fn with(table: &Table, part: App) -> Table {
 
 /// Whether a router that has every listener would take a table.
 fn check(table: &Table) -> Result<(), TableError> {
-    let routes = table.apps.iter().flat_map(|app| &app.routes);
-    let listeners: BTreeSet<String> = routes.filter_map(|route| route.listener.clone()).collect();
-    compile(table, &Vec::from_iter(listeners)).map(|_| ())
+    load::check(table)
 }

@@ -21,8 +21,10 @@ use super::{
     APPS, UNITS, file_of, is_machines_own, names, ports, public, ready_to_change, systemctl,
 };
 use crate::config::{App, with_ports};
+use crate::daemon::tables::fit;
 use crate::deploy::AppName;
 use crate::store::replace;
+use crate::telemetry::chain;
 use crate::units::{STATE, polkit_rule, polkit_rule_path};
 use crate::wire::api::Status;
 
@@ -84,6 +86,7 @@ pub async fn register(
     let text = with_ports(&project.text, &file, name, &chosen)?;
     let app = App::parse(&text, &file)?;
     app.check_installed(&installed_file.display().to_string())?;
+    check_routes(&app, &file)?;
     public::check()?;
 
     note(&format!(
@@ -113,6 +116,22 @@ pub async fn register(
     words.extend(UNITS);
     systemctl(&words)?;
     reload(&Client::new(&global.socket, Some(name.as_str()))).await
+}
+
+/// Refuses an app whose hosts and paths another app has, or that the routers could not have: they would refuse the whole table.
+fn check_routes(app: &App, file: &str) -> anyhow::Result<()> {
+    let files = fs::read_dir(APPS).into_iter().flatten().flatten();
+    let others = files.filter_map(|entry| {
+        let other = entry.path().file_stem()?.to_str()?.parse().ok()?;
+        read_installed(&other).filter(|other| other.name != app.name)
+    });
+    let apps: Vec<App> = others.chain([app.clone()]).collect();
+    fit(&apps).map_err(|error| {
+        Exit::Input.because(format!(
+            "{file}: {}; change `hosts`, `paths` or `listener`, so that each request is for one app",
+            chain(&error)
+        ))
+    })
 }
 
 /// What is installed under the name, if it can be read.

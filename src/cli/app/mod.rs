@@ -17,6 +17,7 @@ use super::args::{App, Global};
 use super::client::{Client, SOCKET};
 use super::exit::Exit;
 use super::project::{FILE, Project};
+use super::term::note;
 use crate::deploy::AppName;
 
 /// The apps' files.
@@ -54,6 +55,24 @@ pub async fn run(global: &Global, command: &App) -> anyhow::Result<Exit> {
 #[must_use]
 pub fn is_machines_own(socket: &Path) -> bool {
     socket == Path::new(SOCKET) && systemd_runs()
+}
+
+/// Makes sure that what is deployed here can be reached: the public socket listens. Only root can, and only here.
+///
+/// # Errors
+/// It does not listen and cannot be started.
+pub fn listen(socket: &Path) -> anyhow::Result<()> {
+    let ours = is_machines_own(socket) && nix::unistd::geteuid().is_root();
+    if !ours || systemctl(&["is-active", UNITS[0]]).is_ok() {
+        return Ok(());
+    }
+    note(&format!("{} does not listen; starting it\n", UNITS[0]));
+    systemctl(&["enable", "--now", UNITS[0]]).map(|_| ()).map_err(|error| {
+        Exit::Failed.because(format!(
+            "nobody would reach the release, because the public socket does not listen: {error}. Where a router still runs from \
+             before, `systemctl stop 'slot-router@*'` lets it finish, then deploy again"
+        ))
+    })
 }
 
 /// sd_booted(3).
