@@ -57,7 +57,8 @@ def test_the_package_enables_and_starts_nothing(machine):
 
 def test_systemd_finds_nothing_wrong_with_any_unit(machine):
     installed = machine.out("ls -d /usr/lib/systemd/system/slot*.*[!d]").split()
-    made = machine.out("ls /run/systemd/generator/*@.*[!d]").split()
+    # Without the sockets that are masked, which are empty.
+    made = machine.out("find /run/systemd/generator -maxdepth 1 -type f -size +0 -name '*@.*[!d]'").split()
     assert (len(installed), len(made)) == (5, 6)
     checked = machine.run(["systemd-analyze", "verify", "--man=no", *installed, *made], check=False)
     assert (checked.stderr, checked.returncode) == ("", 0)
