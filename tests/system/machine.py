@@ -56,6 +56,7 @@ class Machine:
         self.group = None
         self.nspawn = None
         self.init = None
+        self.spawned = []
 
     def __enter__(self):
         self.directory.mkdir(parents=True)
@@ -136,17 +137,30 @@ class Machine:
             return
         if self.nspawn.poll() is None:
             self.nspawn.send_signal(signal.SIGTERM)
-            try:
-                self.nspawn.wait(60)
-            except subprocess.TimeoutExpired:
+            if not self._has_halted(within=60):
                 self.cut_power()
         self.log.close()
         self.nspawn = None
 
+    def _has_halted(self, within):
+        """Waits for the machine's end. systemd-shutdown stops every process before it ends them; nsenter stops itself with what it
+        runs, is not of the machine, so nobody wakes it, and keeps its dead child, without whose end the machine has none."""
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            for spawned in self.spawned:
+                if spawned.poll() is None:
+                    spawned.send_signal(signal.SIGCONT)
+            try:
+                self.nspawn.wait(0.2)
+                return True
+            except subprocess.TimeoutExpired:
+                pass
+        return False
+
     def cut_power(self):
         """Everything in it is gone at once. boot() starts it again, with what was written if it is kept."""
         os.kill(self.init, signal.SIGKILL)
-        self.nspawn.wait(30)
+        self._has_halted(within=30)
         self.nspawn = None
 
     def reboot(self):
@@ -182,10 +196,12 @@ class Machine:
 
     def spawn(self, command, *, user=None):
         """Starts a command whose stdin and stdout are pipes."""
-        return subprocess.Popen(
+        spawned = subprocess.Popen(
             self._command(command, user), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             preexec_fn=_end_with_parent,
         )  # fmt: skip
+        self.spawned.append(spawned)
+        return spawned
 
     def wait_for(self, command, *, timeout=30, user=None):
         """Repeats a command until it succeeds."""
