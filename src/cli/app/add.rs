@@ -152,9 +152,7 @@ fn own_directory(name: &AppName) -> anyhow::Result<()> {
         )
     })?;
     match DirBuilder::new().mode(0o775).create(&path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(error).with_context(about);
-        }
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error).with_context(about),
         _ => give(&path, slot.gid.as_raw()).with_context(about),
     }
 }
