@@ -104,16 +104,43 @@ impl Routers {
         Ok(count)
     }
 
-    /// What each instance holds, or why it does not say.
+    /// What each instance holds, or why it does not say, by its name.
     ///
     /// # Errors
     /// The instances cannot be found.
-    pub async fn stats(&self) -> Result<Vec<Result<Stats, TrafficError>>, TrafficError> {
+    pub async fn stats(
+        &self,
+    ) -> Result<Vec<(String, Result<Stats, TrafficError>)>, TrafficError> {
         let instances = self.running().await?;
-        let asked = instances
-            .into_iter()
-            .map(|instance| instance.get("/stats", "GET /stats", ANSWER));
+        let asked = instances.into_iter().map(async |instance| {
+            let name = instance.name.clone();
+            (name, instance.get("/stats", "GET /stats", ANSWER).await)
+        });
         Ok(join_all(asked).await)
+    }
+
+    /// Has an instance stop accepting: it drains, for no longer than a limit if there is one, and ends.
+    ///
+    /// # Errors
+    /// It does not answer. One that does not run has nothing to stop.
+    pub async fn stop_accepting(
+        &self,
+        name: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), TrafficError> {
+        let limit = limit.map_or_else(String::new, |it| format!("?limit_ms={}", it.as_millis()));
+        let (path, request) = (format!("/stop-accepting{limit}"), "POST /stop-accepting");
+        for instance in self.running().await? {
+            if instance.name != name {
+                continue;
+            }
+            let none = Bytes::new();
+            return match instance.ask("POST", &path, request, none, ANSWER).await? {
+                (200, _) => Ok(()),
+                (_, answer) => Err(refused(name.to_owned(), request, &answer)),
+            };
+        }
+        Ok(())
     }
 
     /// The table of some instance that has one.

@@ -5,9 +5,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::daemon::apps::AppError;
+use crate::daemon::instances::UpgradeError;
 use crate::daemon::owner::AskError;
 use crate::deploy::{NameError, Refusal};
 use crate::telemetry::chain;
+use crate::traffic::TrafficError;
 use crate::wire::api;
 
 /// Why a request was not carried out.
@@ -38,11 +40,44 @@ impl Problem {
         }
     }
 
+    pub(super) fn refused(error: String) -> Self {
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            code: "refused",
+            error,
+        }
+    }
+
+    fn failed(error: &dyn std::error::Error) -> Self {
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: "failed",
+            error: chain(error),
+        }
+    }
+
     pub(super) fn not_found(error: String) -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
             code: "not-found",
             error,
+        }
+    }
+}
+
+impl From<TrafficError> for Problem {
+    fn from(error: TrafficError) -> Self {
+        Self::failed(&error)
+    }
+}
+
+impl From<UpgradeError> for Problem {
+    fn from(error: UpgradeError) -> Self {
+        match error {
+            UpgradeError::Full => Self::refused(error.to_string()),
+            UpgradeError::NotReady { .. }
+            | UpgradeError::NotRetired { .. }
+            | UpgradeError::Traffic(_) => Self::failed(&error),
         }
     }
 }

@@ -22,7 +22,9 @@ use super::peer::{Access, Peer};
 use super::problem::Problem;
 use crate::daemon::app::Managed;
 use crate::daemon::apps::Apps;
-use crate::daemon::status::Wait;
+use crate::daemon::instances::Instances;
+use crate::daemon::status::{self, Wait};
+use crate::telemetry::chain;
 use crate::daemon::units::Units;
 use crate::wire::api;
 
@@ -34,6 +36,7 @@ const STALL: Duration = Duration::from_secs(60);
 
 struct Api<U> {
     apps: Arc<Apps<U>>,
+    routers: Option<Arc<Instances>>,
     access: Access,
 }
 
@@ -41,13 +44,22 @@ impl<U> Clone for Api<U> {
     fn clone(&self) -> Self {
         Self {
             apps: Arc::clone(&self.apps),
+            routers: self.routers.clone(),
             access: self.access.clone(),
         }
     }
 }
 
-pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
-    let api = Api { apps, access };
+pub(super) fn router<U: Units>(
+    apps: Arc<Apps<U>>,
+    routers: Option<Arc<Instances>>,
+    access: Access,
+) -> Router {
+    let api = Api {
+        apps,
+        routers,
+        access,
+    };
     let of_app = Router::new()
         .route("/status", get(status))
         .route("/deploy", post(deploy))
@@ -59,6 +71,8 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         .route("/reload", post(reload));
     Router::new()
         .route("/apps", get(list))
+        .route("/router", get(instances))
+        .route("/router/upgrade", post(upgrade))
         .route("/apps/{app}", axum::routing::delete(remove))
         .nest("/apps/{app}", of_app.clone())
         .merge(of_app)
@@ -129,6 +143,39 @@ async fn list<U: Units>(State(api): State<Api<U>>) -> Json<api::Apps> {
         .collect()
         .await;
     Json(api::Apps { apps, broken })
+}
+
+async fn instances<U: Units>(State(api): State<Api<U>>) -> Result<Json<api::Routers>, Problem> {
+    let mut answer = api::Routers::default();
+    for (instance, told) in api.apps.tables().routers().stats().await? {
+        match told {
+            Ok(stats) => answer.instances.push(status::router(instance, &stats)),
+            Err(error) => answer.warnings.push(chain(&error)),
+        }
+    }
+    Ok(Json(answer))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpgradeQuery {
+    limit: Option<String>,
+}
+
+async fn upgrade<U: Units>(
+    State(api): State<Api<U>>,
+    Asked(query): Asked<UpgradeQuery>,
+) -> Result<Json<api::Upgraded>, Problem> {
+    let limit = query.limit.as_deref();
+    let limit = limit.map(|text| span("limit", text)).transpose()?;
+    let Some(routers) = &api.routers else {
+        return Err(Problem::refused(
+            "the router is part of this process, and is upgraded with it".to_owned(),
+        ));
+    };
+    // No limit, by any name of it.
+    let limit = limit.filter(|limit| !limit.is_zero());
+    Ok(Json(routers.upgrade(limit).await?))
 }
 
 async fn status<U: Units>(

@@ -35,13 +35,13 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     unit::log();
     unit::raise_open_files().context("cannot raise the limit of open files")?;
-    let mut listeners =
-        unit::listeners().context("cannot use the sockets that were passed (LISTEN_FDS)")?;
+    let mut passed =
+        unit::passed().context("cannot use the sockets that were passed (LISTEN_FDS)")?;
     for listen in &arguments.listen {
         let (name, address) = listen.split_once('=').unwrap_or(("http", listen));
         let listener =
             TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
-        listeners.push((name.to_owned(), listener));
+        passed.listeners.push((name.to_owned(), listener));
     }
     let config = Config {
         table: arguments.table.map_or(Source::None, Source::File),
@@ -49,10 +49,12 @@ fn main() -> anyhow::Result<()> {
         threads: arguments.threads,
         access_log: arguments.access_log,
         attend: true,
-        ..Config::new(listeners)
+        draining: passed.draining,
+        ..Config::new(passed.listeners)
     };
+    let accepts = config.draining.is_none();
     let server = Server::start(config)?;
-    for address in server.addresses() {
+    for address in server.addresses().iter().filter(|_| accepts) {
         tracing::info!(%address, "accepting");
     }
     server.wait();

@@ -10,6 +10,7 @@ use sd_notify::NotifyState;
 use slot::api::{Access, serve};
 use slot::daemon::app::{Place, machine_boot};
 use slot::daemon::apps::{Apps, Source};
+use slot::daemon::instances::Instances;
 use slot::daemon::systemd::SystemdUnits;
 use slot::daemon::tables::Tables;
 use slot::systemd::Bus;
@@ -45,6 +46,7 @@ async fn main() -> anyhow::Result<()> {
     let boot = machine_boot("/proc".as_ref()).context("cannot tell this boot from others")?;
     let routers = Routers::in_directory(arguments.run.join("router"));
     let table = arguments.run.join("slotd/table.json");
+    let instances = Arc::new(Instances::new(Arc::clone(&bus), routers.clone()));
     let tables = Arc::new(Tables::open(table, routers).await);
     let (files, run) = (arguments.config.join("apps"), arguments.run.clone());
     let source = Source::Directory(files.clone());
@@ -66,6 +68,7 @@ async fn main() -> anyhow::Result<()> {
     let serving = tokio::spawn(serve(
         listener,
         Arc::clone(&apps),
+        Some(Arc::clone(&instances)),
         Access::root_and_group("slot"),
         async move {
             // Both a value and a lost sender mean the same.
@@ -76,6 +79,7 @@ async fn main() -> anyhow::Result<()> {
     sd_notify::notify(&[NotifyState::Ready])?;
     tokio::spawn(slot::systemd::keep_watchdog_quiet());
     tokio::spawn(async move { tables.keep_everywhere().await });
+    tokio::spawn(async move { instances.keep().await });
     tokio::select! {
         () = apps.load() => {
             tracing::info!("ready");

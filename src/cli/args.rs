@@ -74,8 +74,11 @@ pub enum Command {
     Promote(Promote),
     /// Cut now what a slot still drains
     Drain(Drain),
-    /// Show slots, releases and what is under way
+    /// Show slots, releases, routers and what is under way
     Status,
+    /// Exchange the router for a new instance of it
+    #[command(subcommand)]
+    Router(Router),
     /// Show the journal of an app: slotd, router and the app itself
     Logs(Logs),
     /// Start an app in its slot's environment (what ExecStart= of an app's unit calls)
@@ -226,6 +229,24 @@ pub struct Drain {
     /// Do it: whatever is in flight there is cut
     #[arg(long, required = true)]
     pub now: bool,
+}
+
+/// `router …`.
+#[derive(Debug, Subcommand)]
+pub enum Router {
+    /// Start another instance on the same sockets, and let the one before it end what it has
+    ///
+    /// Nothing is refused and nothing is cut. The new instance runs what is installed now. If it does not come up, it is stopped, and
+    /// the old one goes on.
+    Upgrade(RouterUpgrade),
+}
+
+/// `router upgrade`.
+#[derive(Debug, Args)]
+pub struct RouterUpgrade {
+    /// How long the old instance may finish what it has; 0: as long as that takes
+    #[arg(long, value_name = "SPAN", value_parser = span, default_value = "0")]
+    pub drain: Span,
 }
 
 /// `logs`.

@@ -98,7 +98,7 @@ impl Deployer {
         let api = tokio::net::UnixListener::bind(&path)
             .with_context(|| format!("cannot listen on {}", path.display()))?;
         let (api_end, ended) = oneshot::channel::<()>();
-        let served = api::serve(api, Arc::clone(&apps), Access::own_user(), async {
+        let served = api::serve(api, Arc::clone(&apps), None, Access::own_user(), async {
             // A sender that was dropped says the same.
             let _ = ended.await;
         });

@@ -22,6 +22,7 @@ pub mod pack;
 pub mod pages;
 pub mod progress;
 pub mod project;
+pub mod router;
 pub mod source;
 pub mod start;
 pub mod status;
@@ -78,6 +79,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             wait_for(deploy::drain(global, &client(global)?, &options.slot))?
         }
         Command::Status => wait_for(status::run(&client(global)?, global.json))?,
+        Command::Router(args::Router::Upgrade(options)) => {
+            wait_for(router::upgrade(&client(global)?, options, global.json))?
+        }
         Command::Logs(options) => {
             match wait_for(logs::run(&client(global)?, options, global.json))? {}
         }

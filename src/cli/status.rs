@@ -10,6 +10,7 @@ use hyper::Method;
 
 use super::client::{Client, empty};
 use super::exit::Exit;
+use super::router;
 use super::term::{Paint, harmless, say, say_json, whole_span};
 use crate::wire::api::{Apps, SlotStatus, Status};
 use crate::wire::control::InFlight;
@@ -38,6 +39,13 @@ pub async fn run(client: &Client, json: bool) -> anyhow::Result<Exit> {
             text.push('\n');
         }
         text.push_str(&table(status, now_ms(), paint));
+    }
+    // The same for all of them.
+    if let Some(status) = apps.apps.first() {
+        let routers = router::table(&status.routers, now_ms(), paint);
+        if !routers.is_empty() {
+            let _ = write!(text, "\n{routers}");
+        }
     }
     for (app, why) in &apps.broken {
         let _ = writeln!(

@@ -13,12 +13,14 @@
 pub mod app;
 pub mod apps;
 pub mod embedded;
+pub mod instances;
 pub mod live;
 mod observe;
 pub mod owner;
 mod remember;
 mod route;
 pub mod status;
+pub mod succession;
 pub mod systemd;
 pub mod tables;
 pub mod tell;

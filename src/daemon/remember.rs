@@ -258,7 +258,8 @@ impl<U: Units> Live<U> {
     /// What is in flight at a run of a slot, over all routers; `None` when one does not answer.
     pub async fn in_flight(&self, slot: &SlotName, boot: Option<&BootId>) -> Option<InFlight> {
         let stats = self.tables.routers().stats().await.ok()?;
-        let stats: Vec<Stats> = stats.into_iter().collect::<Result<_, _>>().ok()?;
+        let stats = stats.into_iter().map(|(_, stats)| stats);
+        let stats: Vec<Stats> = stats.collect::<Result<_, _>>().ok()?;
         Some(self.sum(&stats, slot, boot))
     }
 

@@ -24,19 +24,47 @@ pub enum Wait {
     Stopped,
 }
 
+/// A router instance as users see it.
+#[must_use]
+pub fn router(instance: String, stats: &Stats) -> api::RouterStatus {
+    let under_way = stats.slots.iter().map(|slot| slot.in_flight);
+    let in_flight = under_way.fold(InFlight::default(), |a, b| InFlight {
+        requests: a.requests + b.requests,
+        streams: a.streams + b.streams,
+        tunnels: a.tunnels + b.tunnels,
+    });
+    api::RouterStatus {
+        instance,
+        accepting: stats.accepting,
+        revision: stats.revision,
+        since_ms: stats.since_ms,
+        connections: stats.connections,
+        in_flight,
+        held: stats.held,
+        // The counts are of one moment each, so that together they can be off by a few.
+        idle: stats
+            .connections
+            .saturating_sub(in_flight.total() + stats.held),
+        drain_until_ms: stats.drain_until_ms,
+    }
+}
+
 impl<U: Units> Managed<U> {
     /// The app as users see it.
     pub async fn status(&self) -> api::Status {
         let state = Arc::clone(&self.owner().state().borrow());
         let app = &self.world().app;
         let mut warnings = self.world().warnings();
-        let mut stats = None;
+        let (mut stats, mut routers) = (None, Vec::new());
         match self.world().tables.routers().stats().await {
             Ok(answers) => {
                 let known: &mut Vec<Stats> = stats.insert(Vec::new());
-                for answer in answers {
+                for (instance, answer) in answers {
                     match answer {
-                        Ok(answer) => known.push(answer),
+                        Ok(answer) => {
+                            routers.push(router(instance, &answer));
+                            known.push(answer);
+                        }
                         Err(error) => warnings.push(chain(&error)),
                     }
                 }
@@ -74,6 +102,7 @@ impl<U: Units> Managed<U> {
             soak_until_ms: state.watch.as_ref().map(|watch| watch.until.0),
             health_fail_streak: state.watch.as_ref().map_or(0, |watch| watch.streak),
             last: self.last(&state),
+            routers,
             warnings,
         }
     }

@@ -149,7 +149,7 @@ impl Tables {
             };
             if stats
                 .iter()
-                .flatten()
+                .filter_map(|(_, stats)| stats.as_ref().ok())
                 .any(|stats| stats.revision != Some(current.revision))
             {
                 let next = current.clone();

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::counts::{Counts, RunName};
 use super::load;
@@ -92,6 +92,16 @@ pub struct Control {
     shared: Arc<Shared>,
     threads: Arc<[mpsc::UnboundedSender<Command>]>,
     accepting: Arc<AtomicBool>,
+    /// When a drain ends, whatever is open then.
+    until: watch::Sender<Option<Until>>,
+    since: SystemTime,
+}
+
+/// A moment, in milliseconds since the epoch: it means the same to the process that comes after this one.
+pub type Until = u64;
+
+fn since_epoch(moment: SystemTime) -> Duration {
+    moment.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// While someone waits for a drain, counts are looked at this often.
@@ -104,6 +114,8 @@ impl Control {
             shared,
             threads: threads.into(),
             accepting: Arc::new(AtomicBool::new(true)),
+            until: watch::Sender::new(None),
+            since: SystemTime::now(),
         }
     }
 
@@ -173,6 +185,8 @@ impl Control {
             revision: state.table.as_ref().map(|t| t.revision),
             listeners: self.shared.addresses(),
             accepting: self.accepting.load(Ordering::Relaxed),
+            since_ms: since_epoch(self.since).as_millis() as u64,
+            drain_until_ms: *self.until.borrow(),
             connections: self.shared.gauges.iter().map(|g| g.connections()).sum(),
             held: self.shared.gauges.iter().map(|g| g.held()).sum(),
             slots,
@@ -222,6 +236,36 @@ impl Control {
         for thread in self.threads.iter() {
             // Fails for one that has ended, which is what it was to do.
             _ = thread.send(Command::Drain);
+        }
+    }
+
+    /// As [`Self::drain`], with an end: what is open then is closed.
+    pub fn drain_until(&self, until: Option<Until>) {
+        self.until.send_replace(until);
+        self.drain();
+    }
+
+    /// Ends the router when its drain is to be over; never returns before.
+    pub(super) async fn end_in_time(&self) {
+        let mut changes = self.until.subscribe();
+        loop {
+            let until = *changes.borrow_and_update();
+            let left = until.map(|at| {
+                Duration::from_millis(at).saturating_sub(since_epoch(SystemTime::now()))
+            });
+            tokio::select! {
+                // The sender is ours.
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => break,
+            }
+        }
+        let stats = self.stats().await;
+        tracing::warn!(
+            connections = stats.connections,
+            "the drain's limit has passed; closing what is left"
+        );
+        for thread in self.threads.iter() {
+            _ = thread.send(Command::End);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Query, State, rejection::JsonRejection};
 use axum::http::StatusCode;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::net::UnixListener;
 
 use super::control::{Control, PutError};
+use super::keep;
 use crate::wire::control::{Applied, Problem};
 use crate::wire::table::Table;
 
@@ -121,7 +122,21 @@ async fn drained(State(control): State<Control>, Query(of): Query<Drained>) -> R
     .into_response()
 }
 
-async fn stop(State(control): State<Control>) -> Response {
-    control.drain();
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limit {
+    limit_ms: Option<u64>,
+}
+
+async fn stop(State(control): State<Control>, Query(Limit { limit_ms }): Query<Limit>) -> Response {
+    let until = limit_ms.map(|limit| {
+        let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (end + Duration::from_millis(limit)).as_millis() as u64
+    });
+    // Before anybody is told: once it is told, it stays so.
+    if let Err(error) = keep::draining(until) {
+        tracing::warn!(%error, "cannot note the drain: if this process is killed, the next one accepts");
+    }
+    control.drain_until(until);
     Json(control.stats().await).into_response()
 }

@@ -36,6 +36,7 @@ pub mod exchange;
 pub mod h1;
 pub mod hold;
 pub mod ids;
+pub mod keep;
 pub mod limits;
 pub mod load;
 pub mod relay;

@@ -13,6 +13,7 @@ use super::access::AccessLog;
 use super::control::Control;
 use super::counts::Gauges;
 use super::ids::Ids;
+use super::keep::Draining;
 use super::limits::Limits;
 use super::worker::{self, Shared};
 use super::{control_socket, load, unit};
@@ -45,6 +46,8 @@ pub struct Config {
     pub access_log: bool,
     /// Speak to the service manager and obey SIGTERM: for a process that is a router and nothing else.
     pub attend: bool,
+    /// The process before this one was told to stop accepting: so does this one, from the start.
+    pub draining: Option<Draining>,
     /// Every bound.
     pub limits: Limits,
 }
@@ -60,6 +63,7 @@ impl Config {
             threads: 0,
             access_log: false,
             attend: false,
+            draining: None,
             limits: Limits::default(),
         }
     }
@@ -149,8 +153,10 @@ impl Server {
         let mut commands = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         for thread in 0..count {
+            // A thread without a listener accepts nothing.
             let own = listeners
                 .iter()
+                .filter(|_| config.draining.is_none())
                 .map(TcpListener::try_clone)
                 .collect::<io::Result<_>>()
                 .map_err(StartError::Thread)?;
@@ -178,6 +184,9 @@ impl Server {
         let handle = handle.map_err(StartError::Thread)?;
         let gone = || StartError::Thread(io::ErrorKind::BrokenPipe.into());
         started.recv().map_err(|_| gone())??;
+        if let Some(Draining { until }) = config.draining {
+            control.drain_until(until);
+        }
         Ok(Self {
             addresses,
             control,
@@ -268,8 +277,13 @@ impl Side {
                 return;
             }
         };
+        if self.attend {
+            unit::ready();
+        }
         _ = result.send(Ok(()));
         let control = self.control.clone();
+        let drained = control.clone();
+        tokio::task::spawn_local(async move { drained.end_in_time().await });
         let _file = socket.map(|(listener, file)| {
             tokio::task::spawn_local(async move {
                 if let Err(error) = control_socket::serve(listener, control).await {

@@ -11,27 +11,36 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use super::control::Control;
+use super::keep::Draining;
 
-/// The listeners that the service manager passed, with their names (sd_listen_fds_with_names(3)).
+/// What the service manager passed to this process.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// Listeners and their names.
+    pub listeners: Vec<(String, TcpListener)>,
+    /// The process before this one was told to stop accepting.
+    pub draining: Option<Draining>,
+}
+
+/// Takes what the service manager passed (sd_listen_fds_with_names(3)).
 ///
 /// # Errors
-/// A descriptor is not a listening TCP socket.
-pub fn listeners() -> io::Result<Vec<(String, TcpListener)>> {
+/// A descriptor that was not kept for us is not a listening TCP socket.
+pub fn passed() -> io::Result<Passed> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let names: Vec<&str> = names.split(':').collect();
     let mut passed = listenfd::ListenFd::from_env();
-    let mut listeners = Vec::with_capacity(passed.len());
+    let mut taken = Passed::default();
     for index in 0..passed.len() {
-        if let Some(listener) = passed.take_tcp_listener(index)? {
-            let name = names
-                .get(index)
-                .copied()
-                .filter(|n| !n.is_empty())
-                .unwrap_or("unknown");
-            listeners.push((name.to_owned(), listener));
+        let name = names.get(index).copied().filter(|n| !n.is_empty());
+        let name = name.unwrap_or("unknown");
+        if let Some(draining) = Draining::from_name(name) {
+            taken.draining = Some(draining);
+        } else if let Some(listener) = passed.take_tcp_listener(index)? {
+            taken.listeners.push((name.to_owned(), listener));
         }
     }
-    Ok(listeners)
+    Ok(taken)
 }
 
 /// Raises the limit of open files as far as it goes: each request takes two.
@@ -74,15 +83,19 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Speaks to the service manager until the router ends: ready now, alive while every thread is,
-/// draining from SIGTERM on.
+/// Tells the service manager that this is a router now.
+pub fn ready() {
+    notify(&[NotifyState::Ready]);
+}
+
+/// Speaks to the service manager until the router ends: alive while every thread is, draining from
+/// SIGTERM on.
 ///
 /// # Errors
 /// Signals cannot be caught.
 pub async fn attend(control: Control) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    notify(&[NotifyState::Ready, NotifyState::Status("Accepting")]);
     // Twice as often as the watchdog bites (sd_watchdog_enabled(3)).
     let pause = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |limit| limit / 2);
     let mut tick = tokio::time::interval(pause);

@@ -64,6 +64,8 @@ pub enum Command {
     Swap(Arc<Table>, Arc<Vec<Vec<Arc<Counts>>>>, oneshot::Sender<()>),
     /// Stop accepting, end when the last connection does.
     Drain,
+    /// End now, whatever is open.
+    End,
     /// Say that you are alive.
     Ping(oneshot::Sender<()>),
 }
@@ -206,7 +208,7 @@ pub async fn run(
                     worker.draining.set(true);
                     accepting.drain(..).for_each(|task| task.abort());
                 }
-                None => break,
+                Some(Command::End) | None => break,
             },
             () = worker.ended.notified() => {}
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use zbus::{DynamicType, Message, OwnedVariant, fdo};
+use zbus::{DynamicType, Message, OwnedObjectPath, OwnedVariant, fdo};
 
 use super::{Bus, Properties, UnitName};
 
@@ -233,6 +233,45 @@ impl Bus {
                     if !told && !matches!(meaning(&reason), Meaning::Transient) {
                         told = true;
                         tracing::warn!(%unit, %reason, "PID 1 does not tell how the unit is; asking again");
+                    }
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// The units that PID 1 has in memory and whose names match a pattern (glob(7)), with their active states: `active`, `activating`, ….
+    /// Waits for PID 1 if it is not on the bus.
+    pub async fn units(&self, pattern: &str) -> Vec<(String, String)> {
+        /// Name, description, load, active and sub state, followed unit, path, job's number, type and path.
+        type Listed = (
+            String,
+            String,
+            String,
+            String,
+            String,
+            String,
+            OwnedObjectPath,
+            u32,
+            String,
+            OwnedObjectPath,
+        );
+        let no_states: [&str; 0] = [];
+        loop {
+            let connection = self.link().await;
+            let method = "ListUnitsByPatterns";
+            let asked = connection
+                .call_method(Some(SYSTEMD), PATH, Some(MANAGER), method, &(&no_states[..], &[pattern][..]))
+                .await
+                .and_then(|reply| reply.body().deserialize::<Vec<Listed>>());
+            match asked {
+                Ok(listed) => {
+                    let named = listed.into_iter();
+                    return named.map(|unit| (unit.0, unit.3)).collect();
+                }
+                Err(reason) => {
+                    if !matches!(meaning(&reason), Meaning::Transient) {
+                        tracing::warn!(pattern, %reason, "PID 1 does not list units; asking again");
                     }
                     sleep(AGAIN).await;
                 }

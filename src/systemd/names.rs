@@ -24,6 +24,12 @@ impl UnitName {
         Self(format!("{app}@{slot}.socket"))
     }
 
+    /// An instance of the router.
+    #[must_use]
+    pub fn router(instance: u8) -> Self {
+        Self(format!("slot-router@{instance}.service"))
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `GET /` | | `{"status":"ok"}` |
 //! | `GET /apps` | | [`Apps`] |
+//! | `GET /router` | | [`Routers`] |
+//! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; without a limit the old one may drain for as long as that takes |
 //! | `GET /apps/<app>/status` | | [`Status`] |
 //! | `POST /apps/<app>/deploy?drain=30s&queue=10m` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events` |
 //! | `POST /apps/<app>/rollback` | | [`Begun`] |
@@ -66,9 +68,55 @@ pub struct Status {
     /// How the last attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Outcome>,
+    /// The router's instances: one accepts, others drain.
+    #[serde(default)]
+    pub routers: Vec<RouterStatus>,
     /// What an administrator should know: a corrupt state file that was kept aside, a router that does not answer, …
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// The instances of the router.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routers {
+    /// Each that answers.
+    pub instances: Vec<RouterStatus>,
+    /// Of those that do not, why.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// One instance of the router.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterStatus {
+    /// `2` of `slot-router@2.service`.
+    pub instance: String,
+    /// False while it drains.
+    pub accepting: bool,
+    /// Its table's revision.
+    pub revision: Option<u64>,
+    /// When its process began, milliseconds since the epoch.
+    pub since_ms: u64,
+    /// Open client connections.
+    pub connections: u64,
+    /// What is under way on them.
+    pub in_flight: InFlight,
+    /// Those whose request waits for its slot.
+    pub held: u64,
+    /// Those that wait for their next request.
+    pub idle: u64,
+    /// When its drain is cut, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until_ms: Option<u64>,
+}
+
+/// The router was exchanged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// The instance that accepts now; absent when none ran, and the next connection starts one.
+    pub accepting: Option<u8>,
+    /// Those that drain since.
+    pub draining: Vec<u8>,
 }
 
 /// One slot.

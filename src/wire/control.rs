@@ -6,7 +6,7 @@
 //! | `GET /table` | 200 [`Table`](super::table::Table), 404 while the router has none |
 //! | `GET /stats` | 200 [`Stats`] |
 //! | `GET /drained?app=web&slot=blue&boot_id=…&wait_ms=1000` | 200 [`InFlight`], at once if nothing is in flight there, else when nothing is, or when the wait ends (`boot_id` optional) |
-//! | `POST /stop-accepting` | 200 [`Stats`]; the instance drains and exits |
+//! | `POST /stop-accepting?limit_ms=…` | 200 [`Stats`]; the instance drains and exits, with what is left after the limit cut (without one: never), and stays so if it is killed |
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,12 @@ pub struct Stats {
     pub revision: Option<u64>,
     /// False once it was told to stop accepting.
     pub accepting: bool,
+    /// When its process began, milliseconds since the epoch.
+    #[serde(default)]
+    pub since_ms: u64,
+    /// When its drain is cut, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until_ms: Option<u64>,
     /// Where it listens.
     #[serde(default)]
     pub listeners: Vec<Listener>,

@@ -1,0 +1,224 @@
+//! The instances of the router as units: one is exchanged for the next without a connection refused or cut.
+//!
+//! **Invariant:** an instance that does not come up is stopped, and the one that accepts was never asked to do anything.
+//! **Invariant:** one at a time: an upgrade and the mending of one do not cross.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::succession::{self, Doing, Instance, Next};
+use crate::systemd::{Bus, StartError, UnitName, journal};
+use crate::telemetry::chain;
+use crate::traffic::{Routers, TrafficError};
+use crate::wire::api::Upgraded;
+
+/// How long an instance may take to be ready; `TimeoutStartSec=` of its unit.
+const START: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether one instance accepts.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Why the router was not upgraded.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// The next instance did not come up.
+    #[error(
+        "{unit} did not come up: {why}; it was stopped, {}; `{journal}` says more",
+        match before {
+            Some(before) => format!("and slot-router@{before} goes on as before"),
+            None => "and the next connection starts slot-router@1".to_owned(),
+        }
+    )]
+    NotReady {
+        /// The instance's unit.
+        unit: UnitName,
+        /// What its result says.
+        why: String,
+        /// The one that accepts.
+        before: Option<u8>,
+        /// The command that shows its log.
+        journal: String,
+    },
+    /// Every number is in use.
+    #[error(
+        "there are {} instances of the router, as many as there may be; see what they still hold (`slotctl status`), and stop one (`systemctl stop slot-router@N`)",
+        succession::NUMBERS.count()
+    )]
+    Full,
+    /// The new instance accepts, and an old one could not be told to stop; slotd tries again by itself.
+    #[error("slot-router@{new} accepts, and so does the one before it until slotd reaches it")]
+    NotRetired {
+        /// The new instance.
+        new: u8,
+        /// Why not.
+        #[source]
+        source: TrafficError,
+    },
+    /// The instances cannot be found.
+    #[error(transparent)]
+    Traffic(#[from] TrafficError),
+}
+
+/// All instances of the machine's router.
+#[derive(Debug)]
+pub struct Instances {
+    bus: Arc<Bus>,
+    routers: Routers,
+    turn: Mutex<()>,
+}
+
+impl Instances {
+    /// The instances that keep their control sockets where `routers` looks.
+    #[must_use]
+    pub fn new(bus: Arc<Bus>, routers: Routers) -> Self {
+        Self {
+            bus,
+            routers,
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Starts the next instance, waits until it accepts, and has the others stop accepting: each drains, for no longer than `limit`. Goes
+    /// on when its caller does not.
+    ///
+    /// # Errors
+    /// [`UpgradeError`], as it says.
+    pub async fn upgrade(self: &Arc<Self>, limit: Option<Duration>) -> Result<Upgraded, UpgradeError> {
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let _turn = this.turn.lock().await;
+            this.exchange(limit).await
+        });
+        match task.await {
+            Ok(upgraded) => upgraded,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // slotd ends, and this task with it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn exchange(&self, limit: Option<Duration>) -> Result<Upgraded, UpgradeError> {
+        let seen = self.look().await?;
+        if seen.is_empty() {
+            return Ok(Upgraded {
+                accepting: None,
+                draining: Vec::new(),
+            });
+        }
+        let new = succession::free(&seen).ok_or(UpgradeError::Full)?;
+        self.start(new, succession::accepting(&seen)).await?;
+        tracing::info!("slot-router@{new} accepts");
+        let mut draining = Vec::new();
+        for instance in self.look().await? {
+            if instance.number == new || !matches!(instance.doing, Doing::Accepts { .. }) {
+                continue;
+            }
+            let retired = self.retire(instance.number, limit).await;
+            retired.map_err(|source| UpgradeError::NotRetired { new, source })?;
+            draining.push(instance.number);
+        }
+        Ok(Upgraded {
+            accepting: Some(new),
+            draining,
+        })
+    }
+
+    /// Sees to it that one instance accepts whenever some run, whatever was left half done; never returns.
+    pub async fn keep(&self) {
+        let mut sure = false;
+        loop {
+            sure = match self.is_usual().await {
+                // Units that come up say nothing yet; after that, what answers tells enough.
+                true if sure => true,
+                _ => self.mend().await,
+            };
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn is_usual(&self) -> bool {
+        match self.routers.stats().await {
+            Ok(told) => {
+                let accepting = told.iter().filter_map(|(_, stats)| stats.as_ref().ok());
+                accepting.filter(|stats| stats.accepting).count() == 1
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Does what is to be done, step by step; true if nothing is left.
+    async fn mend(&self) -> bool {
+        let _turn = self.turn.lock().await;
+        // As many steps as one that could be needed for every instance.
+        for _ in succession::NUMBERS {
+            let Ok(seen) = self.look().await else {
+                return false;
+            };
+            let Some(next) = succession::next(&seen) else {
+                return true;
+            };
+            tracing::info!(?seen, "the router's instances are not as they should be: {next:?}");
+            let before = succession::accepting(&seen);
+            let done = match next {
+                Next::Start(number) | Next::Finish(number) => self.start(number, before).await,
+                Next::Retire(number) => self.retire(number, None).await.map_err(Into::into),
+            };
+            if let Err(error) = done {
+                tracing::error!("{}", chain(&error));
+                return false;
+            }
+        }
+        false
+    }
+
+    async fn start(&self, number: u8, before: Option<u8>) -> Result<(), UpgradeError> {
+        let unit = UnitName::router(number);
+        let started = self.bus.start(&unit, None, START).await;
+        started.map(drop).map_err(|error| {
+            let (why, run) = match &error {
+                StartError::Failed { failure, last, .. } => {
+                    (failure.text.clone(), last.invocation.as_ref())
+                }
+                StartError::Call(error) => (error.to_string(), None),
+            };
+            UpgradeError::NotReady {
+                journal: journal::command(unit.stem(), run),
+                unit,
+                why,
+                before,
+            }
+        })
+    }
+
+    async fn retire(&self, number: u8, limit: Option<Duration>) -> Result<(), TrafficError> {
+        let name = number.to_string();
+        self.routers.stop_accepting(&name, limit).await
+    }
+
+    /// Every instance whose unit is not down.
+    async fn look(&self) -> Result<Vec<Instance>, TrafficError> {
+        let listed = self.bus.units("slot-router@*.service").await;
+        let told = self.routers.stats().await?;
+        let doing = |number: u8, state: &str| {
+            let own = told.iter().find(|(name, _)| *name == number.to_string());
+            match (state, own) {
+                ("inactive" | "failed", _) => None,
+                ("activating", _) => Some(Doing::Coming),
+                (_, Some((_, Ok(stats)))) if stats.accepting => Some(Doing::Accepts {
+                    since: stats.since_ms,
+                }),
+                (_, Some((_, Ok(_)))) => Some(Doing::Drains),
+                (_, Some((_, Err(_))) | None) => Some(Doing::Silent),
+            }
+        };
+        let seen = listed.iter().filter_map(|(unit, state)| {
+            let number = unit.strip_prefix("slot-router@")?.strip_suffix(".service")?;
+            let number = number.parse().ok()?;
+            let doing = doing(number, state)?;
+            Some(Instance { number, doing })
+        });
+        Ok(seen.collect())
+    }
+}

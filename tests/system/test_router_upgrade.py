@@ -1,0 +1,162 @@
+"""The router is exchanged for a new instance of itself, and nobody notices."""
+
+import json
+import random
+import time
+
+import pytest
+from machine import Failed
+from slots import QUICK, App, answers_only
+from streams_open import open_stream
+
+DROP_IN = "/etc/systemd/system/slot-router@.service.d/99-test.conf"
+
+
+@pytest.fixture(scope="module")
+def app(machine):
+    app = App(machine, "web", QUICK)
+    app.deploy("one")
+    return app
+
+
+@pytest.fixture
+def load(machine, app):
+    """A router that is left says so on each connection, so that clients come again; that is all that they notice."""
+    with machine.load("127.0.0.1:80", "--connections", "16", "--pause-ms", "10") as load:
+        answers_only(load, "one", requests=16)
+        yield load
+        result = load.stop()
+        assert (result["failed"], result["failures"]) == (0, {}), result
+        assert result["answers"] == {"release one": result["requests"]}
+
+
+def routers(app):
+    return app.status()["routers"]
+
+
+def accepting(app):
+    return [int(router["instance"]) for router in routers(app) if router["accepting"]]
+
+
+def upgrade(app, words=""):
+    return app.slotctl(f"router upgrade {words}")
+
+
+def alone(app, *, timeout=30):
+    """Waits until one instance is left, which accepts; returns its number."""
+
+    def is_alone(status):
+        return [router["accepting"] for router in status["routers"]] == [True]
+
+    return int(app.wait_until(is_alone, timeout=timeout)["routers"][0]["instance"])
+
+
+def units(machine):
+    return machine.out("systemctl list-units --plain --no-legend --state=active 'slot-router@*' | cut -d' ' -f1").split()
+
+
+def test_fifty_upgrades_under_load_with_streams_from_before_the_first(machine, app, load):
+    first = accepting(app)
+    streams = [open_stream(machine, kind, seconds=60)[0] for kind in ("sse", "sse", "ws", "ws")]
+    before = first
+    for _ in range(50):
+        upgraded = upgrade(app)
+        assert upgraded["draining"] == before, upgraded
+        before = [upgraded["accepting"]]
+        answers_only(load, "one", requests=20)
+    held = next(router for router in routers(app) if [int(router["instance"])] == first)
+    assert not held["accepting"]
+    assert held["in_flight"] == {"requests": 0, "streams": 2, "tunnels": 2}, held
+    ended = [json.loads(stream.communicate(timeout=90)[0].splitlines()[-1]) for stream in streams]
+    assert [end["whole"] for end in ended] == [True] * 4, ended
+    assert [alone(app)] == before
+    machine.wait_for("test $(systemctl list-units --plain --no-legend --state=active 'slot-router@*' | wc -l) = 1")
+    # It ended because it was done, not because of anything else.
+    assert machine.show(f"slot-router@{first[0]}", "ActiveState", "Result") == {"ActiveState": "inactive", "Result": "success"}
+
+
+def test_an_instance_that_does_not_come_up_changes_nothing(machine, app, load):
+    before = alone(app)
+    machine.write(DROP_IN, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo not today; exit 3'\n")
+    machine.run("systemctl daemon-reload")
+    try:
+        refused = app.slotctl("router upgrade", check=False)
+    finally:
+        machine.run(f"rm {DROP_IN} && systemctl daemon-reload")
+    assert (refused["success"], refused["exit"]) == (False, 1), refused
+    for part in ("did not come up", "status 3", f"slot-router@{before} goes on as before", "journalctl"):
+        assert part in refused["error"], refused
+    journal = refused["error"].split("`")[1]
+    assert "not today" in machine.out(f"{journal} -o cat")
+    assert units(machine) == [f"slot-router@{before}.service"]
+    assert alone(app) == before
+    assert upgrade(app)["draining"] == [before]
+
+
+def test_a_limit_ends_the_drain(machine, app):
+    old = alone(app)
+    stream, _ = open_stream(machine, "sse", seconds=60)
+    upgrade(app, "--drain 2s")
+    held = next(router for router in routers(app) if int(router["instance"]) == old)
+    assert held["in_flight"]["streams"] == 1 and held["drain_until_ms"] > time.time() * 1000
+    assert alone(app) != old
+    assert not json.loads(stream.communicate(timeout=30)[0].splitlines()[-1])["whole"]
+    assert machine.show(f"slot-router@{old}", "ActiveState", "Result") == {"ActiveState": "inactive", "Result": "success"}
+
+
+def test_an_instance_that_is_killed_while_it_drains_comes_back_draining(machine, app, load):
+    old = alone(app)
+    stream, _ = open_stream(machine, "sse", seconds=600)
+    new = upgrade(app)["accepting"]
+    unit = f"slot-router@{old}.service"
+    # Its next process must be seen before it is done; a connection that it holds would do, but is what is killed here.
+    process = machine.show(unit, "MainPID")["MainPID"]
+    machine.run(f"kill -KILL {process}")
+    machine.wait_for(f"systemctl show {unit} -P NRestarts | grep -qx 1")
+    stream.stdin.close()
+    stream.terminate()
+    stream.wait(30)
+    assert alone(app) == new
+    log = machine.out(f"journalctl -o cat -u {unit} -n 20")
+    after = log.split("Scheduled restart job")[1]
+    assert "stopped accepting" in after and "\naccepting" not in after, log
+
+
+def test_slotd_killed_at_any_point_of_an_upgrade_leaves_one_that_accepts(machine, app, load):
+    chance = random.Random(20)
+    for _ in range(12):
+        asked = machine.spawn(f"cd {app.home} && exec slotctl --json router upgrade")
+        time.sleep(chance.uniform(0, 0.25))
+        machine.run("systemctl kill --signal=KILL slotd.service")
+        asked.communicate(timeout=60)
+        machine.wait_for("systemctl is-active slotd.service")
+        answers_only(load, "one", requests=20)
+    alone(app)
+
+
+def test_where_everything_that_runs_drains_one_is_started(machine, app, load):
+    new, stream = alone(app), open_stream(machine, "ws", seconds=20)[0]
+    accepts = upgrade(app)["accepting"]
+    machine.run(f"systemctl stop slot-router@{accepts}")
+    app.wait_until(lambda status: any(router["accepting"] for router in status["routers"]))
+    answers_only(load, "one", requests=20)
+    assert new not in accepting(app)
+    assert json.loads(stream.communicate(timeout=60)[0].splitlines()[-1])["whole"]
+
+
+def test_an_upgrade_of_the_package_upgrades_the_router(machine, app, load):
+    before = alone(app)
+    machine.install()
+    after = alone(app)
+    assert after != before
+    answers_only(load, "one", requests=20)
+
+
+def test_without_a_router_there_is_nothing_to_upgrade(fresh):
+    fresh.run("systemctl start slotd.socket slotd.service slot-router.socket")
+    assert fresh.json("slotctl --json router upgrade") == {"accepting": None, "draining": []}
+    fresh.run("systemctl stop slotd.socket slotd.service")
+    # What cannot be done is no reason for the package not to be installed.
+    fresh.install()
+    with pytest.raises(Failed):
+        fresh.run("slotctl router upgrade")
