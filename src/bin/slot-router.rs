@@ -50,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         access_log: arguments.access_log,
         attend: true,
         draining: passed.draining,
+        left: passed.left,
         ..Config::new(passed.listeners)
     };
     let accepts = config.draining.is_none();

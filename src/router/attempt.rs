@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::access::Entry;
 use super::answer::Answer;
@@ -22,10 +23,12 @@ use super::h1::framing::Framing;
 use super::h1::response::Response;
 use super::h1::scan::{Scan, Scanned};
 use super::h1::{Refusal, Span};
+use super::label::Label;
 use super::relay::{Broken, Relay};
 use super::runs::Lease;
+use super::splice::Way;
 use super::stream::{Stream, Unread};
-use super::tunnel;
+use super::tunnel::{End, Passage};
 
 /// How a slot failed to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub enum Failed {
     Slow,
     /// It does not read the request.
     Stuck,
+    /// It answered, but this process has no descriptors left to pass that on.
+    NoPipe,
 }
 
 impl Failed {
@@ -69,6 +74,7 @@ impl Failed {
             }
             Self::Interim => Answer::to_sound(502, "the app sent too many interim answers"),
             Self::Slow => Answer::to_sound(504, "the app did not answer in time"),
+            Self::NoPipe => Answer::to_sound(503, "the router has no descriptors left"),
             Self::Stuck => Answer::to_sound(504, "the app did not read the request in time"),
         }
     }
@@ -336,6 +342,19 @@ impl<'a> Attempt<'a> {
             self.lease.becomes(Class::Stream);
             self.client.stream.keep_alive();
         }
+        if self.is_unread(&response) {
+            return match self.pass(Class::Stream, head).await {
+                Ok((End::Whole, moved)) => {
+                    let entry = self.entry(response.status, moved);
+                    Outcome::Done(self.finish(&response, toward), entry)
+                }
+                Ok((End::Client, moved)) => self.cut(response.status, moved),
+                Ok((End::Upstream(error), moved)) => {
+                    self.cut_short(response.status, moved, Some(&error))
+                }
+                Err(error) => self.fail(Failed::NoPipe, Some(error)),
+            };
+        }
         let mut download = Relay::new(head, Body::new(response.framing, toward.version == 0));
         let event = poll_fn(|cx| self.poll_delivery(cx, &mut download)).await;
         let entry = self.entry(response.status, download.moved);
@@ -344,24 +363,47 @@ impl<'a> Attempt<'a> {
             Event::Whole => Outcome::Done(self.finish(&response, toward), entry),
             Event::Lost(error, failed) if download.is_unsent() => self.fail(failed, error),
             Event::Lost(error, _) => {
-                tracing::warn!(
-                    slot_app = self.lease.run().name().app,
-                    slot_name = self.lease.run().name().slot,
-                    request_id = %String::from_utf8_lossy(&self.asked.id),
-                    error = error.map(tracing::field::display),
-                    "the app's answer was cut short"
-                );
-                self.lease.answered(response.status);
-                self.lease.failed();
-                self.stream.reset();
-                Outcome::Done(After::Reset, entry)
+                self.cut_short(response.status, download.moved, error.as_ref())
             }
             Event::Bytes | Event::BadUpload(_) | Event::Gone | Event::Late => {
-                self.lease.answered(response.status);
-                self.stream.reset();
-                Outcome::Done(After::Reset, entry)
+                self.cut(response.status, download.moved)
             }
         }
+    }
+
+    /// Whether an answer is passed on to the end of the connection without its framing being looked at: both sides were told
+    /// that it is the last one on theirs.
+    fn is_unread(&self, response: &Response) -> bool {
+        let whole = self.uploaded && !self.refused;
+        whole
+            && match response.framing {
+                Framing::UntilClose => true,
+                Framing::Chunked => {
+                    response.is_stream && self.asked.wants_stream && self.asked.version == 1
+                }
+                Framing::Empty | Framing::Length(_) => false,
+            }
+    }
+
+    /// The client or its patience was lost.
+    fn cut(self, status: u16, moved: u64) -> Outcome {
+        self.lease.answered(status);
+        let entry = self.entry(status, moved);
+        self.stream.reset();
+        Outcome::Done(After::Reset, entry)
+    }
+
+    /// The upstream was lost in the middle of its answer.
+    fn cut_short(self, status: u16, moved: u64, error: Option<&io::Error>) -> Outcome {
+        tracing::warn!(
+            slot_app = self.lease.run().name().app,
+            slot_name = self.lease.run().name().slot,
+            request_id = %String::from_utf8_lossy(&self.asked.id),
+            error = error.map(tracing::field::display),
+            "the app's answer was cut short"
+        );
+        self.lease.failed();
+        self.cut(status, moved)
     }
 
     fn poll_delivery(&mut self, cx: &mut Context<'_>, download: &mut Relay) -> Poll<Event> {
@@ -440,20 +482,59 @@ impl<'a> Attempt<'a> {
     /// The upstream said 101: from here on both sides talk as they like.
     async fn switch(mut self, head: Vec<u8>) -> Outcome {
         self.lease.answered(101);
-        self.lease.becomes(Class::Tunnel);
-        let moved = tunnel::run(self.client, &mut self.stream, &mut self.buffer, head).await;
-        let entry = self.entry(101, moved.unwrap_or_default());
-        if moved.is_none() {
-            self.stream.reset();
+        match self.pass(Class::Tunnel, head).await {
+            Ok((End::Whole, moved)) => {
+                Outcome::Done(After::Close, self.entry(101, moved))
+            }
+            Ok((End::Client | End::Upstream(_), moved)) => {
+                let entry = self.entry(101, moved);
+                self.stream.reset();
+                Outcome::Done(After::Reset, entry)
+            }
+            Err(error) => self.fail(Failed::NoPipe, Some(error)),
         }
-        Outcome::Done(
-            if moved.is_some() {
-                After::Close
-            } else {
-                After::Reset
+    }
+
+    /// Passes on unread what comes, behind `head`: how it ended, and how many bytes the client got of it.
+    async fn pass(&mut self, class: Class, head: Vec<u8>) -> io::Result<(End, u64)> {
+        let worker = Rc::clone(&self.client.worker);
+        let down = Way::new(&[&head, self.buffer.bytes()])?;
+        let up = match class {
+            Class::Tunnel => Some(Way::new(&[self.client.buffer.bytes()])?),
+            // What the client may have sent is for nobody: its connection ends with this.
+            Class::Request | Class::Stream => None,
+        };
+        let length = head.len() as u64;
+        worker.spare.give_head(head);
+        for buffer in [&mut self.buffer, &mut self.client.buffer] {
+            buffer.consume(buffer.len());
+            buffer.release(&worker.spare);
+        }
+        self.lease.becomes(class);
+        let since = worker.alarms.now().saturating_sub(self.asked.since);
+        let since = SystemTime::now() - Duration::from_millis(since);
+        let (head, written) = (self.upload.head(), &self.asked.written);
+        let text = |span: Span| String::from_utf8_lossy(span.of(head)).into_owned();
+        let passage = Passage {
+            worker: &worker,
+            label: Label {
+                id: String::from_utf8_lossy(&self.asked.id).into_owned(),
+                class,
+                run: self.lease.run().name().clone(),
+                since_ms: since
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default()
+                    .as_millis() as u64,
+                route: text(written.authority) + &text(written.path),
             },
-            entry,
-        )
+            client: &mut self.client.stream,
+            alarm: &self.client.alarm,
+            upstream: &mut self.stream,
+            down,
+            up,
+        };
+        let (end, moved) = passage.run(None).await;
+        Ok((end, moved.saturating_sub(length)))
     }
 
     /// Gives the attempt up because of the client, which is told why if it is still there.

@@ -108,9 +108,18 @@ fn since_epoch(moment: SystemTime) -> Duration {
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Control {
-    pub(super) fn new(shared: Arc<Shared>, threads: Vec<mpsc::UnboundedSender<Command>>) -> Self {
+    /// `counts` are those of what was left by the process before this one.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        threads: Vec<mpsc::UnboundedSender<Command>>,
+        counts: HashMap<RunName, Arc<Counts>>,
+    ) -> Self {
+        let state = State {
+            table: None,
+            counts,
+        };
         Self {
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(state)),
             shared,
             threads: threads.into(),
             accepting: Arc::new(AtomicBool::new(true)),

@@ -2,49 +2,38 @@
 //! `FDSTORE=1`) and passes to the process that comes after it, unless the unit was stopped in between.
 //!
 //! **Invariant:** what is kept can be understood by its name alone.
+//!
+//! **Invariant:** a connection that is kept has no byte in this process's memory, and is forgotten by the
+//! service manager before this process forgets it.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram as Blocking;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use nix::sys::stat::fstat;
+use nix::unistd::pipe2;
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::UnixDatagram;
+use tokio::net::unix::pipe;
 
 use super::control::Until;
+use super::label::{Draining, Inodes, Label};
+use super::splice::Pipe;
+use super::stream::Stream;
 
-/// How the names of kept descriptors begin; those of listeners come from their socket units.
-pub const PREFIX: &str = "kept.";
+/// Connections that are kept at once, each by up to six descriptors (`FileDescriptorStoreMax=`). The
+/// service manager does not say when it has no room; so it must never come to that.
+const MOST: usize = 10_000;
 
-/// The name that says: this instance was told to stop accepting.
-const DRAINING: &str = "draining";
-
-/// What a router is told by what was kept for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Draining {
-    /// When the drain is to be over.
-    pub until: Option<Until>,
-}
-
-impl Draining {
-    /// What a name says, if it is of a drain.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        let until = name.strip_prefix(PREFIX)?.strip_prefix(DRAINING)?;
-        match until.strip_prefix('.') {
-            Some(until) => Some(Self {
-                until: Some(until.parse().ok()?),
-            }),
-            None => until.is_empty().then_some(Self { until: None }),
-        }
-    }
-
-    fn name(self) -> String {
-        match self.until {
-            Some(until) => format!("{PREFIX}{DRAINING}.{until}"),
-            None => format!("{PREFIX}{DRAINING}"),
-        }
-    }
-}
+/// How long PID 1 may take to take a connection into its care: it answers nobody while it reloads. Then
+/// the bytes flow all the same.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Notes that this instance drains, for the process that comes after it should this one be killed.
 /// Does nothing where there is no service manager.
@@ -52,47 +41,179 @@ impl Draining {
 /// # Errors
 /// The service manager cannot be reached.
 pub fn draining(until: Option<Until>) -> io::Result<()> {
-    // Any descriptor does; its name is the note.
-    let note = File::open("/dev/null")?;
-    store(&Draining { until }.name(), &[note.as_fd()])
-}
-
-/// Has the service manager keep copies of these under a name.
-fn store(name: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    // Without the last line a descriptor whose peer has gone would be dropped before we see that.
-    tell(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), descriptors)
-}
-
-/// sd_notify(3) with descriptors.
-fn tell(text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return Ok(());
     };
-    let socket = UnixDatagram::unbound()?;
+    // Any descriptor does; its name is the note.
+    let note = File::open("/dev/null")?;
+    let socket = Blocking::unbound()?;
     socket.connect(path)?;
+    tell(socket.as_fd(), &storing(&Draining { until }.name()), &[note.as_fd()])
+}
+
+fn storing(name: &str) -> String {
+    // Without the last line a descriptor whose peer has gone would be dropped before we see that.
+    format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0")
+}
+
+/// sd_notify(3) with descriptors.
+fn tell(socket: BorrowedFd<'_>, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
     sendmsg::<UnixAddr>(
         socket.as_raw_fd(),
         &[IoSlice::new(text.as_bytes())],
-        &[ControlMessage::ScmRights(&raw)],
+        if raw.is_empty() { &[] } else { &rights },
         MsgFlags::MSG_NOSIGNAL,
         None,
     )?;
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// One thread's way to the service manager.
+#[derive(Debug)]
+pub struct Keeper {
+    socket: UnixDatagram,
+    /// How many connections are kept, all threads together.
+    count: Arc<AtomicUsize>,
+}
 
-    #[test]
-    fn a_drain_is_read_from_the_name_that_was_written() {
-        for until in [None, Some(1_700_000_000_000)] {
-            let draining = Draining { until };
-            assert_eq!(Draining::from_name(&draining.name()), Some(draining));
-        }
-        for other in ["http", "draining", "kept.drainingly", "kept.draining.soon"] {
-            assert_eq!(Draining::from_name(other), None, "{other}");
-        }
+/// A connection that is kept; to be given back to [`Keeper::forget`].
+#[derive(Debug)]
+#[must_use]
+pub struct Kept {
+    name: String,
+}
+
+impl Keeper {
+    /// The service manager; `None` where there is none.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub fn connect(count: &Arc<AtomicUsize>) -> io::Result<Option<Self>> {
+        let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+            return Ok(None);
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(path)?;
+        Ok(Some(Self {
+            socket,
+            count: Arc::clone(count),
+        }))
     }
+
+    /// Has a connection kept: its two sockets and the pipes between them.
+    pub async fn keep(
+        &self,
+        label: &Label,
+        client: &Stream,
+        upstream: &Stream,
+        down: &Pipe,
+        up: Option<&Pipe>,
+    ) -> Option<Kept> {
+        let [down_read, down_write] = down.ends();
+        let mut all = vec![client.as_fd(), upstream.as_fd(), down_read, down_write];
+        all.extend(up.iter().flat_map(|up| up.ends()));
+        let inode = |at: usize| all.get(at).map_or(Ok(0), |fd| Ok(fstat(fd)?.st_ino));
+        let inodes = (|| {
+            Ok::<_, nix::Error>(Inodes {
+                client: inode(0)?,
+                upstream: inode(1)?,
+                down: inode(2)?,
+                up: inode(4)?,
+            })
+        })();
+        let name = label.name(inodes.ok()?)?;
+        if self.count.fetch_add(1, Ordering::Relaxed) >= MOST {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let kept = async {
+            self.tell(&storing(&name), &all).await?;
+            self.barrier().await
+        };
+        match tokio::time::timeout(PATIENCE, kept).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "a stream is not kept: it ends if this process is killed"),
+            Err(_) => tracing::warn!("the service manager takes its time to keep a stream"),
+        }
+        // Where nothing was kept, forgetting does no harm.
+        Some(Kept { name })
+    }
+
+    /// Counts one that was kept by the process before this one.
+    pub fn adopt(&self, name: String) -> Kept {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Kept { name }
+    }
+
+    /// Has a connection kept no more.
+    pub async fn forget(&self, kept: Kept) {
+        let text = format!("FDSTOREREMOVE=1\nFDNAME={}", kept.name);
+        if let Err(error) = self.tell(&text, &[]).await {
+            tracing::warn!(%error, "the service manager still keeps a stream that has ended");
+        }
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn tell(&self, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let send = || tell(self.socket.as_fd(), text, descriptors);
+        self.socket.async_io(Interest::WRITABLE, send).await
+    }
+
+    /// Waits until everything that was told so far has been heard (sd_notify_barrier(3)).
+    async fn barrier(&self) -> io::Result<()> {
+        let (heard, hears) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        self.tell("BARRIER=1", &[hears.as_fd()]).await?;
+        drop(hears);
+        // It ends when the other side is closed.
+        pipe::Receiver::from_owned_fd(heard)?.read(&mut [0]).await?;
+        Ok(())
+    }
+}
+
+/// A connection that the process before this one has left.
+#[derive(Debug)]
+pub struct Left {
+    /// What it is kept as.
+    pub name: String,
+    /// What it is.
+    pub label: Label,
+    /// The client's socket.
+    pub client: OwnedFd,
+    /// The upstream's.
+    pub upstream: OwnedFd,
+    /// The pipe to the client: where it is read and where it is written.
+    pub down: (OwnedFd, OwnedFd),
+    /// The pipe to the upstream, of a tunnel.
+    pub up: Option<(OwnedFd, OwnedFd)>,
+}
+
+/// Puts together the descriptors of one name; `None` if some are missing.
+#[must_use]
+pub fn gather(name: String, descriptors: Vec<OwnedFd>) -> Option<Left> {
+    let (label, inodes) = Label::from_name(&name)?;
+    let mut left: Vec<_> = descriptors
+        .into_iter()
+        .filter_map(|fd| {
+            let writes = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL).ok()?);
+            let writes = writes & OFlag::O_ACCMODE == OFlag::O_WRONLY;
+            Some((fstat(&fd).ok()?.st_ino, writes, fd))
+        })
+        .collect();
+    let mut take = |inode: u64, writes: bool| {
+        let at = left.iter().position(|(i, w, _)| (*i, *w) == (inode, writes));
+        at.map(|at| left.swap_remove(at).2)
+    };
+    Some(Left {
+        client: take(inodes.client, false)?,
+        upstream: take(inodes.upstream, false)?,
+        down: (take(inodes.down, false)?, take(inodes.down, true)?),
+        up: match inodes.up {
+            0 => None,
+            up => Some((take(up, false)?, take(up, true)?)),
+        },
+        label,
+        name,
+    })
 }

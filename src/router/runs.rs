@@ -109,6 +109,22 @@ impl Lease {
         lease
     }
 
+    /// One of a run that an earlier process knew: no table names it here, and it has no address.
+    pub fn adopted(counts: Arc<Counts>, thread: usize, class: Class) -> Self {
+        counts.share(thread).under_way(class, 1);
+        let run = Run {
+            upstream: Upstream::Unix(Default::default()),
+            counts,
+            thread,
+            idle: RefCell::default(),
+            retired: Cell::new(true),
+        };
+        Self {
+            run: Rc::new(run),
+            class,
+        }
+    }
+
     /// The run.
     pub fn run(&self) -> &Run {
         &self.run

@@ -1,5 +1,6 @@
 //! Starting a router: its threads, its control socket, its first table.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -11,9 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::access::AccessLog;
 use super::control::Control;
-use super::counts::Gauges;
+use super::counts::{Counts, Gauges};
 use super::ids::Ids;
-use super::keep::Draining;
+use super::keep::Left;
+use super::label::Draining;
 use super::limits::Limits;
 use super::worker::{self, Shared};
 use super::{control_socket, load, unit};
@@ -48,6 +50,8 @@ pub struct Config {
     pub attend: bool,
     /// The process before this one was told to stop accepting: so does this one, from the start.
     pub draining: Option<Draining>,
+    /// Streams and tunnels that it has left.
+    pub left: Vec<Left>,
     /// Every bound.
     pub limits: Limits,
 }
@@ -64,6 +68,7 @@ impl Config {
             access_log: false,
             attend: false,
             draining: None,
+            left: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -148,11 +153,22 @@ impl Server {
             addresses: addresses.clone(),
             listeners: names,
             gauges: (0..count).map(|_| Gauges::default()).collect(),
+            keeps: config.attend,
+            kept: Arc::default(),
             access,
         });
+        let mut adopted: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+        let mut counts = HashMap::new();
+        for (number, left) in config.left.into_iter().enumerate() {
+            let run = &left.label.run;
+            let its = counts
+                .entry(run.clone())
+                .or_insert_with(|| Counts::new(run.clone(), count));
+            adopted[number % count].push((left, Arc::clone(its)));
+        }
         let mut commands = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
-        for thread in 0..count {
+        for (thread, adopted) in adopted.into_iter().enumerate() {
             // A thread without a listener accepts nothing.
             let own = listeners
                 .iter()
@@ -163,12 +179,12 @@ impl Server {
             let (tell, told) = mpsc::unbounded_channel();
             let handle = spawn(format!("router-{thread}"), {
                 let shared = Arc::clone(&shared);
-                move |ready| worker::run(thread, shared, own, told, ready)
+                move |ready| worker::run(thread, shared, own, adopted, told, ready)
             });
             threads.push(handle.map_err(StartError::Thread)?);
             commands.push(tell);
         }
-        let control = Control::new(shared, commands);
+        let control = Control::new(shared, commands, counts);
         let side = Side {
             control: control.clone(),
             table: config.table,

@@ -1,7 +1,7 @@
 //! A connection over TCP or a unix socket, polled directly.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::table::Upstream;
@@ -68,6 +68,53 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Ready when something can be written, or the socket is lost.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// Does something to the descriptor that the event loop has said is ready; if it was not, the event
+    /// loop is told.
+    ///
+    /// # Errors
+    /// Those of `act`.
+    pub fn try_io<T>(
+        &self,
+        interest: Interest,
+        act: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        match self {
+            Self::Tcp(stream) => stream.try_io(interest, || act(stream.as_fd())),
+            Self::Unix(stream) => stream.try_io(interest, || act(stream.as_fd())),
+        }
+    }
+
+    /// Whether a close, by whoever closes last, is a reset: also one by the kernel, of a process that was
+    /// killed. A unix socket has no resets.
+    pub fn close_is_reset(&self, reset: bool) {
+        if let Self::Tcp(stream) = self {
+            let socket = socket2::SockRef::from(stream);
+            // Fails only for a socket that is not connected any more.
+            _ = socket.set_linger(reset.then_some(std::time::Duration::ZERO));
+        }
+    }
+
+    /// Takes up a connection that another process made.
+    ///
+    /// # Errors
+    /// It is no socket, or the event loop cannot have it.
+    pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        let socket = socket2::Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        match socket.domain()? {
+            socket2::Domain::UNIX => UnixStream::from_std(socket.into()).map(Self::Unix),
+            _ => TcpStream::from_std(socket.into()).map(Self::Tcp),
         }
     }
 
@@ -169,6 +216,15 @@ async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
         SFlag::S_IFLNK => Err(nix::Error::ELOOP.into()),
         // As connect(2) says it.
         _ => Err(nix::Error::ECONNREFUSED.into()),
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
     }
 }
 

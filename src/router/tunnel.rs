@@ -1,77 +1,190 @@
-//! An upgraded connection: bytes both ways, unread, until both sides have ended.
+//! Bytes that pass unread: an upgraded connection both ways, a stream without an end of its own one way.
 //!
-//! **Invariant:** it begins with the upstream's 101. What the client sent before that waited in its buffer.
+//! **Invariant:** it begins with the head of the upstream's answer. What the client sent before that
+//! waited in its buffer.
 //!
-//! **Invariant:** a silent tunnel owns no buffer and has no deadline.
+//! **Invariant:** it owns no buffer, and while it is silent no deadline.
+//!
+//! **Invariant:** the client sees a clean end only where the upstream made one. Whatever else ends it, this
+//! process included, is a reset.
 
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::buffer::Buffer;
-use super::connection::Client;
-use super::h1::body::Body;
-use super::relay::Relay;
+use super::alarm;
+use super::counts::Class;
+use super::keep::{Kept, Left};
+use super::label::Label;
+use super::relay::Broken;
+use super::runs::Lease;
+use super::splice::{Pipe, Way};
 use super::stream::Stream;
+use super::worker::Worker;
 
-/// Sends `head`, the 101, to the client and relays until the end: then how many bytes the client
-/// got. `None` if a side was lost.
-pub async fn run(
-    client: &mut Client,
-    upstream: &mut Stream,
-    buffer: &mut Buffer,
-    head: Vec<u8>,
-) -> Option<u64> {
-    let worker = Rc::clone(&client.worker);
-    let mut down = Relay::new(head, Body::UntilClose);
-    let mut up = Relay::new(Vec::new(), Body::UntilClose);
-    let (mut down_ended, mut up_ended) = (false, client.ended && client.buffer.is_empty());
-    client.alarm.clear();
-    client.stream.keep_alive();
-    upstream.keep_alive();
-    let whole = poll_fn(|cx| {
-        if !down_ended {
-            match down.poll(cx, upstream, buffer, &mut client.stream, &worker.spare) {
-                Poll::Ready(Ok(())) => {
-                    down_ended = true;
-                    client.stream.end_writing();
-                }
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
-                Poll::Pending => {}
+/// Two connections and what passes between them.
+#[derive(Debug)]
+pub struct Passage<'a> {
+    /// The thread it is on.
+    pub worker: &'a Rc<Worker>,
+    /// What it is, for who keeps it.
+    pub label: Label,
+    /// The client's connection.
+    pub client: &'a mut Stream,
+    /// Its deadline, which wakes the task that this runs on.
+    pub alarm: &'a alarm::Own,
+    /// The upstream's connection.
+    pub upstream: &'a mut Stream,
+    /// To the client.
+    pub down: Way,
+    /// To the upstream; of a stream nothing more goes there.
+    pub up: Option<Way>,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum End {
+    /// Each side that speaks has ended, and the other has all of it.
+    Whole,
+    /// The client was lost, or takes nothing.
+    Client,
+    /// The upstream was lost.
+    Upstream(io::Error),
+}
+
+impl Passage<'_> {
+    /// Passes bytes until the end: how that was, and how many bytes the client got. `kept` says that the service
+    /// manager has it already.
+    pub async fn run(mut self, kept: Option<Kept>) -> (End, u64) {
+        self.alarm.clear();
+        for side in [&*self.client, &*self.upstream] {
+            side.keep_alive();
+            side.close_is_reset(true);
+        }
+        let keeper = self.worker.keeper.as_ref();
+        let is_outside = self.down.is_outside() && self.up.iter().all(Way::is_outside);
+        let kept = match (keeper, kept) {
+            (Some(keeper), None) if is_outside => {
+                let up = self.up.as_ref().map(|up| &up.pipe);
+                keeper
+                    .keep(&self.label, self.client, self.upstream, &self.down.pipe, up)
+                    .await
+            }
+            (_, kept) => kept,
+        };
+        let end = self.pass().await;
+        if let End::Whole = end {
+            for side in [&*self.client, &*self.upstream] {
+                side.close_is_reset(false);
             }
         }
-        if !up_ended {
-            match up.poll(
-                cx,
-                &mut client.stream,
-                &mut client.buffer,
-                upstream,
-                &worker.spare,
-            ) {
-                Poll::Ready(Ok(())) => {
-                    up_ended = true;
-                    upstream.end_writing();
+        if let (Some(keeper), Some(kept)) = (keeper, kept) {
+            keeper.forget(kept).await;
+        }
+        (end, self.down.moved)
+    }
+
+    async fn pass(&mut self) -> End {
+        let Self {
+            worker,
+            label,
+            client,
+            alarm,
+            upstream,
+            down,
+            up,
+        } = self;
+        let (limits, mut may_close) = (worker.limits(), true);
+        poll_fn(|cx| {
+            match down.poll(cx, upstream, client) {
+                Poll::Ready(Err(Broken::Sink(_))) => return Poll::Ready(End::Client),
+                Poll::Ready(Err(Broken::Source(error))) => {
+                    return Poll::Ready(End::Upstream(error));
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
-                Poll::Pending => {}
+                Poll::Ready(_) | Poll::Pending => {}
             }
+            if let Some(up) = up {
+                match up.poll(cx, client, upstream) {
+                    Poll::Ready(Err(Broken::Source(_))) => return Poll::Ready(End::Client),
+                    Poll::Ready(Err(Broken::Sink(error))) => {
+                        return Poll::Ready(End::Upstream(error));
+                    }
+                    Poll::Ready(_) | Poll::Pending => {}
+                }
+            } else if may_close && !down.has_ended() {
+                // A half-closed client may wait for an answer, but nobody waits for a stream that way.
+                match client.poll_closed(cx) {
+                    Poll::Ready(true) => return Poll::Ready(End::Client),
+                    Poll::Ready(false) => may_close = false,
+                    Poll::Pending => {}
+                }
+            }
+            let ended = (down.has_ended(), up.as_ref().is_none_or(Way::has_ended));
+            if ended == (true, true) {
+                return Poll::Ready(End::Whole);
+            }
+            let progress = down.take_progress() | up.as_mut().is_some_and(Way::take_progress);
+            let now = worker.alarms.now();
+            match label.class {
+                Class::Tunnel if ended != (false, false) => {
+                    if progress || alarm.at() == u64::MAX {
+                        alarm.set(now, limits.half_closed);
+                    }
+                }
+                Class::Stream if progress && down.is_writing() => {
+                    alarm.set(now, limits.write_stall);
+                }
+                Class::Stream if progress => alarm.clear(),
+                Class::Request | Class::Stream | Class::Tunnel => {}
+            }
+            match alarm.is_over() {
+                false => Poll::Pending,
+                true if label.class == Class::Tunnel => Poll::Ready(End::Whole),
+                true => Poll::Ready(End::Client),
+            }
+        })
+        .await
+    }
+}
+
+/// Goes on with a passage that the process before this one has left.
+///
+/// # Errors
+/// What was left cannot be used; then it is closed, by reset.
+pub async fn resume(worker: Rc<Worker>, left: Left, lease: Lease) -> io::Result<()> {
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let alarm = worker.alarms.add(waker);
+    let Some(keeper) = &worker.keeper else {
+        return Ok(());
+    };
+    let kept = keeper.adopt(left.name);
+    let taken = || {
+        let way = |(read, write)| Ok::<_, io::Error>(Way::through(Pipe::adopt(read, write)?));
+        Ok::<_, io::Error>((
+            Stream::adopt(left.client)?,
+            Stream::adopt(left.upstream)?,
+            way(left.down)?,
+            left.up.map(way).transpose()?,
+        ))
+    };
+    let (mut client, mut upstream, down, up) = match taken() {
+        Ok(taken) => taken,
+        Err(error) => {
+            keeper.forget(kept).await;
+            return Err(error);
         }
-        if down_ended && up_ended {
-            return Poll::Ready(true);
-        }
-        let progress = down.take_progress() | up.take_progress();
-        if (down_ended || up_ended) && (progress || client.alarm.at() == u64::MAX) {
-            client
-                .alarm
-                .set(worker.alarms.now(), worker.limits().half_closed);
-        }
-        if client.alarm.is_over() {
-            Poll::Ready(true)
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-    worker.spare.give_head(down.take_head());
-    whole.then_some(down.moved)
+    };
+    let passage = Passage {
+        worker: &worker,
+        label: left.label,
+        client: &mut client,
+        alarm: &alarm,
+        upstream: &mut upstream,
+        down,
+        up,
+    };
+    passage.run(Some(kept)).await;
+    drop(lease);
+    Ok(())
 }

@@ -1,7 +1,9 @@
 //! The router as a systemd unit: sockets from PID 1, readiness, watchdog, SIGTERM, logs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -11,7 +13,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use super::control::Control;
-use super::keep::Draining;
+use super::keep::{self, Left};
+use super::label::{Draining, Label};
 
 /// What the service manager passed to this process.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub struct Passed {
     pub listeners: Vec<(String, TcpListener)>,
     /// The process before this one was told to stop accepting.
     pub draining: Option<Draining>,
+    /// Streams and tunnels that it has left.
+    pub left: Vec<Left>,
 }
 
 /// Takes what the service manager passed (sd_listen_fds_with_names(3)).
@@ -31,16 +36,34 @@ pub fn passed() -> io::Result<Passed> {
     let names: Vec<&str> = names.split(':').collect();
     let mut passed = listenfd::ListenFd::from_env();
     let mut taken = Passed::default();
+    let mut kept: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
     for index in 0..passed.len() {
         let name = names.get(index).copied().filter(|n| !n.is_empty());
         let name = name.unwrap_or("unknown");
         if let Some(draining) = Draining::from_name(name) {
             taken.draining = Some(draining);
+        } else if Label::is_kept(name) {
+            if let Some(raw) = passed.take_raw_fd(index)? {
+                kept.entry(name.to_owned()).or_default().push(owned(raw));
+            }
         } else if let Some(listener) = passed.take_tcp_listener(index)? {
             taken.listeners.push((name.to_owned(), listener));
         }
     }
+    for (name, descriptors) in kept {
+        match keep::gather(name, descriptors) {
+            Some(left) => taken.left.push(left),
+            None => tracing::warn!("what another version of slot-router has left is not understood"),
+        }
+    }
     Ok(taken)
+}
+
+/// A descriptor that was passed to this process.
+#[allow(unsafe_code, reason = "a descriptor that was inherited is only a number")]
+fn owned(raw: RawFd) -> OwnedFd {
+    // SAFETY: `listenfd` gives each descriptor away once, and nobody else looks at those that were passed.
+    unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
 /// Raises the limit of open files as far as it goes: each request takes two.

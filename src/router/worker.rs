@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -21,10 +22,12 @@ use super::connection;
 use super::counts::{Counts, Gauges};
 use super::h1::fields::Fields;
 use super::ids::Ids;
+use super::keep::{Keeper, Left};
 use super::limits::Limits;
-use super::runs::Routing;
+use super::runs::{Lease, Routing};
 use super::stream::Stream;
 use super::table::Table;
+use super::tunnel;
 use crate::wire::control::Listener;
 
 /// What all threads have in common.
@@ -42,6 +45,10 @@ pub struct Shared {
     pub gauges: Vec<Gauges>,
     /// Where requests are recorded, if they are.
     pub access: Option<AccessLog>,
+    /// Streams and tunnels are to outlive the process.
+    pub keeps: bool,
+    /// How many the service manager keeps.
+    pub kept: Arc<AtomicUsize>,
 }
 
 impl Shared {
@@ -95,6 +102,8 @@ pub struct Worker {
     pub held_bytes: Cell<usize>,
     /// True once it was told to drain.
     pub draining: Cell<bool>,
+    /// Who keeps streams and tunnels, if they are to outlive the process.
+    pub keeper: Option<Keeper>,
     /// A connection ended.
     ended: Notify,
 }
@@ -164,12 +173,21 @@ pub async fn run(
     thread: usize,
     shared: Arc<Shared>,
     listeners: Vec<std::net::TcpListener>,
+    adopted: Vec<(Left, Arc<Counts>)>,
     mut commands: mpsc::UnboundedReceiver<Command>,
     ready: oneshot::Sender<std::io::Result<()>>,
 ) {
+    let keeper = match shared.keeps.then(|| Keeper::connect(&shared.kept)).transpose() {
+        Ok(keeper) => keeper.flatten(),
+        Err(e) => {
+            _ = ready.send(Err(e));
+            return;
+        }
+    };
     let worker = Rc::new(Worker {
         thread,
         shared,
+        keeper,
         routing: RefCell::default(),
         swaps: Cell::new(0),
         alarms: Rc::default(),
@@ -181,6 +199,9 @@ pub async fn run(
         draining: Cell::new(false),
         ended: Notify::new(),
     });
+    for (left, counts) in adopted {
+        adopt(&worker, left, counts);
+    }
     let mut accepting: Vec<JoinHandle<()>> = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         match TcpListener::from_std(listener) {
@@ -232,6 +253,19 @@ async fn accept(worker: Rc<Worker>, listener: usize, socket: TcpListener) {
             }
         }
     }
+}
+
+/// Goes on with what the process before this one has left.
+fn adopt(worker: &Rc<Worker>, left: Left, counts: Arc<Counts>) {
+    let counted = Counted::new(Rc::clone(worker));
+    let lease = Lease::adopted(counts, worker.thread, left.label.class);
+    let worker = Rc::clone(worker);
+    spawn_local(async move {
+        if let Err(error) = tunnel::resume(worker, left, lease).await {
+            tracing::warn!(%error, "a stream that was left cannot go on");
+        }
+        drop(counted);
+    });
 }
 
 fn start(worker: &Rc<Worker>, listener: usize, stream: TcpStream, peer: SocketAddr) {
