@@ -536,6 +536,22 @@ fn events_arrive_one_by_one_and_count_as_a_stream() {
 }
 
 #[test]
+fn a_stream_passes_with_its_framing_so_that_its_client_sees_where_it_is_cut_short() {
+    // Not even a chunk's extension is touched: nobody reads it on the way.
+    let body = "5;x=1\r\nhello\r\n";
+    let upstream = Upstream::start(move |raw, _| {
+        raw.message();
+        raw.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+        raw.send(body);
+    });
+    let rig = Rig::to(&upstream);
+    let mut client = rig.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    client.head().unwrap();
+    assert_eq!(client.end(), (body.as_bytes().to_vec(), End::Fin));
+}
+
+#[test]
 fn a_silent_stream_ends_when_its_client_leaves() {
     let upstream = Upstream::start(|raw, _| {
         raw.message();

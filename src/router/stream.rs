@@ -71,6 +71,17 @@ impl Stream {
         }
     }
 
+    /// Ready when the peer has ended or is lost; what it says meanwhile is thrown away. A half-closed client may wait for
+    /// an answer, but nobody waits for a stream that way.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match ready!(self.poll_read(cx, &mut [0; 512])) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
     /// Ready when something can be written, or the socket is lost.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

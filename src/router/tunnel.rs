@@ -95,7 +95,7 @@ impl Passage<'_> {
             down,
             up,
         } = self;
-        let (limits, mut may_close) = (worker.limits(), true);
+        let limits = worker.limits();
         poll_fn(|cx| {
             match down.poll(cx, upstream, client) {
                 Poll::Ready(Err(Broken::Sink(_))) => return Poll::Ready(End::Client),
@@ -112,13 +112,8 @@ impl Passage<'_> {
                     }
                     Poll::Ready(_) | Poll::Pending => {}
                 }
-            } else if may_close && !down.has_ended() {
-                // A half-closed client may wait for an answer, but nobody waits for a stream that way.
-                match client.poll_closed(cx) {
-                    Poll::Ready(true) => return Poll::Ready(End::Client),
-                    Poll::Ready(false) => may_close = false,
-                    Poll::Pending => {}
-                }
+            } else if !down.has_ended() && client.poll_gone(cx).is_ready() {
+                return Poll::Ready(End::Client);
             }
             let ended = (down.has_ended(), up.as_ref().is_none_or(Way::has_ended));
             if ended == (true, true) {
