@@ -1,0 +1,83 @@
+"""The router is killed with SIGKILL, again and again: streams and WebSockets go on, and nobody is refused."""
+
+import json
+
+import pytest
+from slots import QUICK, App
+from streams_open import open_stream
+
+
+@pytest.fixture(scope="module")
+def app(machine):
+    app = App(machine, "web", QUICK + 'drain = "0s"\n')
+    app.deploy("one")
+    return app
+
+
+def running(machine):
+    """Every instance that runs, and its process."""
+    units = machine.out("systemctl list-units --plain --no-legend --state=active 'slot-router@*' | cut -d' ' -f1").split()
+    return {unit: machine.show(unit, "MainPID")["MainPID"] for unit in units}
+
+
+def kill(machine):
+    """Kills every instance; returns when each is there again."""
+    before = running(machine)
+    machine.run(["kill", "-KILL", *before.values()])
+    for unit, process in before.items():
+        machine.wait_for(f"test $(systemctl show {unit} -P MainPID) -ne {process} && systemctl is-active {unit}")
+    return list(before)
+
+
+def stored(machine, unit):
+    return int(machine.show(unit, "NFileDescriptorStore")["NFileDescriptorStore"])
+
+
+def last_line(stream, timeout=120):
+    return json.loads(stream.communicate(timeout=timeout)[0].splitlines()[-1])
+
+
+def test_four_websockets_of_60_megabytes_each_way_and_streams_survive_20_kills(machine, app):
+    streams = [open_stream(machine, kind, seconds=30)[0] for kind in ("sse", "sse", "ws")]
+    duplex = machine.spawn("exec python3 /tests/duplex.py 127.0.0.1:80 --pace-ms 10")
+    assert duplex.stdout.readline() == "open\n"
+    for number in range(20):
+        assert duplex.poll() is None, "it ended before the last kill"
+        if number == 10:
+            # From here on one of them drains, and comes back draining each time.
+            old, new = running(machine).popitem()[0], app.slotctl("router upgrade")["accepting"]
+        units = kill(machine)
+        assert len(units) == (2 if number >= 10 else 1)
+    states = {router["instance"]: router for router in app.status()["routers"]}
+    assert states[str(new)]["accepting"]
+    assert sum(router["accepting"] for router in states.values()) == 1
+    result = last_line(duplex)
+    assert [way["whole"] for way in result["ways"]] == [True] * 4, result
+    assert result["refused"] == [] and result["made"] > 1000, result
+    ended = [last_line(stream) for stream in streams]
+    assert [end["whole"] for end in ended] == [True] * 3, ended
+    machine.wait_for(f"systemctl show {old} -P ActiveState | grep -qx inactive")
+    # Nothing of them is left with PID 1.
+    machine.wait_for(f"test $(systemctl show slot-router@{new} -P NFileDescriptorStore) = 0")
+
+
+def test_a_slot_that_drains_is_not_stopped_because_its_router_is_away(machine, app):
+    stream, release = open_stream(machine, "ws", seconds=12)
+    old = app.active()
+    app.deploy("two")
+    assert app.slot(old)["condition"] == "draining"
+    for _ in range(10):
+        kill(machine)
+    assert app.slot(old)["in_flight"] == {"requests": 0, "streams": 0, "tunnels": 1}
+    end = last_line(stream)
+    assert end["whole"] and end["release"] == release, end
+    app.wait_for_slot(old, "idle")
+
+
+def test_what_cannot_live_on_is_cut_by_a_reset(machine, app):
+    stream, _ = open_stream(machine, "sse", seconds=60)
+    (unit,) = running(machine)
+    assert stored(machine, unit) == 4
+    machine.run(f"systemctl stop {unit}", timeout=90)
+    end = last_line(stream)
+    assert not end["whole"] and "reset" in end["error"].lower(), end
