@@ -108,9 +108,7 @@ impl Routers {
     ///
     /// # Errors
     /// The instances cannot be found.
-    pub async fn stats(
-        &self,
-    ) -> Result<Vec<(String, Result<Stats, TrafficError>)>, TrafficError> {
+    pub async fn stats(&self) -> Result<Vec<(String, Result<Stats, TrafficError>)>, TrafficError> {
         let instances = self.running().await?;
         let asked = instances.into_iter().map(async |instance| {
             let name = instance.name.clone();

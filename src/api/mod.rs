@@ -17,7 +17,6 @@ pub use listener::{ListenError, listener};
 pub use peer::{Access, Peer};
 
 use crate::daemon::apps::Apps;
-use crate::daemon::instances::Instances;
 use crate::daemon::units::Units;
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
@@ -26,18 +25,17 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     }
 }
 
-/// Answers requests on a listener until `ended`, then lets those under way end. Without `routers` the router is part of this process.
+/// Answers requests on a listener until `ended`, then lets those under way end.
 ///
 /// # Errors
 /// The listener failed.
 pub async fn serve<U: Units>(
     listener: UnixListener,
     apps: Arc<Apps<U>>,
-    routers: Option<Arc<Instances>>,
     access: Access,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let service = routes::router(apps, routers, access).into_make_service_with_connect_info::<Peer>();
+    let service = routes::router(apps, access).into_make_service_with_connect_info::<Peer>();
     axum::serve(listener, service)
         .with_graceful_shutdown(ended)
         .await

@@ -22,10 +22,9 @@ use super::peer::{Access, Peer};
 use super::problem::Problem;
 use crate::daemon::app::Managed;
 use crate::daemon::apps::Apps;
-use crate::daemon::instances::Instances;
 use crate::daemon::status::{self, Wait};
-use crate::telemetry::chain;
 use crate::daemon::units::Units;
+use crate::telemetry::chain;
 use crate::wire::api;
 
 /// How long a question for an outcome stays open before it is answered with the progress so far.
@@ -36,7 +35,6 @@ const STALL: Duration = Duration::from_secs(60);
 
 struct Api<U> {
     apps: Arc<Apps<U>>,
-    routers: Option<Arc<Instances>>,
     access: Access,
 }
 
@@ -44,22 +42,13 @@ impl<U> Clone for Api<U> {
     fn clone(&self) -> Self {
         Self {
             apps: Arc::clone(&self.apps),
-            routers: self.routers.clone(),
             access: self.access.clone(),
         }
     }
 }
 
-pub(super) fn router<U: Units>(
-    apps: Arc<Apps<U>>,
-    routers: Option<Arc<Instances>>,
-    access: Access,
-) -> Router {
-    let api = Api {
-        apps,
-        routers,
-        access,
-    };
+pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
+    let api = Api { apps, access };
     let of_app = Router::new()
         .route("/status", get(status))
         .route("/deploy", post(deploy))
@@ -168,14 +157,14 @@ async fn upgrade<U: Units>(
 ) -> Result<Json<api::Upgraded>, Problem> {
     let limit = query.limit.as_deref();
     let limit = limit.map(|text| span("limit", text)).transpose()?;
-    let Some(routers) = &api.routers else {
+    let Some(instances) = api.apps.tables().instances() else {
         return Err(Problem::refused(
             "the router is part of this process, and is upgraded with it".to_owned(),
         ));
     };
     // No limit, by any name of it.
     let limit = limit.filter(|limit| !limit.is_zero());
-    Ok(Json(routers.upgrade(limit).await?))
+    Ok(Json(instances.upgrade(limit).await?))
 }
 
 async fn status<U: Units>(

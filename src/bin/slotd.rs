@@ -47,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
     let routers = Routers::in_directory(arguments.run.join("router"));
     let table = arguments.run.join("slotd/table.json");
     let instances = Arc::new(Instances::new(Arc::clone(&bus), routers.clone()));
-    let tables = Arc::new(Tables::open(table, routers).await);
+    let tables = Arc::new(Tables::open(table, routers, Some(Arc::clone(&instances))).await);
     let (files, run) = (arguments.config.join("apps"), arguments.run.clone());
     let source = Source::Directory(files.clone());
     let place = Place {
@@ -68,7 +68,6 @@ async fn main() -> anyhow::Result<()> {
     let serving = tokio::spawn(serve(
         listener,
         Arc::clone(&apps),
-        Some(Arc::clone(&instances)),
         Access::root_and_group("slot"),
         async move {
             // Both a value and a lost sender mean the same.

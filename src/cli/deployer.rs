@@ -67,7 +67,7 @@ impl Deployer {
 
         std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
         let routers = Routers::in_directory(run.path().join("router"));
-        let tables = Arc::new(Tables::open(data.join("table.json"), routers).await);
+        let tables = Arc::new(Tables::open(data.join("table.json"), routers, None).await);
         let place = Place {
             data: data.to_owned(),
             machine_boot: fresh_boot()?,
@@ -98,7 +98,7 @@ impl Deployer {
         let api = tokio::net::UnixListener::bind(&path)
             .with_context(|| format!("cannot listen on {}", path.display()))?;
         let (api_end, ended) = oneshot::channel::<()>();
-        let served = api::serve(api, Arc::clone(&apps), None, Access::own_user(), async {
+        let served = api::serve(api, Arc::clone(&apps), Access::own_user(), async {
             // A sender that was dropped says the same.
             let _ = ended.await;
         });

@@ -33,7 +33,10 @@ fn told(upgraded: &Upgraded) -> String {
     };
     let mut text = format!("slot-router@{new} accepts.");
     for old in &upgraded.draining {
-        let _ = write!(text, " slot-router@{old} ends what it has, and then itself.");
+        let _ = write!(
+            text,
+            " slot-router@{old} ends what it has, and then itself."
+        );
     }
     text.push('\n');
     text
@@ -44,7 +47,11 @@ fn told(upgraded: &Upgraded) -> String {
 pub fn table(instances: &[RouterStatus], now: u64, paint: Paint) -> String {
     let mut text = String::new();
     for router in instances {
-        let doing = if router.accepting { "accepts" } else { "drains" };
+        let doing = if router.accepting {
+            "accepts"
+        } else {
+            "drains"
+        };
         let age = whole_span(Duration::from_millis(now.saturating_sub(router.since_ms)));
         let mut line = format!(
             "router {} {doing}, up {age}: connections {}, {}",

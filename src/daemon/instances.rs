@@ -3,16 +3,21 @@
 //! **Invariant:** an instance that does not come up is stopped, and the one that accepts was never asked to do anything.
 //! **Invariant:** one at a time: an upgrade and the mending of one do not cross.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
 use super::succession::{self, Doing, Instance, Next};
+use crate::deploy::BootId;
 use crate::systemd::{Bus, StartError, UnitName, journal};
 use crate::telemetry::chain;
 use crate::traffic::{Routers, TrafficError};
 use crate::wire::api::Upgraded;
+
+/// The units of all instances, as a pattern (glob(7)).
+const UNITS: &str = "slot-router@*.service";
 
 /// How long an instance may take to be ready; `TimeoutStartSec=` of its unit.
 const START: Duration = Duration::from_secs(20);
@@ -85,7 +90,10 @@ impl Instances {
     ///
     /// # Errors
     /// [`UpgradeError`], as it says.
-    pub async fn upgrade(self: &Arc<Self>, limit: Option<Duration>) -> Result<Upgraded, UpgradeError> {
+    pub async fn upgrade(
+        self: &Arc<Self>,
+        limit: Option<Duration>,
+    ) -> Result<Upgraded, UpgradeError> {
         let this = Arc::clone(self);
         let task = tokio::spawn(async move {
             let _turn = this.turn.lock().await;
@@ -159,7 +167,10 @@ impl Instances {
             let Some(next) = succession::next(&seen) else {
                 return true;
             };
-            tracing::info!(?seen, "the router's instances are not as they should be: {next:?}");
+            tracing::info!(
+                ?seen,
+                "the router's instances are not as they should be: {next:?}"
+            );
             let before = succession::accepting(&seen);
             let done = match next {
                 Next::Start(number) | Next::Finish(number) => self.start(number, before).await,
@@ -197,9 +208,25 @@ impl Instances {
         self.routers.stop_accepting(&name, limit).await
     }
 
+    /// The runs of all instances that are up; `None` while one is on its way up or down.
+    pub async fn runs(&self) -> Option<BTreeMap<String, BootId>> {
+        let mut runs = BTreeMap::new();
+        for (unit, state) in self.bus.units(UNITS).await {
+            match state.as_str() {
+                "inactive" | "failed" => {}
+                "active" => {
+                    let run = self.bus.properties(&UnitName::router(number(&unit)?)).await;
+                    runs.insert(unit, run.invocation?);
+                }
+                _ => return None,
+            }
+        }
+        Some(runs)
+    }
+
     /// Every instance whose unit is not down.
     async fn look(&self) -> Result<Vec<Instance>, TrafficError> {
-        let listed = self.bus.units("slot-router@*.service").await;
+        let listed = self.bus.units(UNITS).await;
         let told = self.routers.stats().await?;
         let doing = |number: u8, state: &str| {
             let own = told.iter().find(|(name, _)| *name == number.to_string());
@@ -214,11 +241,18 @@ impl Instances {
             }
         };
         let seen = listed.iter().filter_map(|(unit, state)| {
-            let number = unit.strip_prefix("slot-router@")?.strip_suffix(".service")?;
-            let number = number.parse().ok()?;
+            let number = number(unit)?;
             let doing = doing(number, state)?;
             Some(Instance { number, doing })
         });
         Ok(seen.collect())
     }
+}
+
+/// The number of an instance by the name of its unit.
+fn number(unit: &str) -> Option<u8> {
+    let number = unit
+        .strip_prefix("slot-router@")?
+        .strip_suffix(".service")?;
+    number.parse().ok()
 }

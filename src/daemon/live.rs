@@ -168,7 +168,6 @@ impl<U: Units> Live<U> {
         let run = boot.as_ref().map(BootId::as_str);
         while let Err(error) = self
             .tables
-            .routers()
             .drained(self.app.name.as_str(), slot.as_str(), run)
             .await
         {

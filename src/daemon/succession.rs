@@ -97,7 +97,10 @@ mod tests {
     #[test]
     fn of_two_that_accept_the_last_to_have_begun_goes_on() {
         let both = seen(&[(1, NEW), (2, OLD), (3, Doing::Drains)]);
-        assert_eq!((accepting(&both), next(&both)), (Some(1), Some(Next::Retire(2))));
+        assert_eq!(
+            (accepting(&both), next(&both)),
+            (Some(1), Some(Next::Retire(2)))
+        );
         let one = seen(&[(1, NEW), (2, Doing::Drains)]);
         assert_eq!((accepting(&one), next(&one)), (Some(1), None));
     }

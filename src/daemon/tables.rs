@@ -3,10 +3,12 @@
 //! **Invariant:** a table is on disk before any router is given it, so a router that starts meanwhile reads it there.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 
+use super::instances::Instances;
 use super::route::at_rest;
 use crate::config;
 use crate::router::load;
@@ -17,6 +19,9 @@ use crate::wire::table::{App, Table};
 
 /// How often the routers are compared with the table, for what no event tells.
 const COMPARE: Duration = Duration::from_secs(2);
+
+/// How long it takes until it is looked again whether a router that was away is back.
+const AWAY: Duration = Duration::from_millis(100);
 
 /// Why a table is not everywhere yet.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +42,8 @@ pub enum PublishError {
 pub struct Tables {
     path: PathBuf,
     routers: Routers,
+    /// The routers as units, where they are.
+    instances: Option<Arc<Instances>>,
     current: Mutex<Table>,
     /// False while the apps are taken up one by one: a table without the others would send their requests nowhere.
     whole: watch::Sender<bool>,
@@ -45,7 +52,7 @@ pub struct Tables {
 impl Tables {
     /// Goes on from the table that is on disk, which is also what the routers have; should it be damaged, from theirs. Nothing is
     /// published before [`Tables::is_whole`].
-    pub async fn open(path: PathBuf, routers: Routers) -> Self {
+    pub async fn open(path: PathBuf, routers: Routers, instances: Option<Arc<Instances>>) -> Self {
         let current = match table_on_disk(&path) {
             Some(table) => table,
             None => routers.table().await.unwrap_or_default(),
@@ -53,6 +60,7 @@ impl Tables {
         Self {
             path,
             routers,
+            instances,
             current: Mutex::new(current),
             whole: watch::Sender::new(false),
         }
@@ -101,6 +109,37 @@ impl Tables {
     #[must_use]
     pub fn routers(&self) -> &Routers {
         &self.routers
+    }
+
+    /// The routers as units; none where the router is part of this process.
+    #[must_use]
+    pub fn instances(&self) -> Option<&Arc<Instances>> {
+        self.instances.as_ref()
+    }
+
+    /// Returns when nothing is in flight at a run of a slot. A router that is away for a moment has left its streams with PID 1: what the
+    /// others say counts only if each router that runs was there all the time.
+    ///
+    /// # Errors
+    /// A router does not answer; ask again.
+    pub async fn drained(
+        &self,
+        app: &str,
+        slot: &str,
+        boot: Option<&str>,
+    ) -> Result<(), TrafficError> {
+        loop {
+            self.routers.drained(app, slot, boot).await?;
+            let Some(instances) = &self.instances else {
+                return Ok(());
+            };
+            let before = instances.runs().await;
+            self.routers.drained(app, slot, boot).await?;
+            if before.is_some() && before == instances.runs().await {
+                return Ok(());
+            }
+            tokio::time::sleep(AWAY).await;
+        }
     }
 
     /// An app's part, as last published.

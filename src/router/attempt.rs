@@ -483,9 +483,7 @@ impl<'a> Attempt<'a> {
     async fn switch(mut self, head: Vec<u8>) -> Outcome {
         self.lease.answered(101);
         match self.pass(Class::Tunnel, head).await {
-            Ok((End::Whole, moved)) => {
-                Outcome::Done(After::Close, self.entry(101, moved))
-            }
+            Ok((End::Whole, moved)) => Outcome::Done(After::Close, self.entry(101, moved)),
             Ok((End::Client | End::Upstream(_), moved)) => {
                 let entry = self.entry(101, moved);
                 self.stream.reset();

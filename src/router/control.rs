@@ -259,9 +259,8 @@ impl Control {
         let mut changes = self.until.subscribe();
         loop {
             let until = *changes.borrow_and_update();
-            let left = until.map(|at| {
-                Duration::from_millis(at).saturating_sub(since_epoch(SystemTime::now()))
-            });
+            let left = until
+                .map(|at| Duration::from_millis(at).saturating_sub(since_epoch(SystemTime::now())));
             tokio::select! {
                 // The sender is ours.
                 _ = changes.changed() => {}

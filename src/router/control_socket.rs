@@ -130,7 +130,9 @@ struct Limit {
 
 async fn stop(State(control): State<Control>, Query(Limit { limit_ms }): Query<Limit>) -> Response {
     let until = limit_ms.map(|limit| {
-        let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let end = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         (end + Duration::from_millis(limit)).as_millis() as u64
     });
     // Before anybody is told: once it is told, it stays so.

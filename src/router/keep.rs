@@ -48,7 +48,11 @@ pub fn draining(until: Option<Until>) -> io::Result<()> {
     let note = File::open("/dev/null")?;
     let socket = Blocking::unbound()?;
     socket.connect(path)?;
-    tell(socket.as_fd(), &storing(&Draining { until }.name()), &[note.as_fd()])
+    tell(
+        socket.as_fd(),
+        &storing(&Draining { until }.name()),
+        &[note.as_fd()],
+    )
 }
 
 fn storing(name: &str) -> String {
@@ -134,7 +138,9 @@ impl Keeper {
         };
         match tokio::time::timeout(PATIENCE, kept).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "a stream is not kept: it ends if this process is killed"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a stream is not kept: it ends if this process is killed")
+            }
             Err(_) => tracing::warn!("the service manager takes its time to keep a stream"),
         }
         // Where nothing was kept, forgetting does no harm.
@@ -202,7 +208,9 @@ pub fn gather(name: String, descriptors: Vec<OwnedFd>) -> Option<Left> {
         })
         .collect();
     let mut take = |inode: u64, writes: bool| {
-        let at = left.iter().position(|(i, w, _)| (*i, *w) == (inode, writes));
+        let at = left
+            .iter()
+            .position(|(i, w, _)| (*i, *w) == (inode, writes));
         at.map(|at| left.swap_remove(at).2)
     };
     Some(Left {

@@ -105,7 +105,11 @@ impl Label {
         if name.len() > LONGEST {
             return None;
         }
-        for part in self.route.chars().map(|c| escape(c.encode_utf8(&mut [0; 4]))) {
+        for part in self
+            .route
+            .chars()
+            .map(|c| escape(c.encode_utf8(&mut [0; 4])))
+        {
             if name.len() + part.len() > end {
                 break;
             }

@@ -80,7 +80,9 @@ impl Pipe {
         debug_assert_eq!(self.held, 0);
         loop {
             ready!(from.poll_readable(cx))?;
-            match from.try_io(Interest::READABLE, |socket| moved(socket, self.write.as_fd())) {
+            match from.try_io(Interest::READABLE, |socket| {
+                moved(socket, self.write.as_fd())
+            }) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 taken => {
                     self.held = *taken.as_ref().unwrap_or(&0);
@@ -94,7 +96,9 @@ impl Pipe {
     fn poll_empty(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<usize>> {
         loop {
             ready!(to.poll_writable(cx))?;
-            match to.try_io(Interest::WRITABLE, |socket| moved(self.read.as_fd(), socket)) {
+            match to.try_io(Interest::WRITABLE, |socket| {
+                moved(self.read.as_fd(), socket)
+            }) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 given => {
                     self.held -= *given.as_ref().unwrap_or(&0);

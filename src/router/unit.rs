@@ -53,14 +53,19 @@ pub fn passed() -> io::Result<Passed> {
     for (name, descriptors) in kept {
         match keep::gather(name, descriptors) {
             Some(left) => taken.left.push(left),
-            None => tracing::warn!("what another version of slot-router has left is not understood"),
+            None => {
+                tracing::warn!("what another version of slot-router has left is not understood")
+            }
         }
     }
     Ok(taken)
 }
 
 /// A descriptor that was passed to this process.
-#[allow(unsafe_code, reason = "a descriptor that was inherited is only a number")]
+#[allow(
+    unsafe_code,
+    reason = "a descriptor that was inherited is only a number"
+)]
 fn owned(raw: RawFd) -> OwnedFd {
     // SAFETY: `listenfd` gives each descriptor away once, and nobody else looks at those that were passed.
     unsafe { OwnedFd::from_raw_fd(raw) }

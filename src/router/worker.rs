@@ -177,7 +177,11 @@ pub async fn run(
     mut commands: mpsc::UnboundedReceiver<Command>,
     ready: oneshot::Sender<std::io::Result<()>>,
 ) {
-    let keeper = match shared.keeps.then(|| Keeper::connect(&shared.kept)).transpose() {
+    let keeper = match shared
+        .keeps
+        .then(|| Keeper::connect(&shared.kept))
+        .transpose()
+    {
         Ok(keeper) => keeper.flatten(),
         Err(e) => {
             _ = ready.send(Err(e));

@@ -261,7 +261,13 @@ impl Bus {
             let connection = self.link().await;
             let method = "ListUnitsByPatterns";
             let asked = connection
-                .call_method(Some(SYSTEMD), PATH, Some(MANAGER), method, &(&no_states[..], &[pattern][..]))
+                .call_method(
+                    Some(SYSTEMD),
+                    PATH,
+                    Some(MANAGER),
+                    method,
+                    &(&no_states[..], &[pattern][..]),
+                )
                 .await
                 .and_then(|reply| reply.body().deserialize::<Vec<Listed>>());
             match asked {
