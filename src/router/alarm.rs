@@ -159,6 +159,11 @@ impl Alarms {
         self.wake_if(|alarm| alarm.awaits_table.get());
     }
 
+    /// Wakes everyone.
+    pub fn call(&self) {
+        self.wake_if(|_| true);
+    }
+
     fn wake_if(&self, wanted: impl Fn(&Alarm) -> bool) {
         for alarm in self.list.borrow().iter().flatten().filter(|a| wanted(a)) {
             alarm.waker.wake_by_ref();

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::access::Entry;
+use super::alarm::Millis;
 use super::answer::Answer;
 use super::buffer::Buffer;
 use super::connection::{After, Client, fill};
@@ -129,6 +130,10 @@ pub struct Attempt<'a> {
     stream: Stream,
     buffer: Buffer,
     reused: bool,
+    /// Calls that were answered.
+    called: u64,
+    /// It was told to end then.
+    ending: Option<Millis>,
 }
 
 impl<'a> Attempt<'a> {
@@ -154,6 +159,8 @@ impl<'a> Attempt<'a> {
             stream,
             buffer,
             reused,
+            called: 0,
+            ending: None,
         }
     }
 
@@ -288,7 +295,7 @@ impl<'a> Attempt<'a> {
         if self.client.ended && self.lease.class() == Class::Stream {
             return Poll::Ready(Event::Gone);
         }
-        if self.client.alarm.is_over() {
+        if self.poll_called() || self.client.alarm.is_over() {
             Poll::Ready(Event::Late)
         } else {
             Poll::Pending
@@ -348,7 +355,7 @@ impl<'a> Attempt<'a> {
                     let entry = self.entry(response.status, moved);
                     Outcome::Done(self.finish(&response, toward), entry)
                 }
-                Ok((End::Client, moved)) => self.cut(response.status, moved),
+                Ok((End::Client | End::Cut, moved)) => self.cut(response.status, moved),
                 Ok((End::Upstream(error), moved)) => {
                     self.cut_short(response.status, moved, Some(&error))
                 }
@@ -484,13 +491,49 @@ impl<'a> Attempt<'a> {
         self.lease.answered(101);
         match self.pass(Class::Tunnel, head).await {
             Ok((End::Whole, moved)) => Outcome::Done(After::Close, self.entry(101, moved)),
-            Ok((End::Client | End::Upstream(_), moved)) => {
+            Ok((End::Client | End::Upstream(_) | End::Cut, moved)) => {
                 let entry = self.entry(101, moved);
                 self.stream.reset();
                 Outcome::Done(After::Reset, entry)
             }
             Err(error) => self.fail(Failed::NoPipe, Some(error)),
         }
+    }
+
+    /// What this is, for who keeps it and for people.
+    fn label(&self) -> Label {
+        let age = self.client.worker.alarms.now() - self.asked.since;
+        let since = SystemTime::now() - Duration::from_millis(age);
+        let (head, written) = (self.upload.head(), &self.asked.written);
+        let text = |span: Span| String::from_utf8_lossy(span.of(head)).into_owned();
+        Label {
+            id: String::from_utf8_lossy(&self.asked.id).into_owned(),
+            class: self.lease.class(),
+            run: self.lease.run().name().clone(),
+            since_ms: since
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_millis() as u64,
+            route: text(written.authority) + &text(written.path),
+        }
+    }
+
+    /// When it is to end, if somebody has said so.
+    fn poll_called(&mut self) -> bool {
+        let worker = &self.client.worker;
+        if worker.roll.has_called(&mut self.called) {
+            let (run, class) = (self.lease.run().name(), self.lease.class());
+            let describe = || self.label().describe(self.client.ip.clone());
+            let told = worker.roll.answer(run, class, describe);
+            self.ending = told.map(|ending| ending.at).or(self.ending);
+        }
+        let Some(at) = self.ending else {
+            return false;
+        };
+        if self.client.alarm.at() > at {
+            self.client.alarm.set_at(at);
+        }
+        worker.alarms.now() >= at
     }
 
     /// Passes on unread what comes, behind `head`: how it ended, and how many bytes the client got of it.
@@ -509,22 +552,9 @@ impl<'a> Attempt<'a> {
             buffer.release(&worker.spare);
         }
         self.lease.becomes(class);
-        let since = worker.alarms.now().saturating_sub(self.asked.since);
-        let since = SystemTime::now() - Duration::from_millis(since);
-        let (head, written) = (self.upload.head(), &self.asked.written);
-        let text = |span: Span| String::from_utf8_lossy(span.of(head)).into_owned();
         let passage = Passage {
             worker: &worker,
-            label: Label {
-                id: String::from_utf8_lossy(&self.asked.id).into_owned(),
-                class,
-                run: self.lease.run().name().clone(),
-                since_ms: since
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default()
-                    .as_millis() as u64,
-                route: text(written.authority) + &text(written.path),
-            },
+            label: self.label(),
             client: &mut self.client.stream,
             alarm: &self.client.alarm,
             upstream: &mut self.stream,

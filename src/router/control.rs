@@ -13,9 +13,10 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::counts::{Counts, RunName};
 use super::load;
+use super::roll::{Cut, Whose};
 use super::table::TableError;
 use super::worker::{Command, Shared};
-use crate::wire::control::{InFlight, Stats};
+use crate::wire::control::{Connection, InFlight, Stats};
 use crate::wire::table::{App, Table};
 
 /// Why a table was not taken.
@@ -274,6 +275,26 @@ impl Control {
         );
         for thread in self.threads.iter() {
             _ = thread.send(Command::End);
+        }
+    }
+
+    /// What is under way at a slot, in all threads.
+    pub async fn connections(&self, whose: &Whose) -> Vec<Connection> {
+        let mut all = Vec::new();
+        for thread in self.threads.iter() {
+            let (listed, list) = oneshot::channel();
+            if thread.send(Command::List(whose.clone(), listed)).is_ok() {
+                all.extend(list.await.unwrap_or_default());
+            }
+        }
+        all.sort_by_key(|connection| connection.since_ms);
+        all
+    }
+
+    /// Has something that is under way end.
+    pub fn cut(&self, cut: &Cut) {
+        for thread in self.threads.iter() {
+            _ = thread.send(Command::Cut(cut.clone()));
         }
     }
 

@@ -13,7 +13,9 @@ use serde::Deserialize;
 use tokio::net::UnixListener;
 
 use super::control::{Control, PutError};
+use super::counts::Class;
 use super::keep;
+use super::roll::{Cut, Whose};
 use crate::wire::control::{Applied, Problem};
 use crate::wire::table::Table;
 
@@ -54,6 +56,8 @@ pub async fn serve(listener: UnixListener, control: Control) -> std::io::Result<
         .route("/table", get(table).put(put))
         .route("/stats", get(stats))
         .route("/drained", get(drained))
+        .route("/connections", get(connections))
+        .route("/cut", post(cut))
         .route("/stop-accepting", post(stop))
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST_TABLE))
         .with_state(control);
@@ -120,6 +124,57 @@ async fn drained(State(control): State<Control>, Query(of): Query<Drained>) -> R
             .await,
     )
     .into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Of {
+    app: String,
+    slot: String,
+}
+
+async fn connections(
+    State(control): State<Control>,
+    Query(Of { app, slot }): Query<Of>,
+) -> Response {
+    Json(control.connections(&Whose { app, slot }).await).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cutting {
+    app: String,
+    slot: String,
+    boot_id: Option<String>,
+    class: Option<Classes>,
+    #[serde(default)]
+    after_ms: u64,
+    #[serde(default)]
+    spread_ms: u64,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Classes {
+    Requests,
+    Streams,
+    Tunnels,
+}
+
+async fn cut(State(control): State<Control>, Query(of): Query<Cutting>) -> Response {
+    control.cut(&Cut {
+        app: of.app,
+        slot: of.slot,
+        boot_id: of.boot_id,
+        class: of.class.map(|class| match class {
+            Classes::Requests => Class::Request,
+            Classes::Streams => Class::Stream,
+            Classes::Tunnels => Class::Tunnel,
+        }),
+        after: of.after_ms,
+        spread: of.spread_ms,
+    });
+    Json(control.stats().await).into_response()
 }
 
 #[derive(Deserialize)]

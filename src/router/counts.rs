@@ -33,6 +33,17 @@ pub enum Class {
     Tunnel,
 }
 
+impl Class {
+    /// Its name, for people and programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Stream => "stream",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
 /// One thread's share. Two cache lines, as processors fetch them in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]

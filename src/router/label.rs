@@ -4,6 +4,7 @@
 
 use super::control::Until;
 use super::counts::{Class, RunName};
+use crate::wire::control::Connection;
 
 /// How the names of kept descriptors begin; those of listeners come from their socket units.
 const PREFIX: &str = "kept.";
@@ -73,6 +74,18 @@ pub struct Inodes {
 }
 
 impl Label {
+    /// What it is, for people; `client` is its address.
+    #[must_use]
+    pub fn describe(&self, client: String) -> Connection {
+        Connection {
+            class: self.class.name().to_owned(),
+            since_ms: self.since_ms,
+            client,
+            route: self.route.clone(),
+            boot_id: self.run.boot_id.clone(),
+        }
+    }
+
     /// Whether a name is of something kept, which this or another version may understand.
     #[must_use]
     pub fn is_kept(name: &str) -> bool {
@@ -84,8 +97,7 @@ impl Label {
     pub fn name(&self, inodes: Inodes) -> Option<String> {
         let class = match self.class {
             Class::Request => return None,
-            Class::Stream => "stream",
-            Class::Tunnel => "tunnel",
+            Class::Stream | Class::Tunnel => self.class.name(),
         };
         let Inodes {
             client,

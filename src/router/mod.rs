@@ -41,6 +41,7 @@ pub mod label;
 pub mod limits;
 pub mod load;
 pub mod relay;
+pub mod roll;
 pub mod runs;
 mod server;
 pub mod splice;

@@ -82,6 +82,17 @@ impl Stream {
         }
     }
 
+    /// The peer's address, in writing; of a unix socket there is none.
+    pub fn peer(&self) -> Option<String> {
+        match self {
+            Self::Tcp(stream) => stream
+                .peer_addr()
+                .ok()
+                .map(|at| at.ip().to_canonical().to_string()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Ready when something can be written, or the socket is lost.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

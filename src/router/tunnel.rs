@@ -18,6 +18,7 @@ use super::counts::Class;
 use super::keep::{Kept, Left};
 use super::label::Label;
 use super::relay::Broken;
+use super::roll::Ending;
 use super::runs::Lease;
 use super::splice::{Pipe, Way};
 use super::stream::Stream;
@@ -51,6 +52,8 @@ pub enum End {
     Client,
     /// The upstream was lost.
     Upstream(io::Error),
+    /// It was told to end.
+    Cut,
 }
 
 impl Passage<'_> {
@@ -95,8 +98,27 @@ impl Passage<'_> {
             down,
             up,
         } = self;
-        let limits = worker.limits();
+        let (limits, mut called) = (worker.limits(), 0);
+        let mut ending: Option<Ending> = None;
         poll_fn(|cx| {
+            if worker.roll.has_called(&mut called) {
+                let told = worker.roll.answer(&label.run, label.class, || {
+                    label.describe(client.peer().unwrap_or_default())
+                });
+                ending = told.or(ending);
+                if let Some(ending) = ending {
+                    alarm.set_at(ending.at);
+                }
+            }
+            if let Some(ending) = ending {
+                if alarm.is_over() {
+                    return Poll::Ready(End::Cut);
+                }
+                // What comes of an app that was killed is not its last word.
+                if worker.alarms.now() >= ending.from {
+                    return Poll::Pending;
+                }
+            }
             match down.poll(cx, upstream, client) {
                 Poll::Ready(Err(Broken::Sink(_))) => return Poll::Ready(End::Client),
                 Poll::Ready(Err(Broken::Source(error))) => {
@@ -118,6 +140,9 @@ impl Passage<'_> {
             let ended = (down.has_ended(), up.as_ref().is_none_or(Way::has_ended));
             if ended == (true, true) {
                 return Poll::Ready(End::Whole);
+            }
+            if ending.is_some() {
+                return Poll::Pending;
             }
             let progress = down.take_progress() | up.as_mut().is_some_and(Way::take_progress);
             let now = worker.alarms.now();

@@ -24,11 +24,12 @@ use super::h1::fields::Fields;
 use super::ids::Ids;
 use super::keep::{Keeper, Left};
 use super::limits::Limits;
+use super::roll::{Cut, Roll, Whose};
 use super::runs::{Lease, Routing};
 use super::stream::Stream;
 use super::table::Table;
 use super::tunnel;
-use crate::wire::control::Listener;
+use crate::wire::control::{Connection, Listener};
 
 /// What all threads have in common.
 #[derive(Debug)]
@@ -73,6 +74,10 @@ pub enum Command {
     Drain,
     /// End now, whatever is open.
     End,
+    /// Say what is under way at a slot.
+    List(Whose, oneshot::Sender<Vec<Connection>>),
+    /// Have something that is under way end.
+    Cut(Cut),
     /// Say that you are alive.
     Ping(oneshot::Sender<()>),
 }
@@ -88,6 +93,8 @@ pub struct Worker {
     pub routing: RefCell<Option<Rc<Routing>>>,
     /// Grows with each table that was taken.
     pub swaps: Cell<u64>,
+    /// What everyone who is under way is called for.
+    pub roll: Roll,
     /// Deadlines.
     pub alarms: Rc<Alarms>,
     /// Unused memory.
@@ -194,6 +201,7 @@ pub async fn run(
         keeper,
         routing: RefCell::default(),
         swaps: Cell::new(0),
+        roll: Roll::default(),
         alarms: Rc::default(),
         spare: Spare::default(),
         fields: RefCell::default(),
@@ -232,6 +240,20 @@ pub async fn run(
                 Some(Command::Drain) => {
                     worker.draining.set(true);
                     accepting.drain(..).for_each(|task| task.abort());
+                }
+                Some(Command::List(whose, listed)) => {
+                    worker.roll.ask(whose);
+                    worker.alarms.call();
+                    let worker = Rc::clone(&worker);
+                    spawn_local(async move {
+                        // Behind everyone who was woken just now.
+                        tokio::task::yield_now().await;
+                        _ = listed.send(worker.roll.answers());
+                    });
+                }
+                Some(Command::Cut(cut)) => {
+                    worker.roll.cut(cut, worker.alarms.now());
+                    worker.alarms.call();
                 }
                 Some(Command::End) | None => break,
             },

@@ -6,6 +6,8 @@
 //! | `GET /table` | 200 [`Table`](super::table::Table), 404 while the router has none |
 //! | `GET /stats` | 200 [`Stats`] |
 //! | `GET /drained?app=web&slot=blue&boot_id=…&wait_ms=1000` | 200 [`InFlight`], at once if nothing is in flight there, else when nothing is, or when the wait ends (`boot_id` optional) |
+//! | `GET /connections?app=web&slot=blue` | 200, a list of [`Connection`] |
+//! | `POST /cut?app=web&slot=blue&boot_id=…&class=streams&after_ms=10000&spread_ms=5000` | 200; what is under way there is reset some time after the wait, each at its own moment, unless it ends before (`boot_id` and `class` optional) |
 //! | `POST /stop-accepting?limit_ms=…` | 200 [`Stats`]; the instance drains and exits, with what is left after the limit cut (without one: never), and stays so if it is killed |
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,22 @@ impl InFlight {
     pub fn total(self) -> u64 {
         self.requests + self.streams + self.tunnels
     }
+}
+
+/// Something that is under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// `request`, `stream`, `tunnel`.
+    pub class: String,
+    /// Since when, milliseconds since the epoch.
+    pub since_ms: u64,
+    /// The client's address.
+    pub client: String,
+    /// Host and path, perhaps not all of it.
+    pub route: String,
+    /// The run that it is at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
 }
 
 /// What one router instance holds and has done since it started.
