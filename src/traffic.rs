@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::wire::control::{Applied, InFlight, Problem, Stats};
+use crate::wire::control::{Applied, Connection, InFlight, Problem, Stats};
 use crate::wire::table::Table;
 
 /// How long an instance may take to answer.
@@ -132,13 +132,57 @@ impl Routers {
             if instance.name != name {
                 continue;
             }
-            let none = Bytes::new();
-            return match instance.ask("POST", &path, request, none, ANSWER).await? {
-                (200, _) => Ok(()),
-                (_, answer) => Err(refused(name.to_owned(), request, &answer)),
-            };
+            return instance.post(&path, request).await;
         }
         Ok(())
+    }
+
+    /// Has every instance end what is under way at a run of a slot, all of it or that of one class (`requests`, `streams`, `tunnels`), each
+    /// at its own moment within `spread` after `after`.
+    ///
+    /// # Errors
+    /// The first failure, when every instance was asked.
+    pub async fn cut(
+        &self,
+        app: &str,
+        slot: &str,
+        boot: Option<&str>,
+        class: Option<&str>,
+        after: Duration,
+        spread: Duration,
+    ) -> Result<(), TrafficError> {
+        let optional = |key: &str, value: Option<&str>| {
+            value.map_or_else(String::new, |value| format!("&{key}={value}"))
+        };
+        let path = format!(
+            "/cut?app={app}&slot={slot}{}{}&after_ms={}&spread_ms={}",
+            optional("boot_id", boot),
+            optional("class", class),
+            after.as_millis(),
+            spread.as_millis()
+        );
+        let instances = self.running().await?.into_iter();
+        let cut = instances.map(|instance| instance.post(&path, "POST /cut"));
+        join_all(cut).await.into_iter().collect()
+    }
+
+    /// What is under way at a slot, at every instance that says.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub async fn connections(
+        &self,
+        app: &str,
+        slot: &str,
+    ) -> Result<Vec<Connection>, TrafficError> {
+        let path = format!("/connections?app={app}&slot={slot}");
+        let mut all = Vec::new();
+        for instance in self.running().await? {
+            let own: Vec<Connection> = instance.get(&path, "GET /connections", ANSWER).await?;
+            all.extend(own);
+        }
+        all.sort_by_key(|connection| connection.since_ms);
+        Ok(all)
     }
 
     /// The table of some instance that has one.
@@ -247,6 +291,14 @@ impl Instance {
                 })
             }
             (_, answer) => Err(refused(name, "PUT /table", &answer)),
+        }
+    }
+
+    async fn post(self, path: &str, request: &'static str) -> Result<(), TrafficError> {
+        let (name, none) = (self.name.clone(), Bytes::new());
+        match self.ask("POST", path, request, none, ANSWER).await? {
+            (200, _) => Ok(()),
+            (_, answer) => Err(refused(name, request, &answer)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Wrong app files, and what their authors are told: the file, the line, the key and what to write instead.
 
 use slot::config::{App, Bind, Ready};
+use slot::deploy::ByClass;
 
 fn refusal(text: &str) -> String {
     App::parse(text, "slot.toml")
@@ -25,15 +26,35 @@ fn the_shortest_file_has_the_defaults() {
     let seconds = [
         app.start_timeout,
         app.health_timeout,
-        app.drain,
+        app.drain.last().unwrap(),
         app.stop_timeout,
         app.soak,
     ]
     .map(|span| span.as_secs());
     assert_eq!(seconds, [60, 30, 120, 10, 30]);
+    assert_eq!(app.drain, ByClass::all(app.drain.requests));
     assert_eq!(
         (app.keep, app.hosts, app.paths),
         (5, vec!["*".to_owned()], vec!["/".to_owned()])
+    );
+}
+
+#[test]
+fn what_a_class_does_not_say_of_its_drain_is_said_by_drain() {
+    let text =
+        "command = \"./server\"\ndrain = \"1m\"\ndrain_streams = \"0s\"\ndrain_tunnels = \"1h\"\n";
+    let drain = App::parse(text, "slot.toml").unwrap().drain;
+    let seconds = drain.map(|span| span.as_secs());
+    let expected = ByClass {
+        requests: Some(60),
+        streams: None,
+        tunnels: Some(3600),
+    };
+    assert_eq!((seconds, seconds.last()), (expected, None));
+    let wrong = refusal_of_line("drain_tunnels = 120");
+    assert!(
+        wrong.starts_with("slot.toml:2: drain_tunnels: 120 has no unit"),
+        "{wrong}"
     );
 }
 
@@ -42,8 +63,8 @@ fn a_refusal_names_file_line_key_and_remedy() {
     assert_eq!(
         refusal_of_line("helth = \"/healthz\""),
         "slot.toml:2: helth: there is no such key; write `health`, if that is what was meant (the keys are name, \
-         command, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, stop_timeout, soak, keep, \
-         hosts, paths, listener, allow_privileged_user, user, env_file, env)"
+         command, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
+         drain_streams, drain_tunnels, stop_timeout, soak, keep, hosts, paths, listener, allow_privileged_user, user, env_file, env)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use machine_support::{App, failure, probe, release, settings, slot};
 use slot::deploy::{
-    Condition, Effect, End, Event, Generation, Notice, Refusal, Seen, Service, effects, rediscover,
-    step,
+    ByClass, Condition, Effect, End, Event, Generation, Notice, Refusal, Seen, Service, effects,
+    rediscover, step,
 };
 
 /// Blue served r1 and had soaked; green serves r2, in its soak.
@@ -388,7 +388,7 @@ fn two_apps_know_nothing_of_each_other() {
 #[test]
 fn a_drain_of_zero_is_never_cut_by_time() {
     let mut forever = settings();
-    forever.drain = None;
+    forever.drain = ByClass::all(None);
     let mut app = App::with(forever);
     app.serve(1)
         .settle()
@@ -427,6 +427,34 @@ fn a_drain_that_is_cut_is_recorded_as_cut() {
     let mut now = in_drain();
     now.on(Event::DrainNow { slot: slot("blue") });
     assert!(now.told.contains(&Notice::Forced { slot: slot("blue") }));
+}
+
+#[test]
+fn a_drain_is_over_when_nothing_is_left_but_what_is_overdue() {
+    let mut classes = settings();
+    classes.drain = ByClass {
+        streams: None,
+        ..classes.drain
+    };
+    let mut app = App::with(classes);
+    app.serve(1).settle().serve(2).wait(40).wait(3600);
+    assert_eq!(app.is("blue"), "draining", "streams may go on for ever");
+    let boot = app.state.slots[&slot("blue")].boot.clone();
+    let overdue = |boot| Event::Overdue {
+        slot: slot("blue"),
+        boot,
+    };
+    app.on(overdue(None));
+    assert_eq!(app.is("blue"), "draining", "that was another run");
+    app.on(overdue(boot));
+    assert_eq!(
+        app.condition(&slot("blue")),
+        &Condition::Stopping {
+            forced: true,
+            failure: None
+        }
+    );
+    assert!(app.told.contains(&Notice::Forced { slot: slot("blue") }));
 }
 
 #[test]

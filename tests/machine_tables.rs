@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use machine_support::{App, failure, probe, release, settings, slot};
 use slot::deploy::{
-    Cause, Condition, Effect, End, Event, Generation, Notice, Phase, Service, Slot, SlotName,
-    State, Time, UnitFailure, effects, step,
+    ByClass, Cause, Condition, Effect, End, Event, Generation, Notice, Phase, Service, Slot,
+    SlotName, State, Time, UnitFailure, effects, step,
 };
 
 /// The deployment's phases: green serves r1, r0 was before it, r2 is deployed to blue.
@@ -137,7 +137,7 @@ fn every_condition_of_a_slot_under_every_event() {
     app.drained("green");
     table(&mut text, "stopping", &app, "green");
     let mut forever = settings();
-    forever.drain = None;
+    forever.drain = ByClass::all(None);
     let mut app = App::with(forever);
     app.serve(1).settle().serve(2).wait(40);
     table(&mut text, "draining, for ever", &app, "blue");
@@ -250,6 +250,13 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
             Event::Drained {
                 slot: at.clone(),
                 boot: Some(other),
+            },
+        ),
+        (
+            "overdue",
+            Event::Overdue {
+                slot: at.clone(),
+                boot: known.boot.clone(),
             },
         ),
         ("stopped", stopped(false)),
@@ -524,9 +531,9 @@ fn condition(slot: &Slot, now: Time) -> String {
         Condition::Active(Service::ByHand) => ", stopped by hand".to_owned(),
         Condition::Warm { drain, gated } => {
             let gated = if *gated { "" } else { ", not gated" };
-            format!("{gated}, drain {}", until(*drain))
+            format!("{gated}, drain {}", until(drain.last()))
         }
-        Condition::Draining { until: end } => format!(" {}", until(*end)),
+        Condition::Draining { until: end } => format!(" {}", until(end.last())),
         Condition::Stopping { forced, failure } => {
             let forced = if *forced { ", forced" } else { "" };
             let failure = failure.as_ref().map_or_else(String::new, |failure| {

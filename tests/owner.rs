@@ -7,7 +7,7 @@ use std::time::Duration;
 use slot::daemon::owner::{AskError, Owner};
 use slot::daemon::world::World;
 use slot::deploy::{
-    Condition, Effect, Event, Notice, Request, Settings, State, Step, Time, UnitFailure,
+    ByClass, Condition, Effect, Event, Notice, Request, Settings, State, Step, Time, UnitFailure,
 };
 use tokio::sync::mpsc;
 
@@ -95,7 +95,7 @@ fn settings() -> Settings {
             .to_vec(),
         start_timeout: Duration::from_secs(60),
         health_timeout: Duration::from_secs(30),
-        drain: None,
+        drain: ByClass::all(None),
         stop_timeout: Duration::from_secs(10),
         soak: Duration::ZERO,
     }

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use router_support::{End, OK, PATIENCE, Raw, Rig, Upstream, block_on, quick, slot, table};
+use slot::router::counts::Class;
+use slot::router::roll::{Cut, Whose};
 use slot::router::{Limits, Source};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -1118,4 +1120,52 @@ fn nothing_fails_while_tables_change_under_load() {
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(load.into_iter().map(|l| l.join().unwrap()).sum::<usize>() > 0);
+}
+
+#[test]
+fn what_is_under_way_is_listed_and_can_be_ended() {
+    let upstream = Upstream::start(|raw, _| {
+        let request = raw.message().unwrap().head;
+        if request.contains("/events") {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+        }
+        raw.end();
+    });
+    let rig = Rig::to(&upstream);
+    let (mut request, mut stream) = (rig.client(), rig.client());
+    request.send("GET /slow?secret HTTP/1.1\r\nHost: a\r\n\r\n");
+    stream.send("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    stream.head().unwrap();
+    rig.eventually("both", |s| s.slots[0].in_flight.total() == 2);
+    let whose = Whose {
+        app: "web".into(),
+        slot: "blue".into(),
+    };
+    let listed = block_on(rig.control().connections(&whose));
+    let mut listed: Vec<_> = listed
+        .iter()
+        .map(|one| (one.class.as_str(), one.client.as_str(), one.route.as_str()))
+        .collect();
+    listed.sort_unstable();
+    assert_eq!(
+        listed,
+        [
+            ("request", "127.0.0.1", "a/slow"),
+            ("stream", "127.0.0.1", "a/events")
+        ]
+    );
+    let cut = |class| Cut {
+        app: "web".into(),
+        slot: "blue".into(),
+        boot_id: None,
+        class,
+        after: 0,
+        spread: 20,
+    };
+    rig.control().cut(&cut(Some(Class::Stream)));
+    assert_eq!(stream.end().1, End::Reset);
+    rig.eventually("the request alone", |s| s.slots[0].in_flight.total() == 1);
+    rig.control().cut(&cut(None));
+    assert!(request.message().unwrap().head.starts_with("HTTP/1.1 504"));
+    rig.eventually("nothing", |s| s.slots[0].in_flight.total() == 0);
 }

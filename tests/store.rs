@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, Cause, Condition, Deployment, Generation, Kind, Outcome, Phase, Probe, ReleaseId,
-    Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
+    BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, Outcome, Phase, Probe,
+    ReleaseId, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -49,7 +49,7 @@ fn settings() -> Settings {
         slots: vec![slot("green"), slot("blue"), slot("red-2")],
         start_timeout: Duration::from_secs(60),
         health_timeout: Duration::from_millis(30_500),
-        drain: Some(Duration::from_secs(120)),
+        drain: ByClass::all(Some(Duration::from_secs(120))),
         stop_timeout: Duration::from_secs(10),
         soak: Duration::ZERO,
     }
@@ -72,7 +72,11 @@ fn busy() -> State {
             probe: Some(probe(false)),
         },
         settings: Settings {
-            drain: None,
+            drain: ByClass {
+                requests: Some(Duration::from_secs(30)),
+                streams: None,
+                tunnels: Some(Duration::from_secs(60)),
+            },
             ..settings()
         },
     });
@@ -99,7 +103,7 @@ fn busy() -> State {
     place(
         "blue",
         Condition::Warm {
-            drain: Some(Time(1_763_700_120_000)),
+            drain: ByClass::all(Some(Time(1_763_700_120_000))),
             gated: true,
         },
         "4567cdef",
@@ -174,12 +178,18 @@ fn conditions() -> Vec<Condition> {
         }),
         Condition::Active(Service::ByHand),
         Condition::Warm {
-            drain: None,
+            drain: ByClass::all(None),
             gated: false,
         },
-        Condition::Draining { until: None },
         Condition::Draining {
-            until: Some(Time(u64::MAX)),
+            until: ByClass::all(None),
+        },
+        Condition::Draining {
+            until: ByClass {
+                requests: Some(Time(7)),
+                streams: None,
+                tunnels: Some(Time(u64::MAX)),
+            },
         },
         Condition::Stopping {
             forced: true,
@@ -236,7 +246,12 @@ fn states() -> Vec<State> {
                 Phase::Ready { .. } => set("blue", Condition::Ready),
                 Phase::Shifting { .. } => {
                     set("blue", Condition::Active(Service::Up));
-                    set("green", Condition::Draining { until: None });
+                    set(
+                        "green",
+                        Condition::Draining {
+                            until: ByClass::all(None),
+                        },
+                    );
                     state.active = Some(slot("blue"));
                 }
             }
@@ -257,7 +272,9 @@ fn states() -> Vec<State> {
         if matches!(condition, Condition::Active(_)) {
             state.active = Some(name.clone());
             let green = state.slots.get_mut(&slot("green")).unwrap();
-            green.condition = Condition::Draining { until: None };
+            green.condition = Condition::Draining {
+                until: ByClass::all(None),
+            };
         }
         let held = state.slots.get_mut(&name).unwrap();
         (held.condition, held.release, held.boot) = (condition, None, None);

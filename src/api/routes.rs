@@ -55,6 +55,7 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         .route("/rollback", post(rollback))
         .route("/promote", post(promote))
         .route("/drain", post(drain))
+        .route("/connections", get(connections))
         .route("/outcome", get(outcome))
         .route("/events", get(events))
         .route("/reload", post(reload));
@@ -302,6 +303,13 @@ async fn drain<U: Units>(
     let app = api.app(&named).await?;
     app.drain_now(query.slot.parse()?).await?;
     Ok(Json(app.status().await))
+}
+
+async fn connections<U: Units>(
+    State(api): State<Api<U>>,
+    Path(named): Path<Named>,
+) -> Result<Json<api::Connections>, Problem> {
+    Ok(Json(api.app(&named).await?.connections().await?))
 }
 
 #[derive(Deserialize)]

@@ -77,8 +77,7 @@ async fn main() -> anyhow::Result<()> {
     // READY before any unit is started: at boot, those starts must not wait for this one.
     sd_notify::notify(&[NotifyState::Ready])?;
     tokio::spawn(slot::systemd::keep_watchdog_quiet());
-    tokio::spawn(async move { tables.keep_everywhere().await });
-    tokio::spawn(async move { instances.keep().await });
+    tokio::spawn(async move { tokio::join!(tables.keep_everywhere(), instances.keep()) });
     tokio::select! {
         () = apps.load() => {
             tracing::info!("ready");

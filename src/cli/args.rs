@@ -75,7 +75,7 @@ pub enum Command {
     /// Cut now what a slot still drains
     Drain(Drain),
     /// Show slots, releases, routers and what is under way
-    Status,
+    Status(Status),
     /// Exchange the router for a new instance of it
     #[command(subcommand)]
     Router(Router),
@@ -229,6 +229,14 @@ pub struct Drain {
     /// Do it: whatever is in flight there is cut
     #[arg(long, required = true)]
     pub now: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// List what is still under way on slots that get no new requests
+    #[arg(long)]
+    pub connections: bool,
 }
 
 /// `router …`.

@@ -8,6 +8,7 @@
 pub mod app;
 pub mod args;
 pub mod client;
+pub mod connections;
 pub mod demo;
 pub mod deploy;
 pub mod deployer;
@@ -78,7 +79,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Drain(options) => {
             wait_for(deploy::drain(global, &client(global)?, &options.slot))?
         }
-        Command::Status => wait_for(status::run(&client(global)?, global.json))?,
+        Command::Status(options) if options.connections => {
+            wait_for(connections::run(&client(global)?, global.json))?
+        }
+        Command::Status(_) => wait_for(status::run(&client(global)?, global.json))?,
         Command::Router(args::Router::Upgrade(options)) => {
             wait_for(router::upgrade(&client(global)?, options, global.json))?
         }

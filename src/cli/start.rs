@@ -66,7 +66,7 @@ async fn serve(options: &Start, project: Project, source: Option<Source>) -> any
     let (data, _lock) = data_directory(&project.file)?;
     let public = listen(options.listen)?;
     let name = app.name.to_string();
-    let drain = (!app.drain.is_zero()).then_some(app.drain);
+    let drain = app.drain.last();
     let deployer = Deployer::start(app, &data, public).await?;
     let socket = reachable_socket(&deployer, &data);
     note(&format!(

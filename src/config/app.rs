@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::error::{ConfigError, Source};
 use super::section::{Section, Value};
 use super::{App, Bind, Ports, Ready};
-use crate::deploy::{AppName, SlotName};
+use crate::deploy::{AppName, ByClass, SlotName};
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
 const APP_NAMES_TAKEN: [&str; 3] = ["router", "slotd", "slotctl"];
@@ -37,6 +37,16 @@ impl App {
         let start_timeout = positive(keys.take("start_timeout"), 60)?;
         let health_timeout = positive(keys.take("health_timeout"), 30)?;
         let drain = span(keys.take("drain"), 120)?;
+        let mut of_class = |key| {
+            let span = keys.take(key).map(|value| value.span("\"10m\""));
+            // 0 is for ever.
+            Ok(Some(span.transpose()?.unwrap_or(drain)).filter(|span| !span.is_zero()))
+        };
+        let drain = ByClass {
+            requests: of_class("drain_requests")?,
+            streams: of_class("drain_streams")?,
+            tunnels: of_class("drain_tunnels")?,
+        };
         let stop_timeout = positive(keys.take("stop_timeout"), 10)?;
         let soak = span(keys.take("soak"), 30)?;
         let keep = keys

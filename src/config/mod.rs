@@ -19,7 +19,7 @@ pub use error::ConfigError;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 
-use crate::deploy::{AppName, SlotName};
+use crate::deploy::{AppName, ByClass, SlotName};
 
 /// How the app is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,8 +75,8 @@ pub struct App {
     pub start_timeout: Duration,
     /// `health_timeout = "30s"`: from READY to the first probe that passes.
     pub health_timeout: Duration,
-    /// `drain = "120s"`; `0s`: never forced.
-    pub drain: Duration,
+    /// `drain = "120s"`, `drain_requests`, `drain_streams`, `drain_tunnels`; `0s`: never forced.
+    pub drain: ByClass<Duration>,
     /// `stop_timeout = "10s"`: from SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
     /// `soak = "30s"`; `0s`: none.

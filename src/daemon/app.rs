@@ -15,8 +15,8 @@ use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    Effect, Event, Facts, Found, Generation, Request, Settings, SlotName, State, Step, effects,
-    recover, rediscover,
+    ByClass, Effect, Event, Facts, Found, Generation, Request, Settings, SlotName, State, Step,
+    effects, recover, rediscover,
 };
 use crate::release;
 use crate::store::{FileError, History, Loaded, StateFile};
@@ -74,7 +74,7 @@ pub fn settings(app: &App) -> Settings {
         slots: app.slots.clone(),
         start_timeout: app.start_timeout,
         health_timeout: app.health_timeout,
-        drain: forever_if_zero(app.drain),
+        drain: app.drain,
         stop_timeout: app.stop_timeout,
         soak: app.soak,
     }
@@ -161,7 +161,7 @@ impl<U: Units> Managed<U> {
             .map_err(|error| AskError::NotCommitted(chain(&error)))?;
         let mut settings = settings(&self.world.app);
         if let Some(drain) = drain {
-            settings.drain = forever_if_zero(drain);
+            settings.drain = ByClass::all(forever_if_zero(drain));
         }
         let state = self
             .owner

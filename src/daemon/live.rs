@@ -164,19 +164,6 @@ impl<U: Units> Live<U> {
         }
     }
 
-    async fn drained(&self, slot: SlotName, boot: Option<BootId>) -> Event {
-        let run = boot.as_ref().map(BootId::as_str);
-        while let Err(error) = self
-            .tables
-            .drained(self.app.name.as_str(), slot.as_str(), run)
-            .await
-        {
-            tracing::debug!("a drain is asked for again: {}", chain(&error));
-            tokio::time::sleep(AGAIN).await;
-        }
-        Event::Drained { slot, boot }
-    }
-
     async fn disk(
         &self,
         what: &'static str,
@@ -230,8 +217,9 @@ impl<U: Units> World for Live<U> {
                 return self.probe(slot, boot, pace, report).await;
             }
             Effect::Route(route) => self.route(route).await,
-            Effect::Drain { slot, boot } => self.drained(slot, boot).await,
+            Effect::Drain { slot, boot, until } => self.drained(slot, boot, until).await,
             Effect::Stop { slot } => {
+                self.cut_after_stop(&slot).await;
                 let killed = self.units.stop(&slot, self.app.stop_timeout).await;
                 Event::Stopped { slot, killed }
             }

@@ -12,6 +12,7 @@
 
 pub mod app;
 pub mod apps;
+mod drain;
 pub mod embedded;
 pub mod instances;
 pub mod live;

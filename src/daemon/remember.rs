@@ -230,7 +230,7 @@ impl<U: Units> Live<U> {
         };
         let until = match held.map(|slot| &slot.condition) {
             Some(Condition::Draining { until } | Condition::Warm { drain: until, .. }) => {
-                match until {
+                match until.last() {
                     Some(until) => format!(", for {} at most", tell::span(until.since(at))),
                     None => ", however long they take".to_owned(),
                 }

@@ -8,6 +8,7 @@ use super::tell;
 use super::units::Units;
 use crate::deploy::{Cause, Condition, Phase, Service, Slot, SlotName, State};
 use crate::telemetry::chain;
+use crate::traffic::TrafficError;
 use crate::wire::api;
 use crate::wire::control::{InFlight, Stats};
 
@@ -107,6 +108,27 @@ impl<U: Units> Managed<U> {
         }
     }
 
+    /// What is under way at slots that get no new requests.
+    ///
+    /// # Errors
+    /// A router does not say.
+    pub async fn connections(&self) -> Result<api::Connections, TrafficError> {
+        let state = Arc::clone(&self.owner().state().borrow());
+        let app = self.world().app.name.as_str();
+        let mut answer = api::Connections::default();
+        for name in state.slots.keys() {
+            if state.active.as_ref() == Some(name) {
+                continue;
+            }
+            let routers = self.world().tables.routers();
+            let own = routers.connections(app, name.as_str()).await?;
+            if !own.is_empty() {
+                answer.slots.insert(name.to_string(), own);
+            }
+        }
+        Ok(answer)
+    }
+
     fn last(&self, state: &State) -> Option<api::Outcome> {
         let outcome = state.outcome.as_ref()?;
         // After a restart of slotd only what is on disk is known of it.
@@ -135,7 +157,7 @@ impl<U: Units> Managed<U> {
             Condition::Active(service) => (Some(service_name(service)), None),
             Condition::Failed(failure) => (Some(failure.text.clone()), None),
             Condition::Warm { drain: until, .. } | Condition::Draining { until } => {
-                (None, until.map(|until| until.0))
+                (None, until.last().map(|until| until.0))
             }
             Condition::Idle
             | Condition::Starting

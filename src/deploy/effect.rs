@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::names::{BootId, Generation, ReleaseId, SlotName};
-use super::policy::HOLD;
+use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
+use super::policy::{ByClass, HOLD};
 use super::state::{Condition, Phase, Service, Slot, State};
 
 /// Something that must be going on.
@@ -37,12 +37,14 @@ pub enum Effect {
     },
     /// Every router has this app's part of the table. Answered by `Routed`.
     Route(Route),
-    /// The routers are asked until nothing is in flight at the slot. Answered by `Drained`.
+    /// The routers are asked until nothing is in flight at the slot. Answered by `Drained`, or by `Overdue`.
     Drain {
         /// Where.
         slot: SlotName,
         /// Which run.
         boot: Option<BootId>,
+        /// When what is left of a class is cut.
+        until: ByClass<Time>,
     },
     /// The slot's unit is stopped. Answered by `Stopped`.
     Stop {
@@ -170,9 +172,10 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
         Condition::Active(Service::Up) if watches(state, name) => probe(Pace::Soak),
         Condition::Warm { .. } if slot.boot.is_none() => start(),
         Condition::Warm { gated: false, .. } => probe(Pace::Gate),
-        Condition::Draining { .. } => Some(Effect::Drain {
+        Condition::Draining { until } => Some(Effect::Drain {
             slot: name.clone(),
             boot: slot.boot.clone(),
+            until: *until,
         }),
         Condition::Stopping { .. } => Some(Effect::Stop { slot: name.clone() }),
         Condition::Idle

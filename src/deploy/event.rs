@@ -77,6 +77,13 @@ pub enum Event {
         /// In which run.
         boot: Option<BootId>,
     },
+    /// All that is still in flight at a run of the slot has outlived the deadline of its class, or some of it was cut because it had.
+    Overdue {
+        /// Where.
+        slot: SlotName,
+        /// In which run.
+        boot: Option<BootId>,
+    },
     /// A slot's unit is inactive.
     Stopped {
         /// Where.

@@ -24,6 +24,45 @@ pub const RESTART: Duration = Duration::from_secs(5);
 /// its result says more.
 pub const START_MARGIN: Duration = Duration::from_secs(5);
 
+/// A span or a moment for each class of what is in flight; `None` is forever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByClass<T> {
+    /// Ordinary requests.
+    pub requests: Option<T>,
+    /// Answers without an end of their own.
+    pub streams: Option<T>,
+    /// Upgraded connections.
+    pub tunnels: Option<T>,
+}
+
+impl<T: Copy + Ord> ByClass<T> {
+    /// The same for each.
+    #[must_use]
+    pub fn all(value: Option<T>) -> Self {
+        Self {
+            requests: value,
+            streams: value,
+            tunnels: value,
+        }
+    }
+
+    /// Another value for each that is not forever.
+    #[must_use]
+    pub fn map<U>(self, change: impl Fn(T) -> U) -> ByClass<U> {
+        ByClass {
+            requests: self.requests.map(&change),
+            streams: self.streams.map(&change),
+            tunnels: self.tunnels.map(&change),
+        }
+    }
+
+    /// The largest; `None` if one is forever.
+    #[must_use]
+    pub fn last(self) -> Option<T> {
+        Some(self.requests?.max(self.streams?).max(self.tunnels?))
+    }
+}
+
 /// What an app's file says about deployments. Spans are of the wall clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -33,8 +72,8 @@ pub struct Settings {
     pub start_timeout: Duration,
     /// From READY to the first probe that passes.
     pub health_timeout: Duration,
-    /// How long the old slot may finish what is in flight, counted from the switch; `None` is forever.
-    pub drain: Option<Duration>,
+    /// How long the old slot may finish what is in flight, counted from the switch.
+    pub drain: ByClass<Duration>,
     /// From SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
     /// How long the new slot is watched while the old one is warm; zero is no soak.

@@ -270,11 +270,12 @@ impl Draft {
                 self.stop(name, false);
                 return;
             }
-            let until = drain.map(|drain| drain.max(self.now.after(DRAIN_ANSWER)));
+            let answered = self.now.after(DRAIN_ANSWER);
+            let until = drain.map(|drain| drain.max(answered));
             slot.condition = Condition::Draining { until };
             self.tell(Notice::Draining {
                 slot: name.clone(),
-                until,
+                until: until.last(),
             });
         }
     }
@@ -318,6 +319,16 @@ impl Draft {
             | Condition::Warm { .. }
             | Condition::Stopping { .. }
             | Condition::Failed(_) => {}
+        }
+    }
+
+    /// Nothing is left of a run but what has outlived its deadline.
+    pub(super) fn overdue(&mut self, name: &SlotName, boot: Option<&BootId>) {
+        let slot = self.state.slots.get(name);
+        if slot.is_some_and(|slot| {
+            slot.boot.as_ref() == boot && matches!(slot.condition, Condition::Draining { .. })
+        }) {
+            self.force(name);
         }
     }
 

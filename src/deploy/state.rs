@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::event::{Probe, UnitFailure};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
-use super::policy::Settings;
+use super::policy::{ByClass, Settings};
 
 /// Everything that slot remembers of an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,16 +195,16 @@ pub enum Condition {
     Active(Service),
     /// Kept running for the soak, at weight 0; `drain` is when its drain will have ended.
     Warm {
-        /// `None`: never.
-        drain: Option<Time>,
+        /// Per class.
+        drain: ByClass<Time>,
         /// It can be given the traffic back: it has passed its gates in this run. False for one that was not up when it lost the
         /// weight, and while it boots after a restart of the machine.
         gated: bool,
     },
     /// Finishing what is in flight, at weight 0.
     Draining {
-        /// When what is left is cut; `None`: never.
-        until: Option<Time>,
+        /// When what is left is cut, per class.
+        until: ByClass<Time>,
     },
     /// Its stop job runs.
     Stopping {
@@ -404,7 +404,7 @@ impl State {
             .slots
             .values()
             .filter_map(|slot| match &slot.condition {
-                Condition::Draining { until } => *until,
+                Condition::Draining { until } => until.last(),
                 Condition::Active(Service::Booting { until }) => Some(*until),
                 Condition::Active(Service::Down { retry, .. }) => *retry,
                 Condition::Idle

@@ -49,6 +49,7 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
         } => draft.start_failed(&slot, generation, failure),
         Event::Routed { generation, active } => draft.routed(generation, active.as_ref()),
         Event::Drained { slot, boot } => draft.drained(&slot, boot.as_ref()),
+        Event::Overdue { slot, boot } => draft.overdue(&slot, boot.as_ref()),
         Event::Stopped { slot, killed } => draft.stopped(&slot, killed),
         Event::Probed { slot, boot, probe } => draft.probed(&slot, &boot, probe),
         Event::Appeared {
@@ -94,7 +95,9 @@ impl Draft {
         let names: Vec<SlotName> = self.state.slots.keys().cloned().collect();
         for name in names {
             match self.state.slots[&name].condition.clone() {
-                Condition::Draining { until: Some(until) } if until <= now => self.force(&name),
+                Condition::Draining { until } if until.last().is_some_and(|last| last <= now) => {
+                    self.force(&name);
+                }
                 Condition::Active(Service::Booting { until }) if until <= now => {
                     self.boot_timed_out(&name)
                 }

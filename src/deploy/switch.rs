@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::names::{ReleaseId, SlotName};
+use super::policy::ByClass;
 use super::state::{Cause, Condition, Kind, Phase, Service, Watch};
 use super::step::Draft;
 
@@ -50,7 +51,7 @@ impl Draft {
 
     /// Takes the weight from a slot: it stays up until the routers have the table, and has its drain counted from now. A slot in
     /// which nothing runs is stopped, so that its unit does not start it again.
-    pub(super) fn retire(&mut self, name: &SlotName, drain: Option<Duration>) {
+    pub(super) fn retire(&mut self, name: &SlotName, drain: ByClass<Duration>) {
         let drain = drain.map(|span| self.now.after(span));
         let Some(slot) = self.state.slots.get_mut(name) else {
             return;

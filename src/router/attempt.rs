@@ -525,7 +525,8 @@ impl<'a> Attempt<'a> {
             let (run, class) = (self.lease.run().name(), self.lease.class());
             let describe = || self.label().describe(self.client.ip.clone());
             let told = worker.roll.answer(run, class, describe);
-            self.ending = told.map(|ending| ending.at).or(self.ending);
+            let told = told.map(|ending| ending.at).into_iter();
+            self.ending = told.chain(self.ending).min();
         }
         let Some(at) = self.ending else {
             return false;

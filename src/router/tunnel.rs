@@ -105,7 +105,10 @@ impl Passage<'_> {
                 let told = worker.roll.answer(&label.run, label.class, || {
                     label.describe(client.peer().unwrap_or_default())
                 });
-                ending = told.or(ending);
+                ending = told
+                    .into_iter()
+                    .chain(ending)
+                    .min_by_key(|ending| ending.at);
                 if let Some(ending) = ending {
                     alarm.set_at(ending.at);
                 }

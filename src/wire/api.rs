@@ -10,6 +10,7 @@
 //! | `POST /apps/<app>/deploy?drain=30s&queue=10m` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events` |
 //! | `POST /apps/<app>/rollback` | | [`Begun`] |
 //! | `POST /apps/<app>/promote?slot=green` | | [`Begun`] |
+//! | `GET /apps/<app>/connections` | | [`Connections`]: what is under way at slots that get no new requests |
 //! | `POST /apps/<app>/drain?slot=blue` | | [`Status`]: what the slot drains is cut now |
 //! | `GET /apps/<app>/outcome?generation=7&wait=switched\|soaked\|stopped` | | [`Outcome`], when it is there (long poll: 202 with [`Progress`] each second or so otherwise) |
 //! | `GET /apps/<app>/events` | | SSE, each an [`Event`] |
@@ -22,7 +23,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::control::InFlight;
+use super::control::{Connection, InFlight};
 
 /// Every app that slotd knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +75,13 @@ pub struct Status {
     /// What an administrator should know: a corrupt state file that was kept aside, a router that does not answer, …
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// What is under way at the slots of an app that get no new requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// By slot, oldest first.
+    pub slots: BTreeMap<String, Vec<Connection>>,
 }
 
 /// The instances of the router.

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, Condition, End, Event, Facts, Found, Notice, Phase, Probe, Refusal, ReleaseId, Request,
-    Seen, Settings, SlotName, State, Time, UnitFailure, recover, step,
+    BootId, ByClass, Condition, End, Event, Facts, Found, Notice, Phase, Probe, Refusal, ReleaseId,
+    Request, Seen, Settings, SlotName, State, Time, UnitFailure, recover, step,
 };
 
 /// An app with what has been told of it.
@@ -47,7 +47,7 @@ pub fn settings() -> Settings {
         slots: vec![slot("blue"), slot("green")],
         start_timeout: Duration::from_secs(60),
         health_timeout: Duration::from_secs(30),
-        drain: Some(Duration::from_secs(120)),
+        drain: ByClass::all(Some(Duration::from_secs(120))),
         stop_timeout: Duration::from_secs(10),
         soak: Duration::from_secs(40),
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Probe,
+    BootId, ByClass, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Probe,
     ReleaseId, Request, Route, Seen, Service, Settings, SlotName, State, Step, Time, UnitFailure,
     effects, recover, rediscover, step,
 };
@@ -182,7 +182,7 @@ impl Machine {
                 Condition::Active(service) => {
                     *service == Service::Up || *service == Service::ByHand
                 }
-                Condition::Draining { until } => until.is_none() && self.held(name) > 0,
+                Condition::Draining { until } => until.last().is_none() && self.held(name) > 0,
                 Condition::Starting
                 | Condition::Ready
                 | Condition::Warm { .. }
@@ -518,15 +518,21 @@ impl Machine {
                     active: route.active,
                 });
             }
-            Effect::Drain { slot, boot } => {
-                if self
+            Effect::Drain { slot, boot, until } => {
+                let held = self
                     .in_flight
                     .get(&(slot.clone(), boot.clone()))
                     .copied()
-                    .unwrap_or(0)
-                    == 0
-                {
+                    .unwrap_or(0);
+                if held == 0 {
                     self.answer(Event::Drained {
+                        slot: slot.clone(),
+                        boot: boot.clone(),
+                    });
+                } else if until.tunnels.is_some_and(|at| at <= Time(self.now))
+                    && self.random.percent(50)
+                {
+                    self.answer(Event::Overdue {
                         slot: slot.clone(),
                         boot: boot.clone(),
                     });
@@ -950,16 +956,26 @@ impl Machine {
     }
 }
 
+/// As most apps have it, one for all; else a class has one of its own.
+fn drain(random: &mut Random) -> ByClass<Duration> {
+    let mut span = || match random.percent(20) {
+        true => None,
+        false => Some(Duration::from_secs(random.between(1, 30))),
+    };
+    let all = ByClass::all(span());
+    let tunnels = span();
+    match random.percent(70) {
+        true => all,
+        false => ByClass { tunnels, ..all },
+    }
+}
+
 fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
     Settings {
         slots: slots.to_vec(),
         start_timeout: Duration::from_secs(10),
         health_timeout: Duration::from_secs(random.between(2, 8)),
-        drain: if random.percent(20) {
-            None
-        } else {
-            Some(Duration::from_secs(random.between(1, 30)))
-        },
+        drain: drain(random),
         stop_timeout: Duration::from_secs(5),
         soak: if random.percent(25) {
             Duration::ZERO

@@ -45,7 +45,7 @@ pub async fn run(global: &Global, options: &AppRemove) -> anyhow::Result<Exit> {
         "/etc/polkit-1/rules.d/60-slot-app-{name}.rules"
     )))?;
     if !options.now {
-        let most = read_installed(name).map_or(DRAIN, |app| app.drain);
+        let most = read_installed(name).map_or(Some(DRAIN), |app| app.drain.last());
         drain(name, most, &mut Screen::new(global.json)).await;
     }
     systemctl(&[
@@ -87,11 +87,11 @@ async fn forget(client: &Client, name: &AppName) -> Result<(), ClientError> {
 }
 
 /// Waits until the routers hold nothing of the app, at most `most`; zero: as long as that takes.
-async fn drain(name: &AppName, most: Duration, screen: &mut Screen) {
+async fn drain(name: &AppName, most: Option<Duration>, screen: &mut Screen) {
     let begin = Instant::now();
     loop {
         let held = held(name).await;
-        if held.total() == 0 || (!most.is_zero() && begin.elapsed() > most) {
+        if held.total() == 0 || most.is_some_and(|most| begin.elapsed() > most) {
             break;
         }
         screen.enter("draining", "");

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    CauseRecord, ConditionRecord, DeploymentRecord, FailureRecord, KindRecord, OutcomeRecord,
-    PhaseRecord, ProbeRecord, Record, ServiceRecord, SettingsRecord, SlotRecord, VERSION,
-    WatchRecord,
+    ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FailureRecord, KindRecord,
+    OutcomeRecord, PhaseRecord, ProbeRecord, Record, ServiceRecord, SettingsRecord, SlotRecord,
+    VERSION, WatchRecord,
 };
 use crate::deploy::{
-    BootId, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase, Probe,
-    ReleaseId, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
+    BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
+    Probe, ReleaseId, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
 };
 
 fn ms(span: Duration) -> u64 {
@@ -125,13 +125,30 @@ impl Record {
     }
 }
 
+fn classes(each: ByClass<u64>) -> Option<ByClassRecord> {
+    (each != ByClass::all(each.last())).then_some(ByClassRecord {
+        requests: each.requests,
+        streams: each.streams,
+        tunnels: each.tunnels,
+    })
+}
+
+fn by_class(last: Option<u64>, classes: Option<ByClassRecord>) -> ByClass<u64> {
+    classes.map_or(ByClass::all(last), |each| ByClass {
+        requests: each.requests,
+        streams: each.streams,
+        tunnels: each.tunnels,
+    })
+}
+
 impl From<&Settings> for SettingsRecord {
     fn from(settings: &Settings) -> Self {
         Self {
             slots: settings.slots.iter().map(ToString::to_string).collect(),
             start_timeout_ms: ms(settings.start_timeout),
             health_timeout_ms: ms(settings.health_timeout),
-            drain_ms: settings.drain.map(ms),
+            drain_ms: settings.drain.map(ms).last(),
+            drain_classes_ms: classes(settings.drain.map(ms)),
             stop_timeout_ms: ms(settings.stop_timeout),
             soak_ms: ms(settings.soak),
         }
@@ -148,7 +165,7 @@ impl SettingsRecord {
                 .collect::<Result<_, _>>()?,
             start_timeout: Duration::from_millis(self.start_timeout_ms),
             health_timeout: Duration::from_millis(self.health_timeout_ms),
-            drain: self.drain_ms.map(Duration::from_millis),
+            drain: by_class(self.drain_ms, self.drain_classes_ms).map(Duration::from_millis),
             stop_timeout: Duration::from_millis(self.stop_timeout_ms),
             soak: Duration::from_millis(self.soak_ms),
         })
@@ -294,10 +311,12 @@ impl From<&Slot> for SlotRecord {
             },
             Condition::Warm { drain, gated } => ConditionRecord::Warm {
                 gated: *gated,
-                drain: drain.map(|at| at.0),
+                drain: drain.map(|at| at.0).last(),
+                classes: classes(drain.map(|at| at.0)),
             },
             Condition::Draining { until } => ConditionRecord::Draining {
-                until: until.map(|at| at.0),
+                until: until.map(|at| at.0).last(),
+                classes: classes(until.map(|at| at.0)),
             },
             Condition::Stopping { forced, failure } => ConditionRecord::Stopping {
                 forced: *forced,
@@ -332,12 +351,16 @@ impl SlotRecord {
                 },
                 ServiceRecord::ByHand => Service::ByHand,
             }),
-            ConditionRecord::Warm { drain, gated } => Condition::Warm {
+            ConditionRecord::Warm {
+                drain,
                 gated,
-                drain: drain.map(Time),
+                classes,
+            } => Condition::Warm {
+                gated,
+                drain: by_class(drain, classes).map(Time),
             },
-            ConditionRecord::Draining { until } => Condition::Draining {
-                until: until.map(Time),
+            ConditionRecord::Draining { until, classes } => Condition::Draining {
+                until: by_class(until, classes).map(Time),
             },
             ConditionRecord::Stopping { forced, failure } => Condition::Stopping {
                 forced,

@@ -38,8 +38,18 @@ struct SettingsRecord {
     start_timeout_ms: u64,
     health_timeout_ms: u64,
     drain_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drain_classes_ms: Option<ByClassRecord>,
     stop_timeout_ms: u64,
     soak_ms: u64,
+}
+
+/// Where the classes differ: a version that does not know of it goes by the last of them, which is there as well.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct ByClassRecord {
+    requests: Option<u64>,
+    streams: Option<u64>,
+    tunnels: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,9 +130,13 @@ enum ConditionRecord {
     Warm {
         drain: Option<u64>,
         gated: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        classes: Option<ByClassRecord>,
     },
     Draining {
         until: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        classes: Option<ByClassRecord>,
     },
     Stopping {
         forced: bool,
