@@ -173,8 +173,7 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
             None => match connect(client, &lease).await {
                 Some(Ok(stream)) => stream,
                 Some(Err(error)) if is_down(&error) => {
-                    lease.failed();
-                    patience.refused(hold_ms(client, &lease));
+                    refused(client, &mut patience, &lease);
                     continue;
                 }
                 Some(Err(error)) => {
@@ -193,8 +192,7 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
             // It was taken and ended at once, as by a slot that is going down: as good as refused.
             // Trying again at once could go on for ever.
             Outcome::Failed(Failed::Unsent, _, lease) => {
-                lease.failed();
-                patience.refused(hold_ms(client, &lease));
+                refused(client, &mut patience, &lease);
             }
             Outcome::Failed(Failed::Silent, ..) if is_reused && can_repeat => {
                 second = true;
@@ -221,6 +219,13 @@ async fn connect(client: &Client, lease: &Lease) -> Option<io::Result<Stream>> {
         .set(client.worker.alarms.now(), client.worker.limits().connect);
     let mut connecting = pin!(Stream::connect(&lease.run().upstream));
     client.alarm.until(|cx| connecting.as_mut().poll(cx)).await
+}
+
+/// The slot did not take the request.
+fn refused(client: &Client, patience: &mut Patience, lease: &Lease) {
+    lease.failed();
+    lease.run().ramp.refused(client.worker.alarms.now());
+    patience.refused(hold_ms(client, lease));
 }
 
 /// How long the app of this slot holds requests, in milliseconds; not at all if no table names it any more.

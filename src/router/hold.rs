@@ -145,6 +145,18 @@ impl Patience {
         loop {
             match key.pick(&worker, client.listener)? {
                 Some(Picked::Slot(lease)) => {
+                    let now = worker.alarms.now();
+                    // Who has waited goes when it is his turn, and counts nowhere until then.
+                    if let Some(since) = self.since
+                        && let Err(turn) = lease.run().ramp.go(now)
+                    {
+                        drop(lease);
+                        // The slot is there: nobody is sent away now for having waited.
+                        let hold_ms = turn - since + 1;
+                        self.wait(client, key, hold_ms, Some(turn - now), UNAVAILABLE)
+                            .await?;
+                        continue;
+                    }
                     self.held = None;
                     return Ok(lease);
                 }

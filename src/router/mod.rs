@@ -40,6 +40,7 @@ pub mod keep;
 pub mod label;
 pub mod limits;
 pub mod load;
+pub mod ramp;
 pub mod relay;
 pub mod roll;
 pub mod runs;

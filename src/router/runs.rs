@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::alarm::Millis;
 use super::counts::{Class, Counts, RunName};
 use super::limits::Limits;
+use super::ramp::Ramp;
 use super::stream::{Stream, Unread};
 use super::table::{Table, Upstream};
 
@@ -34,6 +35,8 @@ pub struct Run {
     counts: Arc<Counts>,
     thread: usize,
     idle: RefCell<Vec<Idle>>,
+    /// How those are let go that have waited for it.
+    pub ramp: Ramp,
     /// No table names it any more: its connections are not kept.
     retired: Cell<bool>,
 }
@@ -117,6 +120,7 @@ impl Lease {
             counts,
             thread,
             idle: RefCell::default(),
+            ramp: Ramp::default(),
             retired: Cell::new(true),
         };
         Self {
@@ -216,6 +220,7 @@ impl Routing {
                             counts: Arc::clone(counts),
                             thread,
                             idle: RefCell::default(),
+                            ramp: Ramp::default(),
                             retired: Cell::new(false),
                         }),
                     },

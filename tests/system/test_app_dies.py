@@ -1,0 +1,47 @@
+"""The app's process dies under load: what had reached it is answered 502, everything else waits for the next process or goes to the
+other slot."""
+
+import pytest
+from slots import QUICK, App, answers_only
+
+
+@pytest.fixture(scope="module")
+def app(machine):
+    app = App(machine, "web", QUICK)
+    app.deploy("one")
+    return app
+
+
+def kill(machine, app):
+    unit = f"web@{app.active()}"
+    before = machine.show(unit, "MainPID")["MainPID"]
+    machine.run(f"kill -KILL {before}")
+    machine.wait_for(f"test $(systemctl show {unit} -P MainPID) -ne {before} && systemctl is-active {unit}")
+
+
+def lost(result, *, connections):
+    """Only what was on its way when the process died: at most one request per connection, and each was told so."""
+    assert set(result["failures"]) <= {"status 502"} and result["failed"] <= connections, result
+
+
+def test_requests_wait_for_the_process_that_comes_after(machine, app):
+    for _ in range(3):
+        with machine.load("127.0.0.1:80", "--connections", "32", "--pause-ms", "5") as load:
+            answers_only(load, "one")
+            kill(machine, app)
+            app.wait_until(lambda status: status["serving"])
+            answers_only(load, "one")
+            lost(load.stop(), connections=32)
+
+
+def test_requests_go_to_the_other_slot_while_that_is_warm(machine, app):
+    app.configure(QUICK.replace('soak = "0s"', 'soak = "5m"'))
+    app.deploy("two")
+    old = app.idle()
+    assert app.slot(old)["condition"] == "warm"
+    with machine.load("127.0.0.1:80", "--connections", "32", "--pause-ms", "5") as load:
+        answers_only(load, "two")
+        machine.run(f"systemctl kill --signal=KILL web@{app.active()}")
+        app.wait_until(lambda status: status["active"] == old and status["serving"])
+        answers_only(load, "one")
+        lost(load.stop(), connections=32)
