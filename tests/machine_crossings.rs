@@ -281,9 +281,19 @@ fn three_failed_probes_in_a_row_roll_back_once_and_mark_the_release() {
     let times = app
         .told
         .iter()
-        .filter(|told| matches!(told, Notice::RolledBack { .. }));
+        .filter(|told| matches!(told, Notice::RolledBack(_)));
     assert_eq!((times.count(), app.is("green")), (1, "draining"));
     assert!(app.state.marked.contains(&release(2)));
+    let back = app.state.rolled_back.clone().unwrap();
+    assert_eq!(
+        (back.left, back.release),
+        (Some(release(2)), Some(release(1)))
+    );
+    app.settle().serve(3);
+    assert_eq!(
+        app.state.rolled_back, None,
+        "another switch is the last word"
+    );
 }
 
 #[test]
@@ -502,6 +512,40 @@ fn phases() -> Vec<(&'static str, App)> {
         ("drain", drain),
         ("stopping", stopping),
     ]
+}
+
+#[test]
+fn when_every_slot_was_stopped_during_the_soak_the_traffic_does_not_go_to_one_that_has_ended() {
+    let mut app = in_soak();
+    app.settle().serve(3);
+    assert_eq!((app.active(), app.is("green")), ("blue", "warm"));
+    let mut facts = app.facts();
+    for found in facts.slots.values_mut() {
+        found.seen = Seen::Ended(End::ByHand);
+    }
+    app.recover(&facts);
+    assert_eq!(app.active(), "blue");
+    assert_eq!(
+        *app.condition(&slot("blue")),
+        Condition::Active(Service::ByHand)
+    );
+    assert_eq!(app.state.rolled_back, None);
+}
+
+#[test]
+fn how_long_a_deployment_was_in_each_phase_is_known_although_the_deployer_crashed_in_between() {
+    let mut app = App::new();
+    app.serve(1).settle().deploy(2).wait(3);
+    app.recover(&app.facts()).pass_gates();
+    let outcome = app.state.outcome.clone().unwrap();
+    let names: Vec<_> = outcome.entered.iter().map(|(phase, _)| *phase).collect();
+    assert_eq!(names, ["preparing", "starting", "ready", "shifting"]);
+    let (starting, ready) = (outcome.entered[1].1, outcome.entered[2].1);
+    assert_eq!(ready.since(starting), Duration::from_secs(3));
+    assert_eq!(
+        (outcome.slot, outcome.previous),
+        (Some(slot("green")), Some(release(1)))
+    );
 }
 
 #[test]

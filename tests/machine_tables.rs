@@ -442,6 +442,12 @@ fn describe(state: &State, now: Time) -> Vec<(String, String)> {
         let marked: Vec<String> = state.marked.iter().map(|id| or_release(Some(id))).collect();
         put("marked", marked.join(" "));
     }
+    if let Some(back) = &state.rolled_back {
+        put(
+            "rolled back",
+            format!("{} from {} to {}", back.generation, back.from, back.to),
+        );
+    }
     if let Some(outcome) = &state.outcome {
         put(
             "outcome",
@@ -595,9 +601,12 @@ fn tell(notice: &Notice, now: Time) -> String {
             format!("ended {}: {}", outcome.generation, reason(&outcome.cause))
         }
         Notice::Soak { slot, cause, .. } => format!("soak of {slot}: {}", reason(cause)),
-        Notice::RolledBack {
-            from, to, cause, ..
-        } => format!("rolled back from {from} to {to}: {}", reason(cause)),
+        Notice::RolledBack(back) => format!(
+            "rolled back from {} to {}: {}",
+            back.from,
+            back.to,
+            reason(&back.cause)
+        ),
         Notice::Draining { slot, until } => match until {
             Some(until) => format!("{slot} drains until {}", from_now(*until, now)),
             None => format!("{slot} drains for ever"),

@@ -71,9 +71,11 @@ impl From<AskError> for Problem {
                 (StatusCode::BAD_REQUEST, "nothing-to-roll-back-to")
             }
             AskError::Refused(Refusal::NoSuchSlot { .. }) => (StatusCode::NOT_FOUND, "not-found"),
-            AskError::Refused(Refusal::NotStandingBy { .. } | Refusal::NotDraining { .. }) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "refused")
-            }
+            AskError::Refused(
+                Refusal::NotStandingBy { .. }
+                | Refusal::BetweenRuns { .. }
+                | Refusal::NotDraining { .. },
+            ) => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
             AskError::NotCommitted(_) | AskError::Gone => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "failed")
             }

@@ -12,8 +12,8 @@ use super::pack::Packing;
 use super::progress::Screen;
 use super::project::Project;
 use super::source::Source;
-use super::status::{now_ms, table};
-use super::term::{Paint, note, say, say_json};
+use super::status::{complete, now_ms, table};
+use super::term::{Paint, note, say, say_json, width};
 use crate::deploy::{AppName, SlotName};
 use crate::wire::api::{Outcome, Status};
 
@@ -174,7 +174,7 @@ pub async fn drain(global: &Global, client: &Client, slot: &SlotName) -> anyhow:
     if global.json {
         say_json(&status)?;
     } else {
-        say(&table(&status, now_ms(), Paint::of(&stdout())))?;
+        say(&table(&status, now_ms(), Paint::of(&stdout()), width()))?;
     }
     Ok(Exit::Ok)
 }
@@ -192,10 +192,7 @@ async fn show(global: &Global, client: &Client, outcome: &Outcome) -> anyhow::Re
     }
     let mut status: Option<Status> = client.get("/status").await.ok();
     if let Some(status) = &mut status {
-        // Before the first request there is no router yet that could say where it listens; systemd can.
-        if status.addresses.is_empty() && app::is_machines_own(client.socket()) {
-            status.addresses = app::public::addresses();
-        }
+        complete(client, status);
     }
     let app = status.as_ref().map_or("slot", |status| status.app.as_str());
     if outcome.success {

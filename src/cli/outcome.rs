@@ -108,10 +108,14 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
         "by-hand" => "start by hand",
         _ => "deployment",
     };
-    let head = format!(
-        "{what} {} failed in phase {}",
-        outcome.generation, outcome.phase
-    );
+    let head = if in_soak(outcome) {
+        format!("{what} {} failed in its soak", outcome.generation)
+    } else {
+        format!(
+            "{what} {} failed in phase {}",
+            outcome.generation, outcome.phase
+        )
+    };
     let _ = writeln!(
         text,
         "{} {}: {}",
@@ -133,7 +137,7 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
         (Some(release), None) => row("release", release),
         (None, _) => {}
     }
-    if let Some(gate) = gate(&outcome.cause) {
+    if let Some(gate) = gate(outcome) {
         row("gate", gate);
     }
     if let Some(report) = &outcome.report {
@@ -212,9 +216,15 @@ fn log(report: &Report, text: &mut String, paint: Paint) {
     }
 }
 
+/// It had switched before it failed.
+fn in_soak(outcome: &Outcome) -> bool {
+    outcome.phase == "switched"
+}
+
 /// Which gate or time-out a cause stands for, in the words of the app's file.
-fn gate(cause: &str) -> Option<&'static str> {
-    Some(match cause {
+fn gate(outcome: &Outcome) -> Option<&'static str> {
+    Some(match outcome.cause.as_str() {
+        "exited" if in_soak(outcome) => "the soak: it has to stay up",
         "unprepared" => "the release could not be put on disk",
         "no-idle-slot" => "no slot became idle in time (--queue)",
         "start-failed" => "the unit has to start",
@@ -239,8 +249,12 @@ fn untouched(outcome: &Outcome, status: Option<&Status>, paint: Paint) -> String
         return "No release is active yet, so nothing serves.".to_owned();
     };
     let live = status.live.as_deref().unwrap_or("(unknown)");
-    let after_switch = matches!(outcome.cause.as_str(), "probes-failed")
-        || (outcome.phase == "switched" || outcome.phase == "rolling_back");
+    let after_switch = in_soak(outcome);
+    if !status.serving && after_switch {
+        return paint.bad(&format!(
+            "{active}, release {live}, is not up: requests are held."
+        ));
+    }
     if !status.serving {
         return paint.odd(&format!(
             "The active slot was not touched, but it is not up: {active}, release {live}; requests are held."

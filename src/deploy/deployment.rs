@@ -20,7 +20,7 @@ impl Draft {
                 queue: request.queue,
             },
         );
-        self.tell_phase();
+        self.entered();
         Ok(())
     }
 
@@ -155,7 +155,10 @@ impl Draft {
         let Some(found) = self.state.slots.get(&slot) else {
             return Err(Refusal::NoSuchSlot { slot });
         };
-        if found.condition != Condition::Standby || found.boot.is_none() {
+        if found.condition == Condition::Standby && found.boot.is_none() {
+            return Err(Refusal::BetweenRuns { slot });
+        }
+        if found.condition != Condition::Standby {
             return Err(Refusal::NotStandingBy {
                 condition: found.condition.name(),
                 slot,
@@ -176,7 +179,7 @@ impl Draft {
         }
     }
 
-    /// Begins an attempt; whoever calls this tells the phase, or enters the next one at once.
+    /// Begins an attempt; whoever calls this says that its phase is entered, or enters the next one at once.
     fn lock(&mut self, kind: Kind, by: String, settings: Settings, phase: Phase) {
         let generation = self.state.generation.next();
         self.state.generation = generation;
@@ -200,6 +203,7 @@ impl Draft {
             by,
             began: self.now,
             phase,
+            entered: Vec::new(),
             settings,
         });
     }
@@ -219,7 +223,7 @@ impl Draft {
             probe: None,
         };
         self.lock(kind, by, settings, phase);
-        self.tell_phase();
+        self.entered();
         let generation = self.state.generation;
         if let Some(found) = self.state.slots.get_mut(&slot) {
             found.condition = Condition::Ready;
@@ -231,13 +235,15 @@ impl Draft {
         if let Some(deployment) = &mut self.state.deployment {
             deployment.phase = phase;
         }
-        self.tell_phase();
+        self.entered();
     }
 
-    fn tell_phase(&mut self) {
-        let Some(deployment) = &self.state.deployment else {
+    /// The phase of the deployment is a new one.
+    fn entered(&mut self) {
+        let Some(deployment) = &mut self.state.deployment else {
             return;
         };
+        deployment.entered.push((deployment.phase.name(), self.now));
         let slot = deployment.phase.slot().cloned();
         self.notices.push(Notice::Phase {
             generation: deployment.generation,
@@ -372,11 +378,21 @@ impl Draft {
         let Some(deployment) = self.state.deployment.take() else {
             return;
         };
+        let previous = match &deployment.phase {
+            Phase::Shifting { left, .. } => left.clone(),
+            Phase::Preparing { .. }
+            | Phase::Waiting { .. }
+            | Phase::Starting { .. }
+            | Phase::Ready { .. } => self.state.live().cloned(),
+        };
         let outcome = Outcome {
             generation: deployment.generation,
             kind: deployment.kind,
             release: candidate_release(&deployment, &self.state.slots),
+            slot: deployment.phase.slot().cloned(),
+            previous,
             phase: deployment.phase.name(),
+            entered: deployment.entered,
             cause,
             at: self.now,
         };

@@ -192,6 +192,14 @@ pub enum Refusal {
         /// What it is instead.
         condition: &'static str,
     },
+    /// The slot stands by, and its last run has ended.
+    #[error(
+        "slot {slot} stands by, but nothing runs in it just now: its last run ended, and its unit starts it again; see why with `slotctl logs {slot}`, and promote it when it stays up"
+    )]
+    BetweenRuns {
+        /// As asked.
+        slot: SlotName,
+    },
     /// The slot does not drain.
     #[error("slot {slot} is {condition} and drains nothing")]
     NotDraining {

@@ -45,5 +45,7 @@ pub use names::{AppName, BootId, Generation, NameError, ReleaseId, SlotName, Tim
 pub use notice::Notice;
 pub use policy::{FAILED_PROBES, HOLD, SLOT_WAIT, START_MARGIN, Settings};
 pub use recovery::{Facts, Found, Seen, recover, rediscover};
-pub use state::{Cause, Condition, Deployment, Kind, Outcome, Phase, Service, Slot, State, Watch};
+pub use state::{
+    Cause, Condition, Deployment, Kind, Outcome, Phase, RolledBack, Service, Slot, State, Watch,
+};
 pub use step::{Step, step};

@@ -75,7 +75,11 @@ pub fn recover(state: &State, facts: &Facts, now: Time) -> Step {
         watch.until = watch.until.max(now.after(SOAK_REST));
     }
     let mut taken = draft.finish();
-    for (slot, found) in &facts.slots {
+    // The active slot comes last: should it have ended too, its traffic is not given to one that has.
+    let active = taken.state.active.clone();
+    let is_active = |slot: &SlotName| active.as_ref() == Some(slot);
+    let (last, first): (Vec<_>, Vec<_>) = facts.slots.iter().partition(|(slot, _)| is_active(slot));
+    for (slot, found) in first.into_iter().chain(last) {
         for event in seen(&taken.state, slot, found) {
             // What is seen is never refused; only what people ask is.
             if let Ok(next) = step(&taken.state, event, now) {

@@ -32,6 +32,8 @@ pub struct State {
     pub marked: BTreeSet<ReleaseId>,
     /// How the last attempt ended.
     pub outcome: Option<Outcome>,
+    /// The last switch that was taken back by itself, while nothing else has switched.
+    pub rolled_back: Option<RolledBack>,
     /// The settings of the last attempt that switched.
     pub settings: Settings,
 }
@@ -49,6 +51,8 @@ pub struct Deployment {
     pub began: Time,
     /// How far it is.
     pub phase: Phase,
+    /// When it entered each phase, in order, by [`Phase::name`].
+    pub entered: Vec<(&'static str, Time)>,
     /// What it began with.
     pub settings: Settings,
 }
@@ -271,8 +275,33 @@ pub struct Outcome {
     pub kind: Kind,
     /// What it was to make active, if that was known.
     pub release: Option<ReleaseId>,
+    /// The slot that it was to make active, if that was chosen.
+    pub slot: Option<SlotName>,
+    /// The release that was live before.
+    pub previous: Option<ReleaseId>,
     /// The phase in which it ended.
     pub phase: &'static str,
+    /// [`Deployment::entered`].
+    pub entered: Vec<(&'static str, Time)>,
+    /// Why.
+    pub cause: Cause,
+    /// When.
+    pub at: Time,
+}
+
+/// A switch that was taken back because its watch failed: the old slot is active again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    /// Of the switch.
+    pub generation: Generation,
+    /// The slot that failed.
+    pub from: SlotName,
+    /// Its release.
+    pub left: Option<ReleaseId>,
+    /// The slot that is active again.
+    pub to: SlotName,
+    /// The release that is live again.
+    pub release: Option<ReleaseId>,
     /// Why.
     pub cause: Cause,
     /// When.
@@ -362,6 +391,7 @@ impl State {
             soaked: false,
             marked: BTreeSet::new(),
             outcome: None,
+            rolled_back: None,
             settings,
         }
     }

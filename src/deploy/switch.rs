@@ -109,6 +109,7 @@ impl Draft {
         self.remember(deployment.kind, left);
         self.state.soaked = soak.is_zero();
         self.state.settings = deployment.settings;
+        self.state.rolled_back = None;
         self.end(Cause::Switched);
         if soak.is_zero() {
             self.unmark();

@@ -4,7 +4,7 @@ use super::event::Probe;
 use super::names::SlotName;
 use super::notice::Notice;
 use super::policy::FAILED_PROBES;
-use super::state::{Cause, Condition, Service};
+use super::state::{Cause, Condition, RolledBack, Service};
 use super::step::Draft;
 
 impl Draft {
@@ -51,9 +51,8 @@ impl Draft {
             });
             return;
         };
-        if let Some(bad) = self.state.live().cloned() {
-            self.state.marked.insert(bad);
-        }
+        let left = self.state.live().cloned();
+        self.state.marked.extend(left.clone());
         self.retire(&watch.new, drain);
         self.set(&old, Condition::Active(Service::Up));
         self.state.active = Some(old.clone());
@@ -67,13 +66,17 @@ impl Draft {
             .clone()
             .filter(|prev| release.as_ref() != Some(prev));
         self.state.soaked = watch.soaked;
-        self.tell(Notice::RolledBack {
+        let rolled_back = RolledBack {
             generation: watch.generation,
-            from: watch.new.clone(),
+            from: watch.new,
+            left,
             to: old,
             release,
             cause: cause.clone(),
-        });
+            at: self.now,
+        };
+        self.state.rolled_back = Some(rolled_back.clone());
+        self.tell(Notice::RolledBack(rolled_back));
         if let Some(watch) = &mut self.state.watch {
             watch.rolling_back = Some(cause);
         }

@@ -350,12 +350,11 @@ impl Machine {
                 }
             }
             Notice::Soak { cause, .. } => self.note(cause.code()),
-            Notice::RolledBack {
-                generation, cause, ..
-            } => {
+            Notice::RolledBack(back) => {
                 self.note("rolled-back");
-                self.note(cause.code());
-                let count = self.rollbacks.entry(*generation).or_default();
+                self.note(back.cause.code());
+                let generation = back.generation;
+                let count = self.rollbacks.entry(generation).or_default();
                 *count += 1;
                 if *count > 1 {
                     return Err(format!("generation {generation} was rolled back twice"));

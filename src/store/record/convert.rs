@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::{
     CauseRecord, ConditionRecord, DeploymentRecord, FailureRecord, KindRecord, OutcomeRecord,
-    PhaseRecord, ProbeRecord, Record, ServiceRecord, SettingsRecord, SlotRecord, VERSION,
-    WatchRecord,
+    PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord, SettingsRecord, SlotRecord,
+    VERSION, WatchRecord,
 };
 use crate::deploy::{
     BootId, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase, Probe,
-    ReleaseId, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
+    ReleaseId, RolledBack, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
 };
 
 fn ms(span: Duration) -> u64 {
@@ -50,6 +50,16 @@ fn word(found: &str) -> &'static str {
         .unwrap_or("unknown")
 }
 
+fn marks(entered: &[(&'static str, Time)]) -> Vec<(String, u64)> {
+    let mark = |(phase, at): &(&str, Time)| ((*phase).to_owned(), at.0);
+    entered.iter().map(mark).collect()
+}
+
+fn times(entered: &[(String, u64)]) -> Vec<(&'static str, Time)> {
+    let time = |(phase, at): &(String, u64)| (word(phase), Time(*at));
+    entered.iter().map(time).collect()
+}
+
 impl Record {
     pub(in crate::store) fn of(state: &State, machine_boot: &str) -> Self {
         Self {
@@ -65,6 +75,7 @@ impl Record {
                 by: held.by.clone(),
                 began: held.began.0,
                 phase: (&held.phase).into(),
+                entered: marks(&held.entered),
                 settings: (&held.settings).into(),
             }),
             watch: state.watch.as_ref().map(|watch| WatchRecord {
@@ -89,9 +100,21 @@ impl Record {
                 generation: outcome.generation.0,
                 kind: outcome.kind.into(),
                 release: text(outcome.release.as_ref()),
+                slot: text(outcome.slot.as_ref()),
+                previous: text(outcome.previous.as_ref()),
                 phase: outcome.phase.to_owned(),
+                entered: marks(&outcome.entered),
                 cause: (&outcome.cause).into(),
                 at: outcome.at.0,
+            }),
+            rolled_back: state.rolled_back.as_ref().map(|back| RolledBackRecord {
+                generation: back.generation.0,
+                from: back.from.to_string(),
+                left: text(back.left.as_ref()),
+                to: back.to.to_string(),
+                release: text(back.release.as_ref()),
+                cause: (&back.cause).into(),
+                at: back.at.0,
             }),
             settings: (&state.settings).into(),
         }
@@ -120,6 +143,10 @@ impl Record {
                 .map(|release| release.parse())
                 .collect::<Result<_, _>>()?,
             outcome: self.outcome.map(OutcomeRecord::into_outcome).transpose()?,
+            rolled_back: self
+                .rolled_back
+                .map(RolledBackRecord::into_rolled_back)
+                .transpose()?,
             settings: self.settings.into_settings()?,
         })
     }
@@ -163,6 +190,7 @@ impl DeploymentRecord {
             by: self.by,
             began: Time(self.began),
             phase: self.phase.into_phase()?,
+            entered: times(&self.entered),
             settings: self.settings.into_settings()?,
         })
     }
@@ -189,7 +217,24 @@ impl OutcomeRecord {
             generation: Generation(self.generation),
             kind: self.kind.into(),
             release: parse(self.release)?,
+            slot: parse(self.slot)?,
+            previous: parse(self.previous)?,
             phase: word(&self.phase),
+            entered: times(&self.entered),
+            cause: self.cause.into_cause()?,
+            at: Time(self.at),
+        })
+    }
+}
+
+impl RolledBackRecord {
+    fn into_rolled_back(self) -> Result<RolledBack, NameError> {
+        Ok(RolledBack {
+            generation: Generation(self.generation),
+            from: self.from.parse()?,
+            left: parse(self.left)?,
+            to: self.to.parse()?,
+            release: parse(self.release)?,
             cause: self.cause.into_cause()?,
             at: Time(self.at),
         })

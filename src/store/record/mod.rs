@@ -29,6 +29,7 @@ pub(super) struct Record {
     soaked: bool,
     marked: BTreeSet<String>,
     outcome: Option<OutcomeRecord>,
+    rolled_back: Option<RolledBackRecord>,
     settings: SettingsRecord,
 }
 
@@ -49,6 +50,8 @@ struct DeploymentRecord {
     by: String,
     began: u64,
     phase: PhaseRecord,
+    #[serde(default)]
+    entered: Vec<(String, u64)>,
     settings: SettingsRecord,
 }
 
@@ -164,7 +167,22 @@ struct OutcomeRecord {
     generation: u64,
     kind: KindRecord,
     release: Option<String>,
+    slot: Option<String>,
+    previous: Option<String>,
     phase: String,
+    #[serde(default)]
+    entered: Vec<(String, u64)>,
+    cause: CauseRecord,
+    at: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RolledBackRecord {
+    generation: u64,
+    from: String,
+    left: Option<String>,
+    to: String,
+    release: Option<String>,
     cause: CauseRecord,
     at: u64,
 }
