@@ -154,8 +154,9 @@ impl<U: Units> Apps<U> {
         }
     }
 
-    /// Every app, and those that cannot be managed, with why.
+    /// Every app, and those that cannot be managed, with why; of a deployer that has just started, once it knows them.
     pub async fn all(&self) -> (Vec<Arc<Managed<U>>>, BTreeMap<String, String>) {
+        self.tables.gathered().await;
         let managed = self.managed.read().await.values().cloned().collect();
         (managed, self.broken.read().await.clone())
     }

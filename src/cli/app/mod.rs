@@ -67,10 +67,11 @@ pub fn listen(socket: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     note(&format!("{} does not listen; starting it\n", UNITS[0]));
+    public::check()?;
     systemctl(&["enable", "--now", UNITS[0]]).map(|_| ()).map_err(|error| {
         Exit::Failed.because(format!(
-            "nobody would reach the release, because the public socket does not listen: {error}. Where a router still runs from \
-             before, `systemctl stop 'slot-router@*'` lets it finish, then deploy again"
+            "nobody would reach the release, because the public socket does not listen: {error}; `journalctl -u {}` says why",
+            UNITS[0]
         ))
     })
 }
