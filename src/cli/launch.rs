@@ -128,8 +128,12 @@ fn become_app(launch: &Launch) -> anyhow::Error {
     let path = Path::new(program);
     let remedy = match error.kind() {
         // execve(2) says the same of a script whose interpreter is not there.
-        ErrorKind::NotFound if path.exists() => {
+        ErrorKind::NotFound if path.is_absolute() && path.exists() => {
             "; the file is there, but not the interpreter or loader that it names"
+        }
+        // The working directory is the release.
+        ErrorKind::NotFound if !path.is_absolute() && path.exists() => {
+            "; it is in no directory of PATH, but in the release: write ./ before it in `command`"
         }
         ErrorKind::NotFound if !path.is_absolute() => {
             "; it is in no directory of PATH (write ./ before a program of the release)"
