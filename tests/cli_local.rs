@@ -47,6 +47,36 @@ fn a_wrong_option_and_a_wrong_span_are_usage_errors() {
 }
 
 #[test]
+fn a_usage_error_is_json_where_json_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for (words, part) in [
+        (&["--json", "deploy"][..], "<PATH>"),
+        (
+            &["deploy", "x", "--drain", "30", "--json"],
+            "not a span of time",
+        ),
+        (&["frobnicate", "--json"], "unrecognized subcommand"),
+        (&["--json"], "Usage: slotctl"),
+        (&["app", "--json"], "Usage: slotctl app"),
+    ] {
+        let output = slotctl(folder.path(), Path::new(NOBODY), words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        assert_eq!(stderr(&output), "", "{words:?}");
+        let said: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(
+            (&said["success"], &said["code"]),
+            (&false.into(), &"usage".into())
+        );
+        let error = said["error"].as_str().unwrap();
+        assert!(error.contains(part), "{words:?}: {error}");
+        assert!(!error.starts_with("error:"), "{error}");
+    }
+    let help = slotctl(folder.path(), Path::new(NOBODY), &["--help", "--json"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(stdout(&help).contains("Usage: slotctl"));
+}
+
+#[test]
 fn help_lists_the_commands_and_hides_what_is_not_for_people() {
     let folder = tempfile::tempdir().unwrap();
     let output = slotctl(folder.path(), Path::new(NOBODY), &["--help"]);
