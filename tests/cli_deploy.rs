@@ -110,8 +110,7 @@ fn a_failed_deploy_is_one_screen_of_evidence() {
   STATUS=     waiting for the database
   last probe  503 Service Unavailable: no database
   listens on  127.0.0.1:3000
-  told        127.0.0.1:20002
-              it listens elsewhere than it was told: let it take the port from $PORT and the address 127.0.0.1
+  told        127.0.0.1:20002: let it take the port from $PORT, and the address 127.0.0.1
   time        preparing 12 ms, starting 180 ms, ready 30s, 30s in all
 
   The last 20 lines of its log:
@@ -461,7 +460,7 @@ fn on_a_terminal(variables: &[(&str, &str)]) -> String {
         .envs(variables.iter().copied())
         .stdin(std::process::Stdio::null())
         .output()
-        .unwrap();
+        .expect("script(1) is there");
     stdout(&output)
 }
 

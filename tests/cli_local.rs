@@ -77,6 +77,30 @@ fn a_usage_error_is_json_where_json_is_asked_for() {
 }
 
 #[test]
+fn a_unit_whose_program_is_only_in_the_release_says_how_to_name_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fake_slotd::program(&folder.path().join("web/releases/0123abcd/my-server"));
+    std::os::unix::fs::symlink("releases/0123abcd", folder.path().join("web/blue")).unwrap();
+    let root = folder.path().to_str().unwrap();
+    let launched = |program: &str| {
+        let words = [
+            "--app", "web", "launch", "--slot", "blue", "--root", root, "--", program,
+        ];
+        let output = slotctl(folder.path(), Path::new(NOBODY), &words);
+        assert_eq!(output.status.code(), Some(203), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = launched("my-server");
+    let part = "cannot run my-server; it is in no directory of PATH, but in the release: write ./ before it";
+    assert!(said.contains(part), "{said}");
+    let said = launched("no-server");
+    assert!(
+        said.contains("cannot run no-server; it is in no directory of PATH (write ./"),
+        "{said}"
+    );
+}
+
+#[test]
 fn help_lists_the_commands_and_hides_what_is_not_for_people() {
     let folder = tempfile::tempdir().unwrap();
     let output = slotctl(folder.path(), Path::new(NOBODY), &["--help"]);

@@ -123,7 +123,7 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
         paint.bad(&head),
         outcome.cause
     );
-    let _ = writeln!(text, "  {}\n", harmless(&outcome.text));
+    let _ = writeln!(text, "  {}\n", harmless(sentence(outcome)));
     let mut row = |name: &str, value: &str| {
         let _ = writeln!(
             text,
@@ -160,10 +160,24 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
     text
 }
 
+/// What happened, without the last probe: that has a row of its own.
+fn sentence(outcome: &Outcome) -> &str {
+    let probe = outcome
+        .report
+        .as_ref()
+        .and_then(|report| report.probe.as_ref());
+    let short = probe.and_then(|probe| outcome.text.strip_suffix(probe.as_str()));
+    short
+        .and_then(|text| text.strip_suffix("; the last one found: "))
+        .unwrap_or(&outcome.text)
+}
+
 fn evidence(report: &Report, row: &mut impl FnMut(&str, &str)) {
     row("unit", &report.unit);
     match (&report.result, &report.exit) {
         (Some(result), Some(exit)) => row("result", &format!("{result}: {exit}")),
+        // systemd's word for a unit that nothing is wrong with, until it is stopped for the gate that it did not pass.
+        (Some(result), None) if result == "success" => row("result", "success: it was running"),
         (Some(only), None) | (None, Some(only)) => row("result", only),
         (None, None) => {}
     }
@@ -180,11 +194,13 @@ fn evidence(report: &Report, row: &mut impl FnMut(&str, &str)) {
             .is_some_and(|told| !report.listens.iter().any(|at| names(at, told)));
     if elsewhere {
         row("listens on", &report.listens.join(", "));
-        row("told", report.expected.as_deref().unwrap_or_default());
-        row(
-            "",
-            "it listens elsewhere than it was told: let it take the port from $PORT and the address 127.0.0.1",
-        );
+        let told = report.expected.as_deref().unwrap_or_default();
+        let way = if told.starts_with("unix:") {
+            "let it make the socket that $SOCKET names"
+        } else {
+            "let it take the port from $PORT, and the address 127.0.0.1"
+        };
+        row("told", &format!("{told}: {way}"));
     } else if report.listens.is_empty() && report.expected.is_some() && report.probe.is_some() {
         row(
             "listens on",

@@ -101,6 +101,20 @@ def test_a_restart_of_the_sockets_is_one_of_what_they_are_for(machine):
     assert app.status()["serving"]
 
 
+def test_slot_listens_elsewhere_after_a_restart_of_its_socket(fresh):
+    machine = fresh
+    app = App(machine, "web", QUICK)
+    app.deploy("one")
+    assert machine.out("curl -sS -m 10 http://127.0.0.1/") == "release one"
+    listen = "[Socket]\nListenStream=\nListenStream=8080\n"
+    machine.write("/etc/systemd/system/slot-router.socket.d/listen.conf", listen)
+    machine.run("systemctl daemon-reload && systemctl restart slot-router.socket")
+    assert machine.out("curl -sS -m 10 http://127.0.0.1:8080/") == "release one"
+    assert app.wait_until(lambda status: status["addresses"])["addresses"] == ["http://127.0.0.1:8080/"]
+    assert app.deploy("two")["success"]
+    assert machine.out("curl -sS -m 10 http://127.0.0.1:8080/") == "release two"
+
+
 def test_a_deploy_knows_slots_own_router_on_the_public_port_and_says_what_to_restart(machine):
     app = App(machine, "web", QUICK)
     app.deploy("one")
