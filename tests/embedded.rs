@@ -116,6 +116,7 @@ fn role() {
             println!("listening on {}", listener.local_addr().unwrap());
             listener.incoming().flatten().for_each(answer);
         }
+        Ok("ends") => std::process::exit(7),
         Ok("deaf") => loop {
             std::thread::park();
         },
@@ -235,6 +236,24 @@ async fn a_start_that_was_given_up_goes_on_and_is_not_made_twice() {
     let two = bench.units.start(&bench.slot, &bench.release, LONG).await;
     assert_eq!(one, two);
     bench.until(|probe| probe.pass).await;
+    bench.units.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_run_that_ended_by_itself_is_seen_with_its_exit_status() {
+    let bench = bench("ends", &ports(free_port()));
+    let start = bench.units.start(&bench.slot, &bench.release, LONG);
+    start.await.unwrap();
+    let ended = async {
+        loop {
+            if let Seen::Ended(End::Restarting(failure)) = bench.units.seen(&bench.slot).await {
+                return failure;
+            }
+            bench.units.changed().await;
+        }
+    };
+    let failure = tokio::time::timeout(LONG, ended).await.unwrap();
+    assert_eq!(failure.text, "exited with status 7");
     bench.units.stop_all().await;
 }
 

@@ -515,6 +515,24 @@ fn phases() -> Vec<(&'static str, App)> {
 }
 
 #[test]
+fn a_slot_that_stands_by_is_not_promoted_between_two_of_its_runs_and_says_so() {
+    let mut app = App::new();
+    app.serve(1).settle().serve(2).settle();
+    app.appeared("blue", 1).probed(&slot("blue"), true);
+    app.vanished("blue", crashed());
+    assert_eq!(app.is("blue"), "standby");
+    let refusal = app.refused(app.ask_promote("blue"));
+    assert_eq!(refusal, Refusal::BetweenRuns { slot: slot("blue") });
+    let next = app.next_boot();
+    app.on(Event::Appeared {
+        slot: slot("blue"),
+        boot: next,
+        release: Some(release(1)),
+    });
+    app.on(app.ask_promote("blue"));
+}
+
+#[test]
 fn when_every_slot_was_stopped_during_the_soak_the_traffic_does_not_go_to_one_that_has_ended() {
     let mut app = in_soak();
     app.settle().serve(3);

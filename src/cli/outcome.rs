@@ -226,7 +226,10 @@ fn log(report: &Report, text: &mut String, paint: Paint) {
     }
     let skipped = report.log.len().saturating_sub(LOG_LINES);
     let lines = &report.log[skipped..];
-    let _ = writeln!(text, "\n  The last {} lines of its log:", lines.len());
+    let _ = match lines.len() {
+        1 => writeln!(text, "\n  The last line of its log:"),
+        count => writeln!(text, "\n  The last {count} lines of its log:"),
+    };
     for line in lines {
         let _ = writeln!(text, "  {} {}", paint.dim("|"), harmless(line));
     }

@@ -43,8 +43,11 @@ pub fn is_live(stream: &impl IsTerminal) -> bool {
 /// How wide text for stdout may be: a terminal's width; without one nothing is broken, for `grep` has no screen.
 #[must_use]
 pub fn width() -> usize {
+    if !io::stdout().is_terminal() {
+        return usize::MAX;
+    }
     terminal_size::terminal_size_of(io::stdout())
-        .map_or(usize::MAX, |(width, _)| usize::from(width.0).max(40))
+        .map_or(80, |(width, _)| usize::from(width.0).max(40))
 }
 
 /// Breaks text between words into lines of at most `width` characters where that can be; each after the first begins with `indent`.

@@ -280,7 +280,8 @@ impl Units for Embedded {
     async fn seen(&self, slot: &SlotName) -> Seen {
         match self.child(slot).map(Child::phase) {
             Some(Phase::Up(boot) | Phase::Stopping(boot)) => Seen::Running(boot),
-            Some(Phase::Starting(_) | Phase::Ended(_)) => Seen::Coming,
+            Some(Phase::Starting(_)) => Seen::Coming,
+            Some(Phase::Ended(failure)) => Seen::Ended(End::Restarting(failure)),
             Some(Phase::Stopped) | None => Seen::Ended(End::ByHand),
         }
     }
