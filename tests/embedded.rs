@@ -10,10 +10,15 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use slot::config::App;
+use slot::daemon::app::Place;
+use slot::daemon::apps::{Apps, Source};
 use slot::daemon::embedded::Embedded;
+use slot::daemon::tables::Tables;
 use slot::daemon::units::Units;
 use slot::deploy::{End, Probe, ReleaseId, Seen, SlotName};
+use slot::traffic::Routers;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -237,6 +242,30 @@ async fn a_start_that_was_given_up_goes_on_and_is_not_made_twice() {
     assert_eq!(one, two);
     bench.until(|probe| probe.pass).await;
     bench.units.stop_all().await;
+}
+
+#[tokio::test]
+async fn what_apps_there_are_is_answered_once_they_are_known() {
+    let bench = bench("deaf", &ports(free_port()));
+    let data = bench.directory.path().join("data");
+    let routers = Routers::in_directory(bench.directory.path().join("router"));
+    let tables = Arc::new(Tables::open(data.join("table.json"), routers).await);
+    let place = Place {
+        data,
+        machine_boot: "1".to_owned(),
+    };
+    let app = App::parse("name = 'web'\ncommand = 'x'\n", "slot.toml").unwrap();
+    let units = bench.units.clone();
+    let apps = Apps::new(
+        Source::Only(Box::new(app)),
+        place,
+        tables,
+        move |_: &App| units.clone(),
+    );
+    assert!(apps.all().now_or_never().is_none(), "nobody knows yet");
+    apps.load().await;
+    let (known, broken) = apps.all().await;
+    assert_eq!((known.len(), broken.len()), (1, 0));
 }
 
 #[tokio::test]
