@@ -25,6 +25,7 @@ pub fn is_reserved(name: &str) -> bool {
                 | "NOTIFY_SOCKET"
                 | "WATCHDOG_PID"
                 | "WATCHDOG_USEC"
+                | "CREDENTIALS_DIRECTORY"
                 | "INVOCATION_ID"
                 | "JOURNAL_STREAM"
         )

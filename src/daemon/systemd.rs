@@ -19,7 +19,7 @@ use crate::config::{App, Bind, Ports};
 use crate::deploy::{AppName, BootId, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::probe::{Address, Answer, ask};
 use crate::systemd::{
-    Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen,
+    Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
 };
 
 /// The slots of one app.
@@ -127,6 +127,44 @@ impl SystemdUnits {
                 result: "port-in-use".to_owned(),
                 text: format!("{text}; {remedy}"),
             });
+        }
+        None
+    }
+
+    /// That a slot would run as another user than those that run: PID 1 would give that user the data that all slots of an app share,
+    /// under the one that serves. Who runs is asked of the processes, who would run of PID 1, which has read drop-ins too.
+    async fn other_user(&self, name: &SlotName) -> Option<UnitFailure> {
+        let next = self.bus.properties(&self.slot(name).service).await;
+        if next.load_state != "loaded" {
+            return None;
+        }
+        for (_, other) in self.slots.iter().filter(|(other, _)| *other != name) {
+            let pid = self.bus.properties(&other.service).await.main_pid;
+            let (user, dynamic) = (next.user.clone(), next.dynamic_user);
+            let own = format!("slot-app-{}", self.app);
+            let runs_as = blocking(move || {
+                let uid = user::owner(pid).filter(|uid| !user::is_user(*uid, &user, dynamic))?;
+                Some(user::name(uid, &own))
+            });
+            if let Some(runs_as) = runs_as.await {
+                return Some(UnitFailure {
+                    result: "other-user".to_owned(),
+                    text: format!(
+                        "{} runs as {runs_as}, and {} would run as {}, to whom systemd would give what {0} has in \
+                         /var/lib/slot-app/{}. Write the `user` of before into {}, or change it with an outage: \
+                         `systemctl stop '{3}@*.service'`, then deploy again",
+                        other.service,
+                        self.slot(name).service,
+                        if next.user.is_empty() {
+                            "root"
+                        } else {
+                            &next.user
+                        },
+                        self.app,
+                        self.file.display(),
+                    ),
+                });
+            }
         }
         None
     }
@@ -261,6 +299,12 @@ fn not_asked(error: &CallError) -> UnitFailure {
                 .to_owned(),
         ),
         CallError::Denied { .. } => ("not-permitted", String::new()),
+        // Only the unit that stands in for an app's whose file is wrong says so.
+        CallError::Refused { name, .. } if name.ends_with(".OnlyByDependency") => (
+            "unit-missing",
+            "; it stands in for one that could not be made of the app's file: see `systemctl cat`, then `systemctl daemon-reload`"
+                .to_owned(),
+        ),
         CallError::Refused { unit, .. } => (
             "refused",
             format!("; `systemctl status {}` says more", unit.stem()),
@@ -286,6 +330,9 @@ impl Units for SystemdUnits {
         limit: Duration,
     ) -> Result<BootId, UnitFailure> {
         let slot = self.slot(name);
+        if let Some(failure) = self.other_user(name).await {
+            return Err(failure);
+        }
         if let Some(occupied) = self.occupied(name, &slot).await {
             return Err(occupied);
         }
@@ -305,11 +352,22 @@ impl Units for SystemdUnits {
         }
     }
 
+    async fn objection(&self) -> Option<String> {
+        for (name, slot) in &self.slots {
+            if self.bus.properties(&slot.service).await.main_pid == 0
+                && let Some(failure) = self.other_user(name).await
+            {
+                return Some(failure.text);
+            }
+        }
+        None
+    }
+
     async fn stop(&self, name: &SlotName, limit: Duration) -> bool {
         let slot = self.slot(name);
-        self.bus
-            .stop(&slot.service, slot.socket.as_ref(), limit)
-            .await
+        // It may run from a time when the file said `bind = "fd"`.
+        let socket = UnitName::socket(&self.app, name);
+        self.bus.stop(&slot.service, Some(&socket), limit).await
     }
 
     async fn seen(&self, name: &SlotName) -> Seen {
