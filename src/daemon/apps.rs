@@ -257,6 +257,7 @@ impl<U: Units> Apps<U> {
                     name: name.to_owned(),
                 });
             }
+            self.removed.write().await.insert(name.to_owned());
             return self
                 .tables
                 .withdraw(name)

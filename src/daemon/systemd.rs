@@ -1,10 +1,11 @@
 //! The slots of an app as units of systemd.
 //!
 //! **Invariant:** an answer counts only from the unit that was started (`answerer`), and only while that unit also listens where requests go.
-//! **Invariant:** nothing is started where somebody else listens.
+//! **Invariant:** nothing is started where somebody else listens, nor as another user than a slot that runs.
 //! **Invariant:** while the machine goes down nothing is reported as failed.
 
 mod answerer;
+mod users;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::answerer::{Answerer, Unit, own};
+use self::users::clash;
 use super::live::blocking;
 use super::units::{Report, Units};
 use crate::config::{App, Bind, Ports};
@@ -131,42 +133,29 @@ impl SystemdUnits {
         None
     }
 
-    /// That a slot would run as another user than those that run: PID 1 would give that user the data that all slots of an app share,
-    /// under the one that serves. Who runs is asked of the processes, who would run of PID 1, which has read drop-ins too.
-    async fn other_user(&self, name: &SlotName) -> Option<UnitFailure> {
-        let next = self.bus.properties(&self.slot(name).service).await;
-        if next.load_state != "loaded" {
-            return None;
+    /// That a slot (without a name: any that does not run) would run as another user than one that runs.
+    async fn other_user(&self, starts: Option<SlotName>) -> Option<UnitFailure> {
+        let mut units = Vec::new();
+        for (name, slot) in &self.slots {
+            let unit = self.bus.properties(&slot.service).await;
+            units.push((name.clone(), slot.service.clone(), unit));
         }
-        for (_, other) in self.slots.iter().filter(|(other, _)| *other != name) {
-            let pid = self.bus.properties(&other.service).await.main_pid;
-            let (user, dynamic) = (next.user.clone(), next.dynamic_user);
-            let own = format!("slot-app-{}", self.app);
-            let runs_as = blocking(move || {
-                let uid = user::owner(pid).filter(|uid| !user::is_user(*uid, &user, dynamic))?;
-                Some(user::name(uid, &own))
-            });
-            if let Some(runs_as) = runs_as.await {
-                return Some(UnitFailure {
-                    result: "other-user".to_owned(),
-                    text: format!(
-                        "{} runs as {runs_as}, and {} would run as {}, to whom systemd would give what {0} has in \
-                         /var/lib/slot-app/{}. Write the `user` of before into {}, or change it with an outage: \
-                         `systemctl stop '{3}@*.service'`, then deploy again",
-                        other.service,
-                        self.slot(name).service,
-                        if next.user.is_empty() {
-                            "root"
-                        } else {
-                            &next.user
-                        },
-                        self.app,
-                        self.file.display(),
-                    ),
-                });
-            }
-        }
-        None
+        let own = format!("slot-app-{}", self.app);
+        let found = blocking(move || clash(&units, starts.as_ref(), &own, user::owner)).await?;
+        Some(UnitFailure {
+            result: "other-user".to_owned(),
+            text: format!(
+                "{runs} runs as {}, and {} would run as {}, to whom systemd would give what {runs} has in /var/lib/slot-app/{app}. \
+                 Write the `user` of before into {file} and run `systemctl daemon-reload`, or change it with an outage: \
+                 `systemctl stop '{app}@*.service'`, then deploy again",
+                found.runs_as,
+                found.next,
+                found.next_as,
+                runs = found.runs,
+                app = self.app,
+                file = self.file.display(),
+            ),
+        })
     }
 
     /// Whether an answer counts; an error says why it does not.
@@ -330,7 +319,7 @@ impl Units for SystemdUnits {
         limit: Duration,
     ) -> Result<BootId, UnitFailure> {
         let slot = self.slot(name);
-        if let Some(failure) = self.other_user(name).await {
+        if let Some(failure) = self.other_user(Some(name.clone())).await {
             return Err(failure);
         }
         if let Some(occupied) = self.occupied(name, &slot).await {
@@ -353,14 +342,7 @@ impl Units for SystemdUnits {
     }
 
     async fn objection(&self) -> Option<String> {
-        for (name, slot) in &self.slots {
-            if self.bus.properties(&slot.service).await.main_pid == 0
-                && let Some(failure) = self.other_user(name).await
-            {
-                return Some(failure.text);
-            }
-        }
-        None
+        self.other_user(None).await.map(|failure| failure.text)
     }
 
     async fn stop(&self, name: &SlotName, limit: Duration) -> bool {

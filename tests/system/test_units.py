@@ -229,6 +229,9 @@ def test_slotd_may_start_and_stop_exactly_the_units_of_the_rules(machine):
         "Reload",
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) web@blue.service replace 0 0",
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) web@red.service replace 0 0",
+        # Masked, but one of the rule's.
+        "StartUnit ss web@blue.socket replace",
+        "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) web@blue.socket replace 0 0",
     ):
         assert machine.run(f"busctl call {manager} {call}", user="slot", check=False).returncode != 0, call
     assert start_as_slot(machine, "slot-router@3.service", "StopUnit").returncode == 0
