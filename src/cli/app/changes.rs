@@ -60,10 +60,16 @@ fn differences(here: &str, there: &str) -> Vec<String> {
     let parse = |text: &str| text.parse::<Table>().unwrap_or_default();
     let (here, there) = (parse(here), parse(there));
     let keys: BTreeSet<&String> = here.keys().chain(there.keys()).collect();
-    keys.into_iter()
+    let differs = |key: &str| match (key, here.get(key), there.get(key)) {
         // Chosen when the app was registered.
-        .filter(|key| *key != "name" && !(*key == "ports" && !here.contains_key("ports")))
-        .filter(|key| here.get(*key) != there.get(*key))
+        ("name", ..) | ("ports", None, _) => false,
+        ("ports", Some(Value::Table(here)), Some(Value::Table(there))) => here
+            .iter()
+            .any(|(slot, port)| there.get(slot) != Some(port)),
+        (_, here, there) => here != there,
+    };
+    keys.into_iter()
+        .filter(|key| differs(key))
         .map(|key| match (here.get(key), there.get(key)) {
             (Some(Value::Table(_)), _) | (_, Some(Value::Table(_))) => format!("[{key}]"),
             (Some(here), Some(there)) => format!("{key} = {here} (there {there})"),
@@ -107,8 +113,9 @@ mod tests {
 
     #[test]
     fn the_note_names_each_key_that_differs_and_the_command() {
-        let here = "command = \"./server\"\nsoak = \"1m\"\nkeep = 3\n[env]\nTOKEN = \"secret\"\n";
-        let there = "name = \"web\"\ncommand = \"./server\"\nsoak = \"30s\"\ndrain = \"0s\"\n[ports]\nblue = 20001\n";
+        let here = "command = \"./server\"\nsoak = \"1m\"\nkeep = 3\n[env]\nTOKEN = \"secret\"\n[ports]\nblue = 3000\n";
+        let there = "name = \"web\"\ncommand = \"./server\"\nsoak = \"30s\"\ndrain = \"0s\"\n\
+                     [ports]\nblue = 3000\ngreen = 20001\n";
         assert_eq!(
             told(
                 Path::new("/srv/web/slot.toml"),
