@@ -1,7 +1,8 @@
 //! An app as systemd's own files: the template unit, what differs by slot, and the polkit rule that lets slotd start it.
 //!
-//! **Invariant:** text out of an [`App`], the same for the same app; nothing is read, written or asked here.
+//! **Invariant:** text out of an [`App`], the same for the same app; nothing is read, written or asked, but by [`generate`].
 
+mod generate;
 mod polkit;
 mod text;
 
@@ -12,6 +13,7 @@ use crate::config::{App, Bind, Ready, systemd_span};
 use crate::deploy::{AppName, SlotName};
 use text::{assignment, word};
 
+pub use generate::generate;
 pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
 
 /// Where the apps' runtime directories are, and slotd's socket.
