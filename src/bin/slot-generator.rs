@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use slot::telemetry::tell_kernel;
+use slot::telemetry::{chain, tell_kernel};
 use slot::units;
 
 fn main() -> ExitCode {
@@ -23,8 +23,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let problems =
-        units::generate(apps, rules, normal).unwrap_or_else(|error| vec![format!("{error:#}")]);
+    let problems = units::generate(apps, rules, normal).unwrap_or_else(|error| vec![chain(&error)]);
     for problem in &problems {
         tell_kernel("slot-generator", problem);
     }

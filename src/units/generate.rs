@@ -5,19 +5,40 @@
 //! **Invariant:** no app that has a polkit rule is without units, be its file wrong or gone ([`stand_in`] says why).
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io;
 use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
 
 use super::{UnitFile, app_of_rule, render, stand_in};
 use crate::config::App;
+
+/// Why not all units could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// A directory of files.
+    #[error("cannot list {}", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A unit.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The unit's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
 
 /// Writes the units of every app. What was wrong with files is returned, after everything else is done.
 ///
 /// # Errors
 /// A directory cannot be listed, or a unit not be written.
-pub fn generate(apps: &Path, rules: &Path, normal: &Path) -> Result<Vec<String>> {
+pub fn generate(apps: &Path, rules: &Path, normal: &Path) -> Result<Vec<String>, GenerateError> {
     let mut problems = Vec::new();
     let mut in_place = |name: &str, source: &Path, problem: String| {
         let name = name.parse();
@@ -32,7 +53,7 @@ pub fn generate(apps: &Path, rules: &Path, normal: &Path) -> Result<Vec<String>>
         };
         let made = match read(&file) {
             Ok(app) => render(&app, &file),
-            Err(error) => in_place(name, &file, format!("{error:#}")),
+            Err(problem) => in_place(name, &file, problem),
         };
         write(normal, &made)?;
     }
@@ -54,35 +75,35 @@ pub fn generate(apps: &Path, rules: &Path, normal: &Path) -> Result<Vec<String>>
 }
 
 /// What is in a directory, in order; nothing, where it is not.
-fn list(directory: &Path) -> Result<Vec<PathBuf>> {
-    let cannot = || format!("cannot list {}", directory.display());
-    let listing = match fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        listing => listing.with_context(cannot)?,
+fn list(directory: &Path) -> Result<Vec<PathBuf>, GenerateError> {
+    let cannot = |source| GenerateError::List {
+        path: directory.to_owned(),
+        source,
     };
-    let mut files = listing
-        .map(|entry| entry.map(|entry| entry.path()).with_context(cannot))
-        .collect::<Result<Vec<_>>>()?;
+    let listing = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing.map_err(cannot)?,
+    };
+    let paths = listing.map(|entry| entry.map(|entry| entry.path()));
+    let mut files: Vec<PathBuf> = paths.collect::<Result<_, _>>().map_err(cannot)?;
     files.sort();
     Ok(files)
 }
 
-fn write(normal: &Path, units: &[UnitFile]) -> Result<()> {
+fn write(normal: &Path, units: &[UnitFile]) -> Result<(), GenerateError> {
     for unit in units {
         let path = normal.join(&unit.path);
         fs::create_dir_all(path.parent().unwrap_or(normal))
             .and_then(|()| fs::write(&path, &unit.text))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+            .map_err(|source| GenerateError::Write { path, source })?;
     }
     Ok(())
 }
 
-fn read(file: &Path) -> Result<App> {
-    let name = file.to_string_lossy();
-    let app = App::parse(
-        &fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?,
-        &name,
-    )?;
-    app.check_installed(&name)?;
-    Ok(app)
+/// An app's file; an error is for people.
+fn read(file: &Path) -> Result<App, String> {
+    let name = file.display().to_string();
+    let text = fs::read_to_string(file).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let app = App::parse(&text, &name).and_then(|app| app.check_installed(&name).map(|()| app));
+    app.map_err(|error| error.to_string())
 }

@@ -13,7 +13,7 @@ use crate::config::{App, Bind, Ready, systemd_span};
 use crate::deploy::{AppName, SlotName};
 use text::{assignment, word};
 
-pub use generate::generate;
+pub use generate::{GenerateError, generate};
 pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
 
 /// Where the apps' runtime directories are, and slotd's socket.
