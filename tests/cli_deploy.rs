@@ -279,7 +279,7 @@ fn a_config_with_an_unknown_key_is_refused_with_file_line_and_remedy() {
     assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
     let said = stderr(&output);
     assert!(
-        said.contains("slot.toml:3: drian: there is no such key; write `drain`"),
+        said.contains("slot.toml:3: unknown key `drian`; did you mean `drain`?"),
         "{said}"
     );
     assert_eq!(fake.asked(), [""; 0]);

@@ -54,6 +54,7 @@ impl From<AppError> for Problem {
             AppError::Unnamed { .. } => (StatusCode::BAD_REQUEST, "bad-request"),
             AppError::Broken { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
             AppError::InUse { .. } => (StatusCode::CONFLICT, "busy"),
+            AppError::WrongFile { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
         };
         Self {
             status,
@@ -75,7 +76,8 @@ impl From<AskError> for Problem {
                 Refusal::NotStandingBy { .. }
                 | Refusal::BetweenRuns { .. }
                 | Refusal::NotDraining { .. },
-            ) => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
+            )
+            | AskError::Harmful(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
             AskError::NotCommitted(_) | AskError::Gone => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "failed")
             }

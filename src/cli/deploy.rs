@@ -32,13 +32,16 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
         source.check_command(&project.app.command, &project.file)?;
     }
     let client = Client::new(&global.socket, Some(name.as_str()));
-    if let Err(error) = client.get::<Status>("/status").await {
-        register(global, &client, &name, project.as_ref(), error).await?;
+    match (client.get::<Status>("/status").await, &project) {
+        (Err(error), project) => {
+            register(global, &client, &name, project.as_ref(), error).await?;
+        }
+        (Ok(status), Some(project)) if !project.is_of_another(&name) => {
+            app::changes::take_over_or_tell(global, &name, project, &status).await?;
+        }
+        (Ok(_), _) => {}
     }
     app::listen(&global.socket)?;
-    if let Some(project) = &project {
-        app::add::warn_of_changes(&global.socket, &name, project);
-    }
     let mut screen = Screen::new(global.json);
     let (body, packing) = source.body()?;
     let (sent, size) = packing.counter();
@@ -90,6 +93,15 @@ async fn register(
     let unknown = error.is_no_such_app();
     if !(unknown || error.is_passing()) || !app::is_machines_own(client.socket()) {
         return Err(error.into());
+    }
+    let absent = unknown || !app::is_registered(name);
+    if let Some(project) = project.filter(|project| absent && project.is_of_another(name)) {
+        return Err(Exit::Input.because(format!(
+            "{} is of the app {}, and --app names {name}, which is not registered; leave --app out, or register that file under this \
+             name too: `sudo slotctl --app {name} app add {0}`",
+            project.file.display(),
+            project.app.name
+        )));
     }
     let Some(project) = project else {
         return Err(anyhow::Error::from(error).context(format!("cannot deploy to {name}")));

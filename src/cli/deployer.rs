@@ -88,9 +88,9 @@ impl Deployer {
         };
         apps.load().await;
         if let (_, broken) = apps.all().await
-            && let Some((name, why)) = broken.into_iter().next()
+            && let Some(why) = broken.into_values().next()
         {
-            anyhow::bail!("app {name} cannot be managed: {why}");
+            anyhow::bail!(why);
         }
         let keeper = tokio::spawn(async move { tables.keep_everywhere().await });
 

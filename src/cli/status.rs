@@ -47,7 +47,7 @@ pub async fn run(client: &Client, json: bool) -> anyhow::Result<Exit> {
         let _ = writeln!(
             text,
             "{} {}",
-            paint.bad(&format!("{app}: not read:")),
+            paint.bad(&format!("{app}: broken:")),
             harmless(why)
         );
     }

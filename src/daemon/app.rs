@@ -156,6 +156,9 @@ impl<U: Units> Managed<U> {
         drain: Option<Duration>,
         queue: Duration,
     ) -> Result<Generation, AskError> {
+        if let Some(why) = self.world.units.objection().await {
+            return Err(AskError::Harmful(why));
+        }
         self.world
             .set_reserve_aside()
             .map_err(|error| AskError::NotCommitted(chain(&error)))?;

@@ -261,6 +261,10 @@ impl Units for Embedded {
         child.start(self.program(slot, release, limit).await?).await
     }
 
+    async fn objection(&self) -> Option<String> {
+        None
+    }
+
     async fn stop(&self, slot: &SlotName, limit: Duration) -> bool {
         let Some(child) = self.child(slot) else {
             return false;

@@ -22,6 +22,10 @@ pub trait Units: Send + Sync + 'static {
         limit: Duration,
     ) -> impl Future<Output = Result<BootId, UnitFailure>> + Send;
 
+    /// Why no slot may be started beside those that run, whatever its release, if that is so. For a refusal before anything is begun;
+    /// [`Units::start`] fails with the same.
+    fn objection(&self) -> impl Future<Output = Option<String>> + Send;
+
     /// Stops a slot, its socket first if it has one, and returns when it is inactive; true if SIGTERM was not enough.
     /// Tries again by itself as long as it is not given up.
     fn stop(&self, slot: &SlotName, limit: Duration) -> impl Future<Output = bool> + Send;

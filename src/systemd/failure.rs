@@ -84,6 +84,9 @@ fn setup(status: i32) -> Option<&'static str> {
         238 => "its state directory cannot be made",
         239 => "its cache directory cannot be made",
         240 => "its logs directory cannot be made",
+        243 => {
+            "its credentials cannot be read: make the file that `env_file` names, or remove the key"
+        }
         _ => return None,
     })
 }

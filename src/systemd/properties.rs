@@ -34,6 +34,10 @@ pub struct Properties {
     pub restart: String,
     /// 0 when it has none now.
     pub main_pid: u32,
+    /// `User=` of its files as they are now, whoever it runs as.
+    pub user: String,
+    /// `DynamicUser=`, likewise.
+    pub dynamic_user: bool,
     /// How the main process ended: `CLD_EXITED`, `CLD_KILLED`, `CLD_DUMPED` (sigaction(2)); 0 when it has not.
     pub exec_main_code: i32,
     /// Its exit status, or the signal.
@@ -60,6 +64,12 @@ impl Properties {
             Some(Variant::I32(number)) => *number,
             _ => 0,
         };
+        let flag = |name: &str| {
+            matches!(
+                all.get(name).map(|value| &**value),
+                Some(Variant::Bool(true))
+            )
+        };
         // (name, message) and (id, path)
         let fields = |name: &str| match all.get(name).map(|value| &**value) {
             Some(Variant::Structure(fields)) => Some(fields),
@@ -76,13 +86,12 @@ impl Properties {
                 _ => None,
             },
             control_group: text("ControlGroup"),
-            need_daemon_reload: matches!(
-                all.get("NeedDaemonReload").map(|value| &**value),
-                Some(Variant::Bool(true))
-            ),
+            need_daemon_reload: flag("NeedDaemonReload"),
             result: text("Result"),
             restart: text("Restart"),
             main_pid: number("MainPID"),
+            user: text("User"),
+            dynamic_user: flag("DynamicUser"),
             exec_main_code: signed("ExecMainCode"),
             exec_main_status: signed("ExecMainStatus"),
             exec_main_start: match all.get("ExecMainStartTimestamp").map(|value| &**value) {

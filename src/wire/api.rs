@@ -27,7 +27,7 @@ use super::control::InFlight;
 pub struct Apps {
     /// By name.
     pub apps: Vec<Status>,
-    /// Apps whose file or state could not be read: name and why.
+    /// Apps whose file or state is wrong: name and why. One whose file became so while it was managed is in `apps` as well.
     #[serde(default)]
     pub broken: BTreeMap<String, String>,
 }

@@ -4,7 +4,9 @@
 //! made into units, and goes before the file goes (design rule 12).
 
 pub mod add;
+pub mod changes;
 mod list;
+mod loaded;
 mod names;
 pub(super) mod ports;
 pub(super) mod public;
@@ -79,6 +81,12 @@ pub fn listen(socket: &Path) -> anyhow::Result<()> {
 /// sd_booted(3).
 fn systemd_runs() -> bool {
     Path::new("/run/systemd/system").is_dir()
+}
+
+/// Whether the machine has a file for the app.
+#[must_use]
+pub fn is_registered(name: &AppName) -> bool {
+    file_of(name).exists()
 }
 
 fn file_of(name: &AppName) -> PathBuf {
