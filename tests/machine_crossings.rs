@@ -73,6 +73,98 @@ fn a_new_slot_that_dies_before_the_routers_know_it_gives_the_traffic_back() {
     assert_eq!(app.is("green"), "stopping");
 }
 
+/// Blue served r1, green serves r2 in its soak, and red with r3 has passed its gates: the routers are being told.
+fn shifting_in_soak() -> App {
+    let mut three = settings();
+    three.slots.push(slot("red"));
+    let mut app = App::with(three);
+    app.serve(1).settle().serve(2).deploy(3);
+    let red = slot("red");
+    app.started(&red).probed(&red, true);
+    assert_eq!((app.active(), app.phase()), ("red", Some("shifting")));
+    app
+}
+
+fn unrouted(app: &App) -> Event {
+    Event::Unrouted {
+        generation: app.state.generation,
+        why: "cannot write table.json: No space left on device".to_owned(),
+    }
+}
+
+#[test]
+fn a_switch_that_is_taken_back_leaves_the_soak_of_the_slot_that_gets_the_traffic_back() {
+    for died in [true, false] {
+        let mut app = shifting_in_soak();
+        // Nobody probes it while the switch is made, and its time does not run out meanwhile.
+        app.wait(100);
+        if died {
+            app.vanished("red", crashed());
+        } else {
+            app.on(unrouted(&app));
+        }
+        assert_eq!((app.active(), app.phase()), ("green", None));
+        let rest = app.state.next_deadline().expect("the soak ends some time");
+        assert!(rest > app.now, "not without another probe");
+        app.routed();
+        let green = slot("green");
+        for _ in 0..3 {
+            app.probed(&green, false);
+        }
+        assert_eq!((app.active(), app.state.name()), ("blue", "rolling_back"));
+    }
+}
+
+#[test]
+fn a_switch_whose_table_cannot_be_written_is_taken_back_and_says_why() {
+    let mut app = App::new();
+    app.serve(1).settle().deploy(2);
+    let green = slot("green");
+    app.started(&green).probed(&green, true);
+    let table = unrouted(&app);
+    app.on(table.clone());
+    assert_eq!(
+        (app.active(), app.cause(), app.phase()),
+        ("blue", "unrouted", None)
+    );
+    assert_eq!(
+        app.condition(&slot("blue")),
+        &Condition::Active(Service::Up)
+    );
+    // A router may have the table of the switch: green stays up until all have the one without it, whatever time passes.
+    assert_eq!(app.wait(3600).is("green"), "warm");
+    assert!(matches!(
+        app.refused(Event::DrainNow { slot: green }),
+        Refusal::NotDraining { .. }
+    ));
+    let before = app.state.clone();
+    app.on(table);
+    assert_eq!(app.state, before, "once is enough");
+    app.routed().drained("green").stopped("green");
+    assert_eq!(app.is("green"), "idle");
+}
+
+#[test]
+fn a_first_switch_that_is_taken_back_leaves_nothing_active() {
+    let mut app = App::new();
+    app.deploy(1);
+    let blue = slot("blue");
+    app.started(&blue).probed(&blue, true);
+    app.on(unrouted(&app)).routed();
+    assert_eq!((app.active(), app.cause()), ("-", "unrouted"));
+    assert_eq!(app.is("blue"), "draining");
+}
+
+#[test]
+fn a_switch_from_a_slot_that_is_down_is_not_taken_back() {
+    let mut app = App::new();
+    app.serve(1).settle().deploy(2).vanished("blue", crashed());
+    let green = slot("green");
+    app.started(&green).probed(&green, true);
+    app.on(unrouted(&app));
+    assert_eq!((app.active(), app.phase()), ("green", Some("shifting")));
+}
+
 #[test]
 fn the_old_slot_dies_during_the_soak_and_the_new_one_is_kept_whatever_its_probes_say() {
     let mut app = in_soak();

@@ -239,6 +239,20 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
             },
         ),
         (
+            "not routed",
+            Event::Unrouted {
+                generation: app.state.routed,
+                why: "no space left on device".to_owned(),
+            },
+        ),
+        (
+            "not routed, stale",
+            Event::Unrouted {
+                generation: Generation(0),
+                why: "no space left on device".to_owned(),
+            },
+        ),
+        (
             "drained",
             Event::Drained {
                 slot: at.clone(),

@@ -214,6 +214,7 @@ fn causes() -> Vec<Cause> {
         Cause::Soaked,
         Cause::Superseded,
         Cause::OldSlotGone,
+        Cause::Unrouted("cannot write table.json".to_owned()),
     ]
 }
 

@@ -216,6 +216,7 @@ fn log(report: &Report, text: &mut String, paint: Paint) {
 fn gate(cause: &str) -> Option<&'static str> {
     Some(match cause {
         "unprepared" => "the release could not be put on disk",
+        "unrouted" => "the table of the switch could not be given to the routers",
         "no-idle-slot" => "no slot became idle in time (--queue)",
         "start-failed" => "the unit has to start",
         "start-timeout" => "READY=1 within start_timeout",

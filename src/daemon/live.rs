@@ -230,7 +230,7 @@ impl<U: Units> World for Live<U> {
             Effect::Probe { slot, boot, pace } => {
                 return self.probe(slot, boot, pace, report).await;
             }
-            Effect::Route(route) => self.route(route).await,
+            Effect::Route(route) => self.route(route, &report).await,
             Effect::Drain { slot, boot } => self.drained(slot, boot).await,
             Effect::Stop { slot } => {
                 let killed = self.units.stop(&slot, self.app.stop_timeout).await;

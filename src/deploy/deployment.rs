@@ -25,39 +25,37 @@ impl Draft {
     }
 
     pub(super) fn prepared(&mut self, generation: Generation, release: ReleaseId) {
-        let Some(deployment) = self
-            .state
-            .deployment
-            .as_ref()
-            .filter(|held| held.generation == generation)
-        else {
-            return;
-        };
-        match deployment.phase {
-            Phase::Preparing { queue } => self.place(release, self.now.after(queue.max(SLOT_WAIT))),
-            Phase::Waiting { .. }
-            | Phase::Starting { .. }
-            | Phase::Ready { .. }
-            | Phase::Shifting { .. } => {}
+        match self.held(generation) {
+            Some(&Phase::Preparing { queue }) => {
+                self.place(release, self.now.after(queue.max(SLOT_WAIT)));
+            }
+            Some(
+                Phase::Waiting { .. }
+                | Phase::Starting { .. }
+                | Phase::Ready { .. }
+                | Phase::Shifting { .. },
+            )
+            | None => {}
         }
     }
 
     pub(super) fn unprepared(&mut self, generation: Generation, why: String) {
-        let Some(deployment) = self
-            .state
-            .deployment
-            .as_ref()
-            .filter(|held| held.generation == generation)
-        else {
-            return;
-        };
-        match deployment.phase {
-            Phase::Preparing { .. } => self.fail(Cause::Unprepared(why)),
-            Phase::Waiting { .. }
-            | Phase::Starting { .. }
-            | Phase::Ready { .. }
-            | Phase::Shifting { .. } => {}
+        match self.held(generation) {
+            Some(Phase::Preparing { .. }) => self.fail(Cause::Unprepared(why)),
+            Some(
+                Phase::Waiting { .. }
+                | Phase::Starting { .. }
+                | Phase::Ready { .. }
+                | Phase::Shifting { .. },
+            )
+            | None => {}
         }
+    }
+
+    /// How far this attempt is, if it holds the lock.
+    pub(super) fn held(&self, generation: Generation) -> Option<&Phase> {
+        let held = self.state.deployment.as_ref()?;
+        (held.generation == generation).then_some(&held.phase)
     }
 
     /// Goes ahead of anything that has not switched. A slot that still runs the previous release gets the traffic at once,
@@ -345,6 +343,7 @@ impl Draft {
             | Cause::Interrupted
             | Cause::Preempted
             | Cause::NoIdleSlot { .. }
+            | Cause::Unrouted(_)
             | Cause::StoppedByHand
             | Cause::ProbesFailed(_)
             | Cause::Soaked

@@ -184,10 +184,7 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
 }
 
 fn watches(state: &State, slot: &SlotName) -> bool {
-    state
-        .watch
-        .as_ref()
-        .is_some_and(|watch| watch.new == *slot && watch.rolling_back.is_none())
+    state.soak().is_some_and(|watch| watch.new == *slot)
 }
 
 fn in_use(state: &State) -> BTreeSet<ReleaseId> {

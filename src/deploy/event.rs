@@ -70,6 +70,13 @@ pub enum Event {
         /// The slot with all the weight.
         active: Option<SlotName>,
     },
+    /// The routers cannot be given a table, and have not been for so long that a switch should not wait for it.
+    Unrouted {
+        /// [`State::routed`](super::State::routed) of that table.
+        generation: Generation,
+        /// What is in the way, in a sentence.
+        why: String,
+    },
     /// Nothing is in flight at a slot.
     Drained {
         /// Where.

@@ -4,16 +4,12 @@
 //! a running deployer would have seen. [`rediscover`] does without a state, when that cannot be read.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::event::{End, Event};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
-use super::policy::{START_MARGIN, Settings};
+use super::policy::{SOAK_REST, START_MARGIN, Settings};
 use super::state::{Cause, Condition, Phase, Service, Slot, State};
 use super::step::{Draft, Step, step};
-
-/// After a pause of slotd a soak lasts at least this long, so that it never ends without a probe.
-const SOAK_REST: Duration = Duration::from_secs(5);
 
 /// What a deployer finds when it starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -241,7 +241,7 @@ impl Draft {
         });
     }
 
-    /// Lets go of every slot that is warm without a watch that wants it.
+    /// The routers have the table: lets go of every slot that is warm without a watch that wants it.
     pub(super) fn let_go(&mut self) {
         let kept = self
             .state
@@ -351,17 +351,15 @@ impl Draft {
         }
     }
 
-    /// The routers may still send requests to this slot: a switch from it, or a rollback from it, is on its way to them.
+    /// The routers may still send requests to this slot: the table that takes the weight from it is on its way to them. Once they have
+    /// it, what is warm is so for a soak.
     fn is_awaited(&self, name: &SlotName) -> bool {
-        let shifting = self.state.deployment.as_ref().is_some_and(|held| {
-            matches!(&held.phase, Phase::Shifting { from, .. } if from.as_ref() == Some(name))
-        });
-        let rolling_back = self
+        let mut kept = self
             .state
             .watch
-            .as_ref()
-            .is_some_and(|watch| watch.rolling_back.is_some() && watch.new == *name);
-        shifting || rolling_back
+            .iter()
+            .filter_map(|watch| watch.old.as_ref());
+        self.is_warm(name) && kept.all(|old| old != name)
     }
 
     pub(super) fn stop(&mut self, name: &SlotName, forced: bool) {

@@ -301,6 +301,8 @@ pub enum Cause {
     },
     /// The unit did not start.
     StartFailed(UnitFailure),
+    /// The table that makes the switch could not be given to the routers.
+    Unrouted(String),
     /// `start_timeout` passed.
     StartTimeout,
     /// `health_timeout` passed.
@@ -330,6 +332,7 @@ impl Cause {
             Self::Interrupted => "interrupted",
             Self::Preempted => "preempted",
             Self::NoIdleSlot { .. } => "no-idle-slot",
+            Self::Unrouted(_) => "unrouted",
             Self::StartFailed(_) => "start-failed",
             Self::StartTimeout => "start-timeout",
             Self::HealthTimeout(_) => "health-timeout",
@@ -372,6 +375,13 @@ impl State {
         self.slots.get(self.active.as_ref()?)?.release.as_ref()
     }
 
+    /// The watch, while its slot is active: not while that is being switched from, and not once it failed.
+    pub(super) fn soak(&self) -> Option<&Watch> {
+        self.watch.as_ref().filter(|watch| {
+            watch.rolling_back.is_none() && self.active.as_ref() == Some(&watch.new)
+        })
+    }
+
     /// The state that users see, derived from the three parts.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -395,11 +405,7 @@ impl State {
                 | Phase::Ready { until, .. } => Some(*until),
                 Phase::Preparing { .. } | Phase::Shifting { .. } => None,
             });
-        let watch = self
-            .watch
-            .as_ref()
-            .filter(|watch| watch.rolling_back.is_none())
-            .map(|watch| watch.until);
+        let watch = self.soak().map(|watch| watch.until);
         let slots = self
             .slots
             .values()

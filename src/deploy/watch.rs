@@ -104,7 +104,9 @@ impl Draft {
             slot: watch.new,
             cause,
         });
-        self.let_go();
+        if let Some(old) = watch.old {
+            self.drain(&old);
+        }
     }
 
     /// A newer attempt takes the place of what is watched.

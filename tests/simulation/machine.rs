@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Probe,
+    BootId, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Phase, Probe,
     ReleaseId, Request, Route, Seen, Service, Settings, SlotName, State, Step, Time, UnitFailure,
     effects, recover, rediscover, step,
 };
@@ -49,6 +49,16 @@ struct Unit {
     release: Option<ReleaseId>,
 }
 
+/// What is in the way of the table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum TableFault {
+    None,
+    /// It cannot be written, so no router gets it.
+    Disk,
+    /// A router that has it does not say so.
+    Router,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 enum Run {
     Ended(End),
@@ -76,6 +86,7 @@ pub struct Machine {
     table: Option<Route>,
     /// What is on disk for routers that start.
     table_on_disk: Option<Route>,
+    table_fault: TableFault,
     router_run: u64,
     in_flight: BTreeMap<(SlotName, Option<BootId>), u64>,
     boots: u64,
@@ -121,6 +132,7 @@ impl Machine {
             units: slots.into_iter().map(|name| (name, idle.clone())).collect(),
             table: None,
             table_on_disk: None,
+            table_fault: TableFault::None,
             router_run: 0,
             in_flight: BTreeMap::new(),
             boots: 0,
@@ -149,6 +161,7 @@ impl Machine {
     /// No more faults and people; everything that was begun must end, and the active slot must serve.
     pub fn settle(&mut self) -> Result<(), String> {
         self.faulty = false;
+        self.table_fault = TableFault::None;
         for unit in self.units.values_mut() {
             unit.healthy = 100;
         }
@@ -398,10 +411,17 @@ impl Machine {
             }
         }
         if let Some(watch) = &state.watch {
+            let left = state
+                .deployment
+                .as_ref()
+                .and_then(|held| match &held.phase {
+                    Phase::Shifting { from, .. } => from.as_ref(),
+                    _ => None,
+                });
             if watch.rolling_back.is_none() {
                 check(
-                    state.active.as_ref() == Some(&watch.new),
-                    "what is watched is not active",
+                    left.or(state.active.as_ref()) == Some(&watch.new),
+                    "what is watched is neither active nor what a switch is made from",
                 )?;
             }
             if let Some(old) = &watch.old {
@@ -511,8 +531,20 @@ impl Machine {
             Effect::Probe { slot, boot, .. } => self.probe(slot, boot, &effect),
             Effect::Route(route) => {
                 let route = route.clone();
-                self.table_on_disk = Some(route.clone());
-                self.table = Some(route.clone());
+                if self.table_fault != TableFault::Disk {
+                    self.table_on_disk = Some(route.clone());
+                    self.table = Some(route.clone());
+                }
+                if self.table_fault != TableFault::None {
+                    self.plan(500, Coming::Perform(self.deployer, effect.clone()));
+                    if self.random.percent(20) {
+                        self.answer(Event::Unrouted {
+                            generation: route.generation,
+                            why: "no space left".to_owned(),
+                        });
+                    }
+                    return Ok(());
+                }
                 self.answer(Event::Routed {
                     generation: route.generation,
                     active: route.active,
@@ -925,7 +957,10 @@ impl Machine {
                 let run = self.units[&name].run;
                 self.unit_crash(&name, run);
             }
+            90..95 => self.table_fault = TableFault::Disk,
+            95..97 => self.table_fault = TableFault::Router,
             _ => {
+                self.table_fault = TableFault::None;
                 for unit in self.units.values_mut() {
                     unit.healthy = 100;
                 }

@@ -402,6 +402,7 @@ impl From<&Cause> for CauseRecord {
                 holder: holder.to_string(),
                 condition: (*condition).to_owned(),
             },
+            Cause::Unrouted(why) => Self::Unrouted { why: why.clone() },
             Cause::StartFailed(failure) => Self::StartFailed {
                 failure: failure.into(),
             },
@@ -435,6 +436,7 @@ impl CauseRecord {
                 holder: holder.parse::<SlotName>()?,
                 condition: word(&condition),
             },
+            Self::Unrouted { why } => Cause::Unrouted(why),
             Self::StartFailed { failure } => Cause::StartFailed(failure.into()),
             Self::StartTimeout => Cause::StartTimeout,
             Self::HealthTimeout { probe } => Cause::HealthTimeout(probe.map(Into::into)),

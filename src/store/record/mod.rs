@@ -178,6 +178,7 @@ enum CauseRecord {
     Interrupted,
     Preempted,
     NoIdleSlot { holder: String, condition: String },
+    Unrouted { why: String },
     StartFailed { failure: FailureRecord },
     StartTimeout,
     HealthTimeout { probe: Option<ProbeRecord> },
