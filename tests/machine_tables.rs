@@ -173,7 +173,7 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
         slot: at.clone(),
         generation: known.generation,
         failure: UnitFailure {
-            result: result.to_owned(),
+            result: result.into(),
             text: "did not start".to_owned(),
         },
     };
@@ -283,6 +283,7 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
                 slot: at.clone(),
                 boot: fresh.next_boot(),
                 release: known.release.clone(),
+                settings: settings(),
             },
         ),
         ("stopped by hand", vanished(End::ByHand)),

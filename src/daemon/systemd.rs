@@ -16,7 +16,7 @@ use self::answerer::{Answerer, Unit, own};
 use super::live::blocking;
 use super::units::{Report, Units};
 use crate::config::{App, Bind, Ports};
-use crate::deploy::{AppName, BootId, Probe, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::deploy::{AppName, BootId, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::probe::{Address, Answer, ask};
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen,
@@ -124,7 +124,7 @@ impl SystemdUnits {
                 Address::Unix(_) => "stop that".to_owned(),
             };
             return Some(UnitFailure {
-                result: "port-in-use".to_owned(),
+                result: "port-in-use".into(),
                 text: format!("{text}; {remedy}"),
             });
         }
@@ -269,7 +269,7 @@ fn not_asked(error: &CallError) -> UnitFailure {
         CallError::Lost { .. } => ("lost", String::new()),
     };
     UnitFailure {
-        result: result.to_owned(),
+        result: result.into(),
         text: format!("{error}{remedy}"),
     }
 }
@@ -283,7 +283,7 @@ impl Units for SystemdUnits {
         &self,
         name: &SlotName,
         _release: &ReleaseId,
-        limit: Duration,
+        limits: Limits,
     ) -> Result<BootId, UnitFailure> {
         let slot = self.slot(name);
         if let Some(occupied) = self.occupied(name, &slot).await {
@@ -291,7 +291,7 @@ impl Units for SystemdUnits {
         }
         let started = self
             .bus
-            .start(&slot.service, slot.socket.as_ref(), limit)
+            .start(&slot.service, slot.socket.as_ref(), limits.start)
             .await;
         let mut ended = self.ended();
         ended.remove(name);
@@ -305,11 +305,9 @@ impl Units for SystemdUnits {
         }
     }
 
-    async fn stop(&self, name: &SlotName, limit: Duration) -> bool {
+    async fn stop(&self, name: &SlotName) -> bool {
         let slot = self.slot(name);
-        self.bus
-            .stop(&slot.service, slot.socket.as_ref(), limit)
-            .await
+        self.bus.stop(&slot.service, slot.socket.as_ref()).await
     }
 
     async fn seen(&self, name: &SlotName) -> Seen {

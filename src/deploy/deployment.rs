@@ -245,8 +245,7 @@ impl Draft {
         });
     }
 
-    /// Starts the release in an idle slot, or waits for one. A slot that is only kept warm is let go for it: it drains (which a
-    /// rollback can take back), and the soak ends when it is really gone.
+    /// Starts the release in an idle slot, or waits for one.
     pub(super) fn place(&mut self, release: ReleaseId, wait_until: Time) {
         let Some(deployment) = &self.state.deployment else {
             return;
@@ -259,12 +258,7 @@ impl Draft {
             .settings
             .slots
             .iter()
-            .find(|name| {
-                self.state
-                    .slots
-                    .get(*name)
-                    .is_some_and(|slot| slot.condition.is_free())
-            })
+            .find(|name| self.state.can_take(name))
             .cloned();
         if let Some(slot) = idle {
             let found = Slot {
@@ -281,15 +275,7 @@ impl Draft {
             release,
             until: wait_until,
         });
-        if let Some(old) = self
-            .state
-            .watch
-            .as_ref()
-            .filter(|watch| watch.rolling_back.is_none())
-            .and_then(|watch| watch.old.clone())
-        {
-            self.drain(&old);
-        }
+        self.make_room();
     }
 
     /// A slot became idle: a deployment that waits for one takes it.
@@ -299,13 +285,27 @@ impl Draft {
             .deployment
             .as_ref()
             .map(|held| held.phase.clone())
-            && self
+        {
+            if self
                 .state
                 .slots
-                .values()
-                .any(|slot| slot.condition.is_free())
-        {
-            self.place(release, until);
+                .keys()
+                .any(|name| self.state.can_take(name))
+            {
+                self.place(release, until);
+            } else {
+                self.make_room();
+            }
+        }
+    }
+
+    /// A slot that is only kept warm is let go for a deployment that waits: it drains (which a rollback can take back), and the soak
+    /// ends when it is really gone.
+    fn make_room(&mut self) {
+        let watch = self.state.watch.as_ref();
+        let watch = watch.filter(|watch| watch.rolling_back.is_none());
+        if let Some(old) = watch.and_then(|watch| watch.old.clone()) {
+            self.drain(&old);
         }
     }
 
@@ -386,7 +386,7 @@ impl Draft {
 
 fn own_failure(result: &str, text: &str) -> UnitFailure {
     UnitFailure {
-        result: result.to_owned(),
+        result: result.into(),
         text: text.to_owned(),
     }
 }

@@ -108,6 +108,8 @@ pub enum Event {
         boot: BootId,
         /// What the slot's symlink names.
         release: Option<ReleaseId>,
+        /// The settings now in force: one that was started by hand is gated by them.
+        settings: Settings,
     },
     /// A run ended that no stop effect ended.
     Vanished {
@@ -147,10 +149,39 @@ pub enum End {
 /// What a unit says of its end (systemd.exec(5), `$SERVICE_RESULT`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitFailure {
-    /// `exit-code`, `signal`, `timeout`, `watchdog`, `oom-kill`, `protocol`, `start-limit-hit`, …; `port-in-use` and `unit-missing` are our own.
-    pub result: String,
+    /// Its result.
+    pub result: UnitResult,
     /// One sentence for people: `exited with status 1`, `killed by SIGSEGV`, …
     pub text: String,
+}
+
+/// The word for a unit's end: of systemd, or of our own (`port-in-use`, `unit-missing`, …).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnitResult {
+    /// `timeout`: it was not up in time, or not down.
+    Timeout,
+    /// `exit-code`, `signal`, `watchdog`, `start-limit-hit`, …: nothing is decided by which of them it is.
+    Other(String),
+}
+
+impl UnitResult {
+    /// The word.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Other(word) => word,
+        }
+    }
+}
+
+impl From<&str> for UnitResult {
+    fn from(word: &str) -> Self {
+        match word {
+            "timeout" => Self::Timeout,
+            other => Self::Other(other.to_owned()),
+        }
+    }
 }
 
 /// What a health request found.

@@ -1,9 +1,9 @@
 //! What happens to one slot: starts, ends, probes, drains and stops.
 
-use super::event::{End, Probe, Refusal, UnitFailure};
+use super::event::{End, Probe, Refusal, UnitFailure, UnitResult};
 use super::names::{BootId, Generation, ReleaseId, SlotName};
 use super::notice::Notice;
-use super::policy::{DRAIN_ANSWER, RESTART};
+use super::policy::{DRAIN_ANSWER, RESTART, Settings};
 use super::state::{Cause, Condition, Kind, Phase, Service};
 use super::step::Draft;
 
@@ -63,7 +63,7 @@ impl Draft {
         };
         match &slot.condition {
             Condition::Starting => {
-                let cause = if failure.result == "timeout" {
+                let cause = if failure.result == UnitResult::Timeout {
                     Cause::StartTimeout
                 } else {
                     Cause::StartFailed(failure)
@@ -123,7 +123,13 @@ impl Draft {
     }
 
     /// A run that nothing of ours started: by hand in a slot that was free, by its unit in one that serves.
-    pub(super) fn appeared(&mut self, name: &SlotName, boot: BootId, release: Option<ReleaseId>) {
+    pub(super) fn appeared(
+        &mut self,
+        name: &SlotName,
+        boot: BootId,
+        release: Option<ReleaseId>,
+        settings: Settings,
+    ) {
         let until = self.now.after(self.state.settings.health_timeout);
         let locked = self.state.deployment.is_some();
         let Some(slot) = self.state.slots.get_mut(name) else {
@@ -140,7 +146,6 @@ impl Draft {
                     slot.condition = Condition::Standby;
                     self.tell(Notice::StandsBy { slot: name.clone() });
                 } else {
-                    let settings = self.state.settings.clone();
                     self.gate_in_place(Kind::ByHand, name.clone(), "hand".to_owned(), settings);
                 }
             }
@@ -218,7 +223,7 @@ impl Draft {
         self.down(
             name,
             Some(UnitFailure {
-                result: "timeout".to_owned(),
+                result: UnitResult::Timeout,
                 text: "is not healthy yet, though its time has passed".to_owned(),
             }),
         );
@@ -241,7 +246,7 @@ impl Draft {
         });
     }
 
-    /// The routers have the table: lets go of every slot that is warm without a watch that wants it.
+    /// Lets go of every slot that is warm without a watch that wants it.
     pub(super) fn let_go(&mut self) {
         let kept = self
             .state
@@ -260,8 +265,11 @@ impl Draft {
         }
     }
 
-    /// A warm slot begins to drain; its deadline was set when it lost the weight.
+    /// A warm slot begins to drain, once no router sends to it any more; its deadline was set when it lost the weight.
     pub(super) fn drain(&mut self, name: &SlotName) {
+        if self.state.lingering.contains(name) {
+            return;
+        }
         let Some(slot) = self.state.slots.get_mut(name) else {
             return;
         };
@@ -332,7 +340,9 @@ impl Draft {
             return Err(Refusal::NoSuchSlot { slot: name.clone() });
         };
         match slot.condition {
-            Condition::Warm { .. } | Condition::Draining { .. } if !self.is_awaited(name) => {
+            Condition::Warm { .. } | Condition::Draining { .. }
+                if !self.state.lingering.contains(name) =>
+            {
                 self.force(name);
                 Ok(())
             }
@@ -349,17 +359,6 @@ impl Draft {
                 condition: slot.condition.name(),
             }),
         }
-    }
-
-    /// The routers may still send requests to this slot: the table that takes the weight from it is on its way to them. Once they have
-    /// it, what is warm is so for a soak.
-    fn is_awaited(&self, name: &SlotName) -> bool {
-        let mut kept = self
-            .state
-            .watch
-            .iter()
-            .filter_map(|watch| watch.old.as_ref());
-        self.is_warm(name) && kept.all(|old| old != name)
     }
 
     pub(super) fn stop(&mut self, name: &SlotName, forced: bool) {

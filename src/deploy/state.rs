@@ -18,6 +18,9 @@ pub struct State {
     pub routed: Generation,
     /// The slot that the table names; `None` before the first switch.
     pub active: Option<SlotName>,
+    /// The slots that were active since the routers last said that they have the table: they may still send to these, so none of them
+    /// is drained, or started with something else.
+    pub lingering: BTreeSet<SlotName>,
     /// The attempt that holds the lock.
     pub deployment: Option<Deployment>,
     /// What looks at the slot that is new.
@@ -354,6 +357,7 @@ impl State {
             generation: Generation::default(),
             routed: Generation::default(),
             active: None,
+            lingering: BTreeSet::new(),
             deployment: None,
             watch: None,
             slots: settings
@@ -373,6 +377,14 @@ impl State {
     #[must_use]
     pub fn live(&self) -> Option<&ReleaseId> {
         self.slots.get(self.active.as_ref()?)?.release.as_ref()
+    }
+
+    /// Whether something can be started in a slot.
+    pub(super) fn can_take(&self, name: &SlotName) -> bool {
+        self.slots
+            .get(name)
+            .is_some_and(|slot| slot.condition.is_free())
+            && !self.lingering.contains(name)
     }
 
     /// The watch, while its slot is active: not while that is being switched from, and not once it failed.

@@ -56,7 +56,8 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             slot,
             boot,
             release,
-        } => draft.appeared(&slot, boot, release),
+            settings,
+        } => draft.appeared(&slot, boot, release, settings),
         Event::Vanished { slot, boot, end } => draft.vanished(&slot, &boot, end),
         Event::Tick => draft.tick(),
     }

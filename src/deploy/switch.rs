@@ -46,7 +46,7 @@ impl Draft {
             self.retire(from, drain);
         }
         self.set(slot, Condition::Active(Service::Up));
-        self.state.active = Some(slot.clone());
+        self.activate(Some(slot.clone()));
         self.state.routed = generation;
         self.enter(Phase::Shifting {
             slot: slot.clone(),
@@ -73,8 +73,7 @@ impl Draft {
         };
     }
 
-    /// The routers could not be given the table in time: the switch is taken back. Some of them may have it all the same, so the new
-    /// slot stays up until all have the one that names the old.
+    /// The routers could not be given the table in time: the switch is taken back.
     pub(super) fn unrouted(&mut self, generation: Generation, why: String) {
         match self.held(generation) {
             Some(Phase::Shifting {
@@ -82,7 +81,7 @@ impl Draft {
             }) => {
                 let slot = slot.clone();
                 self.retire(&slot, self.state.settings.drain);
-                self.state.active = None;
+                self.activate(None);
                 self.end(Cause::Unrouted(why));
             }
             Some(Phase::Shifting { from: Some(_), .. }) => self.unshift(Cause::Unrouted(why)),
@@ -117,8 +116,14 @@ impl Draft {
         if let Some(watch) = &mut self.state.watch {
             watch.until = watch.until.max(self.now.after(SOAK_REST));
         }
-        self.state.active = Some(from);
+        self.activate(Some(from));
         self.end(cause);
+    }
+
+    /// Another slot is active, or none. The routers do not know it yet.
+    pub(super) fn activate(&mut self, slot: Option<SlotName>) {
+        let left = std::mem::replace(&mut self.state.active, slot);
+        self.state.lingering.extend(left);
     }
 
     /// Every router has the table: the deployment is over, the watch begins.

@@ -56,7 +56,7 @@ impl Draft {
         }
         self.retire(&watch.new, drain);
         self.set(&old, Condition::Active(Service::Up));
-        self.state.active = Some(old.clone());
+        self.activate(Some(old.clone()));
         let release = self.state.live().cloned();
         if let Some(live) = &release {
             // The same bits may have run in both slots; what is live is not marked.
@@ -104,9 +104,7 @@ impl Draft {
             slot: watch.new,
             cause,
         });
-        if let Some(old) = watch.old {
-            self.drain(&old);
-        }
+        self.let_go();
     }
 
     /// A newer attempt takes the place of what is watched.
@@ -152,6 +150,7 @@ impl Draft {
         if generation != self.state.routed || active != self.state.active.as_ref() {
             return;
         }
+        self.state.lingering.clear();
         self.switched();
         if self
             .state
@@ -162,6 +161,7 @@ impl Draft {
             self.state.watch = None;
         }
         self.let_go();
+        self.offer();
     }
 
     pub(super) fn is_warm(&self, name: &SlotName) -> bool {

@@ -479,6 +479,7 @@ impl Machine {
             )
         });
         let facts = Facts {
+            settings: self.state.settings.clone(),
             rebooted: std::mem::take(&mut self.rebooted),
             slots: slots.collect(),
             routed: self
@@ -502,7 +503,7 @@ impl Machine {
         };
         let mut before = self.state.clone();
         if self.random.percent(3) {
-            before = rediscover(self.state.settings.clone(), &facts, Time(self.now));
+            before = rediscover(&facts, Time(self.now));
             // What was remembered is lost with the file; what serves is not.
             if let (Some(known), Some(found)) = (&self.state.active, &before.active) {
                 let serves = matches!(self.units[known].phase, Run::Running(_))
@@ -527,7 +528,8 @@ impl Machine {
                 slot,
                 generation,
                 release,
-            } => self.start(slot, *generation, release),
+                ..
+            } => self.start(&effect, slot, *generation, release)?,
             Effect::Probe { slot, boot, .. } => self.probe(slot, boot, &effect),
             Effect::Route(route) => {
                 let route = route.clone();
@@ -583,12 +585,17 @@ impl Machine {
         }
     }
 
-    fn start(&mut self, name: &SlotName, generation: Generation, release: &ReleaseId) {
-        let again = Effect::Start {
-            slot: name.clone(),
-            generation,
-            release: release.clone(),
-        };
+    fn start(
+        &mut self,
+        effect: &Effect,
+        name: &SlotName,
+        generation: Generation,
+        release: &ReleaseId,
+    ) -> Result<(), String> {
+        let again = effect.clone();
+        if self.state.active.as_ref() != Some(name) && self.sends_to(name) {
+            return Err(format!("{name} is started while the routers send to it"));
+        }
         let unit = self.units.get_mut(name).expect("a known slot");
         match &unit.phase {
             Run::Running(boot) => {
@@ -598,11 +605,11 @@ impl Machine {
                     generation,
                     boot,
                 });
-                return;
+                return Ok(());
             }
             Run::Stopping(_) => {
                 self.plan(100, Coming::Perform(self.deployer, again));
-                return;
+                return Ok(());
             }
             Run::Coming => {}
             Run::Ended(_) => {
@@ -630,13 +637,14 @@ impl Machine {
                         generation,
                         failure,
                     });
-                    return;
+                    return Ok(());
                 }
                 self.plan(takes, Coming::UnitUp(name.clone(), run));
             }
         }
         // Asked again until it is up: a start job that is waited for.
         self.plan(50, Coming::Perform(self.deployer, again));
+        Ok(())
     }
 
     fn unit_up(&mut self, name: &SlotName, run: u64) {
@@ -653,6 +661,7 @@ impl Machine {
             slot: name.clone(),
             boot,
             release,
+            settings: self.state.settings.clone(),
         });
         if self.faulty && self.random.percent(12) {
             let after = self.random.between(1, 40_000);
@@ -712,6 +721,7 @@ impl Machine {
                     slot: name.clone(),
                     boot: other,
                     release,
+                    settings: self.state.settings.clone(),
                 });
             }
         }
@@ -734,15 +744,12 @@ impl Machine {
             self.state.slots[name].condition,
             Condition::Stopping { forced: true, .. }
         );
+        let sends = self.sends_to(name);
         let unit = self.units.get_mut(name).expect("a known slot");
         let run = unit.run;
         match unit.phase.clone() {
             Run::Running(boot) => {
                 unit.phase = Run::Stopping(boot.clone());
-                let sends = self
-                    .table
-                    .as_ref()
-                    .is_some_and(|table| table.active.as_ref() == Some(name) && table.ready);
                 let held = self
                     .in_flight
                     .get(&(name.clone(), Some(boot)))
@@ -841,6 +848,12 @@ impl Machine {
             self.plan(lasts, Coming::Ends(active, boot, self.router_run));
         }
         Ok(())
+    }
+
+    /// Whether the routers would send a request to a slot, whatever runs there.
+    fn sends_to(&self, name: &SlotName) -> bool {
+        let table = self.table.as_ref();
+        table.is_some_and(|table| table.active.as_ref() == Some(name) && table.ready)
     }
 
     fn held(&self, name: &SlotName) -> u64 {
@@ -1006,7 +1019,7 @@ fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
 
 fn failure(result: &str) -> UnitFailure {
     UnitFailure {
-        result: result.to_owned(),
+        result: result.into(),
         text: "ended".to_owned(),
     }
 }

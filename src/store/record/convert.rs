@@ -59,6 +59,7 @@ impl Record {
             generation: state.generation.0,
             routed: state.routed.0,
             active: text(state.active.as_ref()),
+            lingering: state.lingering.iter().map(ToString::to_string).collect(),
             deployment: state.deployment.as_ref().map(|held| DeploymentRecord {
                 generation: held.generation.0,
                 kind: held.kind.into(),
@@ -102,6 +103,11 @@ impl Record {
             generation: Generation(self.generation),
             routed: Generation(self.routed),
             active: parse(self.active)?,
+            lingering: self
+                .lingering
+                .iter()
+                .map(|slot| slot.parse())
+                .collect::<Result<_, _>>()?,
             deployment: self
                 .deployment
                 .map(DeploymentRecord::into_deployment)
@@ -357,7 +363,7 @@ impl SlotRecord {
 impl From<&UnitFailure> for FailureRecord {
     fn from(failure: &UnitFailure) -> Self {
         Self {
-            result: failure.result.clone(),
+            result: failure.result.as_str().to_owned(),
             text: failure.text.clone(),
         }
     }
@@ -366,7 +372,7 @@ impl From<&UnitFailure> for FailureRecord {
 impl From<FailureRecord> for UnitFailure {
     fn from(failure: FailureRecord) -> Self {
         Self {
-            result: failure.result,
+            result: failure.result.as_str().into(),
             text: failure.text,
         }
     }
