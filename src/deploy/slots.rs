@@ -4,19 +4,14 @@ use super::event::{End, Probe, Refusal, UnitFailure, UnitResult};
 use super::names::{BootId, Generation, ReleaseId, SlotName};
 use super::notice::Notice;
 use super::policy::{DRAIN_ANSWER, RESTART, Settings};
-use super::state::{Cause, Condition, Kind, Phase, Service};
+use super::state::{Cause, Condition, Kind, Phase, Service, Slot};
 use super::step::Draft;
 
 impl Draft {
     pub(super) fn started(&mut self, name: &SlotName, generation: Generation, boot: BootId) {
         let health_timeout = self.health_timeout();
         let until = self.now.after(health_timeout);
-        let Some(slot) = self
-            .state
-            .slots
-            .get_mut(name)
-            .filter(|slot| slot.generation == generation)
-        else {
+        let Some(slot) = self.started_for(name, generation) else {
             return;
         };
         match &slot.condition {
@@ -53,12 +48,7 @@ impl Draft {
         generation: Generation,
         failure: UnitFailure,
     ) {
-        let Some(slot) = self
-            .state
-            .slots
-            .get_mut(name)
-            .filter(|slot| slot.generation == generation)
-        else {
+        let Some(slot) = self.started_for(name, generation) else {
             return;
         };
         match &slot.condition {
@@ -85,6 +75,12 @@ impl Draft {
             | Condition::Stopping { .. }
             | Condition::Failed(_) => {}
         }
+    }
+
+    /// A slot, if it last was started for this attempt.
+    fn started_for(&mut self, name: &SlotName, generation: Generation) -> Option<&mut Slot> {
+        let slot = self.state.slots.get_mut(name)?;
+        (slot.generation == generation).then_some(slot)
     }
 
     pub(super) fn probed(&mut self, name: &SlotName, boot: &BootId, probe: Probe) {
