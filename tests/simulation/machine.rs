@@ -750,12 +750,18 @@ impl Machine {
         match unit.phase.clone() {
             Run::Running(boot) => {
                 unit.phase = Run::Stopping(boot.clone());
+                let this = (name.clone(), boot.clone());
                 let held = self
                     .in_flight
                     .get(&(name.clone(), Some(boot)))
                     .copied()
                     .unwrap_or(0);
-                if sends {
+                // Somebody may have started it by hand where the routers last knew another run.
+                let known = self
+                    .table
+                    .as_ref()
+                    .is_some_and(|table| table.boots.contains(&this));
+                if sends && known {
                     return Err(format!("{name} is stopped while the routers send to it"));
                 }
                 if held > 0 && !forced {
