@@ -173,7 +173,7 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
         slot: at.clone(),
         generation: known.generation,
         failure: UnitFailure {
-            result: result.to_owned(),
+            result: result.into(),
             text: "did not start".to_owned(),
         },
     };
@@ -239,6 +239,20 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
             },
         ),
         (
+            "not routed",
+            Event::Unrouted {
+                generation: app.state.routed,
+                why: "no space left on device".to_owned(),
+            },
+        ),
+        (
+            "not routed, stale",
+            Event::Unrouted {
+                generation: Generation(0),
+                why: "no space left on device".to_owned(),
+            },
+        ),
+        (
             "drained",
             Event::Drained {
                 slot: at.clone(),
@@ -269,6 +283,7 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
                 slot: at.clone(),
                 boot: fresh.next_boot(),
                 release: known.release.clone(),
+                settings: settings(),
             },
         ),
         ("stopped by hand", vanished(End::ByHand)),

@@ -32,7 +32,7 @@ fn boot(digit: char) -> BootId {
 
 fn failure() -> UnitFailure {
     UnitFailure {
-        result: "exit-code".to_owned(),
+        result: "exit-code".into(),
         text: "exited with status 7 (\"quoted\", ünïcode, \u{1b}[31m)".to_owned(),
     }
 }
@@ -231,12 +231,15 @@ fn causes() -> Vec<Cause> {
         Cause::Soaked,
         Cause::Superseded,
         Cause::OldSlotGone,
+        Cause::Unrouted("cannot write table.json".to_owned()),
     ]
 }
 
 /// Every variant of every part at least once.
 fn states() -> Vec<State> {
-    let mut states = vec![State::new(settings()), busy()];
+    let mut lingering = busy();
+    lingering.lingering.insert(slot("blue"));
+    let mut states = vec![State::new(settings()), busy(), lingering];
     let kinds = [Kind::Deploy, Kind::Rollback, Kind::ByHand, Kind::Promote];
     for phase in phases() {
         for kind in kinds {

@@ -374,3 +374,22 @@ async fn remove<U: Units>(
         .await?;
     Ok(Json(serde_json::json!({ "status": "ok" })))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_stalls_is_ended_after_its_limit() {
+        let pieces = stream::iter([Ok::<_, Infallible>("some bytes")]);
+        let mut upload = pin!(flowing(Body::from_stream(pieces.chain(stream::pending()))));
+        assert_eq!(upload.next().await.unwrap().unwrap(), "some bytes");
+        let stalled = tokio::time::Instant::now();
+        let ended = upload.next().await.unwrap().unwrap_err();
+        assert_eq!(stalled.elapsed(), STALL);
+        assert_eq!(ended.to_string(), "nothing came for 60 s");
+        assert!(upload.next().await.is_none());
+    }
+}

@@ -245,6 +245,7 @@ fn gate(outcome: &Outcome) -> Option<&'static str> {
     Some(match outcome.cause.as_str() {
         "exited" if in_soak(outcome) => "the soak: it has to stay up",
         "unprepared" => "the release could not be put on disk",
+        "unrouted" => "the table of the switch could not be given to the routers",
         "no-idle-slot" => "no slot became idle in time (--queue)",
         "start-failed" => "the unit has to start",
         "start-timeout" => "READY=1 within start_timeout",

@@ -167,6 +167,11 @@ impl<U: Units> Live<U> {
         let held = state.slots.get(holder);
         let boot = held.and_then(|slot| slot.boot.as_ref());
         let condition = held.map_or("in use", |slot| slot.condition.name());
+        if state.lingering.contains(holder) {
+            return format!(
+                "no slot became idle in time: the routers may still send requests to {holder}, because they do not have the last                  table yet; `slotctl status` says why"
+            );
+        }
         let busy = match self.in_flight(holder, boot).await {
             Some(held) if held.total() > 0 => format!(
                 " and has {} requests, {} streams and {} tunnels in flight",

@@ -18,7 +18,7 @@ use self::users::clash;
 use super::live::blocking;
 use super::units::{Report, Units};
 use crate::config::{App, Bind, Ports};
-use crate::deploy::{AppName, BootId, Probe, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::deploy::{AppName, BootId, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::probe::{Address, Answer, ask};
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
@@ -126,7 +126,7 @@ impl SystemdUnits {
                 Address::Unix(_) => "stop that".to_owned(),
             };
             return Some(UnitFailure {
-                result: "port-in-use".to_owned(),
+                result: "port-in-use".into(),
                 text: format!("{text}; {remedy}"),
             });
         }
@@ -143,7 +143,7 @@ impl SystemdUnits {
         let own = format!("slot-app-{}", self.app);
         let found = blocking(move || clash(&units, starts.as_ref(), &own, user::owner)).await?;
         Some(UnitFailure {
-            result: "other-user".to_owned(),
+            result: "other-user".into(),
             text: format!(
                 "{runs} runs as {}, and {} would run as {}, to whom systemd would give what {runs} has in /var/lib/slot-app/{app}. \
                  Write the `user` of before into {file} and run `systemctl daemon-reload`, or change it with an outage: \
@@ -302,7 +302,7 @@ fn not_asked(error: &CallError) -> UnitFailure {
         CallError::Lost { .. } => ("lost", String::new()),
     };
     UnitFailure {
-        result: result.to_owned(),
+        result: result.into(),
         text: format!("{error}{remedy}"),
     }
 }
@@ -316,7 +316,7 @@ impl Units for SystemdUnits {
         &self,
         name: &SlotName,
         _release: &ReleaseId,
-        limit: Duration,
+        limits: Limits,
     ) -> Result<BootId, UnitFailure> {
         let slot = self.slot(name);
         if let Some(failure) = self.other_user(Some(name.clone())).await {
@@ -327,7 +327,7 @@ impl Units for SystemdUnits {
         }
         let started = self
             .bus
-            .start(&slot.service, slot.socket.as_ref(), limit)
+            .start(&slot.service, slot.socket.as_ref(), limits.start)
             .await;
         let mut ended = self.ended();
         ended.remove(name);
@@ -345,11 +345,11 @@ impl Units for SystemdUnits {
         self.other_user(None).await.map(|failure| failure.text)
     }
 
-    async fn stop(&self, name: &SlotName, limit: Duration) -> bool {
+    async fn stop(&self, name: &SlotName) -> bool {
         let slot = self.slot(name);
         // It may run from a time when the file said `bind = "fd"`.
         let socket = UnitName::socket(&self.app, name);
-        self.bus.stop(&slot.service, Some(&socket), limit).await
+        self.bus.stop(&slot.service, Some(&socket)).await
     }
 
     async fn seen(&self, name: &SlotName) -> Seen {

@@ -41,6 +41,9 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
         Cause::NoIdleSlot { holder, condition } => {
             format!("no slot became idle in time: {holder} is {condition}")
         }
+        Cause::Unrouted(why) => format!(
+            "the routers could not be given the table, so the switch to {unit} was taken back: {why}"
+        ),
         Cause::StartFailed(failure) => format!("{unit} did not start: {}", failure.text),
         Cause::StartTimeout => format!(
             "{unit} was not READY within start_timeout ({})",

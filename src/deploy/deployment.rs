@@ -25,39 +25,37 @@ impl Draft {
     }
 
     pub(super) fn prepared(&mut self, generation: Generation, release: ReleaseId) {
-        let Some(deployment) = self
-            .state
-            .deployment
-            .as_ref()
-            .filter(|held| held.generation == generation)
-        else {
-            return;
-        };
-        match deployment.phase {
-            Phase::Preparing { queue } => self.place(release, self.now.after(queue.max(SLOT_WAIT))),
-            Phase::Waiting { .. }
-            | Phase::Starting { .. }
-            | Phase::Ready { .. }
-            | Phase::Shifting { .. } => {}
+        match self.held(generation) {
+            Some(&Phase::Preparing { queue }) => {
+                self.place(release, self.now.after(queue.max(SLOT_WAIT)));
+            }
+            Some(
+                Phase::Waiting { .. }
+                | Phase::Starting { .. }
+                | Phase::Ready { .. }
+                | Phase::Shifting { .. },
+            )
+            | None => {}
         }
     }
 
     pub(super) fn unprepared(&mut self, generation: Generation, why: String) {
-        let Some(deployment) = self
-            .state
-            .deployment
-            .as_ref()
-            .filter(|held| held.generation == generation)
-        else {
-            return;
-        };
-        match deployment.phase {
-            Phase::Preparing { .. } => self.fail(Cause::Unprepared(why)),
-            Phase::Waiting { .. }
-            | Phase::Starting { .. }
-            | Phase::Ready { .. }
-            | Phase::Shifting { .. } => {}
+        match self.held(generation) {
+            Some(Phase::Preparing { .. }) => self.fail(Cause::Unprepared(why)),
+            Some(
+                Phase::Waiting { .. }
+                | Phase::Starting { .. }
+                | Phase::Ready { .. }
+                | Phase::Shifting { .. },
+            )
+            | None => {}
         }
+    }
+
+    /// How far this attempt is, if it holds the lock.
+    pub(super) fn held(&self, generation: Generation) -> Option<&Phase> {
+        let held = self.state.deployment.as_ref()?;
+        (held.generation == generation).then_some(&held.phase)
     }
 
     /// Goes ahead of anything that has not switched. A slot that still runs the previous release gets the traffic at once,
@@ -253,8 +251,7 @@ impl Draft {
         });
     }
 
-    /// Starts the release in an idle slot, or waits for one. A slot that is only kept warm is let go for it: it drains (which a
-    /// rollback can take back), and the soak ends when it is really gone.
+    /// Starts the release in an idle slot, or waits for one.
     pub(super) fn place(&mut self, release: ReleaseId, wait_until: Time) {
         let Some(deployment) = &self.state.deployment else {
             return;
@@ -267,12 +264,7 @@ impl Draft {
             .settings
             .slots
             .iter()
-            .find(|name| {
-                self.state
-                    .slots
-                    .get(*name)
-                    .is_some_and(|slot| slot.condition.is_free())
-            })
+            .find(|name| self.state.can_take(name))
             .cloned();
         if let Some(slot) = idle {
             let found = Slot {
@@ -289,15 +281,7 @@ impl Draft {
             release,
             until: wait_until,
         });
-        if let Some(old) = self
-            .state
-            .watch
-            .as_ref()
-            .filter(|watch| watch.rolling_back.is_none())
-            .and_then(|watch| watch.old.clone())
-        {
-            self.drain(&old);
-        }
+        self.make_room();
     }
 
     /// A slot became idle: a deployment that waits for one takes it.
@@ -307,13 +291,27 @@ impl Draft {
             .deployment
             .as_ref()
             .map(|held| held.phase.clone())
-            && self
+        {
+            if self
                 .state
                 .slots
-                .values()
-                .any(|slot| slot.condition.is_free())
-        {
-            self.place(release, until);
+                .keys()
+                .any(|name| self.state.can_take(name))
+            {
+                self.place(release, until);
+            } else {
+                self.make_room();
+            }
+        }
+    }
+
+    /// A slot that is only kept warm is let go for a deployment that waits: it drains (which a rollback can take back), and the soak
+    /// ends when it is really gone.
+    fn make_room(&mut self) {
+        let watch = self.state.watch.as_ref();
+        let watch = watch.filter(|watch| watch.rolling_back.is_none());
+        if let Some(old) = watch.and_then(|watch| watch.old.clone()) {
+            self.drain(&old);
         }
     }
 
@@ -351,6 +349,7 @@ impl Draft {
             | Cause::Interrupted
             | Cause::Preempted
             | Cause::NoIdleSlot { .. }
+            | Cause::Unrouted(_)
             | Cause::StoppedByHand
             | Cause::ProbesFailed(_)
             | Cause::Soaked
@@ -403,7 +402,7 @@ impl Draft {
 
 fn own_failure(result: &str, text: &str) -> UnitFailure {
     UnitFailure {
-        result: result.to_owned(),
+        result: result.into(),
         text: text.to_owned(),
     }
 }

@@ -39,8 +39,8 @@ mod step;
 mod switch;
 mod watch;
 
-pub use effect::{Effect, Pace, Route, effects};
-pub use event::{End, Event, Probe, Refusal, Request, UnitFailure};
+pub use effect::{Effect, Limits, Pace, Route, effects};
+pub use event::{End, Event, Probe, Refusal, Request, UnitFailure, UnitResult};
 pub use names::{AppName, BootId, Generation, NameError, ReleaseId, SlotName, Time};
 pub use notice::Notice;
 pub use policy::{FAILED_PROBES, HOLD, SLOT_WAIT, START_MARGIN, Settings};

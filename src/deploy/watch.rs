@@ -55,7 +55,7 @@ impl Draft {
         self.state.marked.extend(left.clone());
         self.retire(&watch.new, drain);
         self.set(&old, Condition::Active(Service::Up));
-        self.state.active = Some(old.clone());
+        self.activate(Some(old.clone()));
         let release = self.state.live().cloned();
         if let Some(live) = &release {
             // The same bits may have run in both slots; what is live is not marked.
@@ -153,6 +153,7 @@ impl Draft {
         if generation != self.state.routed || active != self.state.active.as_ref() {
             return;
         }
+        self.state.lingering.clear();
         self.switched();
         if self
             .state
@@ -163,6 +164,7 @@ impl Draft {
             self.state.watch = None;
         }
         self.let_go();
+        self.offer();
     }
 
     pub(super) fn is_warm(&self, name: &SlotName) -> bool {

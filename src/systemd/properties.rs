@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use zbus::{Array, OwnedVariant, Structure, Variant};
 
@@ -32,6 +33,8 @@ pub struct Properties {
     pub result: String,
     /// `always`, `no`, … (systemd.service(5), `Restart=`).
     pub restart: String,
+    /// From SIGTERM to SIGKILL (`TimeoutStopSec=`); zero for what is not a service.
+    pub stop_limit: Duration,
     /// 0 when it has none now.
     pub main_pid: u32,
     /// `User=` of its files as they are now, whoever it runs as.
@@ -70,6 +73,10 @@ impl Properties {
                 Some(Variant::Bool(true))
             )
         };
+        let long = |name: &str| match all.get(name).map(|value| &**value) {
+            Some(Variant::U64(number)) => *number,
+            _ => 0,
+        };
         // (name, message) and (id, path)
         let fields = |name: &str| match all.get(name).map(|value| &**value) {
             Some(Variant::Structure(fields)) => Some(fields),
@@ -89,15 +96,13 @@ impl Properties {
             need_daemon_reload: flag("NeedDaemonReload"),
             result: text("Result"),
             restart: text("Restart"),
+            stop_limit: Duration::from_micros(long("TimeoutStopUSec")),
             main_pid: number("MainPID"),
             user: text("User"),
             dynamic_user: flag("DynamicUser"),
             exec_main_code: signed("ExecMainCode"),
             exec_main_status: signed("ExecMainStatus"),
-            exec_main_start: match all.get("ExecMainStartTimestamp").map(|value| &**value) {
-                Some(Variant::U64(stamp)) => *stamp,
-                _ => 0,
-            },
+            exec_main_start: long("ExecMainStartTimestamp"),
             status_text: text("StatusText"),
             restarts: number("NRestarts"),
         }

@@ -69,6 +69,7 @@ impl Record {
             generation: state.generation.0,
             routed: state.routed.0,
             active: text(state.active.as_ref()),
+            lingering: state.lingering.iter().map(ToString::to_string).collect(),
             deployment: state.deployment.as_ref().map(|held| DeploymentRecord {
                 generation: held.generation.0,
                 kind: held.kind.into(),
@@ -125,6 +126,11 @@ impl Record {
             generation: Generation(self.generation),
             routed: Generation(self.routed),
             active: parse(self.active)?,
+            lingering: self
+                .lingering
+                .iter()
+                .map(|slot| slot.parse())
+                .collect::<Result<_, _>>()?,
             deployment: self
                 .deployment
                 .map(DeploymentRecord::into_deployment)
@@ -402,7 +408,7 @@ impl SlotRecord {
 impl From<&UnitFailure> for FailureRecord {
     fn from(failure: &UnitFailure) -> Self {
         Self {
-            result: failure.result.clone(),
+            result: failure.result.as_str().to_owned(),
             text: failure.text.clone(),
         }
     }
@@ -411,7 +417,7 @@ impl From<&UnitFailure> for FailureRecord {
 impl From<FailureRecord> for UnitFailure {
     fn from(failure: FailureRecord) -> Self {
         Self {
-            result: failure.result,
+            result: failure.result.as_str().into(),
             text: failure.text,
         }
     }
@@ -447,6 +453,7 @@ impl From<&Cause> for CauseRecord {
                 holder: holder.to_string(),
                 condition: (*condition).to_owned(),
             },
+            Cause::Unrouted(why) => Self::Unrouted { why: why.clone() },
             Cause::StartFailed(failure) => Self::StartFailed {
                 failure: failure.into(),
             },
@@ -480,6 +487,7 @@ impl CauseRecord {
                 holder: holder.parse::<SlotName>()?,
                 condition: word(&condition),
             },
+            Self::Unrouted { why } => Cause::Unrouted(why),
             Self::StartFailed { failure } => Cause::StartFailed(failure.into()),
             Self::StartTimeout => Cause::StartTimeout,
             Self::HealthTimeout { probe } => Cause::HealthTimeout(probe.map(Into::into)),

@@ -22,6 +22,8 @@ pub(super) struct Record {
     generation: u64,
     routed: u64,
     active: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lingering: Vec<String>,
     deployment: Option<DeploymentRecord>,
     watch: Option<WatchRecord>,
     slots: BTreeMap<String, SlotRecord>,
@@ -196,6 +198,7 @@ enum CauseRecord {
     Interrupted,
     Preempted,
     NoIdleSlot { holder: String, condition: String },
+    Unrouted { why: String },
     StartFailed { failure: FailureRecord },
     StartTimeout,
     HealthTimeout { probe: Option<ProbeRecord> },
