@@ -276,7 +276,7 @@ async fn what_apps_there_are_is_answered_once_they_are_known() {
 #[tokio::test]
 async fn a_run_that_ended_by_itself_is_seen_with_its_exit_status() {
     let bench = bench("ends", &ports(free_port()));
-    let start = bench.units.start(&bench.slot, &bench.release, LONG);
+    let start = bench.units.start(&bench.slot, &bench.release, LIMITS);
     start.await.unwrap();
     let ended = async {
         loop {

@@ -676,12 +676,7 @@ fn a_slot_that_stands_by_is_not_promoted_between_two_of_its_runs_and_says_so() {
     assert_eq!(app.is("blue"), "standby");
     let refusal = app.refused(app.ask_promote("blue"));
     assert_eq!(refusal, Refusal::BetweenRuns { slot: slot("blue") });
-    let next = app.next_boot();
-    app.on(Event::Appeared {
-        slot: slot("blue"),
-        boot: next,
-        release: Some(release(1)),
-    });
+    app.appeared("blue", 1);
     app.on(app.ask_promote("blue"));
 }
 
