@@ -28,7 +28,7 @@ use slot::store::StateFile;
 use slot::traffic::Routers;
 use slot::wire::control::Applied;
 use slot::wire::table::{self, Table};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -39,6 +39,8 @@ struct Slots {
     running: Arc<Mutex<BTreeMap<SlotName, BootId>>>,
     /// While it is false, nobody gets to know what runs.
     answers: watch::Receiver<bool>,
+    /// Told when somebody wants to know that and does not get to.
+    asked: Arc<Notify>,
 }
 
 impl Units for Slots {
@@ -59,6 +61,9 @@ impl Units for Slots {
     }
 
     async fn seen(&self, slot: &SlotName) -> Seen {
+        if !*self.answers.borrow() {
+            self.asked.notify_one();
+        }
         self.answers
             .clone()
             .wait_for(|answers| *answers)
@@ -100,6 +105,8 @@ struct Bench {
     running: Arc<Mutex<BTreeMap<String, Slots>>>,
     /// Lets the app `slow` answer.
     answers: watch::Sender<bool>,
+    /// It was asked while it did not.
+    asked: Arc<Notify>,
 }
 
 fn bench() -> Bench {
@@ -111,6 +118,7 @@ fn bench() -> Bench {
         directory,
         running: Arc::default(),
         answers: watch::Sender::new(true),
+        asked: Arc::default(),
     }
 }
 
@@ -144,6 +152,7 @@ impl Bench {
         };
         let tables = self.tables(self.at("run/table.json")).await;
         let (known, answers) = (Arc::clone(&self.running), self.answers.clone());
+        let asked = Arc::clone(&self.asked);
         Arc::new(Apps::new(
             Source::Directory(self.at("apps")),
             place,
@@ -158,6 +167,7 @@ impl Bench {
                     app: Arc::new(app.clone()),
                     running: running.unwrap_or_default(),
                     answers: if slow { &answers } else { &always }.subscribe(),
+                    asked: Arc::clone(&asked),
                 };
                 if !slow {
                     // Its answers do not end with it.
@@ -197,6 +207,7 @@ impl Bench {
             app: Arc::clone(&app),
             running: Arc::default(),
             answers: self.answers.subscribe(),
+            asked: Arc::clone(&self.asked),
         };
         let state = StateFile::at(root.join("state.json"), "this boot".to_owned());
         let tables = self.tables(table).await;
@@ -354,13 +365,10 @@ async fn the_first_table_has_every_app_however_long_one_takes_to_be_taken_up() {
         let apps = Arc::clone(&apps);
         async move { apps.load().await }
     });
-    // The first app has been taken up, and wants its part in the table.
-    let fast = async {
-        while apps.all().await.0.is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LONG, fast).await.unwrap();
+    // They are taken up one after the other: the first has been, and wants its part in the table.
+    tokio::time::timeout(LONG, bench.asked.notified())
+        .await
+        .unwrap();
     bench.answers.send_replace(true);
     tokio::time::timeout(LONG, loading).await.unwrap().unwrap();
     let taken = taken.lock().unwrap().clone();
