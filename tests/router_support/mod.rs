@@ -379,9 +379,17 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         if let Some(server) = self.server.take() {
+            let control = server.control();
             server.drain();
             if !std::thread::panicking() {
                 server.wait();
+                // Whatever a test did to it, nothing is left.
+                let left = block_on(control.stats());
+                assert_eq!((left.connections, left.held), (0, 0), "{left:?}");
+                assert!(
+                    left.slots.iter().all(|slot| slot.in_flight.total() == 0),
+                    "{left:?}"
+                );
             }
         }
     }
