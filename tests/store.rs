@@ -77,11 +77,7 @@ fn busy() -> State {
             ("ready", Time(1_763_700_000_500)),
         ],
         settings: Settings {
-            drain: ByClass {
-                requests: Some(Duration::from_secs(30)),
-                streams: None,
-                tunnels: Some(Duration::from_secs(60)),
-            },
+            drain: ByClass::all(None),
             ..settings()
         },
     });

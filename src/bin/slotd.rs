@@ -47,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
     let routers = Routers::in_directory(arguments.run.join("router"));
     let table = arguments.run.join("slotd/table.json");
     let instances = Arc::new(Instances::new(Arc::clone(&bus), routers.clone()));
-    let tables = Arc::new(Tables::open(table, routers, Some(Arc::clone(&instances))).await);
+    let tables = Arc::new(Tables::open(table, routers, Some(instances)).await);
     let (files, run) = (arguments.config.join("apps"), arguments.run.clone());
     let source = Source::Directory(files.clone());
     let place = Place {
@@ -77,7 +77,7 @@ async fn main() -> anyhow::Result<()> {
     // READY before any unit is started: at boot, those starts must not wait for this one.
     sd_notify::notify(&[NotifyState::Ready])?;
     tokio::spawn(slot::systemd::keep_watchdog_quiet());
-    tokio::spawn(async move { tokio::join!(tables.keep_everywhere(), instances.keep()) });
+    tokio::spawn(async move { tables.keep_everywhere().await });
     tokio::select! {
         () = async {
             apps.load().await;

@@ -175,8 +175,17 @@ impl Tables {
         self.swap(&mut current, next).await
     }
 
-    /// Gives the table again to routers that do not have it; never returns.
+    /// Gives the table again to routers that do not have it, and sees to it that one of them accepts; never returns.
     pub async fn keep_everywhere(&self) {
+        let accepting = async {
+            if let Some(instances) = &self.instances {
+                instances.keep().await;
+            }
+        };
+        tokio::join!(self.keep_equal(), accepting);
+    }
+
+    async fn keep_equal(&self) {
         loop {
             tokio::time::sleep(COMPARE).await;
             let mut current = self.current.lock().await;

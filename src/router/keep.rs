@@ -18,7 +18,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use nix::sys::stat::fstat;
 use nix::unistd::pipe2;
-use tokio::io::{AsyncReadExt, Interest};
+use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::net::unix::pipe;
 
@@ -173,8 +173,7 @@ impl Keeper {
         self.tell("BARRIER=1", &[hears.as_fd()]).await?;
         drop(hears);
         // It ends when the other side is closed.
-        pipe::Receiver::from_owned_fd(heard)?.read(&mut [0]).await?;
-        Ok(())
+        pipe::Receiver::from_owned_fd(heard)?.readable().await
     }
 }
 

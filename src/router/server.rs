@@ -293,9 +293,13 @@ impl Side {
                 return;
             }
         };
-        if self.attend {
-            unit::ready();
-        }
+        let signals = match self.attend.then(unit::ready).transpose() {
+            Ok(signals) => signals,
+            Err(e) => {
+                _ = result.send(Err(StartError::Thread(e)));
+                return;
+            }
+        };
         _ = result.send(Ok(()));
         let control = self.control.clone();
         let drained = control.clone();
@@ -308,12 +312,8 @@ impl Side {
             });
             file
         });
-        if self.attend {
-            tokio::task::spawn_local(async move {
-                if let Err(error) = unit::attend(self.control).await {
-                    tracing::error!(%error, "cannot attend to the service manager");
-                }
-            });
+        if let Some(signals) = signals {
+            tokio::task::spawn_local(unit::attend(self.control, signals));
         }
         // Ends with an error when the server drops its end, which is the signal.
         _ = ended.await;

@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::control::Control;
 use super::keep::{self, Left};
@@ -88,26 +88,36 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Tells the service manager that this is a router now.
-pub fn ready() {
+/// What asks for a drain: SIGTERM and SIGINT.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Catches signals, and tells the service manager that this is a router now: in this order, or an early SIGTERM would kill it.
+///
+/// # Errors
+/// Signals cannot be caught.
+pub fn ready() -> io::Result<Signals> {
+    let signals = Signals {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+    };
     notify(&[NotifyState::Ready]);
+    Ok(signals)
 }
 
 /// Speaks to the service manager until the router ends: alive while every thread is, draining from
 /// SIGTERM on.
-///
-/// # Errors
-/// Signals cannot be caught.
-pub async fn attend(control: Control) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+pub async fn attend(control: Control, mut signals: Signals) {
     // Twice as often as the watchdog bites (sd_watchdog_enabled(3)).
     let pause = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |limit| limit / 2);
     let mut tick = tokio::time::interval(pause);
     loop {
         tokio::select! {
-            _ = terminate.recv() => control.drain(),
-            _ = interrupt.recv() => control.drain(),
+            _ = signals.terminate.recv() => control.drain(),
+            _ = signals.interrupt.recv() => control.drain(),
             _ = tick.tick() => {
                 // A thread that hangs answers nothing; then the watchdog is left to bite.
                 if tokio::time::timeout(pause, control.is_alive()).await == Ok(true) {
