@@ -40,9 +40,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     slot::telemetry::init("slotd")?;
     let listener = slot::api::listener(&arguments.run.join("slotd.sock"))?;
-    let bus = Bus::connect()
-        .await
-        .context("cannot reach systemd over D-Bus")?;
+    let bus = Bus::connect().await?;
     let boot = machine_boot("/proc".as_ref()).context("cannot tell this boot from others")?;
     let routers = Routers::in_directory(arguments.run.join("router"));
     let table = arguments.run.join("slotd/table.json");
