@@ -16,7 +16,7 @@ use super::buffer::Buffer;
 use super::connection::{After, Client, fill};
 use super::counts::Class;
 use super::exchange::Asked;
-use super::h1::body::Body;
+use super::h1::body::{Body, BodyError};
 use super::h1::forward::{self, Toward};
 use super::h1::framing::Framing;
 use super::h1::response::Response;
@@ -25,6 +25,7 @@ use super::h1::{Refusal, Span};
 use super::relay::{Broken, Relay};
 use super::runs::Lease;
 use super::stream::{Stream, Unread};
+use super::told::Limit;
 use super::tunnel;
 
 /// How a slot failed to answer.
@@ -89,8 +90,8 @@ enum Event {
     Bytes,
     /// The upstream ended or was lost, or its body is malformed.
     Lost(Option<io::Error>, Failed),
-    /// The client's body is malformed.
-    BadUpload(&'static str),
+    /// The client's body is malformed or too large.
+    BadUpload(BodyError),
     /// The client was lost.
     Gone,
     /// The deadline has passed.
@@ -164,7 +165,7 @@ impl<'a> Attempt<'a> {
         let worker = Rc::clone(&self.client.worker);
         self.client
             .alarm
-            .set(worker.alarms.now(), worker.limits().response_head);
+            .set(worker.alarms.now(), self.lease.run().bounds.response_head);
         let (mut scan, mut interim) = (Scan::default(), 0);
         loop {
             if !self.buffer.is_empty() {
@@ -186,7 +187,7 @@ impl<'a> Attempt<'a> {
                             worker.spare.give_head(head);
                             self.client
                                 .alarm
-                                .set(worker.alarms.now(), worker.limits().response_head);
+                                .set(worker.alarms.now(), self.lease.run().bounds.response_head);
                             continue;
                         }
                         Err(failed) => return self.fail(failed, None),
@@ -203,8 +204,8 @@ impl<'a> Attempt<'a> {
                     return self.fail(Failed::Silent, error);
                 }
                 Event::Lost(error, failed) => return self.fail(failed, error),
-                Event::BadUpload(reason) => {
-                    return self.abandon(Some(Refusal::bad(reason).into())).await;
+                Event::BadUpload(error) => {
+                    return self.abandon(Some(Refusal::from(error).into())).await;
                 }
                 Event::Gone => return self.abandon(None).await,
                 Event::Late if self.uploaded => return self.fail(Failed::Slow, None),
@@ -214,6 +215,7 @@ impl<'a> Attempt<'a> {
                         status: 408,
                         reason: "the request's body did not come in time",
                     };
+                    self.client.tell(Limit::BodyStall, late.reason);
                     return self.abandon(Some(late.into())).await;
                 }
             }
@@ -229,10 +231,10 @@ impl<'a> Attempt<'a> {
             return Poll::Ready(Event::Lost(None, Failed::Unsent));
         }
         if std::mem::take(&mut self.progress) {
-            let (now, limits) = (self.client.worker.alarms.now(), self.client.worker.limits());
+            let (now, bounds) = (self.client.worker.alarms.now(), &self.lease.run().bounds);
             let next = match self.uploaded {
-                true => limits.response_head,
-                false => limits.body_stall,
+                true => bounds.response_head,
+                false => bounds.body_stall,
             };
             self.client.alarm.set(now, next);
         }
@@ -265,7 +267,7 @@ impl<'a> Attempt<'a> {
             Poll::Ready(Err(Broken::Sink(_))) => (self.uploaded, self.refused) = (true, true),
             Poll::Ready(Err(Broken::Source(_))) => return Poll::Ready(Event::Gone),
             Poll::Ready(Err(Broken::Malformed(error))) => {
-                return Poll::Ready(Event::BadUpload(error.0));
+                return Poll::Ready(Event::BadUpload(error));
             }
             Poll::Pending => self.slow = true,
         }
@@ -347,7 +349,7 @@ impl<'a> Attempt<'a> {
                 tracing::warn!(
                     slot_app = self.lease.run().name().app,
                     slot_name = self.lease.run().name().slot,
-                    request_id = %String::from_utf8_lossy(&self.asked.id),
+                    request_id = %String::from_utf8_lossy(self.asked.written.request_id.of(self.upload.head())),
                     error = error.map(tracing::field::display),
                     "the app's answer was cut short"
                 );
@@ -357,6 +359,13 @@ impl<'a> Attempt<'a> {
                 Outcome::Done(After::Reset, entry)
             }
             Event::Bytes | Event::BadUpload(_) | Event::Gone | Event::Late => {
+                if let Event::Late = event {
+                    let (limit, what) = match self.uploaded {
+                        true => (Limit::WriteStall, "it takes nothing of its answer"),
+                        false => (Limit::BodyStall, "the request's body did not come in time"),
+                    };
+                    self.client.tell(limit, what);
+                }
                 self.lease.answered(response.status);
                 self.stream.reset();
                 Outcome::Done(After::Reset, entry)
@@ -387,11 +396,11 @@ impl<'a> Attempt<'a> {
             Poll::Pending => {}
         }
         if download.take_progress() | std::mem::take(&mut self.progress) {
-            let (now, limits) = (client.worker.alarms.now(), client.worker.limits());
+            let (now, bounds) = (client.worker.alarms.now(), &self.lease.run().bounds);
             match self.lease.class() {
-                _ if download.is_writing() => client.alarm.set(now, limits.write_stall),
-                _ if !self.uploaded => client.alarm.set(now, limits.body_stall),
-                Class::Request => client.alarm.set(now, limits.response_stall),
+                _ if download.is_writing() => client.alarm.set(now, bounds.write_stall),
+                _ if !self.uploaded => client.alarm.set(now, bounds.body_stall),
+                Class::Request => client.alarm.set(now, bounds.response_stall),
                 Class::Stream | Class::Tunnel => client.alarm.clear(),
             }
         }

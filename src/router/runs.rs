@@ -12,7 +12,7 @@ use super::alarm::Millis;
 use super::counts::{Class, Counts, RunName};
 use super::limits::Limits;
 use super::stream::{Stream, Unread};
-use super::table::{Table, Upstream};
+use super::table::{Bounds, Table, Upstream};
 
 /// A connection used within this many milliseconds may get a request that cannot be sent twice:
 /// servers close idle ones after seconds (gunicorn 2, Node 5).
@@ -31,6 +31,8 @@ struct Idle {
 pub struct Run {
     /// Where it listens.
     pub upstream: Upstream,
+    /// What its requests may be and take.
+    pub bounds: Bounds,
     counts: Arc<Counts>,
     thread: usize,
     idle: RefCell<Vec<Idle>>,
@@ -191,12 +193,15 @@ impl Routing {
             slots
                 .map(
                     |(slot, counts)| match known.get(&(&counts.name, &slot.upstream)) {
-                        Some(run) if Arc::ptr_eq(&run.counts, counts) => {
+                        Some(run)
+                            if Arc::ptr_eq(&run.counts, counts) && run.bounds == app.bounds =>
+                        {
                             run.retired.set(false);
                             Rc::clone(run)
                         }
                         _ => Rc::new(Run {
                             upstream: slot.upstream.clone(),
+                            bounds: app.bounds,
                             counts: Arc::clone(counts),
                             thread,
                             idle: RefCell::default(),

@@ -14,8 +14,10 @@ use super::control::Control;
 use super::counts::Gauges;
 use super::ids::Ids;
 use super::limits::Limits;
+use super::peers::Peers;
 use super::worker::{self, Shared};
 use super::{control_socket, load, unit};
+use crate::config::Network;
 use crate::wire;
 
 /// Where the first table comes from.
@@ -47,10 +49,14 @@ pub struct Config {
     pub attend: bool,
     /// Every bound.
     pub limits: Limits,
+    /// Who may say on whose behalf they ask.
+    pub trusted_peers: Vec<Network>,
+    /// The listeners whose connections begin with a header of the PROXY protocol, by name.
+    pub proxy_protocol: Vec<String>,
 }
 
 impl Config {
-    /// No table and no control socket, one thread per processor, the documented limits.
+    /// No table and no control socket, one thread per processor, the documented limits, and no one is trusted.
     #[must_use]
     pub fn new(listeners: Vec<(String, TcpListener)>) -> Self {
         Self {
@@ -61,6 +67,8 @@ impl Config {
             access_log: false,
             attend: false,
             limits: Limits::default(),
+            trusted_peers: Vec::new(),
+            proxy_protocol: Vec::new(),
         }
     }
 }
@@ -134,8 +142,19 @@ impl Server {
             .then(AccessLog::to_stdout)
             .transpose()
             .map_err(StartError::Thread)?;
+        for name in config.proxy_protocol.iter().filter(|n| !names.contains(n)) {
+            // Its socket unit may not run today; the others are to be served all the same.
+            tracing::warn!(listener = %name, "there is no such listener to have the PROXY protocol");
+        }
+        let proxied = names.iter().map(|n| config.proxy_protocol.contains(n));
+        let peers = Peers::new(
+            config.trusted_peers,
+            proxied.collect(),
+            config.limits.connections_per_address,
+        );
         let shared = Arc::new(Shared {
             limits: config.limits,
+            peers,
             // Unlike any other's, so that two routers in a row are not taken for a loop.
             via: format!(
                 "slot-{}",
