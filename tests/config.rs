@@ -1,7 +1,8 @@
 //! Wrong app files, and what their authors are told: the file, the line, the key and what to write instead.
 
-use slot::config::{App, Bind, Ready};
+use slot::config::{App, Bind, Machine, Ready};
 use slot::deploy::ByClass;
+use slot::router::Limits;
 
 fn refusal(text: &str) -> String {
     App::parse(text, "slot.toml")
@@ -65,7 +66,7 @@ fn a_refusal_names_file_line_key_and_remedy() {
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
          drain_streams, drain_tunnels, stop_timeout, soak, keep, \
-         hosts, paths, listener, allow_privileged_user, user, env_file, env)"
+         hosts, paths, listener, allow_privileged_user, user, env_file, env, limits)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),
@@ -284,5 +285,87 @@ fn an_installed_file_has_its_own_name_and_a_port_for_each_slot() {
     assert!(
         misnamed.to_string().contains("rename it to web.toml"),
         "{misnamed}"
+    );
+}
+
+#[test]
+fn limits_are_sizes_and_times_and_each_is_named_where_it_is_wrong() {
+    let text =
+        "command = \"./server\"\n[limits]\nbody_bytes = \"10M\"\nresponse_timeout = \"2m\"\n";
+    let limits = App::parse(text, "slot.toml").unwrap().limits;
+    assert_eq!(limits.body_bytes, Some(10 << 20));
+    assert_eq!(
+        limits.response_timeout.map(|span| span.as_secs()),
+        Some(120)
+    );
+    assert_eq!(
+        (limits.body_stall, limits.write_stall, limits.response_stall),
+        (None, None, None)
+    );
+    for (line, says) in [
+        (
+            "body_bytes = -1",
+            ":3: limits.body_bytes: -1 is out of range",
+        ),
+        (
+            "body_bytes = \"1T\"",
+            ":3: limits.body_bytes: \"1T\" is not a number of bytes",
+        ),
+        (
+            "body_bytes = \"99999999999G\"",
+            ":3: limits.body_bytes: \"99999999999G\" is not a number of bytes",
+        ),
+        ("body_stall = \"0s\"", ":3: limits.body_stall: no time"),
+        (
+            "head_bytes = 1",
+            ":3: limits.head_bytes: there is no such key",
+        ),
+    ] {
+        let refusal = refusal(&format!("command = \"./server\"\n[limits]\n{line}\n"));
+        assert!(refusal.contains(says), "{line}: {refusal}");
+    }
+}
+
+#[test]
+fn a_machines_file_may_be_empty_or_set_everything() {
+    assert_eq!(
+        Machine::parse("", "machine.toml").unwrap(),
+        Machine::default()
+    );
+    let text = "[limits]\nhead_bytes = \"32K\"\nhead_fields = 50\ntarget_bytes = 4096\nhead_timeout = \"10s\"\nidle_timeout = \"20s\"\n\
+        connect_timeout = \"1s\"\nconnections = 5\nconnections_per_address = 0\nheld_requests = 7\nbody_bytes = \"1G\"\nbody_stall = \"2s\"\n\
+        write_stall = \"3s\"\nresponse_timeout = \"4s\"\nresponse_stall = \"5s\"\n\
+        [router]\ntrusted_peers = [\"10.0.0.0/8\", \"2001:db8::1\"]\nproxy_protocol = [\"http\", \"https\"]\n";
+    let machine = Machine::parse(text, "machine.toml").unwrap();
+    let limits = Limits::default().with(&machine.limits);
+    let seconds = [
+        limits.connect,
+        limits.body_stall,
+        limits.write_stall,
+        limits.response_head,
+        limits.response_stall,
+        limits.head,
+        limits.idle,
+    ];
+    assert_eq!(seconds.map(|span| span.as_secs()), [1, 2, 3, 4, 5, 10, 20]);
+    let heads = limits.heads;
+    assert_eq!(
+        (heads.head_bytes, heads.fields, heads.target_bytes),
+        (32 << 10, 50, 4096)
+    );
+    assert_eq!(
+        (
+            limits.connections,
+            limits.connections_per_address,
+            limits.held,
+            limits.body_bytes
+        ),
+        (5, 0, 7, 1 << 30)
+    );
+    assert!(machine.trusted_peers[0].contains([10, 1, 2, 3].into()));
+    assert_eq!(machine.proxy_protocol, ["http", "https"]);
+    assert_eq!(
+        Limits::default().with(&Machine::default().limits),
+        Limits::default()
     );
 }

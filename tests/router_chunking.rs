@@ -98,6 +98,7 @@ fn understand(bytes: &[u8], head: Span, side: Side) -> Result<(String, Body), u1
                 client: "c",
                 scheme: "http",
                 request_id: "i",
+                trusted: false,
             };
             forward::request(&mut out, bytes, &fields, &request, &hop).map_err(|r| r.status)?;
             Body::new(request.framing, false)

@@ -1,11 +1,13 @@
 //! The data plane as a process: see [`slot::router`].
 
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
-use slot::router::{Config, Server, Source, unit};
+use slot::config::Machine;
+use slot::router::{Config, Limits, Server, Source, unit};
 
 /// Passes HTTP/1.1 requests to the slots that a table names.
 ///
@@ -20,6 +22,9 @@ struct Arguments {
     /// File with the first routing table; without one, requests wait until a table is put
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
+    /// The machine's settings: limits, trusted peers, the PROXY protocol; if there is no such file, the defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Threads that serve; one per processor if not given
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -34,6 +39,8 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     slot::telemetry::init("slot-router")?;
+    let machine = arguments.config.map(machine).transpose()?;
+    let machine = machine.unwrap_or_default();
     unit::raise_open_files().context("cannot raise the limit of open files")?;
     let mut passed =
         unit::passed().context("cannot use the sockets that were passed (LISTEN_FDS)")?;
@@ -51,6 +58,9 @@ fn main() -> anyhow::Result<()> {
         attend: true,
         draining: passed.draining,
         left: passed.left,
+        limits: Limits::default().with(&machine.limits),
+        trusted_peers: machine.trusted_peers,
+        proxy_protocol: machine.proxy_protocol,
         ..Config::new(passed.listeners)
     };
     let accepts = config.draining.is_none();
@@ -60,4 +70,13 @@ fn main() -> anyhow::Result<()> {
     }
     server.wait();
     Ok(())
+}
+
+fn machine(file: PathBuf) -> anyhow::Result<Machine> {
+    let name = file.display().to_string();
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Ok(Machine::parse(&text, &name)?),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Machine::default()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {name}")),
+    }
 }

@@ -8,7 +8,7 @@ use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
 use super::section::{Section, Value};
 use super::trust::replaceable;
-use super::{App, Bind, Ports, Ready};
+use super::{App, AppLimits, Bind, Ports, Ready};
 use crate::deploy::{AppName, ByClass, SlotName};
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
@@ -68,6 +68,7 @@ impl App {
             .map(|value| user(&value, allow_privileged));
         let env_file = keys.take("env_file").map(|value| env_file(&value));
         let env = environment(keys.take("env"))?;
+        let limits = limits(keys.take("limits"))?;
         keys.finish()?;
         // Only now: a key that is missing is often there under a wrong name, and that is what to say then.
         let command = command.unwrap_or_else(|| {
@@ -97,6 +98,7 @@ impl App {
             user: user.transpose()?,
             env_file: env_file.transpose()?,
             env,
+            limits,
         })
     }
 
@@ -321,18 +323,19 @@ fn span(value: Option<Value<'_>>, seconds: u64) -> Result<Duration, ConfigError>
 }
 
 fn positive(value: Option<Value<'_>>, seconds: u64) -> Result<Duration, ConfigError> {
+    value.map_or(Ok(Duration::from_secs(seconds)), |value| {
+        value.lasting(&format!("{seconds}s"))
+    })
+}
+
+fn limits(value: Option<Value<'_>>) -> Result<AppLimits, ConfigError> {
     let Some(value) = value else {
-        return Ok(Duration::from_secs(seconds));
+        return Ok(AppLimits::default());
     };
-    let example = format!("\"{seconds}s\"");
-    let span = value.span(&example)?;
-    if span.is_zero() {
-        return Err(value.error(
-            "no time at all is not enough",
-            format!("write for instance `{} = {example}`", value.own_key()),
-        ));
-    }
-    Ok(span)
+    let mut keys = value.section("[limits]")?;
+    let limits = AppLimits::take(&mut keys)?;
+    keys.finish()?;
+    Ok(limits)
 }
 
 /// A path with no query, as it stands in a request line.
@@ -386,7 +389,7 @@ fn host(value: &Value<'_>) -> Result<String, ConfigError> {
     ))
 }
 
-fn listener(value: &Value<'_>) -> Result<String, ConfigError> {
+pub(super) fn listener(value: &Value<'_>) -> Result<String, ConfigError> {
     let name = value.text("\"http\"")?;
     // FileDescriptorName= in systemd.socket(5): printable, no colon, at most 255.
     if (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {

@@ -6,6 +6,9 @@ mod app;
 mod edit;
 mod env;
 mod error;
+mod limits;
+mod machine;
+mod network;
 mod section;
 mod span;
 mod trust;
@@ -17,6 +20,9 @@ use std::time::Duration;
 pub use edit::with_ports;
 pub use env::{is_env_name, is_reserved};
 pub use error::ConfigError;
+pub use limits::{AppLimits, Limits};
+pub use machine::Machine;
+pub use network::Network;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 
@@ -97,6 +103,8 @@ pub struct App {
     pub env_file: Option<String>,
     /// `[env]`.
     pub env: BTreeMap<String, String>,
+    /// `[limits]`: what its requests may be and take.
+    pub limits: AppLimits,
 }
 
 impl App {

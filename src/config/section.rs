@@ -227,6 +227,19 @@ impl<'t> Value<'t> {
             .ok_or_else(|| self.error(format!("{text:?} is not a span of time"), remedy()))
     }
 
+    /// A span of time that is not nothing; `example` shows one.
+    pub(super) fn lasting(&self, example: &str) -> Result<std::time::Duration, ConfigError> {
+        let example = format!("\"{example}\"");
+        let span = self.span(&example)?;
+        if span.is_zero() {
+            return Err(self.error(
+                "no time at all is not enough",
+                format!("write for instance `{} = {example}`", self.own_key()),
+            ));
+        }
+        Ok(span)
+    }
+
     /// An array of strings, each with its own place.
     pub(super) fn list(&self, example: &str) -> Result<Vec<Value<'t>>, ConfigError> {
         let DeValue::Array(items) = &self.value else {

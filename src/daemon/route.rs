@@ -110,5 +110,12 @@ fn part(app: &App, route: &Route, slots: Vec<table::Slot>) -> table::App {
         routes: routes.collect(),
         slots,
         hold_ms: millis(route.hold),
+        limits: table::Limits {
+            body_bytes: app.limits.body_bytes,
+            body_stall_ms: app.limits.body_stall.map(millis),
+            write_stall_ms: app.limits.write_stall.map(millis),
+            response_head_ms: app.limits.response_timeout.map(millis),
+            response_stall_ms: app.limits.response_stall.map(millis),
+        },
     }
 }

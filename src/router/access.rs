@@ -89,7 +89,7 @@ impl AccessLog {
             status: entry.status,
             bytes: entry.bytes,
             ms: entry.duration,
-            request_id: text(&asked.id),
+            request_id: text(asked.written.request_id.of(head)),
             app: run.map(|r| r.app.as_str()),
             slot: run.map(|r| r.slot.as_str()),
             boot_id: run.and_then(|r| r.boot_id.as_deref()),

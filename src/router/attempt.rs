@@ -18,7 +18,7 @@ use super::buffer::Buffer;
 use super::connection::{After, Client, fill};
 use super::counts::Class;
 use super::exchange::Asked;
-use super::h1::body::Body;
+use super::h1::body::{Body, BodyError};
 use super::h1::forward::{self, Toward};
 use super::h1::framing::Framing;
 use super::h1::response::Response;
@@ -29,6 +29,7 @@ use super::relay::{Broken, Relay};
 use super::runs::Lease;
 use super::splice::Way;
 use super::stream::{Stream, Unread};
+use super::told::Limit;
 use super::tunnel::{End, Passage};
 
 /// How a slot failed to answer.
@@ -96,8 +97,8 @@ enum Event {
     Bytes,
     /// The upstream ended or was lost, or its body is malformed.
     Lost(Option<io::Error>, Failed),
-    /// The client's body is malformed.
-    BadUpload(&'static str),
+    /// The client's body is malformed or too large.
+    BadUpload(BodyError),
     /// The client was lost.
     Gone,
     /// The deadline has passed.
@@ -177,7 +178,7 @@ impl<'a> Attempt<'a> {
         let worker = Rc::clone(&self.client.worker);
         self.client
             .alarm
-            .set(worker.alarms.now(), worker.limits().response_head);
+            .set(worker.alarms.now(), self.lease.run().bounds.response_head);
         let (mut scan, mut interim) = (Scan::default(), 0);
         loop {
             if !self.buffer.is_empty() {
@@ -199,7 +200,7 @@ impl<'a> Attempt<'a> {
                             worker.spare.give_head(head);
                             self.client
                                 .alarm
-                                .set(worker.alarms.now(), worker.limits().response_head);
+                                .set(worker.alarms.now(), self.lease.run().bounds.response_head);
                             continue;
                         }
                         Err(failed) => return self.fail(failed, None),
@@ -216,8 +217,8 @@ impl<'a> Attempt<'a> {
                     return self.fail(Failed::Silent, error);
                 }
                 Event::Lost(error, failed) => return self.fail(failed, error),
-                Event::BadUpload(reason) => {
-                    return self.abandon(Some(Refusal::bad(reason).into())).await;
+                Event::BadUpload(error) => {
+                    return self.abandon(Some(Refusal::from(error).into())).await;
                 }
                 Event::Gone => return self.abandon(None).await,
                 Event::Late if self.uploaded => return self.fail(Failed::Slow, None),
@@ -227,6 +228,7 @@ impl<'a> Attempt<'a> {
                         status: 408,
                         reason: "the request's body did not come in time",
                     };
+                    self.client.tell(Limit::BodyStall, late.reason);
                     return self.abandon(Some(late.into())).await;
                 }
             }
@@ -242,10 +244,10 @@ impl<'a> Attempt<'a> {
             return Poll::Ready(Event::Lost(None, Failed::Unsent));
         }
         if std::mem::take(&mut self.progress) {
-            let (now, limits) = (self.client.worker.alarms.now(), self.client.worker.limits());
+            let (now, bounds) = (self.client.worker.alarms.now(), &self.lease.run().bounds);
             let next = match self.uploaded {
-                true => limits.response_head,
-                false => limits.body_stall,
+                true => bounds.response_head,
+                false => bounds.body_stall,
             };
             self.client.alarm.set(now, next);
         }
@@ -278,7 +280,7 @@ impl<'a> Attempt<'a> {
             Poll::Ready(Err(Broken::Sink(_))) => (self.uploaded, self.refused) = (true, true),
             Poll::Ready(Err(Broken::Source(_))) => return Poll::Ready(Event::Gone),
             Poll::Ready(Err(Broken::Malformed(error))) => {
-                return Poll::Ready(Event::BadUpload(error.0));
+                return Poll::Ready(Event::BadUpload(error));
             }
             Poll::Pending => self.slow = true,
         }
@@ -373,6 +375,14 @@ impl<'a> Attempt<'a> {
                 self.cut_short(response.status, download.moved, error.as_ref())
             }
             Event::Bytes | Event::BadUpload(_) | Event::Gone | Event::Late => {
+                // Whoever was told to end it says so.
+                if matches!(event, Event::Late) && !self.poll_called() {
+                    let (limit, what) = match self.uploaded {
+                        true => (Limit::WriteStall, "it takes nothing of its answer"),
+                        false => (Limit::BodyStall, "the request's body did not come in time"),
+                    };
+                    self.client.tell(limit, what);
+                }
                 self.cut(response.status, download.moved)
             }
         }
@@ -400,12 +410,17 @@ impl<'a> Attempt<'a> {
         Outcome::Done(After::Reset, entry)
     }
 
+    fn request_id(&self) -> String {
+        let id = self.asked.written.request_id.of(self.upload.head());
+        String::from_utf8_lossy(id).into_owned()
+    }
+
     /// The upstream was lost in the middle of its answer.
     fn cut_short(self, status: u16, moved: u64, error: Option<&io::Error>) -> Outcome {
         tracing::warn!(
             slot_app = self.lease.run().name().app,
             slot_name = self.lease.run().name().slot,
-            request_id = %String::from_utf8_lossy(&self.asked.id),
+            request_id = %self.request_id(),
             error = error.map(tracing::field::display),
             "the app's answer was cut short"
         );
@@ -436,11 +451,11 @@ impl<'a> Attempt<'a> {
             Poll::Pending => {}
         }
         if download.take_progress() | std::mem::take(&mut self.progress) {
-            let (now, limits) = (client.worker.alarms.now(), client.worker.limits());
+            let (now, bounds) = (client.worker.alarms.now(), &self.lease.run().bounds);
             match self.lease.class() {
-                _ if download.is_writing() => client.alarm.set(now, limits.write_stall),
-                _ if !self.uploaded => client.alarm.set(now, limits.body_stall),
-                Class::Request => client.alarm.set(now, limits.response_stall),
+                _ if download.is_writing() => client.alarm.set(now, bounds.write_stall),
+                _ if !self.uploaded => client.alarm.set(now, bounds.body_stall),
+                Class::Request => client.alarm.set(now, bounds.response_stall),
                 Class::Stream | Class::Tunnel => client.alarm.clear(),
             }
         }
@@ -507,7 +522,7 @@ impl<'a> Attempt<'a> {
         let (head, written) = (self.upload.head(), &self.asked.written);
         let text = |span: Span| String::from_utf8_lossy(span.of(head)).into_owned();
         Label {
-            id: String::from_utf8_lossy(&self.asked.id).into_owned(),
+            id: self.request_id(),
             class: self.lease.class(),
             run: self.lease.run().name().clone(),
             since_ms: since

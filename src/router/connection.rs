@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::alarm;
@@ -16,7 +17,10 @@ use super::buffer::{Buffer, SMALL};
 use super::exchange;
 use super::h1::scan::{Scan, Scanned};
 use super::h1::{Refusal, Span};
+use super::peers::{Arrival, Peers};
+use super::proxy_header::{self, Header};
 use super::stream::Stream;
+use super::told::Limit;
 use super::worker::Worker;
 
 /// Bytes that a client may still send after an answer that closes.
@@ -35,6 +39,8 @@ pub struct Client {
     pub address: IpAddr,
     /// The address in writing.
     pub ip: String,
+    /// It is believed what it says of those it asks for.
+    pub trusted: bool,
     /// Which listener it came by.
     pub listener: usize,
     /// It will send nothing more.
@@ -43,6 +49,11 @@ pub struct Client {
     pub worker: Rc<Worker>,
     scan: Scan,
 }
+
+const TOO_MANY: Refusal = Refusal {
+    status: 429,
+    reason: "too many connections from this address",
+};
 
 /// What becomes of a connection after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +83,36 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, address: IpAddr, listener
         buffer: Buffer::default(),
         alarm: worker.alarms.add(waker),
         address,
-        ip: address.to_canonical().to_string(),
+        ip: String::new(),
+        trusted: false,
         listener,
         ended: false,
         worker,
         scan: Scan::default(),
     };
+    let peers = Arc::clone(&client.worker.shared.peers);
+    if peers.is_proxied(listener) {
+        match Box::pin(client.proxied(&peers)).await {
+            Ok(named) => client.address = named,
+            Err(after) => return Box::pin(client.leave(after)).await,
+        }
+    }
+    client.ip = client.address.to_canonical().to_string();
+    client.trusted = peers.trusts(client.address);
+    let _place = match peers.arrive(client.address) {
+        Arrival::Served(place) => place,
+        Arrival::TooMany(place) => {
+            let after = client.answer(TOO_MANY.into(), false, true).await;
+            Box::pin(client.leave(after)).await;
+            // It kept its place while it lingered.
+            return drop(place);
+        }
+        Arrival::FarTooMany => {
+            client.tell(Limit::Address, TOO_MANY.reason);
+            return client.stream.reset();
+        }
+    };
+    drop(peers);
     loop {
         client.buffer.release(&client.worker.spare);
         client
@@ -92,14 +127,71 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, address: IpAddr, listener
         match after {
             // One that has ended may have pipelined more before.
             After::Keep if !client.has_left() => {}
-            After::Keep | After::Close => return,
-            After::Linger => return client.linger().await,
-            After::Reset => return client.stream.reset(),
+            // Boxed, so that an idle connection is small.
+            after => return Box::pin(client.leave(after)).await,
         }
     }
 }
 
 impl Client {
+    /// Whom the PROXY header names, which only a trusted peer may send.
+    async fn proxied(&mut self, peers: &Peers) -> Result<IpAddr, After> {
+        self.ip = self.address.to_canonical().to_string();
+        if !peers.trusts(self.address) {
+            self.tell(
+                Limit::ProxyHeader,
+                "it is no trusted peer, and the listener takes connections from no other",
+            );
+            return Err(After::Reset);
+        }
+        self.alarm
+            .set(self.worker.alarms.now(), self.worker.limits().proxy_header);
+        loop {
+            match proxy_header::read(self.buffer.bytes()) {
+                Ok(Header::Whole { length, client }) => {
+                    self.buffer.consume(length);
+                    return Ok(client.unwrap_or(self.address));
+                }
+                Ok(Header::Partial) => {}
+                Err(malformed) => {
+                    self.tell(Limit::ProxyHeader, malformed.0);
+                    return Err(After::Reset);
+                }
+            }
+            let Self {
+                stream,
+                buffer,
+                worker,
+                alarm,
+                ..
+            } = self;
+            match alarm.until(|cx| fill(stream, buffer, worker, cx)).await {
+                Some(Ok(1..)) => {}
+                // A load balancer that only looks whether somebody listens.
+                Some(Ok(0) | Err(_)) if self.buffer.is_empty() => return Err(After::Close),
+                Some(Ok(0) | Err(_)) | None => {
+                    self.tell(Limit::ProxyHeader, "its PROXY header did not come in time");
+                    return Err(After::Reset);
+                }
+            }
+        }
+    }
+
+    /// Says in the log that this client met a limit.
+    pub fn tell(&self, limit: Limit, what: &str) {
+        let worker = &self.worker;
+        worker.told.tell(limit, what, &self.ip, worker.alarms.now());
+    }
+
+    /// Ends the connection as it is to end after its last answer.
+    async fn leave(mut self, after: After) {
+        match after {
+            After::Keep | After::Close => {}
+            After::Linger => self.linger().await,
+            After::Reset => self.stream.reset(),
+        }
+    }
+
     /// Waits for the head of the next request.
     async fn head(&mut self) -> Heard {
         let mut begun = false;
@@ -135,7 +227,10 @@ impl Client {
             };
             match alarm.until(|cx| fill(stream, buffer, worker, cx)).await {
                 Some(Ok(1..)) => {}
-                None if begun => return Heard::Refused(late.into()),
+                None if begun => {
+                    self.tell(Limit::HeadTime, late.reason);
+                    return Heard::Refused(late.into());
+                }
                 Some(Ok(0)) if begun => {
                     return Heard::Refused(
                         Refusal::bad("the connection ended inside a head").into(),
@@ -183,6 +278,9 @@ impl Client {
 
     /// Sends an answer of ours.
     pub async fn answer(&mut self, answer: Answer, to_head: bool, close: bool) -> After {
+        if let Some(limit) = Limit::of_status(answer.status) {
+            self.tell(limit, answer.reason);
+        }
         let mut out = self.worker.spare.head();
         answer.write(&mut out, &self.worker.date, to_head, close);
         let written = self.write(&out).await;
@@ -194,7 +292,7 @@ impl Client {
         }
     }
 
-    async fn linger(mut self) {
+    async fn linger(&mut self) {
         self.stream.end_writing();
         self.alarm
             .set(self.worker.alarms.now(), self.worker.limits().linger);
@@ -207,7 +305,7 @@ impl Client {
                 worker,
                 alarm,
                 ..
-            } = &mut self;
+            } = self;
             match alarm.until(|cx| fill(stream, buffer, worker, cx)).await {
                 Some(Ok(count @ 1..)) => left = left.saturating_sub(count),
                 _ => return,

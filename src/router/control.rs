@@ -141,7 +141,11 @@ impl Control {
         {
             return Err(PutError::Older(own.revision));
         }
-        let compiled = Arc::new(load::compile(&table, &self.shared.listeners)?);
+        let compiled = Arc::new(load::compile(
+            &table,
+            &self.shared.listeners,
+            &self.shared.limits,
+        )?);
         let counts = compiled.apps().iter().map(|app| {
             let slots = app.slots.iter().map(|slot| {
                 let name = RunName {

@@ -28,8 +28,10 @@ use super::stream::Stream;
 pub struct Asked {
     /// Where things are in the head that goes upstream.
     pub written: Written,
-    /// Its name in logs.
-    pub id: [u8; 32],
+    /// How long its body is.
+    pub framing: Framing,
+    /// Where its body begins behind the head that goes upstream, if it is there whole.
+    pub body_at: usize,
     /// It is a HEAD.
     pub to_head: bool,
     /// Doing it twice is doing it once.
@@ -78,7 +80,11 @@ fn understand(
     out: &mut Vec<u8>,
 ) -> Result<(Asked, Body), Refusal> {
     let Client {
-        worker, buffer, ip, ..
+        worker,
+        buffer,
+        ip,
+        trusted,
+        ..
     } = client;
     let mut fields = worker.fields.borrow_mut();
     let bytes = buffer.bytes();
@@ -89,12 +95,14 @@ fn understand(
         client: ip,
         scheme: "http",
         request_id: std::str::from_utf8(&id).unwrap_or_default(),
+        trusted: *trusted,
     };
     let written = forward::request(out, bytes, &fields, &request, &hop)?;
     let method = request.method.of(bytes);
     let asked = Asked {
         written,
-        id,
+        framing: request.framing,
+        body_at: out.len(),
         to_head: method == b"HEAD",
         idempotent: matches!(
             method,
@@ -111,7 +119,7 @@ fn understand(
     if request.framing == Framing::Empty {
         return Ok((asked, body));
     }
-    let body = at_hand(body, buffer, out).map_err(|BodyError(reason)| Refusal::bad(reason))?;
+    let body = at_hand(body, buffer, out)?;
     Ok((asked, body))
 }
 
@@ -144,6 +152,32 @@ fn at_hand(
     }
 }
 
+/// True if the body is larger than `most`; one of which that is not known yet will be stopped there.
+fn is_too_large(asked: &Asked, upload: &mut Relay, most: u64) -> bool {
+    match asked.framing {
+        _ if most == u64::MAX => false,
+        Framing::Length(length) => length > most,
+        Framing::Chunked if upload.has_read_all() => {
+            // It was judged without a bound, before it was known whose request this is.
+            let (mut body, mut at) = (Body::new(Framing::Chunked, false), asked.body_at);
+            body.allow(most);
+            while let Some(rest) = upload.head().get(at..).filter(|r| !r.is_empty()) {
+                match body.advance(rest, 0, &mut Pieces::default()) {
+                    Ok(step @ 1..) => at += step,
+                    Ok(0) => break,
+                    Err(_) => return true,
+                }
+            }
+            false
+        }
+        Framing::Chunked => {
+            upload.allow(most);
+            false
+        }
+        Framing::Empty | Framing::UntilClose => false,
+    }
+}
+
 const CONNECT: Answer = Answer::to_sound(502, "the app's address could not be connected to");
 const CONNECT_SLOW: Answer = Answer::to_sound(504, "the app did not accept the connection in time");
 
@@ -160,6 +194,10 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
                 return refuse(client, asked, upload, answer, None).await;
             }
         };
+        if is_too_large(asked, upload, lease.run().bounds.body_bytes) {
+            drop(lease);
+            return refuse(client, asked, upload, Refusal::TOO_LARGE.into(), None).await;
+        }
         let now = client.worker.alarms.now();
         let can_repeat = asked.idempotent && whole_at_hand;
         let reused = if second {
@@ -259,7 +297,7 @@ async fn fail(
         slot_boot_id = name.boot_id,
         upstream = %lease.run().upstream,
         status = answer.status,
-        request_id = %String::from_utf8_lossy(&asked.id),
+        request_id = %String::from_utf8_lossy(asked.written.request_id.of(upload.head())),
         error = error.map(tracing::field::display),
         "{}", answer.reason
     );

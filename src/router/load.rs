@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::limits::Limits;
 use super::table::{Builder, Route, Table, TableError};
 use crate::wire;
 
@@ -57,17 +58,21 @@ pub fn read(path: &Path) -> Result<Option<wire::table::Table>, LoadError> {
 /// # Errors
 /// It makes no sense; a router would refuse all of it.
 pub fn check(table: &wire::table::Table) -> Result<(), TableError> {
-    compile(table, &[]).map(drop)
+    compile(table, &[], &Limits::default()).map(drop)
 }
 
-/// Checks `table` for a router with these listeners.
+/// Checks `table` for a router with these listeners and limits.
 ///
 /// # Errors
 /// It makes no sense.
-pub fn compile(table: &wire::table::Table, listeners: &[String]) -> Result<Table, TableError> {
+pub fn compile(
+    table: &wire::table::Table,
+    listeners: &[String],
+    limits: &Limits,
+) -> Result<Table, TableError> {
     let mut builder = Builder::new(listeners);
     for app in &table.apps {
-        builder.app(&app.name, app.hold_ms)?;
+        builder.app(&app.name, app.hold_ms, limits.of(&app.limits))?;
         for slot in &app.slots {
             builder.slot(
                 &slot.name,
@@ -114,7 +119,8 @@ mod tests {
         ] {
             let error = check(&refused).expect_err("it makes no sense");
             let listeners = ["http".to_owned(), "unheard-of".to_owned()];
-            let by_a_router = compile(&refused, &listeners).expect_err("nor there");
+            let by_a_router =
+                compile(&refused, &listeners, &Limits::default()).expect_err("nor there");
             assert_eq!(error, by_a_router);
         }
     }

@@ -70,6 +70,11 @@ impl Relay {
         std::mem::take(&mut self.head)
     }
 
+    /// Refuses chunks of more than `most` bytes of data in all.
+    pub fn allow(&mut self, most: u64) {
+        self.body.allow(most);
+    }
+
     /// True if not one byte was written.
     pub fn is_unsent(&self) -> bool {
         self.head_sent == 0

@@ -13,7 +13,7 @@ use super::counts::{Class, Counts, RunName};
 use super::limits::Limits;
 use super::ramp::Ramp;
 use super::stream::{Stream, Unread};
-use super::table::{Table, Upstream};
+use super::table::{Bounds, Table, Upstream};
 
 /// A connection used within this many milliseconds may get a request that cannot be sent twice:
 /// servers close idle ones after seconds (gunicorn 2, Node 5).
@@ -32,6 +32,8 @@ struct Idle {
 pub struct Run {
     /// Where it listens.
     pub upstream: Upstream,
+    /// What its requests may be and take.
+    pub bounds: Bounds,
     counts: Arc<Counts>,
     thread: usize,
     idle: RefCell<Vec<Idle>>,
@@ -117,6 +119,8 @@ impl Lease {
         counts.share(thread).under_way(class, 1);
         let run = Run {
             upstream: Upstream::Unix(Default::default()),
+            // Of requests; it gets none.
+            bounds: Limits::default().of(&crate::wire::table::Limits::default()),
             counts,
             thread,
             idle: RefCell::default(),
@@ -211,12 +215,15 @@ impl Routing {
             slots
                 .map(
                     |(slot, counts)| match known.get(&(&counts.name, &slot.upstream)) {
-                        Some(run) if Arc::ptr_eq(&run.counts, counts) => {
+                        Some(run)
+                            if Arc::ptr_eq(&run.counts, counts) && run.bounds == app.bounds =>
+                        {
                             run.retired.set(false);
                             Rc::clone(run)
                         }
                         _ => Rc::new(Run {
                             upstream: slot.upstream.clone(),
+                            bounds: app.bounds,
                             counts: Arc::clone(counts),
                             thread,
                             idle: RefCell::default(),
@@ -284,5 +291,75 @@ impl Routing {
             .iter()
             .flatten()
             .fold(false, |left, run| run.tidy(now) | left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::wire;
+
+    fn run() -> Run {
+        let name = RunName {
+            app: "web".into(),
+            slot: "blue".into(),
+            boot_id: None,
+        };
+        Run {
+            upstream: Upstream::Unix("/nowhere".into()),
+            bounds: Limits::default().of(&wire::table::Limits::default()),
+            counts: Counts::new(name, 1),
+            thread: 0,
+            idle: RefCell::default(),
+            ramp: Ramp::default(),
+            retired: Cell::new(false),
+        }
+    }
+
+    /// What becomes of a request `later` milliseconds after its connection was given back, by an upstream that said it would keep it
+    /// for so many seconds.
+    fn is_reused(seconds: Option<u64>, later: Millis, may_repeat: bool) -> bool {
+        let (run, (ours, _theirs)) = (run(), UnixStream::pair().expect("a pair of sockets"));
+        run.give_back(Stream::Unix(ours), 10_000, seconds, &Limits::default());
+        run.take(10_000 + later, may_repeat).is_some()
+    }
+
+    #[tokio::test]
+    async fn item_14_a_request_that_cannot_be_sent_twice_takes_a_connection_of_the_last_second_or_a_fresh_one()
+     {
+        for (later, reused) in [
+            (0, true),
+            (FRESH, true),
+            (FRESH + 1, false),
+            (30_000, false),
+        ] {
+            assert_eq!(is_reused(None, later, false), reused, "{later} ms");
+        }
+        assert!(is_reused(None, 30_000, true));
+    }
+
+    #[tokio::test]
+    async fn item_14_an_upstream_keeps_a_connection_for_a_second_less_than_it_says() {
+        for (seconds, later, reused) in [
+            (5, 4000, true),
+            (5, 4001, false),
+            (2, 1000, true),
+            (2, 1001, false),
+            (1, 0, false),
+            (0, 0, false),
+        ] {
+            assert_eq!(
+                is_reused(Some(seconds), later, true),
+                reused,
+                "{seconds} s, {later} ms"
+            );
+        }
+        // Ours is the bound of those that promise more.
+        let most = Limits::default().upstream_idle.as_millis() as u64;
+        assert!(
+            is_reused(Some(u64::MAX), most, true) && !is_reused(Some(u64::MAX), most + 1, true)
+        );
     }
 }

@@ -17,8 +17,10 @@ use super::ids::Ids;
 use super::keep::Left;
 use super::label::Draining;
 use super::limits::Limits;
+use super::peers::Peers;
 use super::worker::{self, Shared};
 use super::{control_socket, load, unit};
+use crate::config::Network;
 use crate::wire;
 
 /// Where the first table comes from.
@@ -54,10 +56,14 @@ pub struct Config {
     pub left: Vec<Left>,
     /// Every bound.
     pub limits: Limits,
+    /// Who may say on whose behalf they ask.
+    pub trusted_peers: Vec<Network>,
+    /// The listeners whose connections begin with a header of the PROXY protocol, by name.
+    pub proxy_protocol: Vec<String>,
 }
 
 impl Config {
-    /// No table and no control socket, one thread per processor, the documented limits.
+    /// No table and no control socket, one thread per processor, the documented limits, and no one is trusted.
     #[must_use]
     pub fn new(listeners: Vec<(String, TcpListener)>) -> Self {
         Self {
@@ -70,6 +76,8 @@ impl Config {
             draining: None,
             left: Vec::new(),
             limits: Limits::default(),
+            trusted_peers: Vec::new(),
+            proxy_protocol: Vec::new(),
         }
     }
 }
@@ -143,8 +151,19 @@ impl Server {
             .then(AccessLog::to_stdout)
             .transpose()
             .map_err(StartError::Thread)?;
+        for name in config.proxy_protocol.iter().filter(|n| !names.contains(n)) {
+            // Its socket unit may not run today; the others are to be served all the same.
+            tracing::warn!(listener = %name, "there is no such listener to have the PROXY protocol");
+        }
+        let proxied = names.iter().map(|n| config.proxy_protocol.contains(n));
+        let peers = Peers::new(
+            config.trusted_peers,
+            proxied.collect(),
+            config.limits.connections_per_address,
+        );
         let shared = Arc::new(Shared {
             limits: config.limits,
+            peers,
             // Unlike any other's, so that two routers in a row are not taken for a loop.
             via: format!(
                 "slot-{}",

@@ -13,6 +13,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::h1::target;
 
@@ -137,6 +138,21 @@ pub struct Slot {
     pub ready: bool,
 }
 
+/// How large the requests of an app may be, and how long they may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of a request's body; more is 413.
+    pub body_bytes: u64,
+    /// A request's body without progress; then 408 or a reset.
+    pub body_stall: Duration,
+    /// A client that takes nothing of its answer; then a reset.
+    pub write_stall: Duration,
+    /// From a whole request to the head of its answer; then 504.
+    pub response_head: Duration,
+    /// An answer of known end without progress; then a reset.
+    pub response_stall: Duration,
+}
+
 /// An app, without its routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
@@ -144,6 +160,8 @@ pub struct App {
     pub name: String,
     /// How long its requests are held, in milliseconds.
     pub hold_ms: u64,
+    /// What its requests may be and take.
+    pub bounds: Bounds,
     /// Its slots, at least one if any has weight.
     pub slots: Vec<Slot>,
 }
@@ -307,7 +325,7 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     /// Its name is empty or there already.
-    pub fn app(&mut self, name: &'a str, hold_ms: u64) -> Result<(), TableError> {
+    pub fn app(&mut self, name: &'a str, hold_ms: u64, bounds: Bounds) -> Result<(), TableError> {
         if name.is_empty() {
             return Err(TableError::NoName(name.to_owned()));
         }
@@ -317,6 +335,7 @@ impl<'a> Builder<'a> {
         self.table.apps.push(App {
             name: name.to_owned(),
             hold_ms,
+            bounds,
             slots: Vec::new(),
         });
         Ok(())

@@ -2,6 +2,14 @@
 
 use super::*;
 
+const BOUNDS: Bounds = Bounds {
+    body_bytes: u64::MAX,
+    body_stall: Duration::from_secs(60),
+    write_stall: Duration::from_secs(60),
+    response_head: Duration::from_secs(60),
+    response_stall: Duration::from_secs(60),
+};
+
 fn listeners() -> Vec<String> {
     vec!["http".to_owned(), "admin".to_owned()]
 }
@@ -13,7 +21,7 @@ fn table(routes: &[&str]) -> Result<Table, TableError> {
     for route in routes {
         let mut words = route.split(' ');
         let mut word = || words.next().unwrap();
-        builder.app(route, 10_000)?;
+        builder.app(route, 10_000, BOUNDS)?;
         builder.slot("blue", 100, "127.0.0.1:9000", None, true)?;
         builder.route(Route {
             listener: Some(word()).filter(|l| *l != "-"),
@@ -120,7 +128,7 @@ fn what_is_there_twice_is_refused() {
     ));
     let listeners = listeners();
     let mut builder = Builder::new(&listeners);
-    builder.app("web", 0).unwrap();
+    builder.app("web", 0, BOUNDS).unwrap();
     builder.slot("blue", 100, "unix:/a", None, true).unwrap();
     assert!(matches!(
         builder.slot("blue", 0, "unix:/b", None, true),
@@ -152,7 +160,7 @@ fn upstreams_are_addresses_or_absolute_sockets() {
 fn weighted(weights: &[u8]) -> Result<Table, TableError> {
     let listeners = listeners();
     let mut builder = Builder::new(&listeners);
-    builder.app("web", 0)?;
+    builder.app("web", 0, BOUNDS)?;
     for (i, weight) in weights.iter().enumerate() {
         builder.slot(&format!("s{i}"), *weight, "127.0.0.1:9000", None, true)?;
     }

@@ -24,10 +24,12 @@ use super::h1::fields::Fields;
 use super::ids::Ids;
 use super::keep::{Keeper, Left};
 use super::limits::Limits;
+use super::peers::Peers;
 use super::roll::{Cut, Roll, Whose};
 use super::runs::{Lease, Routing};
 use super::stream::Stream;
 use super::table::Table;
+use super::told::{Limit, Told};
 use super::tunnel;
 use crate::wire::control::{Connection, Listener};
 
@@ -36,6 +38,8 @@ use crate::wire::control::{Connection, Listener};
 pub struct Shared {
     /// Every bound.
     pub limits: Limits,
+    /// Who connects.
+    pub peers: Arc<Peers>,
     /// What we are called in `Via`.
     pub via: String,
     /// The names of the listeners.
@@ -105,6 +109,8 @@ pub struct Worker {
     pub ids: Ids,
     /// The `Date` of our own answers.
     pub date: Date,
+    /// What was told of limits.
+    pub told: Told,
     /// Bytes of the heads of held requests.
     pub held_bytes: Cell<usize>,
     /// True once it was told to drain.
@@ -207,6 +213,7 @@ pub async fn run(
         fields: RefCell::default(),
         ids: Ids::default(),
         date: Date::default(),
+        told: Told::default(),
         held_bytes: Cell::new(0),
         draining: Cell::new(false),
         ended: Notify::new(),
@@ -266,6 +273,9 @@ async fn accept(worker: Rc<Worker>, listener: usize, socket: TcpListener) {
     let most = worker.part(worker.limits().connections) as u64;
     loop {
         while worker.gauges().connections() >= most {
+            let what = "there are as many connections as may be, and others wait until one ends";
+            let now = worker.alarms.now();
+            worker.told.tell(Limit::Connections, what, "", now);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         match socket.accept().await {

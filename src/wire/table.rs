@@ -30,6 +30,36 @@ pub struct App {
     /// How long a request is held, in milliseconds, while the slot that it is for is down.
     #[serde(default = "hold_ms")]
     pub hold_ms: u64,
+    /// Its own bounds, where they are not the machine's.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+}
+
+/// An app's own bounds; absent ones are the machine's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of a request's body; more are answered 413.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_bytes: Option<u64>,
+    /// Milliseconds that a request's body may stand still; then 408.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_stall_ms: Option<u64>,
+    /// Milliseconds that a client may take nothing of its answer; then a reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_stall_ms: Option<u64>,
+    /// Milliseconds from a whole request to the head of its answer; then 504.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_head_ms: Option<u64>,
+    /// Milliseconds that an answer may stand still; then a reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_stall_ms: Option<u64>,
+}
+
+impl Limits {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn hold_ms() -> u64 {

@@ -282,6 +282,7 @@ pub fn app(name: &str, host: &str, path: &str, slots: Vec<Slot>) -> App {
         routes: vec![route],
         slots,
         hold_ms: 10_000,
+        limits: slot::wire::table::Limits::default(),
     }
 }
 
@@ -312,13 +313,19 @@ pub fn quick() -> Limits {
 
 impl Rig {
     pub fn with(source: Source, limits: Limits) -> Self {
+        Self::set(source, limits, |_| {})
+    }
+
+    /// One whose other settings are changed before it starts.
+    pub fn set(source: Source, limits: Limits, change: impl FnOnce(&mut Config)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let config = Config {
+        let mut config = Config {
             table: source,
             threads: 1,
             limits,
             ..Config::new(vec![("http".into(), listener)])
         };
+        change(&mut config);
         let server = Server::start(config).unwrap();
         Self {
             address: server.addresses()[0],
@@ -338,6 +345,15 @@ impl Rig {
             Source::Given(table(1, vec![slot("blue", 100, upstream.address)])),
             limits,
         )
+    }
+
+    /// One that believes whoever connects from this machine, and has a PROXY header begin each connection if it is `proxied`.
+    pub fn trusting(upstream: &Upstream, limits: Limits, proxied: bool) -> Self {
+        let source = Source::Given(table(1, vec![slot("blue", 100, upstream.address)]));
+        Self::set(source, limits, |config| {
+            config.trusted_peers = vec!["127.0.0.0/8".parse().unwrap()];
+            config.proxy_protocol = proxied.then(|| "http".to_owned()).into_iter().collect();
+        })
     }
 
     pub fn client(&self) -> Raw {

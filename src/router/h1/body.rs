@@ -2,14 +2,30 @@
 //!
 //! **Invariant:** nothing is copied; what is to be written is named as ranges of the buffer that was read.
 
+use super::Refusal;
 use super::chunked::Chunked;
 use super::framing::Framing;
 use std::ops::Range;
 
-/// A body that does not follow its own framing, or ended before it.
+/// Why a body is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BodyError(pub &'static str);
+pub enum BodyError {
+    /// It does not follow its own framing, or ended before it.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// Its chunks add up to more than was allowed.
+    #[error("the request's body is too large")]
+    TooLarge,
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Malformed(reason) => Self::bad(reason),
+            BodyError::TooLarge => Self::TOO_LARGE,
+        }
+    }
+}
 
 /// How many ranges are collected before they are written; also the width of a vectored write.
 pub const MOST_PIECES: usize = 16;
@@ -105,6 +121,13 @@ impl Body {
         }
     }
 
+    /// Allows chunks no more than `most` bytes of data in all.
+    pub fn allow(&mut self, most: u64) {
+        if let Self::Chunked { chunked, .. } = self {
+            chunked.allow(most);
+        }
+    }
+
     /// True once the last byte was seen.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -161,7 +184,7 @@ impl Body {
                 Ok(())
             }
             Self::Length(_) | Self::Chunked { .. } => {
-                Err(BodyError("the connection ended inside the body"))
+                Err(BodyError::Malformed("the connection ended inside the body"))
             }
         }
     }

@@ -35,6 +35,9 @@ pub struct Chunked {
     extensions: usize,
     trailer_bytes: usize,
     trailers: usize,
+    /// Bytes of data that the size lines have announced so far, and may announce.
+    announced: u64,
+    most: u64,
 }
 
 impl Default for Chunked {
@@ -44,6 +47,8 @@ impl Default for Chunked {
             extensions: 0,
             trailer_bytes: 0,
             trailers: 0,
+            announced: 0,
+            most: u64::MAX,
         }
     }
 }
@@ -53,6 +58,11 @@ impl Chunked {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.expect == Expect::Nothing
+    }
+
+    /// Refuses more than `most` bytes of data in all.
+    pub fn allow(&mut self, most: u64) {
+        self.most = most;
     }
 
     /// As [`Body::advance`](super::body::Body::advance); only data is passed on if `bare`.
@@ -96,28 +106,38 @@ impl Chunked {
             .position(|b| !b.is_ascii_hexdigit())
             .unwrap_or(rest.len());
         if digits > 16 {
-            return Err(BodyError("a chunk size has too many digits"));
+            return Err(BodyError::Malformed("a chunk size has too many digits"));
         }
         match rest.get(digits) {
             None => return Ok(0),
             Some(_) if digits == 0 => {
-                return Err(BodyError("a chunk size does not start with a digit"));
+                return Err(BodyError::Malformed(
+                    "a chunk size does not start with a digit",
+                ));
             }
             Some(b'\r' | b';') => {}
-            Some(_) => return Err(BodyError("a chunk size is followed by something else")),
+            Some(_) => {
+                return Err(BodyError::Malformed(
+                    "a chunk size is followed by something else",
+                ));
+            }
         }
         let Some(end) = line(&rest[digits..], SIZE_LINE)?.map(|n| digits + n) else {
             return Ok(0);
         };
         self.extensions += end - 2 - digits;
         if self.extensions > EXTENSIONS {
-            return Err(BodyError("too many chunk extensions"));
+            return Err(BodyError::Malformed("too many chunk extensions"));
         }
         let size = rest[..digits].iter().fold(0_u64, |n, b| {
             (n << 4) | u64::from(char::from(*b).to_digit(16).unwrap_or_default())
         });
         if size > i64::MAX as u64 {
-            return Err(BodyError("a chunk size overflows"));
+            return Err(BodyError::Malformed("a chunk size overflows"));
+        }
+        self.announced = self.announced.saturating_add(size);
+        if self.announced > self.most {
+            return Err(BodyError::TooLarge);
         }
         if !bare {
             pieces.push(at..at + digits);
@@ -159,7 +179,9 @@ impl Chunked {
                 self.expect = Expect::Size;
                 Ok(2)
             }
-            _ => Err(BodyError("a chunk's data is not followed by CR LF")),
+            _ => Err(BodyError::Malformed(
+                "a chunk's data is not followed by CR LF",
+            )),
         }
     }
 
@@ -183,9 +205,10 @@ impl Chunked {
         self.trailer_bytes += end;
         self.trailers += 1;
         if self.trailer_bytes > TRAILERS.0 || self.trailers > TRAILERS.1 {
-            return Err(BodyError("too many trailers"));
+            return Err(BodyError::Malformed("too many trailers"));
         }
-        let field = Field::parse(&rest[..end], 0).map_err(|refusal| BodyError(refusal.reason))?;
+        let field = Field::parse(&rest[..end], 0)
+            .map_err(|refusal| BodyError::Malformed(refusal.reason))?;
         // RFC 9110 section 6.5.1: what frames, routes or authenticates a message is no trailer.
         let forbidden = field.known.is_protected()
             || field.known.is_hop_by_hop()
@@ -199,11 +222,12 @@ impl Chunked {
 
 /// The length of the first line of `rest` with its CR LF, `None` while it is not complete.
 fn line(rest: &[u8], most: usize) -> Result<Option<usize>, BodyError> {
-    const BAD: BodyError = BodyError("a line among the chunks has a control character or no CR LF");
+    const BAD: BodyError =
+        BodyError::Malformed("a line among the chunks has a control character or no CR LF");
     let visible = &rest[..rest.len().min(most)];
     let Some(feed) = memchr::memchr(b'\n', visible) else {
         if rest.len() >= most {
-            return Err(BodyError("a line among the chunks is too long"));
+            return Err(BodyError::Malformed("a line among the chunks is too long"));
         }
         let tail = visible.strip_suffix(b"\r").unwrap_or(visible);
         return if is_clean(tail) { Ok(None) } else { Err(BAD) };

@@ -24,14 +24,20 @@ pub enum Known {
     TransferEncoding,
     Upgrade,
     Via,
-    /// `X-Forwarded-For`, `-Host` and `-Proto`.
-    XForwarded,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedProto,
+    /// Any other `X-Forwarded-…`, and `X-Real-IP`: what only a proxy says of a client.
+    XForwardedOther,
     XRequestId,
     /// An underscore stands for a hyphen of a protected name: `X_Forwarded_For`. Many servers
     /// (CGI, WSGI) take the two for the same, so it would slip past what is overwritten.
     Alias,
     Other,
 }
+
+/// How the names begin of fields that only a proxy writes.
+const FORWARDED: &[u8] = b"x-forwarded-";
 
 impl Known {
     /// What is known about `name`, whatever its case.
@@ -53,11 +59,15 @@ impl Known {
             12 if is("x-request-id") => Self::XRequestId,
             14 if is("content-length") => Self::ContentLength,
             14 if is("http2-settings") => Self::Http2Settings,
-            15 if is("x-forwarded-for") => Self::XForwarded,
-            16 if is("x-forwarded-host") => Self::XForwarded,
-            17 if is("x-forwarded-proto") => Self::XForwarded,
+            15 if is("x-forwarded-for") => Self::XForwardedFor,
+            16 if is("x-forwarded-host") => Self::XForwardedHost,
+            17 if is("x-forwarded-proto") => Self::XForwardedProto,
             16 if is("proxy-connection") => Self::ProxyConnection,
             17 if is("transfer-encoding") => Self::TransferEncoding,
+            9 if is("x-real-ip") => Self::XForwardedOther,
+            13.. if name[..FORWARDED.len()].eq_ignore_ascii_case(FORWARDED) => {
+                Self::XForwardedOther
+            }
             _ => Self::Other,
         };
         if known == Self::Other && memchr::memchr(b'_', name).is_some() {
@@ -89,7 +99,10 @@ impl Known {
                 | Self::TransferEncoding
                 | Self::Host
                 | Self::Forwarded
-                | Self::XForwarded
+                | Self::XForwardedFor
+                | Self::XForwardedHost
+                | Self::XForwardedProto
+                | Self::XForwardedOther
                 | Self::XRequestId
                 | Self::Via
         )

@@ -8,7 +8,7 @@ use super::framing::Framing;
 use super::request::Request;
 use super::response::Response;
 use super::tokens::{members, push_decimal};
-use super::{Refusal, Span};
+use super::{Refusal, Span, forwarded};
 
 /// What the router adds to a request.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +19,10 @@ pub struct Hop<'a> {
     pub client: &'a str,
     /// `http` or `https`.
     pub scheme: &'a str,
-    /// What this request is called in logs.
+    /// What this request is called in logs, unless a trusted client names it.
     pub request_id: &'a str,
+    /// The client is believed what it says of those it asks for.
+    pub trusted: bool,
 }
 
 /// Where things are in a head that [`request`] wrote.
@@ -34,6 +36,8 @@ pub struct Written {
     pub target: Span,
     /// The authority; empty if there was none.
     pub authority: Span,
+    /// What this request is called in logs.
+    pub request_id: Span,
 }
 
 /// Writes the head of `request` for the upstream at the end of `out`, which is empty.
@@ -95,7 +99,12 @@ pub fn request(
                     out.extend_from_slice(b"\r\n");
                 }
             }
-            Known::Forwarded | Known::XForwarded | Known::XRequestId => {}
+            Known::Forwarded
+            | Known::XForwardedFor
+            | Known::XForwardedHost
+            | Known::XForwardedProto
+            | Known::XRequestId => {}
+            Known::XForwardedOther if !hop.trusted => {}
             Known::Expect if !request.expects_continue => {}
             _ if stays_here(field, fields, buffer, request.connection) => {}
             _ if field.is_plain(buffer) => out.extend_from_slice(field.line.of(buffer)),
@@ -117,16 +126,7 @@ pub fn request(
     if let Some(list) = connection(request) {
         out.extend_from_slice(list);
     }
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    out.extend_from_slice(hop.client.as_bytes());
-    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
-    out.extend_from_slice(hop.scheme.as_bytes());
-    if let Some(authority) = request.authority {
-        out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
-        out.extend_from_slice(authority.of(buffer));
-    }
-    out.extend_from_slice(b"\r\nX-Request-Id: ");
-    out.extend_from_slice(hop.request_id.as_bytes());
+    written.request_id = forwarded::write(out, buffer, fields, request, hop);
     out.extend_from_slice(if request.version == 1 {
         b"\r\nVia: 1.1 "
     } else {
@@ -248,6 +248,7 @@ mod tests {
         client: "10.0.0.9",
         scheme: "http",
         request_id: "abc",
+        trusted: false,
     };
     const TAIL: &str = "X-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\nX-Request-Id: abc\r\nVia: 1.1 slot-1\r\n\r\n";
 

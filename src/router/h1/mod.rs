@@ -16,6 +16,7 @@ pub mod body;
 pub mod chunked;
 pub mod fields;
 pub mod forward;
+pub mod forwarded;
 pub mod framing;
 pub mod path;
 pub mod request;
@@ -35,6 +36,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// A request's body that is larger than allowed.
+    pub const TOO_LARGE: Self = Self {
+        status: 413,
+        reason: "the request's body is too large",
+    };
+
     /// A message that is malformed.
     #[must_use]
     pub const fn bad(reason: &'static str) -> Self {

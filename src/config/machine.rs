@@ -1,0 +1,62 @@
+//! The machine's file, `/etc/slot/machine.toml`: from keys to [`Machine`].
+
+use super::error::{ConfigError, Source};
+use super::limits::Limits;
+use super::network::Network;
+use super::section::Section;
+
+/// The settings of a machine; all of them may be absent, and the file too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `trusted_peers = ["10.0.0.0/8"]` under `[router]`: who may say on whose behalf they ask.
+    pub trusted_peers: Vec<Network>,
+    /// `proxy_protocol = ["http"]` under `[router]`: the listeners whose connections begin with a header of that protocol.
+    pub proxy_protocol: Vec<String>,
+}
+
+impl Machine {
+    /// Reads the machine's file. `file` names it in errors.
+    ///
+    /// # Errors
+    /// With the first key that is wrong, its line and what to write instead.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        let mut keys = Section::of_file(Source { file, text })?;
+        let mut machine = Self::default();
+        if let Some(value) = keys.take("limits") {
+            let mut limits = value.section("[limits]")?;
+            machine.limits = Limits::take(&mut limits)?;
+            limits.finish()?;
+        }
+        if let Some(value) = keys.take("router") {
+            router(&mut machine, value.section("[router]")?)?;
+        }
+        keys.finish()?;
+        Ok(machine)
+    }
+}
+
+fn router(machine: &mut Machine, mut keys: Section<'_>) -> Result<(), ConfigError> {
+    if let Some(value) = keys.take("trusted_peers") {
+        for item in value.list("[\"10.0.0.0/8\"]")? {
+            let text = item.text("[\"10.0.0.0/8\"]")?;
+            let network = text.parse().map_err(|rule: String| {
+                item.error(format!("{text:?} is no block of addresses"), rule)
+            })?;
+            machine.trusted_peers.push(network);
+        }
+    }
+    if let Some(value) = keys.take("proxy_protocol") {
+        for item in value.list("[\"http\"]")? {
+            machine.proxy_protocol.push(super::app::listener(&item)?);
+        }
+        if !machine.proxy_protocol.is_empty() && machine.trusted_peers.is_empty() {
+            return Err(value.error(
+                "everyone could claim any address",
+                "name who may send such a header: `trusted_peers = [\"10.0.0.0/8\"]`",
+            ));
+        }
+    }
+    keys.finish()
+}

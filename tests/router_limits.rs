@@ -1,0 +1,379 @@
+//! Every limit (strictness item 12): where it is set, the status that it has, and what the log says.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod router_support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use router_support::{End, OK, Raw, Rig, Upstream, app, quick, slot, table};
+use slot::router::{Limits, Source};
+use slot::wire::table::{Limits as Own, Table};
+
+const GOOD: &str = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// A router as a process, with this `machine.toml`; its address and its log.
+struct Process {
+    child: Child,
+    address: std::net::SocketAddr,
+    log: std::io::Lines<BufReader<std::process::ChildStderr>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Process {
+    fn start(machine: &str, upstream: &Upstream) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let [config, first] =
+            ["machine.toml", "table.json"].map(|name| directory.path().join(name));
+        std::fs::write(&config, machine).unwrap();
+        let blue = table(1, vec![slot("blue", 100, upstream.address)]);
+        std::fs::write(&first, serde_json::to_vec(&blue).unwrap()).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_slot-router"))
+            .args(["--listen", "127.0.0.1:0", "--threads", "1", "--config"])
+            .arg(config)
+            .arg("--table")
+            .arg(first)
+            .env_remove("SLOT_LOG")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut process = Self {
+            log: BufReader::new(child.stderr.take().unwrap()).lines(),
+            child,
+            address: ([127, 0, 0, 1], 0).into(),
+            _directory: directory,
+        };
+        let line = process.line("accepting");
+        let address = line.split_once("address=").unwrap().1;
+        process.address = address.trim().parse().unwrap();
+        process
+    }
+
+    /// The next line of its log that has these words.
+    fn line(&mut self, words: &str) -> String {
+        let mut lines = self.log.by_ref().map(Result::unwrap);
+        let found = lines.find(|line| line.contains(words));
+        found.unwrap_or_else(|| panic!("it ended without {words:?} in its log"))
+    }
+
+    fn client(&self) -> Raw {
+        Raw::connect(self.address)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+#[test]
+fn item_12_each_limit_of_the_machines_file_has_its_status_and_its_line_in_the_log() {
+    let upstream = Upstream::start(|raw, _| {
+        while let Some(request) = raw.head() {
+            match request.field("transfer-encoding").is_some() || request.head.contains("/slow") {
+                // Never answered: the router gives up first.
+                true => drop(raw.end()),
+                false => _ = raw.send(OK),
+            }
+        }
+    });
+    let machine = "[limits]\nhead_bytes = \"2K\"\nhead_fields = 20\ntarget_bytes = 256\nhead_timeout = \"50ms\"\nidle_timeout = \"10s\"\n\
+        body_bytes = 10\nbody_stall = \"50ms\"\nresponse_timeout = \"50ms\"\nconnections_per_address = 1\n\
+        [router]\ntrusted_peers = [\"127.0.0.0/8\"]\n";
+    let mut router = Process::start(machine, &upstream);
+    let cases: [(String, u16, &str); 9] = [
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(2048)), 431, "limit=\"head_bytes, head_fields\""),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(20)), 431, ""),
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(256)), 414, "limit=\"target_bytes\""),
+        ("GET / HTTP/1.1\r\nHost".to_owned(), 408, "limit=\"head_timeout\""),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello world".to_owned(), 413, "limit=\"body_bytes\""),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n".to_owned(), 413, ""),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n".to_owned(), 413, ""),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel".to_owned(), 408, "limit=\"body_stall\""),
+        ("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 504, "the app did not answer in time"),
+    ];
+    for (request, status, line) in &cases {
+        let mut client = router.client();
+        client.send(request);
+        let answer = client.message().unwrap();
+        assert_eq!(answer.status(), *status, "{request:?}: {}", answer.text());
+        if !line.is_empty() {
+            let told = router.line(line);
+            assert!(
+                *status == 504 || told.contains("client=\"127.0.0.1\""),
+                "{told}"
+            );
+        }
+        if *status != 504 {
+            assert_eq!(answer.field("connection"), Some("close"), "{request:?}");
+        }
+    }
+    let mut client = router.client();
+    client.send(GOOD);
+    assert_eq!(client.message().unwrap().status(), 200);
+    drop((client, router));
+    let seen = upstream.finish().concat();
+    assert_eq!(
+        seen.matches("POST").count(),
+        1,
+        "only the one that stalled: {seen:?}"
+    );
+}
+
+#[test]
+fn the_machines_file_is_refused_whole_before_anything_listens() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("machine.toml");
+    for (text, says) in [
+        (
+            "[limits]\nhead_byte = 1\n",
+            "machine.toml:2: limits.head_byte: there is no such key; write `head_bytes`",
+        ),
+        (
+            "[limits]\nhead_bytes = 100\n",
+            "machine.toml:2: limits.head_bytes: it is out of range",
+        ),
+        (
+            "[limits]\nbody_bytes = \"10X\"\n",
+            ":2: limits.body_bytes: \"10X\" is not a number of bytes",
+        ),
+        (
+            "[limits]\nhead_timeout = \"0s\"\n",
+            ":2: limits.head_timeout: no time at all",
+        ),
+        (
+            "[limits]\nconnections = 0\n",
+            ":2: limits.connections: 0 is out of range",
+        ),
+        (
+            "[router]\ntrusted_peers = [\"10.0.0.1/8\"]\n",
+            ":2: router.trusted_peers: \"10.0.0.1/8\" is no block of addresses",
+        ),
+        (
+            "[router]\nproxy_protocol = [\"http\"]\n",
+            ":2: router.proxy_protocol: everyone could claim any address",
+        ),
+        (
+            "trusted_peers = []\n",
+            ":1: trusted_peers: there is no such key",
+        ),
+    ] {
+        std::fs::write(&config, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_slot-router"))
+            .args(["--listen", "127.0.0.1:0", "--config"])
+            .arg(&config)
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && error.contains(says),
+            "{text:?}: {error}"
+        );
+        assert!(!error.contains("accepting"), "{error}");
+    }
+}
+
+/// A router with two apps, of which `/own` has these limits.
+fn two_apps(upstream: &Upstream, limits: Own) -> Rig {
+    let slots = || vec![slot("blue", 100, upstream.address)];
+    let mut own = app("own", "*", "/own", slots());
+    own.limits = limits;
+    let apps = vec![own, app("web", "*", "/", slots())];
+    Rig::with(Source::Given(Table { revision: 1, apps }), quick())
+}
+
+#[test]
+fn item_12_an_app_has_its_own_limit_of_bodies() {
+    let upstream = Upstream::answering(OK);
+    let rig = two_apps(
+        &upstream,
+        Own {
+            body_bytes: Some(5),
+            ..Own::default()
+        },
+    );
+    let post = |path: &str, rest: &str| {
+        let mut client = rig.client();
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{rest}"));
+        client.message().unwrap().status()
+    };
+    for (rest, status) in [
+        ("Content-Length: 5\r\n\r\nhello", 200),
+        ("Content-Length: 6\r\n\r\nhello!", 413),
+        ("Content-Length: 6\r\nExpect: 100-continue\r\n\r\n", 413),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+            200,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2;xxxxxxxx\r\nhe\r\n3\r\nllo\r\n0\r\nX: y\r\n\r\n",
+            200,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n4\r\nllo!\r\n0\r\n\r\n",
+            413,
+        ),
+        ("Transfer-Encoding: chunked\r\n\r\n6\r\n", 413),
+    ] {
+        assert_eq!(post("/own", rest), status, "{rest:?}");
+    }
+    assert_eq!(post("/", "Content-Length: 6\r\n\r\nhello!"), 200);
+    drop(rig);
+    let seen = upstream.finish().concat();
+    assert!(
+        !seen.contains("llo!\r\n0\r\n"),
+        "nothing whole that was too large: {seen:?}"
+    );
+    assert_eq!(seen.matches("POST ").count(), 4, "{seen:?}");
+}
+
+#[test]
+fn item_12_a_chunked_body_that_grows_too_large_is_413_and_ends_upstream() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.head().unwrap();
+        let (bytes, end) = raw.end();
+        assert_eq!((bytes, end), (b"3\r\nabc\r\n".to_vec(), End::Reset));
+    });
+    let rig = two_apps(
+        &upstream,
+        Own {
+            body_bytes: Some(5),
+            ..Own::default()
+        },
+    );
+    let mut client = rig.client();
+    client.send("POST /own HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+    while !upstream.seen().concat().ends_with("3\r\nabc\r\n") {
+        std::thread::yield_now();
+    }
+    client.send("3\r\ndef\r\n0\r\n\r\n");
+    assert_eq!(client.message().unwrap().status(), 413);
+    assert_eq!(client.end().0, b"");
+    drop(rig);
+    upstream.finish();
+}
+
+#[test]
+fn item_12_an_app_has_its_own_limits_of_time() {
+    let upstream = Upstream::start(|raw, _| {
+        let request = raw.head().unwrap();
+        if request.head.contains("/stall") {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun");
+        }
+        raw.end();
+    });
+    let rig = two_apps(
+        &upstream,
+        Own {
+            body_stall_ms: Some(50),
+            response_head_ms: Some(50),
+            response_stall_ms: Some(50),
+            ..Own::default()
+        },
+    );
+    assert_eq!(
+        rig.ask("GET /own HTTP/1.1\r\nHost: a\r\n\r\n").status(),
+        504
+    );
+    let stalled = "POST /own HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc";
+    assert_eq!(rig.ask(stalled).status(), 408);
+    let mut client = rig.client();
+    client.send("GET /own/stall HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (bytes, end) = client.end();
+    assert!(bytes.ends_with(b"begun") && end == End::Reset);
+    // The other app has time: by now its own limit has passed many times.
+    let mut other = rig.client();
+    other.send("GET /stall HTTP/1.1\r\nHost: a\r\n\r\n");
+    other.until(b"begun").unwrap();
+    assert_eq!(rig.ask(stalled).status(), 408);
+    rig.eventually("one under way", |s| {
+        s.slots.iter().map(|s| s.in_flight.total()).sum::<u64>() == 1
+    });
+    other.reset();
+    drop(rig);
+    upstream.finish();
+}
+
+#[test]
+fn item_12_a_client_that_takes_nothing_of_its_answer_is_reset_and_leaves_nothing() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.head().unwrap();
+        // More than the buffers of two sockets hold.
+        raw.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+        while raw.send(vec![b'x'; 1 << 20]) {}
+    });
+    let rig = two_apps(
+        &upstream,
+        Own {
+            write_stall_ms: Some(50),
+            ..Own::default()
+        },
+    );
+    let mut client = rig.client();
+    client.send("GET /own HTTP/1.1\r\nHost: a\r\n\r\n");
+    rig.eventually("given up", |s| s.slots.iter().any(|s| s.answers[1] == 1));
+    rig.eventually("nothing left", |s| {
+        s.connections == 0 && s.slots.iter().all(|s| s.in_flight.total() == 0)
+    });
+    assert_eq!(client.end().1, End::Reset);
+    drop(rig);
+    upstream.finish();
+}
+
+#[test]
+fn item_12_beyond_all_connections_others_wait_until_one_ends() {
+    let upstream = Upstream::answering(OK);
+    let limits = Limits {
+        connections: 1,
+        ..quick()
+    };
+    let rig = Rig::limited(&upstream, limits);
+    let mut first = rig.client();
+    first.send(GOOD);
+    assert_eq!(first.message().unwrap().status(), 200);
+    let mut second = rig.client();
+    second.send(GOOD);
+    // It waits in the queue of the socket, refused by nobody.
+    first.send(GOOD);
+    assert_eq!(first.message().unwrap().status(), 200);
+    rig.eventually("one connection", |s| s.connections == 1);
+    assert!(second.rest.is_empty());
+    drop(first);
+    assert_eq!(second.message().unwrap().status(), 200);
+}
+
+#[test]
+fn item_12_the_deadline_of_a_head_is_absolute() {
+    let upstream = Upstream::answering(OK);
+    let limits = Limits {
+        head: Duration::from_millis(100),
+        ..quick()
+    };
+    let rig = Rig::limited(&upstream, limits);
+    for before in ["", GOOD] {
+        let mut client = rig.client();
+        client.send(before);
+        if !before.is_empty() {
+            assert_eq!(client.message().unwrap().status(), 200);
+        }
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nX: ");
+        // However lively it is, the head has no end.
+        let stream = client.stream.try_clone().unwrap();
+        let dribbling = std::thread::spawn(move || {
+            use std::io::Write;
+            while (&stream).write_all(b"y").is_ok() {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+        });
+        assert_eq!(client.message().unwrap().status(), 408);
+        client.end();
+        drop(client);
+        dribbling.join().unwrap();
+    }
+    drop(rig);
+    assert_eq!(upstream.finish().concat().matches("HTTP/1.1").count(), 1);
+}
