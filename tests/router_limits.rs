@@ -157,10 +157,7 @@ fn the_machines_file_is_refused_whole_before_anything_listens() {
             "[router]\nproxy_protocol = [\"http\"]\n",
             ":2: router.proxy_protocol: everyone could claim any address",
         ),
-        (
-            "trusted_peers = []\n",
-            ":1: trusted_peers: there is no such key",
-        ),
+        ("trusted_peers = []\n", ":1: unknown key `trusted_peers`"),
     ] {
         std::fs::write(&config, text).unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_slot-router"))

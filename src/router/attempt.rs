@@ -5,11 +5,12 @@
 //! **Invariant:** an upstream connection is given back only after a whole request and a whole answer
 //! with nothing behind it; any other is closed, by reset if a message on it is unfinished.
 
+mod passing;
+
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::access::Entry;
 use super::alarm::Millis;
@@ -24,13 +25,11 @@ use super::h1::framing::Framing;
 use super::h1::response::Response;
 use super::h1::scan::{Scan, Scanned};
 use super::h1::{Refusal, Span};
-use super::label::Label;
 use super::relay::{Broken, Relay};
 use super::runs::Lease;
-use super::splice::Way;
 use super::stream::{Stream, Unread};
 use super::told::Limit;
-use super::tunnel::{End, Passage};
+use super::tunnel::End;
 
 /// How a slot failed to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,31 +387,12 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether an answer is passed on to the end of the connection without its framing being looked at: both sides were told
-    /// that it is the last one on theirs.
-    fn is_unread(&self, response: &Response) -> bool {
-        let whole = self.uploaded && !self.refused;
-        whole
-            && match response.framing {
-                Framing::UntilClose => true,
-                Framing::Chunked => {
-                    response.is_stream && self.asked.wants_stream && self.asked.version == 1
-                }
-                Framing::Empty | Framing::Length(_) => false,
-            }
-    }
-
     /// The client or its patience was lost.
     fn cut(self, status: u16, moved: u64) -> Outcome {
         self.lease.answered(status);
         let entry = self.entry(status, moved);
         self.stream.reset();
         Outcome::Done(After::Reset, entry)
-    }
-
-    fn request_id(&self) -> String {
-        let id = self.asked.written.request_id.of(self.upload.head());
-        String::from_utf8_lossy(id).into_owned()
     }
 
     /// The upstream was lost in the middle of its answer.
@@ -515,24 +495,6 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// What this is, for who keeps it and for people.
-    fn label(&self) -> Label {
-        let age = self.client.worker.alarms.now() - self.asked.since;
-        let since = SystemTime::now() - Duration::from_millis(age);
-        let (head, written) = (self.upload.head(), &self.asked.written);
-        let text = |span: Span| String::from_utf8_lossy(span.of(head)).into_owned();
-        Label {
-            id: self.request_id(),
-            class: self.lease.class(),
-            run: self.lease.run().name().clone(),
-            since_ms: since
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_millis() as u64,
-            route: text(written.authority) + &text(written.path),
-        }
-    }
-
     /// When it is to end, if somebody has said so.
     fn poll_called(&mut self) -> bool {
         let worker = &self.client.worker;
@@ -550,35 +512,6 @@ impl<'a> Attempt<'a> {
             self.client.alarm.set_at(at);
         }
         worker.alarms.now() >= at
-    }
-
-    /// Passes on unread what comes, behind `head`: how it ended, and how many bytes the client got of it.
-    async fn pass(&mut self, class: Class, head: Vec<u8>) -> io::Result<(End, u64)> {
-        let worker = Rc::clone(&self.client.worker);
-        let down = Way::new(&[&head, self.buffer.bytes()])?;
-        let up = match class {
-            Class::Tunnel => Some(Way::new(&[self.client.buffer.bytes()])?),
-            // What the client may have sent is for nobody: its connection ends with this.
-            Class::Request | Class::Stream => None,
-        };
-        let length = head.len() as u64;
-        worker.spare.give_head(head);
-        for buffer in [&mut self.buffer, &mut self.client.buffer] {
-            buffer.consume(buffer.len());
-            buffer.release(&worker.spare);
-        }
-        self.lease.becomes(class);
-        let passage = Passage {
-            worker: &worker,
-            label: self.label(),
-            client: &mut self.client.stream,
-            alarm: &self.client.alarm,
-            upstream: &mut self.stream,
-            down,
-            up,
-        };
-        let (end, moved) = passage.run(None).await;
-        Ok((end, moved.saturating_sub(length)))
     }
 
     /// Gives the attempt up because of the client, which is told why if it is still there.
