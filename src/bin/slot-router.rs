@@ -38,7 +38,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    unit::log();
+    slot::telemetry::init("slot-router")?;
     let machine = arguments.config.map(machine).transpose()?;
     let machine = machine.unwrap_or_default();
     unit::raise_open_files().context("cannot raise the limit of open files")?;

@@ -11,6 +11,7 @@ mod machine;
 mod network;
 mod section;
 mod span;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -97,7 +98,8 @@ pub struct App {
     pub listener: Option<String>,
     /// `user = "deploy"`; absent: a dynamic user `slot-app-<name>`.
     pub user: Option<String>,
-    /// `env_file = "/etc/slot/web.env"`, or `./` relative to the release; read by the app's own user.
+    /// `env_file = "/etc/slot/web.env"`, which PID 1 reads for the app, or `./` relative to the release, which the app's own user
+    /// reads.
     pub env_file: Option<String>,
     /// `[env]`.
     pub env: BTreeMap<String, String>,

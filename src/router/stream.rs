@@ -1,18 +1,16 @@
 //! A connection over TCP or a unix socket, polled directly.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{MsgFlags, recv};
-use nix::sys::stat::{Mode, SFlag, fstat};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::table::Upstream;
+use crate::wire::apps_socket;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -47,7 +45,7 @@ impl Stream {
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }
-            Upstream::Unix(path) => connect_unix(path).await.map(Self::Unix),
+            Upstream::Unix(path) => apps_socket::connect(path).await.map(Self::Unix),
         }
     }
 
@@ -150,25 +148,6 @@ impl Stream {
                 .with_interval(std::time::Duration::from_secs(15));
             _ = socket2::SockRef::from(stream).set_tcp_keepalive(&probes);
         }
-    }
-}
-
-/// Connects to the socket that `path` itself is, not to one that it links to: the app owns that
-/// name, and could have it lead to a socket which only the router may use, such as its own control
-/// socket.
-///
-/// The socket is opened without following (open(2), `O_PATH`) and connected to through the descriptor
-/// (proc_pid_fd(5)), so that what was looked at is what is used.
-async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let socket = open(path, flags, Mode::empty())?;
-    match SFlag::from_bits_truncate(fstat(socket.as_fd())?.st_mode) & SFlag::S_IFMT {
-        SFlag::S_IFSOCK => {
-            UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await
-        }
-        SFlag::S_IFLNK => Err(nix::Error::ELOOP.into()),
-        // As connect(2) says it.
-        _ => Err(nix::Error::ECONNREFUSED.into()),
     }
 }
 
