@@ -228,7 +228,7 @@ fn item_9_after_a_final_answer_before_the_body_was_read_neither_side_is_used_aga
         (401, "no", Some("close"))
     );
     // What it still sends is taken for a while, and is no request.
-    client.send(&GOOD.repeat(2));
+    client.send(GOOD.repeat(2));
     client.shut();
     assert_eq!(client.end(), (Vec::new(), End::Fin));
     rig.ask("GET /next HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -43,12 +43,12 @@ fn item_13_what_a_peer_that_is_not_trusted_says_of_clients_is_replaced() {
     let upstream = Upstream::answering(OK);
     let rig = Rig::to(&upstream);
     let request = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nx-forwarded-proto: https\r\nX-FORWARDED-HOST: evil\r\n\
-        X-Forwarded-Port: 666\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: evil\r\n\r\n";
+        X-Forwarded-Port: evil\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: evil\r\n\r\n";
     in_every_way(&rig, request.as_bytes(), |mut client, way| {
         assert_eq!(client.message().unwrap().status(), 200, "{way}");
     });
     let seen = seen(rig, upstream);
-    for evil in ["6.6.6.6", "evil", "https", "666"] {
+    for evil in ["6.6.6.6", "evil", "https"] {
         assert!(!seen.contains(evil), "{evil} in {seen:?}");
     }
     let asked = seen.matches("GET / ").count();
@@ -93,10 +93,10 @@ fn item_13_names_with_underscores_that_alias_protected_ones_are_dropped() {
         };
         rig.ask(
             "GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 6.6.6.6\r\nx-forwarded_proto: evil\r\nX_Real-IP: 6.6.6.6\r\nX_REQUEST_ID: evil\r\n\
-             Content_Length: 666\r\nTransfer_Encoding: evil\r\nHOST_: kept\r\nmy_own: kept\r\n\r\n",
+             Content_Length: evil\r\nTransfer_Encoding: evil\r\nHOST_: kept\r\nmy_own: kept\r\n\r\n",
         );
         let seen = seen(rig, upstream);
-        for evil in ["6.6.6.6", "evil", "666"] {
+        for evil in ["6.6.6.6", "evil"] {
             assert!(!seen.contains(evil), "{evil} in {seen:?}");
         }
         assert!(
