@@ -131,7 +131,7 @@ fn the_machines_file_is_refused_whole_before_anything_listens() {
     for (text, says) in [
         (
             "[limits]\nhead_byte = 1\n",
-            "machine.toml:2: limits.head_byte: there is no such key; write `head_bytes`",
+            "machine.toml:2: unknown key `limits.head_byte`; did you mean `head_bytes`?",
         ),
         (
             "[limits]\nhead_bytes = 100\n",

@@ -93,10 +93,10 @@ fn item_13_names_with_underscores_that_alias_protected_ones_are_dropped() {
         };
         rig.ask(
             "GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 6.6.6.6\r\nx-forwarded_proto: evil\r\nX_Real-IP: 6.6.6.6\r\nX_REQUEST_ID: evil\r\n\
-             Content_Length: 666\r\nTransfer_Encoding: evil\r\nHOST_: kept\r\nmy_own: kept\r\n\r\n",
+             Content_Length: evil\r\nTransfer_Encoding: evil\r\nHOST_: kept\r\nmy_own: kept\r\n\r\n",
         );
         let seen = seen(rig, upstream);
-        for evil in ["6.6.6.6", "evil", "666"] {
+        for evil in ["6.6.6.6", "evil"] {
             assert!(!seen.contains(evil), "{evil} in {seen:?}");
         }
         assert!(
