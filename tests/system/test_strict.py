@@ -1,6 +1,7 @@
 """Strictness as others see it: another parser behind the router, and clients that are slow on purpose before it."""
 
 import json
+import re
 
 import pytest
 from slots import QUICK, App, nothing_failed
@@ -41,8 +42,12 @@ def test_a_thousand_slow_clients_stop_no_other(machine, app, mode):
         while load.snapshot()["marks"]["after"]["requests"] < 50:
             pass
         result = load.stop()
-    assert f"{CONNECTIONS}" in report and "service available:" in report, report
-    assert "service available:            NO" not in report.replace("\x1b[31m", ""), report
+    report = re.sub(r"\x1b\[[\d;]*m", "", report)
+    available = re.findall(r"service available: *(\w+)", report)
+    assert available and set(available) == {"YES"}, report
+    connected = max(int(count) for count in re.findall(r"connected: *(\d+)", report))
+    # One for ranges has its answer, and ends, before anybody looks.
+    assert connected > 0.9 * CONNECTIONS or mode == "ranges", report
     assert during["requests"] > 100
     nothing_failed(result, reconnects=8)
     # And nothing is left of them.
