@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 
 use super::access::Entry;
 use super::answer::Answer;
-use super::buffer::Buffer;
-use super::connection::{After, Client, fill};
+use super::buffer::{Buffer, SMALL};
+use super::connection::{After, Client};
 use super::counts::Class;
 use super::exchange::Asked;
 use super::h1::body::Body;
@@ -236,7 +236,8 @@ impl<'a> Attempt<'a> {
             };
             self.client.alarm.set(now, next);
         }
-        match fill(&mut self.stream, &mut self.buffer, &self.client.worker, cx) {
+        let spare = &self.client.worker.spare;
+        match self.buffer.poll_fill(cx, &self.stream, SMALL, spare) {
             Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Bytes),
             Poll::Ready(Ok(0)) => return Poll::Ready(Event::Lost(None, Failed::CutShort)),
             Poll::Ready(Err(error)) => {

@@ -4,12 +4,14 @@
 //! which does not change, and counters that only one thread writes.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
@@ -23,7 +25,7 @@ use super::h1::fields::Fields;
 use super::ids::Ids;
 use super::limits::Limits;
 use super::runs::Routing;
-use super::stream::Stream;
+use super::stream::{self, Kind, Stream};
 use super::table::Table;
 use crate::wire::control::Listener;
 
@@ -161,7 +163,7 @@ impl Drop for Counted {
 pub async fn run(
     thread: usize,
     shared: Arc<Shared>,
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<TcpListener>,
     mut commands: mpsc::UnboundedReceiver<Command>,
     ready: oneshot::Sender<std::io::Result<()>>,
 ) {
@@ -181,7 +183,7 @@ pub async fn run(
     });
     let mut accepting: Vec<JoinHandle<()>> = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
-        match TcpListener::from_std(listener) {
+        match stream::watch(listener.into(), Interest::READABLE) {
             Ok(listener) => {
                 accepting.push(spawn_local(accept(Rc::clone(&worker), index, listener)))
             }
@@ -213,13 +215,13 @@ pub async fn run(
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: usize, socket: TcpListener) {
+async fn accept(worker: Rc<Worker>, listener: usize, socket: AsyncFd<OwnedFd>) {
     let most = worker.part(worker.limits().connections) as u64;
     loop {
         while worker.gauges().connections() >= most {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        match socket.accept().await {
+        match socket.async_io(Interest::READABLE, stream::accept).await {
             Ok((stream, peer)) => start(&worker, listener, stream, peer),
             // The client was faster than we were.
             Err(e) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
@@ -232,11 +234,14 @@ async fn accept(worker: Rc<Worker>, listener: usize, socket: TcpListener) {
     }
 }
 
-fn start(worker: &Rc<Worker>, listener: usize, stream: TcpStream, peer: SocketAddr) {
+fn start(worker: &Rc<Worker>, listener: usize, socket: OwnedFd, peer: SocketAddr) {
     let counted = Counted::new(Rc::clone(worker));
     let worker = Rc::clone(worker);
     spawn_local(async move {
-        connection::serve(worker, Stream::Tcp(stream), peer.ip(), listener).await;
+        match Stream::new(socket, Kind::Tcp) {
+            Ok(stream) => connection::serve(worker, stream, peer.ip(), listener).await,
+            Err(e) => tracing::warn!(error = %e, "cannot watch a connection"),
+        }
         drop(counted);
     });
 }

@@ -49,6 +49,12 @@ impl Pieces {
         self.count == 0
     }
 
+    /// How many bytes the ranges are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.as_slice().iter().map(Range::len).sum()
+    }
+
     /// The ranges in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Range<usize>] {
