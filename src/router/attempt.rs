@@ -81,6 +81,8 @@ pub enum Outcome {
     Done(After, Entry),
     /// The client has got nothing yet.
     Failed(Failed, Option<io::Error>, Lease),
+    /// It was given up because of the client, which is to be told so if it is still there.
+    Abandoned(Option<Answer>, Entry),
 }
 
 /// What happened while an answer was waited for or passed back.
@@ -97,6 +99,27 @@ enum Event {
     Late,
     /// The whole answer was passed back.
     Whole,
+}
+
+/// How an attempt ended, before [`Attempt::end`] has dealt with its connections.
+#[derive(Debug)]
+pub enum End {
+    /// The slot failed to answer.
+    Failed(Failed, Option<io::Error>),
+    /// It was given up because of the client, which is to be told so if it is still there.
+    Abandoned(Option<Answer>),
+    /// The answer was passed back, so many bytes of body.
+    Whole(Response, Toward, u64),
+    /// A part of it was: the client must see that it is no more.
+    Part(u16, u64),
+    /// It became a tunnel, which passed back so many bytes, or lost a side.
+    Switched(Option<u64>),
+}
+
+impl End {
+    fn failed(failed: Failed) -> Self {
+        Self::Failed(failed, None)
+    }
 }
 
 /// An answer's head, judged.
@@ -152,13 +175,13 @@ impl<'a> Attempt<'a> {
     }
 
     /// Sends the request and passes the answer back.
-    pub async fn run(mut self) -> Outcome {
+    pub async fn run(&mut self) -> End {
         if !self.reused {
             match self.stream.unread() {
                 Unread::Nothing => {}
                 // An answer to nothing: somebody speaks before being asked (compare CVE-2026-1642).
-                Unread::Bytes => return self.fail(Failed::Malformed, None),
-                Unread::End => return self.fail(Failed::Unsent, None),
+                Unread::Bytes => return End::failed(Failed::Malformed),
+                Unread::End => return End::failed(Failed::Unsent),
             }
         }
         let worker = Rc::clone(&self.client.worker);
@@ -172,16 +195,19 @@ impl<'a> Attempt<'a> {
                     Ok(Scanned::Partial) => {}
                     Ok(Scanned::Whole(head)) => match self.understand(head) {
                         Ok(Step::Final(response, head, toward)) => {
-                            return self.deliver(response, head, toward).await;
+                            let mut download = self.begin(&response, head, toward);
+                            let event = poll_fn(|cx| self.poll_delivery(cx, &mut download)).await;
+                            worker.spare.give_head(download.take_head());
+                            return self.delivered(event, response, toward, &download);
                         }
                         Ok(Step::Switch(head)) => return self.switch(head).await,
                         Ok(Step::Interim(head)) => {
                             (scan, interim) = (Scan::default(), interim + 1);
                             if interim > worker.limits().interim {
-                                return self.fail(Failed::Interim, None);
+                                return End::failed(Failed::Interim);
                             }
                             if self.asked.version == 1 && !self.client.write(&head).await {
-                                return self.abandon(None).await;
+                                return End::Abandoned(None);
                             }
                             worker.spare.give_head(head);
                             self.client
@@ -189,32 +215,32 @@ impl<'a> Attempt<'a> {
                                 .set(worker.alarms.now(), worker.limits().response_head);
                             continue;
                         }
-                        Err(failed) => return self.fail(failed, None),
+                        Err(failed) => return End::failed(failed),
                     },
-                    Err(_) => return self.fail(Failed::Malformed, None),
+                    Err(_) => return End::failed(Failed::Malformed),
                 }
             }
             match poll_fn(|cx| self.poll_head(cx)).await {
                 Event::Bytes | Event::Whole => {}
                 Event::Lost(error, _) if self.refused && self.upload.is_unsent() => {
-                    return self.fail(Failed::Unsent, error);
+                    return End::Failed(Failed::Unsent, error);
                 }
                 Event::Lost(error, _) if self.buffer.is_empty() && interim == 0 => {
-                    return self.fail(Failed::Silent, error);
+                    return End::Failed(Failed::Silent, error);
                 }
-                Event::Lost(error, failed) => return self.fail(failed, error),
+                Event::Lost(error, failed) => return End::Failed(failed, error),
                 Event::BadUpload(reason) => {
-                    return self.abandon(Some(Refusal::bad(reason).into())).await;
+                    return End::Abandoned(Some(Refusal::bad(reason).into()));
                 }
-                Event::Gone => return self.abandon(None).await,
-                Event::Late if self.uploaded => return self.fail(Failed::Slow, None),
-                Event::Late if self.upload.is_writing() => return self.fail(Failed::Stuck, None),
+                Event::Gone => return End::Abandoned(None),
+                Event::Late if self.uploaded => return End::failed(Failed::Slow),
+                Event::Late if self.upload.is_writing() => return End::failed(Failed::Stuck),
                 Event::Late => {
                     let late = Refusal {
                         status: 408,
                         reason: "the request's body did not come in time",
                     };
-                    return self.abandon(Some(late.into())).await;
+                    return End::Abandoned(Some(late.into()));
                 }
             }
         }
@@ -331,19 +357,19 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    /// Passes the answer back.
-    async fn deliver(mut self, response: Response, head: Vec<u8>, toward: Toward) -> Outcome {
+    /// The answer as it is passed back.
+    fn begin(&mut self, response: &Response, head: Vec<u8>, toward: Toward) -> Relay {
         if response.is_stream || response.framing == Framing::UntilClose {
             self.lease.becomes(Class::Stream);
             self.client.stream.keep_alive();
         }
-        let mut download = Relay::new(head, Body::new(response.framing, toward.version == 0));
-        let event = poll_fn(|cx| self.poll_delivery(cx, &mut download)).await;
-        let entry = self.entry(response.status, download.moved);
-        self.client.worker.spare.give_head(download.take_head());
+        Relay::new(head, Body::new(response.framing, toward.version == 0))
+    }
+
+    fn delivered(&self, event: Event, response: Response, toward: Toward, sent: &Relay) -> End {
         match event {
-            Event::Whole => Outcome::Done(self.finish(&response, toward), entry),
-            Event::Lost(error, failed) if download.is_unsent() => self.fail(failed, error),
+            Event::Whole => End::Whole(response, toward, sent.moved),
+            Event::Lost(error, failed) if sent.is_unsent() => End::Failed(failed, error),
             Event::Lost(error, _) => {
                 tracing::warn!(
                     slot_app = self.lease.run().name().app,
@@ -352,15 +378,11 @@ impl<'a> Attempt<'a> {
                     error = error.map(tracing::field::display),
                     "the app's answer was cut short"
                 );
-                self.lease.answered(response.status);
                 self.lease.failed();
-                self.stream.reset();
-                Outcome::Done(After::Reset, entry)
+                End::Part(response.status, sent.moved)
             }
             Event::Bytes | Event::BadUpload(_) | Event::Gone | Event::Late => {
-                self.lease.answered(response.status);
-                self.stream.reset();
-                Outcome::Done(After::Reset, entry)
+                End::Part(response.status, sent.moved)
             }
         }
     }
@@ -404,6 +426,46 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// The upstream said 101: from here on both sides talk as they like.
+    async fn switch(&mut self, head: Vec<u8>) -> End {
+        self.lease.answered(101);
+        self.lease.becomes(Class::Tunnel);
+        // Boxed, so that a request is small.
+        let tunnel = tunnel::run(self.client, &mut self.stream, &mut self.buffer, head);
+        End::Switched(Box::pin(tunnel).await)
+    }
+
+    /// Deals with both connections.
+    pub fn end(self, end: End) -> Outcome {
+        match end {
+            End::Whole(response, toward, moved) => {
+                let entry = self.entry(response.status, moved);
+                Outcome::Done(self.finish(&response, toward), entry)
+            }
+            End::Part(status, moved) => {
+                self.lease.answered(status);
+                let entry = self.entry(status, moved);
+                self.stream.reset();
+                Outcome::Done(After::Reset, entry)
+            }
+            End::Switched(Some(moved)) => Outcome::Done(After::Close, self.entry(101, moved)),
+            End::Switched(None) => {
+                let entry = self.entry(101, 0);
+                self.stream.reset();
+                Outcome::Done(After::Reset, entry)
+            }
+            End::Failed(failed, error) => {
+                self.stream.reset();
+                Outcome::Failed(failed, error, self.lease)
+            }
+            End::Abandoned(answer) => {
+                let entry = self.entry(answer.map_or(0, |a| a.status), 0);
+                self.stream.reset();
+                Outcome::Abandoned(answer, entry)
+            }
+        }
+    }
+
     /// The answer is whole: what becomes of the two connections?
     fn finish(self, response: &Response, toward: Toward) -> After {
         self.lease.answered(response.status);
@@ -436,42 +498,6 @@ impl<'a> Attempt<'a> {
             }
             true => After::Linger,
         }
-    }
-
-    /// The upstream said 101: from here on both sides talk as they like.
-    async fn switch(mut self, head: Vec<u8>) -> Outcome {
-        self.lease.answered(101);
-        self.lease.becomes(Class::Tunnel);
-        let moved = tunnel::run(self.client, &mut self.stream, &mut self.buffer, head).await;
-        let entry = self.entry(101, moved.unwrap_or_default());
-        if moved.is_none() {
-            self.stream.reset();
-        }
-        Outcome::Done(
-            if moved.is_some() {
-                After::Close
-            } else {
-                After::Reset
-            },
-            entry,
-        )
-    }
-
-    /// Gives the attempt up because of the client, which is told why if it is still there.
-    async fn abandon(self, answer: Option<Answer>) -> Outcome {
-        let entry = self.entry(answer.map_or(0, |a| a.status), 0);
-        self.stream.reset();
-        drop(self.lease);
-        let after = match answer {
-            Some(answer) => self.client.answer(answer, self.asked.to_head, true).await,
-            None => After::Reset,
-        };
-        Outcome::Done(after, entry)
-    }
-
-    fn fail(self, failed: Failed, error: Option<io::Error>) -> Outcome {
-        self.stream.reset();
-        Outcome::Failed(failed, error, self.lease)
     }
 
     fn entry(&self, status: u16, bytes: u64) -> Entry {

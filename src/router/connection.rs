@@ -84,16 +84,16 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, address: IpAddr, listener
             .alarm
             .set(client.worker.alarms.now(), client.worker.limits().idle);
         let after = match client.head().await {
-            // Boxed, so that an idle connection is small.
+            // Boxed as are the others, so that an idle connection is small.
             Heard::Head(head) => Box::pin(exchange::run(&mut client, head)).await,
             Heard::Nothing => After::Close,
-            Heard::Refused(answer) => client.answer(answer, false, true).await,
+            Heard::Refused(answer) => Box::pin(client.answer(answer, false, true)).await,
         };
         match after {
             // One that has ended may have pipelined more before.
             After::Keep if !client.has_left() => {}
             After::Keep | After::Close => return,
-            After::Linger => return client.linger().await,
+            After::Linger => return Box::pin(client.linger()).await,
             After::Reset => return client.stream.reset(),
         }
     }
@@ -196,7 +196,7 @@ impl Client {
         }
     }
 
-    async fn linger(mut self) {
+    async fn linger(&mut self) {
         self.stream.end_writing();
         self.alarm
             .set(self.worker.alarms.now(), self.worker.limits().linger);
@@ -209,7 +209,7 @@ impl Client {
                 worker,
                 alarm,
                 ..
-            } = &mut self;
+            } = self;
             let fill = alarm.until(|cx| buffer.poll_fill(cx, stream, SMALL, &worker.spare));
             match fill.await {
                 Some(Ok(count @ 1..)) => left = left.saturating_sub(count),

@@ -12,7 +12,7 @@ use std::ops::Range;
 pub struct BodyError(pub &'static str);
 
 /// How many ranges are collected before they are written; also the width of a vectored write.
-pub const MOST_PIECES: usize = 16;
+pub const MOST_PIECES: usize = 8;
 
 /// Ranges of a buffer to be written in this order.
 #[derive(Clone, Debug, Default)]
