@@ -82,10 +82,12 @@ fn stderr_is_journal() -> bool {
     stream == format!("{}:{}", stderr.st_dev(), stderr.st_ino())
 }
 
-/// Whether colours may be used: a terminal, and the user did not set `NO_COLOR` (no-color.org).
+/// Whether colours may be used: a terminal that knows them, and the user did not set `NO_COLOR` (no-color.org).
 #[must_use]
 pub fn is_colourful(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    stream.is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb")
 }
 
 /// An error and its causes in one line, outermost first. A cause whose words the error before it already has is left out.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use slot::children::{Changes, Child, Listener, Phase, Program};
-use slot::deploy::{BootId, SlotName, UnitFailure};
+use slot::deploy::{BootId, SlotName, UnitFailure, UnitResult};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// Long enough for the slowest machine; nothing waits for it unless something is wrong.
@@ -206,7 +206,7 @@ fn role() {
                 let bench = bench();
                 let round = async || {
                     bench.child.start(bench.sh("sleep 1000")).await.unwrap();
-                    bench.child.stop(LONG).await;
+                    bench.child.stop().await;
                 };
                 round().await;
                 let before = open_files();
@@ -254,9 +254,9 @@ async fn a_child_is_up_when_it_says_ready_and_what_it_says_is_kept() {
         Ok(boot),
         "it is up already"
     );
-    assert!(!bench.child.stop(LONG).await);
+    assert!(!bench.child.stop().await);
     assert_eq!(bench.child.phase(), Phase::Stopped);
-    assert!(!bench.child.stop(LONG).await, "it is stopped already");
+    assert!(!bench.child.stop().await, "it is stopped already");
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn a_child_that_exits_at_once_has_failed_with_its_status_and_last_words() 
     assert_eq!(
         failure(&ended),
         UnitFailure {
-            result: "exit-code".to_owned(),
+            result: "exit-code".into(),
             text: "exited with status 3".to_owned()
         }
     );
@@ -279,7 +279,7 @@ async fn a_child_that_exits_at_once_has_failed_with_its_status_and_last_words() 
         record.log.contains(&"no such table: users".to_owned()),
         "{record:?}"
     );
-    bench.child.stop(LONG).await;
+    bench.child.stop().await;
     assert_eq!(bench.child.phase(), Phase::Stopped);
 }
 
@@ -296,10 +296,10 @@ async fn a_child_that_exits_before_it_is_ready_fails_its_start() {
         let failed = bench.child.start(program).await.unwrap_err();
         // With core dumps on, systemd names that instead, and so do we.
         assert!(
-            failed.result == result || failed.result == "core-dump",
+            [result, "core-dump"].contains(&failed.result.as_str()),
             "{failed:?}"
         );
-        bench.child.stop(LONG).await;
+        bench.child.stop().await;
     }
 }
 
@@ -310,10 +310,10 @@ async fn a_child_that_never_says_ready_is_stopped_when_its_time_has_passed() {
     program.notify = true;
     program.start_limit = Duration::from_millis(500);
     let failed = bench.child.start(program).await.unwrap_err();
-    assert_eq!(failed.result, "timeout");
+    assert_eq!(failed.result, UnitResult::Timeout);
     let record = bench.child.record(None).unwrap();
-    assert_eq!(record.failure.unwrap().result, "timeout");
-    bench.child.stop(LONG).await;
+    assert_eq!(record.failure.unwrap().result, UnitResult::Timeout);
+    bench.child.stop().await;
     assert_eq!(bench.child.group(), None);
 }
 
@@ -326,7 +326,7 @@ async fn a_program_that_cannot_be_executed_is_named() {
         failed.text.contains("server: No such file or directory"),
         "{failed:?}"
     );
-    bench.child.stop(LONG).await;
+    bench.child.stop().await;
 }
 
 #[tokio::test]
@@ -340,9 +340,9 @@ async fn a_child_that_is_killed_is_started_again_in_a_new_run() {
     assert_eq!(failure(&ended).text, "killed by SIGKILL");
     let second = bench.next_run(&first).await;
     let record = bench.child.record(Some(&first)).unwrap();
-    assert_eq!(record.failure.unwrap().result, "signal");
+    assert_eq!(record.failure.unwrap().result.as_str(), "signal");
     assert_eq!(bench.child.record(None).unwrap().boot, second);
-    bench.child.stop(LONG).await;
+    bench.child.stop().await;
 }
 
 #[tokio::test]
@@ -355,7 +355,7 @@ async fn sigterm_is_for_the_main_process_and_sigkill_for_what_it_leaves_behind()
     );
     bench.child.start(program).await.unwrap();
     let grandchildren = bench.pids("pids").await;
-    assert!(!bench.child.stop(LONG).await);
+    assert!(!bench.child.stop().await);
     assert_gone(&grandchildren).await;
     assert!(!bench.directory.path().join("told").exists());
 }
@@ -363,10 +363,11 @@ async fn sigterm_is_for_the_main_process_and_sigkill_for_what_it_leaves_behind()
 #[tokio::test]
 async fn a_child_that_ignores_sigterm_is_killed_with_all_of_its_own() {
     let bench = bench();
-    let program = bench.sh("trap '' TERM; sleep 1000 & echo $$ $! . >pids; wait; sleep 1000");
+    let mut program = bench.sh("trap '' TERM; sleep 1000 & echo $$ $! . >pids; wait; sleep 1000");
+    program.stop_limit = Duration::from_millis(200);
     bench.child.start(program).await.unwrap();
     let all = bench.pids("pids").await;
-    assert!(bench.child.stop(Duration::from_millis(200)).await);
+    assert!(bench.child.stop().await);
     assert_gone(&all).await;
 }
 
@@ -437,7 +438,7 @@ async fn a_listening_socket_is_passed_and_its_queue_outlives_a_run() {
         nix::sys::signal::killpg(bench.child.group().unwrap(), Signal::SIGKILL).unwrap();
         bench.next_run(&boot).await;
     }
-    bench.child.stop(LONG).await;
+    bench.child.stop().await;
 }
 
 #[tokio::test]
@@ -462,5 +463,5 @@ async fn the_environment_is_what_was_given_and_the_run_is_named_in_it() {
     assert!(log.contains(&format!("INVOCATION_ID={boot}")), "{log:?}");
     assert!(log.contains(&"A=1".to_owned()), "{log:?}");
     assert!(!log.iter().any(|line| line.starts_with("CARGO")), "{log:?}");
-    bench.child.stop(LONG).await;
+    bench.child.stop().await;
 }

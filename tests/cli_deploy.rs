@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use axum::http::StatusCode;
 use fake_slotd::{Fake, Script, failure, problem, status, stderr, stdout, success};
-use slot::wire::api::{Apps, Outcome, Problem, Status};
+use slot::wire::api::{Apps, Outcome, Problem, RolledBack, Status};
 
 #[test]
 fn a_deploy_sends_the_binary_under_its_name_and_shows_release_slot_address_and_phases() {
@@ -110,8 +110,7 @@ fn a_failed_deploy_is_one_screen_of_evidence() {
   STATUS=     waiting for the database
   last probe  503 Service Unavailable: no database
   listens on  127.0.0.1:3000
-  told        127.0.0.1:20002
-              it listens elsewhere than it was told: let it take the port from $PORT and the address 127.0.0.1
+  told        127.0.0.1:20002: let it take the port from $PORT, and the address 127.0.0.1
   time        preparing 12 ms, starting 180 ms, ready 30s, 30s in all
 
   The last 20 lines of its log:
@@ -280,7 +279,7 @@ fn a_config_with_an_unknown_key_is_refused_with_file_line_and_remedy() {
     assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
     let said = stderr(&output);
     assert!(
-        said.contains("slot.toml:3: drian: there is no such key; write `drain`"),
+        said.contains("slot.toml:3: unknown key `drian`; did you mean `drain`?"),
         "{said}"
     );
     assert_eq!(fake.asked(), [""; 0]);
@@ -307,6 +306,175 @@ fn status_is_a_table_and_as_json_what_slotd_said() {
     let output = fake.slotctl(&["app", "list", "--json"]);
     let said: Apps = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(said.apps, [status()]);
+}
+
+#[test]
+fn status_tells_that_the_traffic_went_back_and_why_and_what_is_wrong_below_its_table() {
+    let mut told = status();
+    told.last = Some(Outcome {
+        success: false,
+        cause: "probes-failed".to_owned(),
+        phase: "switched".to_owned(),
+        ..success()
+    });
+    told.rolled_back = Some(RolledBack {
+        generation: 7,
+        at_ms: 1,
+        from_slot: "green".to_owned(),
+        from_release: Some("1a2b3c4d".to_owned()),
+        to_slot: "blue".to_owned(),
+        to_release: Some("99887766".to_owned()),
+        cause: "probes-failed".to_owned(),
+        text: "3 probes of web@green failed".to_owned(),
+    });
+    told.slots[0].detail = Some("down: exited with status 1, which is a long story".to_owned());
+    told.slots[1].condition = "failed".to_owned();
+    told.slots[1].detail = Some("no probe passed within health_timeout".to_owned());
+    let fake = Fake::new(Script {
+        status: told.clone(),
+        ..Script::default()
+    });
+    let output = fake.slotctl(&["status"]);
+    let text = stdout(&output);
+    let (table, remarks) = text.split_once("web@green.service\n\n").unwrap();
+    assert!(table.contains("  blue   active (down)  99887766"), "{text}");
+    assert!(table.contains("  green  failed         -"), "{text}");
+    let remarks: Vec<&str> = remarks.lines().collect();
+    let (when, what) = remarks[0].split_once(" ago: ").unwrap();
+    assert!(when.starts_with("  rolled back by itself "), "{text}");
+    assert_eq!(
+        what,
+        "the traffic went from release 1a2b3c4d in green back to release 99887766 in blue, because 3 probes of web@green failed"
+    );
+    assert_eq!(
+        remarks[1..],
+        [
+            "  blue is down, its requests are held: exited with status 1, which is a long story",
+            "  green failed: no probe passed within health_timeout",
+            "  last: deploy 7 switched, and was rolled back: probes-failed",
+        ]
+    );
+    let output = fake.slotctl(&["status", "--json"]);
+    let said: Status = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(said, told);
+}
+
+#[test]
+fn a_deploy_that_fails_in_its_soak_says_that_it_was_rolled_back() {
+    let soaked = Outcome {
+        phase: "switched".to_owned(),
+        cause: "exited".to_owned(),
+        ..failure()
+    };
+    let fake = Fake::new(Script {
+        outcome: vec![Ok(soaked)],
+        ..Script::default()
+    });
+    let path = fake.project();
+    let output = fake.slotctl(&["deploy", path.to_str().unwrap(), "--wait=soaked"]);
+    let text = stderr(&output);
+    assert!(
+        text.starts_with("web: deployment 7 failed in its soak: exited\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("gate        the soak: it has to stay up\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("It was rolled back: blue serves release 99887766 again."),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_command_that_means_a_file_of_the_release_and_does_not_say_so_is_refused() {
+    let fake = Fake::new(Script::default());
+    let path = fake.project();
+    std::fs::rename(&path, path.with_file_name("my-server")).unwrap();
+    let file = fake.folder.path().join("slot.toml");
+    std::fs::write(file, "name = \"web\"\ncommand = \"my-server --fast\"\n").unwrap();
+    for path in ["build", "build/my-server"] {
+        let output = fake.slotctl(&["deploy", path]);
+        assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+        let text = stderr(&output);
+        assert!(
+            text.contains("looked for in PATH and is not there"),
+            "{text}"
+        );
+        assert!(text.contains("`command = \"./my-server …\"`"), "{text}");
+    }
+    assert_eq!(fake.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn a_symlink_that_leaves_the_release_is_refused_before_anything_is_sent() {
+    let fake = Fake::new(Script::default());
+    let path = fake.project();
+    let link = path.with_file_name("data");
+    for target in ["/etc/passwd", "../outside", "inner/up/../x"] {
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        std::fs::create_dir_all(path.with_file_name("inner")).unwrap();
+        let up = path.with_file_name("inner").join("up");
+        let _ = std::fs::remove_file(&up);
+        std::os::unix::fs::symlink("..", &up).unwrap();
+        let output = fake.slotctl(&["deploy", "build"]);
+        assert_eq!(
+            output.status.code(),
+            Some(6),
+            "{target}: {}",
+            stderr(&output)
+        );
+        let text = stderr(&output);
+        let said = format!("build/data is a symlink to {target}, which leaves the release");
+        assert!(text.contains(&said), "{text}");
+    }
+    assert_eq!(fake.asked(), Vec::<String>::new());
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("inner/up/server", &link).unwrap();
+    let output = fake.slotctl(&["deploy", "build"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+/// What a deploy writes to a terminal (script(1)).
+fn on_a_terminal(variables: &[(&str, &str)]) -> String {
+    let mut outcome = vec![Err(fake_slotd::progress("starting")); 60];
+    outcome.push(Ok(success()));
+    let fake = Fake::new(Script {
+        status: Status {
+            deployment: Some(fake_slotd::progress("starting")),
+            ..status()
+        },
+        outcome,
+        ..Script::default()
+    });
+    fake.project();
+    let line = format!("{} deploy build/server", env!("CARGO_BIN_EXE_slotctl"));
+    let output = std::process::Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .current_dir(fake.folder.path())
+        .env_remove("NO_COLOR")
+        .env("TERM", "xterm")
+        .env("SLOT_SOCKET", fake.socket())
+        .envs(variables.iter().copied())
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("script(1) is there");
+    stdout(&output)
+}
+
+#[test]
+fn no_color_takes_the_colours_alone_and_a_dumb_terminal_is_never_written_over() {
+    let colours = |text: &str| text.contains("\x1b[1m") || text.contains("\x1b[2m");
+    let moves = |text: &str| text.contains("\x1b[2K");
+    let usual = on_a_terminal(&[]);
+    assert!(colours(&usual) && moves(&usual), "{usual:?}");
+    let plain = on_a_terminal(&[("NO_COLOR", "1")]);
+    assert!(!colours(&plain) && moves(&plain), "{plain:?}");
+    let dumb = on_a_terminal(&[("TERM", "dumb")]);
+    assert!(!dumb.contains('\x1b'), "{dumb:?}");
+    assert!(dumb.contains("starting"), "{dumb:?}");
 }
 
 #[test]

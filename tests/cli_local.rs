@@ -47,6 +47,60 @@ fn a_wrong_option_and_a_wrong_span_are_usage_errors() {
 }
 
 #[test]
+fn a_usage_error_is_json_where_json_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for (words, part) in [
+        (&["--json", "deploy"][..], "<PATH>"),
+        (
+            &["deploy", "x", "--drain", "30", "--json"],
+            "not a span of time",
+        ),
+        (&["frobnicate", "--json"], "unrecognized subcommand"),
+        (&["--json"], "Usage: slotctl"),
+        (&["app", "--json"], "Usage: slotctl app"),
+    ] {
+        let output = slotctl(folder.path(), Path::new(NOBODY), words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        assert_eq!(stderr(&output), "", "{words:?}");
+        let said: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(
+            (&said["success"], &said["code"]),
+            (&false.into(), &"usage".into())
+        );
+        let error = said["error"].as_str().unwrap();
+        assert!(error.contains(part), "{words:?}: {error}");
+        assert!(!error.starts_with("error:"), "{error}");
+    }
+    let help = slotctl(folder.path(), Path::new(NOBODY), &["--help", "--json"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(stdout(&help).contains("Usage: slotctl"));
+}
+
+#[test]
+fn a_unit_whose_program_is_only_in_the_release_says_how_to_name_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fake_slotd::program(&folder.path().join("web/releases/0123abcd/my-server"));
+    std::os::unix::fs::symlink("releases/0123abcd", folder.path().join("web/blue")).unwrap();
+    let root = folder.path().to_str().unwrap();
+    let launched = |program: &str| {
+        let words = [
+            "--app", "web", "launch", "--slot", "blue", "--root", root, "--", program,
+        ];
+        let output = slotctl(folder.path(), Path::new(NOBODY), &words);
+        assert_eq!(output.status.code(), Some(203), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = launched("my-server");
+    let part = "cannot run my-server; it is in no directory of PATH, but in the release: write ./ before it";
+    assert!(said.contains(part), "{said}");
+    let said = launched("no-server");
+    assert!(
+        said.contains("cannot run no-server; it is in no directory of PATH (write ./"),
+        "{said}"
+    );
+}
+
+#[test]
 fn help_lists_the_commands_and_hides_what_is_not_for_people() {
     let folder = tempfile::tempdir().unwrap();
     let output = slotctl(folder.path(), Path::new(NOBODY), &["--help"]);

@@ -41,7 +41,7 @@ fn the_shortest_file_has_the_defaults() {
 fn a_refusal_names_file_line_key_and_remedy() {
     assert_eq!(
         refusal_of_line("helth = \"/healthz\""),
-        "slot.toml:2: helth: there is no such key; write `health`, if that is what was meant (the keys are name, \
+        "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, stop_timeout, soak, keep, \
          hosts, paths, listener, allow_privileged_user, user, env_file, env)"
     );
@@ -127,6 +127,18 @@ fn what_makes_no_sense_is_refused_where_it_stands() {
             ":2: env_file: \"web.env\" is relative to nothing",
         ),
         (
+            "env_file = \"/var/lib/slot/web/web.env\"",
+            ":2: env_file: root reads /var/lib/slot/web/web.env for the app, and not only root writes there",
+        ),
+        (
+            "env_file = \"/etc/../run/slot/web.env\"",
+            ":2: env_file: root reads /etc/../run/slot/web.env",
+        ),
+        (
+            "env_file = \"/etc/web.env\\nUser=root\"",
+            ":2: env_file: \"/etc/web.env\\nUser=root\" has a character that no unit takes",
+        ),
+        (
             "env = { PORT = \"1\" }",
             ":2: env.PORT: slot sets it itself",
         ),
@@ -157,7 +169,7 @@ fn what_makes_no_sense_is_refused_where_it_stands() {
         ),
         (
             "[ports]\nblue = { port = 2000, extern = 1 }",
-            ":3: ports.blue.extern: there is no such key",
+            ":3: unknown key `ports.blue.extern`; remove it; the keys are port, internal",
         ),
         (
             "bind = \"unix\"\n[ports]\nblue = 2000",
@@ -200,6 +212,39 @@ fn a_privileged_user_is_accepted_when_it_is_asked_for() {
         App::parse(text, "slot.toml").unwrap().user.as_deref(),
         Some("root")
     );
+}
+
+#[test]
+fn a_misspelt_key_is_named_rather_than_the_one_that_it_stands_for() {
+    assert!(
+        refusal("name = \"web\"\ncomand = \"./server\"\n")
+            .starts_with("slot.toml:2: unknown key `comand`; did you mean `command`?"),
+    );
+    assert!(
+        refusal_of_line("[ports]\nblue = { prot = 2000 }")
+            .starts_with("slot.toml:3: unknown key `ports.blue.prot`; did you mean `port`?"),
+    );
+}
+
+#[test]
+fn an_env_file_that_root_reads_is_one_that_only_root_can_replace() {
+    let place = tempfile::tempdir_in("/tmp").unwrap();
+    let file = place.path().join("web.env");
+    std::fs::write(&file, "A=1\n").unwrap();
+    let check = |path: &str| {
+        let text =
+            format!("name = \"web\"\ncommand = \"x\"\nbind = \"fd\"\nenv_file = \"{path}\"\n");
+        let app = App::parse(&text, "/etc/slot/apps/web.toml").unwrap();
+        app.check_installed("/etc/slot/apps/web.toml")
+    };
+    let error = check(file.to_str().unwrap()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("/etc/slot/apps/web.toml: env_file: root reads it for the app, and others than root may write to /tmp; put it"),
+        "{error}"
+    );
+    for path in ["/etc/passwd", "./tmp/web.env"] {
+        check(path).unwrap();
+    }
 }
 
 #[test]

@@ -274,3 +274,35 @@ fn a_port_in_use_is_refused_by_name() {
     let pid = format!("pid {}", std::process::id());
     assert!(text.contains(&pid) && text.contains("--listen"), "{text}");
 }
+
+#[test]
+fn what_a_killed_demo_leaves_ends_with_it_or_is_removed_by_the_next() {
+    let temporary = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut child = slotctl(temporary.path())
+            .arg("demo")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("release 1") {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended");
+        }
+        (child, said)
+    };
+    let (mut killed, _said) = start();
+    signal(&killed, Signal::SIGKILL);
+    killed.wait().unwrap();
+    assert_no_process_of(temporary.path());
+    let left = left_in(temporary.path());
+    assert!(!left.is_empty());
+    let (mut next, _said) = start();
+    for path in left {
+        assert!(!path.exists(), "{}", path.display());
+    }
+    signal(&next, Signal::SIGINT);
+    assert_eq!(next.wait().unwrap().code(), Some(130));
+    assert_eq!(left_in(temporary.path()), Vec::<PathBuf>::new());
+}

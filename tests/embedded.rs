@@ -10,12 +10,22 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use slot::config::App;
+use slot::daemon::app::Place;
+use slot::daemon::apps::{Apps, Source};
 use slot::daemon::embedded::Embedded;
+use slot::daemon::tables::Tables;
 use slot::daemon::units::Units;
-use slot::deploy::{End, Probe, ReleaseId, Seen, SlotName};
+use slot::deploy::{End, Limits, Probe, ReleaseId, Seen, SlotName};
+use slot::traffic::Routers;
 
 const LONG: Duration = Duration::from_secs(20);
+
+const LIMITS: Limits = Limits {
+    start: LONG,
+    stop: LONG,
+};
 
 struct Bench {
     directory: tempfile::TempDir,
@@ -65,13 +75,13 @@ impl Bench {
     async fn serves(&self) {
         let boot = self
             .units
-            .start(&self.slot, &self.release, LONG)
+            .start(&self.slot, &self.release, LIMITS)
             .await
             .unwrap();
         assert_eq!(self.units.seen(&self.slot).await, Seen::Running(boot));
         let probe = self.until(|probe| probe.pass).await;
         assert_eq!(probe.text, "200 OK: \"fine, says web blue of 0123abcd\"");
-        assert!(!self.units.stop(&self.slot, LONG).await);
+        assert!(!self.units.stop(&self.slot).await);
         assert_eq!(self.units.seen(&self.slot).await, Seen::Ended(End::ByHand));
         let left = self.directory.path().join("run/web/blue");
         assert_eq!(std::fs::read_dir(left).unwrap().count(), 0);
@@ -116,6 +126,7 @@ fn role() {
             println!("listening on {}", listener.local_addr().unwrap());
             listener.incoming().flatten().for_each(answer);
         }
+        Ok("ends") => std::process::exit(7),
         Ok("deaf") => loop {
             std::thread::park();
         },
@@ -165,10 +176,10 @@ async fn a_port_that_somebody_has_refuses_the_start_and_names_them() {
     let bench = bench("port", &ports(stranger.local_addr().unwrap().port()));
     let refused = bench
         .units
-        .start(&bench.slot, &bench.release, LONG)
+        .start(&bench.slot, &bench.release, LIMITS)
         .await
         .unwrap_err();
-    assert_eq!(refused.result, "port-in-use");
+    assert_eq!(refused.result.as_str(), "port-in-use");
     let pid = format!("pid {}", std::process::id());
     assert!(refused.text.contains(&pid), "{}", refused.text);
     assert_eq!(
@@ -183,7 +194,7 @@ async fn an_answer_from_a_stranger_does_not_count() {
     let bench = bench("deaf", &ports(port));
     bench
         .units
-        .start(&bench.slot, &bench.release, LONG)
+        .start(&bench.slot, &bench.release, LIMITS)
         .await
         .unwrap();
     let stranger = TcpListener::bind(("127.0.0.1", port)).unwrap();
@@ -195,7 +206,7 @@ async fn an_answer_from_a_stranger_does_not_count() {
         "{}",
         probe.text
     );
-    assert!(!bench.units.stop(&bench.slot, LONG).await);
+    assert!(!bench.units.stop(&bench.slot).await);
 }
 
 #[tokio::test]
@@ -203,7 +214,7 @@ async fn an_app_that_listens_elsewhere_is_told_where() {
     let bench = bench("elsewhere", &ports(free_port()));
     let boot = bench
         .units
-        .start(&bench.slot, &bench.release, LONG)
+        .start(&bench.slot, &bench.release, LIMITS)
         .await
         .unwrap();
     let wait = async {
@@ -228,13 +239,55 @@ async fn an_app_that_listens_elsewhere_is_told_where() {
 #[tokio::test]
 async fn a_start_that_was_given_up_goes_on_and_is_not_made_twice() {
     let bench = bench("port", &ports(free_port()));
-    let start = bench.units.start(&bench.slot, &bench.release, LONG);
+    let start = bench.units.start(&bench.slot, &bench.release, LIMITS);
     // Polled once and dropped, as when the deployer gives an effect up.
     let _ = tokio::time::timeout(Duration::ZERO, start).await;
-    let one = bench.units.start(&bench.slot, &bench.release, LONG).await;
-    let two = bench.units.start(&bench.slot, &bench.release, LONG).await;
+    let one = bench.units.start(&bench.slot, &bench.release, LIMITS).await;
+    let two = bench.units.start(&bench.slot, &bench.release, LIMITS).await;
     assert_eq!(one, two);
     bench.until(|probe| probe.pass).await;
+    bench.units.stop_all().await;
+}
+
+#[tokio::test]
+async fn what_apps_there_are_is_answered_once_they_are_known() {
+    let bench = bench("deaf", &ports(free_port()));
+    let data = bench.directory.path().join("data");
+    let routers = Routers::in_directory(bench.directory.path().join("router"));
+    let tables = Arc::new(Tables::open(data.join("table.json"), routers).await);
+    let place = Place {
+        data,
+        machine_boot: "1".to_owned(),
+    };
+    let app = App::parse("name = 'web'\ncommand = 'x'\n", "slot.toml").unwrap();
+    let units = bench.units.clone();
+    let apps = Apps::new(
+        Source::Only(Box::new(app)),
+        place,
+        tables,
+        move |_: &App| units.clone(),
+    );
+    assert!(apps.all().now_or_never().is_none(), "nobody knows yet");
+    apps.load().await;
+    let (known, broken) = apps.all().await;
+    assert_eq!((known.len(), broken.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_run_that_ended_by_itself_is_seen_with_its_exit_status() {
+    let bench = bench("ends", &ports(free_port()));
+    let start = bench.units.start(&bench.slot, &bench.release, LIMITS);
+    start.await.unwrap();
+    let ended = async {
+        loop {
+            if let Seen::Ended(End::Restarting(failure)) = bench.units.seen(&bench.slot).await {
+                return failure;
+            }
+            bench.units.changed().await;
+        }
+    };
+    let failure = tokio::time::timeout(LONG, ended).await.unwrap();
+    assert_eq!(failure.text, "exited with status 7");
     bench.units.stop_all().await;
 }
 
@@ -244,7 +297,7 @@ async fn an_env_file_that_is_not_there_is_named() {
     let bench = bench("port", &lines);
     let refused = bench
         .units
-        .start(&bench.slot, &bench.release, LONG)
+        .start(&bench.slot, &bench.release, LIMITS)
         .await
         .unwrap_err();
     assert!(

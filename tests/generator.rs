@@ -56,9 +56,10 @@ fn each_app_file_makes_the_units_that_are_kept_for_it() {
             .into_iter()
             .map(|unit| (unit.path, unit.text))
             .collect();
-        let rule = units::polkit_rule_path(&app);
+        let rule = units::polkit_rule_path(&app.name);
+        assert_eq!(units::app_of_rule(&rule), Some(app.name.as_str()));
         made.insert(
-            rule.rsplit('/').next().unwrap().to_owned(),
+            rule.file_name().unwrap().to_str().unwrap().to_owned(),
             units::polkit_rule(&app),
         );
         let kept = file.with_extension("units");
@@ -89,14 +90,15 @@ fn a_file_that_is_wrong_costs_its_own_app_only() {
     .unwrap();
     fs::copy(golden().join("web.toml"), apps.join("web.toml")).unwrap();
     fs::write(apps.join("web.toml.orig"), "not looked at").unwrap();
+    let rules = work.path().join("rules");
     let output = Command::new(env!("CARGO_BIN_EXE_slot-generator"))
-        .args([&units, &units, &units, &apps])
+        .args([&units, &units, &units, &apps, &rules])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(
-        told.contains("bad.toml: command: the file does not say"),
+        told.contains("bad.toml:2: unknown key `comand`; did you mean `command`?"),
         "{told}"
     );
     assert!(
@@ -123,8 +125,34 @@ fn a_file_that_is_wrong_costs_its_own_app_only() {
         "{}",
         made["bad@.service"]
     );
-    assert!(made["bad@.service"].contains("the file does not say what to run"));
+    assert!(made["bad@.service"].contains("unknown key `comand`"));
+    // What ran before goes on, and if it ends, comes back once the file is right.
+    assert!(made["bad@.service"].contains("\nRestart=always\n"));
     assert_eq!(made["bad@.socket"], "", "an empty file is a mask");
+}
+
+#[test]
+fn an_app_whose_file_was_removed_leaves_no_name_free_that_its_rule_names() {
+    let work = tempfile::tempdir().unwrap();
+    let [apps, rules, units] = ["apps", "rules", "units"].map(|name| work.path().join(name));
+    fs::create_dir_all(&rules).unwrap();
+    for rule in [
+        "60-slot-app-web.rules",
+        "60-slot-app-old.rules.removed",
+        "60-slot.rules",
+    ] {
+        fs::write(rules.join(rule), "// a rule").unwrap();
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_slot-generator"))
+        .args([&units, &units, &units, &apps, &rules])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let made = tree(&units);
+    let names: Vec<&str> = made.keys().map(String::as_str).collect();
+    assert_eq!(names, ["web@.service", "web@.socket"]);
+    assert!(made["web@.service"].contains("web.toml is gone"));
+    assert_eq!(made["web@.socket"], "", "an empty file is a mask");
 }
 
 #[test]
@@ -153,6 +181,7 @@ fn a_machine_without_apps_has_no_units_and_no_error() {
             work.path(),
             work.path(),
             work.path(),
+            &work.path().join("absent"),
             &work.path().join("absent"),
         ])
         .output()

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use machine_support::{App, failure, probe, release, settings, slot};
 use slot::deploy::{
-    Condition, Effect, End, Event, Generation, Notice, Refusal, Seen, Service, effects, rediscover,
-    step,
+    Condition, Effect, End, Event, Generation, Notice, Refusal, Request, Seen, Service, effects,
+    rediscover, step,
 };
 
 /// Blue served r1 and had soaked; green serves r2, in its soak.
@@ -71,6 +71,111 @@ fn a_new_slot_that_dies_before_the_routers_know_it_gives_the_traffic_back() {
     app.vanished("green", crashed()).routed();
     assert_eq!((app.active(), app.cause()), ("blue", "exited"));
     assert_eq!(app.is("green"), "stopping");
+}
+
+/// Blue served r1, green serves r2 in its soak, and red with r3 has passed its gates: the routers are being told.
+fn shifting_in_soak() -> App {
+    let mut three = settings();
+    three.slots.push(slot("red"));
+    let mut app = App::with(three);
+    app.serve(1).settle().serve(2).deploy(3);
+    let red = slot("red");
+    app.started(&red).probed(&red, true);
+    assert_eq!((app.active(), app.phase()), ("red", Some("shifting")));
+    app
+}
+
+fn unrouted(app: &App) -> Event {
+    Event::Unrouted {
+        generation: app.state.generation,
+        why: "cannot write table.json: No space left on device".to_owned(),
+    }
+}
+
+#[test]
+fn a_switch_that_is_taken_back_leaves_the_soak_of_the_slot_that_gets_the_traffic_back() {
+    for died in [true, false] {
+        let mut app = shifting_in_soak();
+        // Nobody probes it while the switch is made, and its time does not run out meanwhile.
+        app.wait(100);
+        if died {
+            app.vanished("red", crashed());
+        } else {
+            app.on(unrouted(&app));
+        }
+        assert_eq!((app.active(), app.phase()), ("green", None));
+        let rest = app.state.next_deadline().expect("the soak ends some time");
+        assert!(rest > app.now, "not without another probe");
+        app.routed();
+        let green = slot("green");
+        for _ in 0..3 {
+            app.probed(&green, false);
+        }
+        assert_eq!((app.active(), app.state.name()), ("blue", "rolling_back"));
+    }
+}
+
+#[test]
+fn a_switch_whose_table_cannot_be_written_is_taken_back_and_says_why() {
+    let mut app = App::new();
+    app.serve(1).settle().deploy(2);
+    let green = slot("green");
+    app.started(&green).probed(&green, true);
+    let table = unrouted(&app);
+    app.on(table.clone());
+    assert_eq!(
+        (app.active(), app.cause(), app.phase()),
+        ("blue", "unrouted", None)
+    );
+    assert_eq!(
+        app.condition(&slot("blue")),
+        &Condition::Active(Service::Up)
+    );
+    // A router may have the table of the switch: green stays up until all have the one without it, whatever time passes.
+    assert_eq!(app.wait(3600).is("green"), "warm");
+    assert!(matches!(
+        app.refused(Event::DrainNow { slot: green }),
+        Refusal::NotDraining { .. }
+    ));
+    let before = app.state.clone();
+    app.on(table);
+    assert_eq!(app.state, before, "once is enough");
+    app.routed().drained("green").stopped("green");
+    assert_eq!(app.is("green"), "idle");
+}
+
+#[test]
+fn a_slot_to_which_the_routers_may_still_send_is_given_to_no_candidate() {
+    let mut app = in_soak();
+    // Rolled back and stopped, and no router has been told yet.
+    app.vanished("green", crashed()).stopped("green").deploy(3);
+    assert!(app.is_waiting());
+    app.routed();
+    assert_eq!(
+        (app.phase(), app.is("green")),
+        (Some("starting"), "starting")
+    );
+}
+
+#[test]
+fn a_first_switch_that_is_taken_back_leaves_nothing_active() {
+    let mut app = App::new();
+    app.deploy(1);
+    let blue = slot("blue");
+    app.started(&blue).probed(&blue, true);
+    app.on(unrouted(&app)).routed();
+    assert_eq!((app.active(), app.cause()), ("-", "unrouted"));
+    assert_eq!(app.is("blue"), "draining");
+}
+
+#[test]
+fn a_switch_from_a_slot_that_is_down_is_not_taken_back() {
+    let mut app = App::new();
+    app.serve(1).settle().deploy(2).vanished("blue", crashed());
+    let green = slot("green");
+    app.started(&green).probed(&green, true);
+    app.on(unrouted(&app));
+    assert_eq!((app.active(), app.phase()), ("green", Some("shifting")));
 }
 
 #[test]
@@ -281,9 +386,19 @@ fn three_failed_probes_in_a_row_roll_back_once_and_mark_the_release() {
     let times = app
         .told
         .iter()
-        .filter(|told| matches!(told, Notice::RolledBack { .. }));
+        .filter(|told| matches!(told, Notice::RolledBack(_)));
     assert_eq!((times.count(), app.is("green")), (1, "draining"));
     assert!(app.state.marked.contains(&release(2)));
+    let back = app.state.rolled_back.clone().unwrap();
+    assert_eq!(
+        (back.left, back.release),
+        (Some(release(2)), Some(release(1)))
+    );
+    app.settle().serve(3);
+    assert_eq!(
+        app.state.rolled_back, None,
+        "another switch is the last word"
+    );
 }
 
 #[test]
@@ -315,6 +430,54 @@ fn a_slot_started_by_hand_passes_the_gates_and_stands_by_until_it_is_promoted() 
         .probed(&slot("blue"), true)
         .routed();
     assert_eq!((app.active(), app.is("green")), ("blue", "warm"));
+}
+
+#[test]
+fn a_slot_started_by_hand_is_gated_by_the_settings_now_in_force() {
+    let mut app = App::new();
+    app.serve(1).settle();
+    let mut today = settings();
+    today.health_timeout = Duration::from_secs(7);
+    let boot = app.next_boot();
+    app.on(Event::Appeared {
+        slot: slot("green"),
+        boot,
+        release: Some(release(1)),
+        settings: today.clone(),
+    });
+    let held = app.state.deployment.as_ref().expect("it is gated");
+    assert_eq!(held.settings, today);
+    assert_eq!(app.wait(7).cause(), "health-timeout");
+}
+
+#[test]
+fn a_run_is_started_with_the_limits_of_the_attempt_that_it_is_for() {
+    let limits = |app: &App, name: &str| {
+        let mut found = effects(&app.state).into_iter();
+        found.find_map(|effect| match effect {
+            Effect::Start {
+                slot: at, limits, ..
+            } if at == slot(name) => Some((limits.start.as_secs(), limits.stop.as_secs())),
+            _ => None,
+        })
+    };
+    let mut app = App::new();
+    app.serve(1).settle();
+    let mut today = settings();
+    (today.start_timeout, today.stop_timeout) = (Duration::from_secs(5), Duration::from_secs(3));
+    app.on(Event::Begin(Request {
+        by: "root".to_owned(),
+        settings: today,
+        queue: Duration::ZERO,
+    }));
+    let generation = app.state.generation;
+    app.on(Event::Prepared {
+        generation,
+        release: release(2),
+    });
+    app.recover(&app.facts_after_reboot());
+    assert_eq!(limits(&app, "green"), Some((5, 3)), "the candidate");
+    assert_eq!(limits(&app, "blue"), Some((60, 10)), "what served before");
 }
 
 #[test]
@@ -505,6 +668,53 @@ fn phases() -> Vec<(&'static str, App)> {
 }
 
 #[test]
+fn a_slot_that_stands_by_is_not_promoted_between_two_of_its_runs_and_says_so() {
+    let mut app = App::new();
+    app.serve(1).settle().serve(2).settle();
+    app.appeared("blue", 1).probed(&slot("blue"), true);
+    app.vanished("blue", crashed());
+    assert_eq!(app.is("blue"), "standby");
+    let refusal = app.refused(app.ask_promote("blue"));
+    assert_eq!(refusal, Refusal::BetweenRuns { slot: slot("blue") });
+    app.appeared("blue", 1);
+    app.on(app.ask_promote("blue"));
+}
+
+#[test]
+fn when_every_slot_was_stopped_during_the_soak_the_traffic_does_not_go_to_one_that_has_ended() {
+    let mut app = in_soak();
+    app.settle().serve(3);
+    assert_eq!((app.active(), app.is("green")), ("blue", "warm"));
+    let mut facts = app.facts();
+    for found in facts.slots.values_mut() {
+        found.seen = Seen::Ended(End::ByHand);
+    }
+    app.recover(&facts);
+    assert_eq!(app.active(), "blue");
+    assert_eq!(
+        *app.condition(&slot("blue")),
+        Condition::Active(Service::ByHand)
+    );
+    assert_eq!(app.state.rolled_back, None);
+}
+
+#[test]
+fn how_long_a_deployment_was_in_each_phase_is_known_although_the_deployer_crashed_in_between() {
+    let mut app = App::new();
+    app.serve(1).settle().deploy(2).wait(3);
+    app.recover(&app.facts()).pass_gates();
+    let outcome = app.state.outcome.clone().unwrap();
+    let names: Vec<_> = outcome.entered.iter().map(|(phase, _)| *phase).collect();
+    assert_eq!(names, ["preparing", "starting", "ready", "shifting"]);
+    let (starting, ready) = (outcome.entered[1].1, outcome.entered[2].1);
+    assert_eq!(ready.since(starting), Duration::from_secs(3));
+    assert_eq!(
+        (outcome.slot, outcome.previous),
+        (Some(slot("green")), Some(release(1)))
+    );
+}
+
+#[test]
 fn a_deployer_that_crashes_in_any_phase_goes_on_from_there() {
     for (phase, mut app) in phases() {
         let before = app.clone();
@@ -578,7 +788,7 @@ fn a_soak_starts_over_after_a_reboot_with_its_old_slot_started_beside() {
 #[test]
 fn without_a_state_the_active_slot_is_the_one_that_the_table_names() {
     for (phase, app) in phases() {
-        let found = rediscover(settings(), &app.facts(), app.now);
+        let found = rediscover(&app.facts(), app.now);
         assert_eq!(found.active, app.state.active, "{phase}");
         let active = |slot: &&slot::deploy::Slot| slot.condition.name() == "active";
         assert_eq!(found.slots.values().filter(active).count(), 1, "{phase}");
@@ -591,14 +801,14 @@ fn without_a_state_and_a_table_it_is_the_one_that_runs_what_is_live() {
     let mut app = in_drain();
     let mut facts = app.facts();
     (facts.routed, facts.serving) = (None, None);
-    let found = rediscover(settings(), &facts, app.now);
+    let found = rediscover(&facts, app.now);
     assert_eq!(found.active, Some(slot("green")));
     assert_eq!(found.slots[&slot("blue")].condition.name(), "draining");
     facts.live = None;
     if let Some(blue) = facts.slots.get_mut(&slot("blue")) {
         blue.seen = Seen::Ended(End::ByHand);
     }
-    app.state = rediscover(settings(), &facts, app.now);
+    app.state = rediscover(&facts, app.now);
     assert_eq!(app.active(), "green", "the only one that runs");
     assert!(
         matches!(

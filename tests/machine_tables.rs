@@ -173,7 +173,7 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
         slot: at.clone(),
         generation: known.generation,
         failure: UnitFailure {
-            result: result.to_owned(),
+            result: result.into(),
             text: "did not start".to_owned(),
         },
     };
@@ -239,6 +239,20 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
             },
         ),
         (
+            "not routed",
+            Event::Unrouted {
+                generation: app.state.routed,
+                why: "no space left on device".to_owned(),
+            },
+        ),
+        (
+            "not routed, stale",
+            Event::Unrouted {
+                generation: Generation(0),
+                why: "no space left on device".to_owned(),
+            },
+        ),
+        (
             "drained",
             Event::Drained {
                 slot: at.clone(),
@@ -269,6 +283,7 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
                 slot: at.clone(),
                 boot: fresh.next_boot(),
                 release: known.release.clone(),
+                settings: settings(),
             },
         ),
         ("stopped by hand", vanished(End::ByHand)),
@@ -442,6 +457,12 @@ fn describe(state: &State, now: Time) -> Vec<(String, String)> {
         let marked: Vec<String> = state.marked.iter().map(|id| or_release(Some(id))).collect();
         put("marked", marked.join(" "));
     }
+    if let Some(back) = &state.rolled_back {
+        put(
+            "rolled back",
+            format!("{} from {} to {}", back.generation, back.from, back.to),
+        );
+    }
     if let Some(outcome) = &state.outcome {
         put(
             "outcome",
@@ -595,9 +616,12 @@ fn tell(notice: &Notice, now: Time) -> String {
             format!("ended {}: {}", outcome.generation, reason(&outcome.cause))
         }
         Notice::Soak { slot, cause, .. } => format!("soak of {slot}: {}", reason(cause)),
-        Notice::RolledBack {
-            from, to, cause, ..
-        } => format!("rolled back from {from} to {to}: {}", reason(cause)),
+        Notice::RolledBack(back) => format!(
+            "rolled back from {} to {}: {}",
+            back.from,
+            back.to,
+            reason(&back.cause)
+        ),
         Notice::Draining { slot, until } => match until {
             Some(until) => format!("{slot} drains until {}", from_now(*until, now)),
             None => format!("{slot} drains for ever"),

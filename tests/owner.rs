@@ -189,7 +189,7 @@ async fn an_event_that_cannot_be_written_waits_and_questions_are_answered_meanwh
         slot: "blue".parse().expect("a slot name"),
         generation: state.borrow().generation,
         failure: UnitFailure {
-            result: "exit-code".to_owned(),
+            result: "exit-code".into(),
             text: "exited with status 1".to_owned(),
         },
     };
@@ -221,7 +221,7 @@ async fn an_effect_that_no_state_demands_any_more_is_given_up() {
     let (world, owner) = starting().await;
     let generation = owner.state().borrow().generation;
     let failure = UnitFailure {
-        result: "exit-code".to_owned(),
+        result: "exit-code".into(),
         text: "exited with status 1".to_owned(),
     };
     let slot = "blue".parse().expect("a slot name");

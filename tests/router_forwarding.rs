@@ -609,12 +609,9 @@ fn after_a_swap_the_old_slot_only_loses_and_its_drain_is_told() {
     waiting
         .iter_mut()
         .for_each(|c| assert_eq!(c.message().unwrap().text(), "ok"));
-    assert!(
-        block_on(control.stats())
-            .slots
-            .iter()
-            .all(|s| s.slot == "green"),
-        "a run that is not named and has nothing under way is forgotten"
+    rig.eventually(
+        "forgot the run that is not named and has nothing under way",
+        |stats| stats.slots.iter().all(|s| s.slot == "green"),
     );
 }
 
@@ -630,15 +627,12 @@ fn counts_are_those_of_one_boot() {
     rig.put(table(2, vec![of("two")]));
     rig.ask(GET);
     rig.ask(GET);
-    let stats = block_on(rig.control().stats());
-    assert_eq!(
-        stats
-            .slots
-            .iter()
+    rig.eventually("two answers, both of the second", |stats| {
+        let counts = stats.slots.iter();
+        counts
             .map(|s| (s.boot_id.as_deref(), s.answers[1]))
-            .collect::<Vec<_>>(),
-        [(Some("two"), 2)]
-    );
+            .eq([(Some("two"), 2)])
+    });
 }
 
 #[test]
@@ -875,8 +869,9 @@ fn slots_that_do_not_answer_are_told_apart() {
         (answer.status(), answer.text().contains("did not come up")),
         (503, true)
     );
-    let stats = block_on(rig.control().stats());
-    assert!(stats.slots.iter().all(|s| s.in_flight.total() == 0) && stats.slots[0].errors >= 3);
+    rig.eventually("three errors and nothing in flight", |stats| {
+        stats.slots.iter().all(|s| s.in_flight.total() == 0) && stats.slots[0].errors >= 3
+    });
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use slot::deploy::{
     BootId, Cause, Condition, Deployment, Generation, Kind, Outcome, Phase, Probe, ReleaseId,
-    Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
+    RolledBack, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -32,7 +32,7 @@ fn boot(digit: char) -> BootId {
 
 fn failure() -> UnitFailure {
     UnitFailure {
-        result: "exit-code".to_owned(),
+        result: "exit-code".into(),
         text: "exited with status 7 (\"quoted\", ünïcode, \u{1b}[31m)".to_owned(),
     }
 }
@@ -71,6 +71,11 @@ fn busy() -> State {
             until: Time(1_763_700_030_500),
             probe: Some(probe(false)),
         },
+        entered: vec![
+            ("preparing", Time(1_763_700_000_000)),
+            ("starting", Time(1_763_700_000_200)),
+            ("ready", Time(1_763_700_000_500)),
+        ],
         settings: Settings {
             drain: None,
             ..settings()
@@ -113,9 +118,21 @@ fn busy() -> State {
         generation: Generation(11),
         kind: Kind::Rollback,
         release: Some(release("0123abcd")),
+        slot: Some(slot("green")),
+        previous: Some(release("4567cdef")),
         phase: "shifting",
+        entered: vec![("shifting", Time(1_763_699_979_990))],
         cause: Cause::Switched,
         at: Time(1_763_699_980_000),
+    });
+    state.rolled_back = Some(RolledBack {
+        generation: Generation(9),
+        from: slot("blue"),
+        left: Some(release("badbad00")),
+        to: slot("green"),
+        release: Some(release("4567cdef")),
+        cause: Cause::StoppedByHand,
+        at: Time(1_763_699_970_000),
     });
     state
 }
@@ -214,12 +231,15 @@ fn causes() -> Vec<Cause> {
         Cause::Soaked,
         Cause::Superseded,
         Cause::OldSlotGone,
+        Cause::Unrouted("cannot write table.json".to_owned()),
     ]
 }
 
 /// Every variant of every part at least once.
 fn states() -> Vec<State> {
-    let mut states = vec![State::new(settings()), busy()];
+    let mut lingering = busy();
+    lingering.lingering.insert(slot("blue"));
+    let mut states = vec![State::new(settings()), busy(), lingering];
     let kinds = [Kind::Deploy, Kind::Rollback, Kind::ByHand, Kind::Promote];
     for phase in phases() {
         for kind in kinds {
@@ -335,6 +355,30 @@ fn a_file_of_version_1_is_read_and_written_as_it_was_when_it_was_new() {
     assert_eq!(fs::read_to_string(place.path()).unwrap(), kept);
     fs::write(place.path(), kept).unwrap();
     assert_eq!(place.loaded(), (busy(), false));
+}
+
+#[test]
+fn a_file_of_version_1_without_what_came_later_is_read_too() {
+    let place = Place::new();
+    let kept = fs::read_to_string(golden()).unwrap();
+    let mut file: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    file.as_object_mut().unwrap().remove("rolled_back").unwrap();
+    for (part, keys) in [
+        ("deployment", &["entered"][..]),
+        ("outcome", &["slot", "previous", "entered"]),
+    ] {
+        for key in keys {
+            file[part].as_object_mut().unwrap().remove(*key).unwrap();
+        }
+    }
+    fs::write(place.path(), file.to_string()).unwrap();
+    let mut state = busy();
+    state.rolled_back = None;
+    state.deployment.as_mut().unwrap().entered.clear();
+    let outcome = state.outcome.as_mut().unwrap();
+    (outcome.slot, outcome.previous) = (None, None);
+    outcome.entered.clear();
+    assert_eq!(place.loaded(), (state, false));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** nothing is decided here but who may ask; and no path of a caller's is ever opened.
 
+mod door;
 mod listener;
 mod peer;
 mod problem;
@@ -16,12 +17,13 @@ use tokio::net::UnixListener;
 pub use listener::{ListenError, listener};
 pub use peer::{Access, Peer};
 
+use self::door::Door;
 use crate::daemon::apps::Apps;
 use crate::daemon::units::Units;
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self::of(stream.io())
+impl Connected<IncomingStream<'_, Door>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+        stream.io().peer.clone()
     }
 }
 
@@ -35,8 +37,9 @@ pub async fn serve<U: Units>(
     access: Access,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let door = Door::new(listener, access.clone());
     let service = routes::router(apps, access).into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service)
+    axum::serve(door, service)
         .with_graceful_shutdown(ended)
         .await
 }

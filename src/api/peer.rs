@@ -35,6 +35,11 @@ impl Peer {
         }
     }
 
+    /// Its user, if the kernel says who.
+    pub(super) fn uid(&self) -> Option<u32> {
+        self.uid
+    }
+
     /// For journals and for `by`: `root`, `deploy (pid 4242)`.
     #[must_use]
     pub fn name(&self) -> String {
@@ -73,6 +78,15 @@ impl Access {
     pub fn own_user() -> Self {
         Self {
             uids: vec![0, Uid::effective().as_raw()],
+            group: None,
+        }
+    }
+
+    /// Nobody at all.
+    #[cfg(test)]
+    pub(super) fn nobody() -> Self {
+        Self {
+            uids: Vec::new(),
             group: None,
         }
     }

@@ -54,6 +54,7 @@ impl From<AppError> for Problem {
             AppError::Unnamed { .. } => (StatusCode::BAD_REQUEST, "bad-request"),
             AppError::Broken { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
             AppError::InUse { .. } => (StatusCode::CONFLICT, "busy"),
+            AppError::WrongFile { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
         };
         Self {
             status,
@@ -71,9 +72,12 @@ impl From<AskError> for Problem {
                 (StatusCode::BAD_REQUEST, "nothing-to-roll-back-to")
             }
             AskError::Refused(Refusal::NoSuchSlot { .. }) => (StatusCode::NOT_FOUND, "not-found"),
-            AskError::Refused(Refusal::NotStandingBy { .. } | Refusal::NotDraining { .. }) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "refused")
-            }
+            AskError::Refused(
+                Refusal::NotStandingBy { .. }
+                | Refusal::BetweenRuns { .. }
+                | Refusal::NotDraining { .. },
+            )
+            | AskError::Harmful(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
             AskError::NotCommitted(_) | AskError::Gone => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "failed")
             }

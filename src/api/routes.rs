@@ -24,6 +24,7 @@ use crate::daemon::app::Managed;
 use crate::daemon::apps::Apps;
 use crate::daemon::status::Wait;
 use crate::daemon::units::Units;
+use crate::telemetry::chain;
 use crate::wire::api;
 
 /// How long a question for an outcome stays open before it is answered with the progress so far.
@@ -135,7 +136,12 @@ async fn status<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
 ) -> Result<Json<api::Status>, Problem> {
-    Ok(Json(api.app(&named).await?.status().await))
+    let app = api.app(&named).await?;
+    let mut status = app.status().await;
+    if let Err(error) = api.apps.check_file(&status.app) {
+        status.warnings.push(chain(&error));
+    }
+    Ok(Json(status))
 }
 
 /// A query, whose refusal is an object like every other.
@@ -179,6 +185,7 @@ async fn deploy<U: Units>(
             .transpose()?
             .unwrap_or_default();
         let app = api.app(&named).await?;
+        api.apps.check_file(app.app().name.as_str())?;
         let generation = app.begin(peer.name(), drain, queue).await?;
         Ok::<_, Problem>((app, generation))
     };
@@ -366,4 +373,23 @@ async fn remove<U: Units>(
         .remove(named.app.as_deref().unwrap_or_default())
         .await?;
     Ok(Json(serde_json::json!({ "status": "ok" })))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_stalls_is_ended_after_its_limit() {
+        let pieces = stream::iter([Ok::<_, Infallible>("some bytes")]);
+        let mut upload = pin!(flowing(Body::from_stream(pieces.chain(stream::pending()))));
+        assert_eq!(upload.next().await.unwrap().unwrap(), "some bytes");
+        let stalled = tokio::time::Instant::now();
+        let ended = upload.next().await.unwrap().unwrap_err();
+        assert_eq!(stalled.elapsed(), STALL);
+        assert_eq!(ended.to_string(), "nothing came for 60 s");
+        assert!(upload.next().await.is_none());
+    }
 }

@@ -33,7 +33,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    unit::log();
+    slot::telemetry::init("slot-router")?;
     unit::raise_open_files().context("cannot raise the limit of open files")?;
     let mut listeners =
         unit::listeners().context("cannot use the sockets that were passed (LISTEN_FDS)")?;

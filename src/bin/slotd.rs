@@ -77,10 +77,11 @@ async fn main() -> anyhow::Result<()> {
     tokio::spawn(slot::systemd::keep_watchdog_quiet());
     tokio::spawn(async move { tables.keep_everywhere().await });
     tokio::select! {
-        () = apps.load() => {
+        () = async {
+            apps.load().await;
             tracing::info!("ready");
-            terminated.recv().await;
-        }
+            apps.mend().await;
+        } => {}
         // An app whose slots have ended is not taken up while the machine goes down.
         _ = terminated.recv() => {}
     }

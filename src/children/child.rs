@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use nix::unistd::Pid;
 use tokio::sync::{Notify, watch};
@@ -100,7 +99,7 @@ impl Child {
             })
             .await;
         let failed = |text: &str| UnitFailure {
-            result: "canceled".to_owned(),
+            result: "canceled".into(),
             text: text.to_owned(),
         };
         match status.as_deref().map(|status| &status.phase) {
@@ -113,15 +112,14 @@ impl Child {
         }
     }
 
-    /// Stops the child: SIGTERM to the main process, after `limit` SIGKILL to the whole group, which is what processes get at once that
+    /// Stops the child: SIGTERM to the main process, after the program's stop limit SIGKILL to the whole group, which is what processes get at once that
     /// the main process leaves behind. Returns when all of that is done; true if the main process took SIGKILL.
-    pub async fn stop(&self, limit: Duration) -> bool {
+    pub async fn stop(&self) -> bool {
         let mut status = self.status.clone();
         self.want.send_modify(|want| {
             if want.program.take().is_some() {
                 want.serial += 1;
             }
-            want.stop_limit = limit;
         });
         let serial = self.want.borrow().serial;
         let stopped = status

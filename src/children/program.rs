@@ -31,7 +31,7 @@ pub struct Program {
     pub listener: Option<Listener>,
     /// How long it may take to be up; then the run is stopped, and fails with `timeout`.
     pub start_limit: Duration,
-    /// From SIGTERM to SIGKILL, when the start limit passes.
+    /// From SIGTERM to SIGKILL.
     pub stop_limit: Duration,
 }
 

@@ -40,8 +40,6 @@ pub(super) struct Want {
     pub(super) serial: u64,
     /// None: to be stopped.
     pub(super) program: Option<Arc<Program>>,
-    /// From SIGTERM to SIGKILL.
-    pub(super) stop_limit: Duration,
 }
 
 /// Owns the processes of one child.
@@ -157,7 +155,7 @@ impl Supervisor {
                 }
                 () = sleep_until(deadline), if !up => {
                     let late = UnitFailure {
-                        result: "timeout".to_owned(),
+                        result: "timeout".into(),
                         text: format!("did not say READY=1 within {:?}", program.start_limit),
                     };
                     terminate(&mut group, program.stop_limit).await;
@@ -172,7 +170,7 @@ impl Supervisor {
                         continue;
                     }
                     self.told.phase(*serial, Phase::Stopping(boot.clone()));
-                    let killed = terminate(&mut group, want.stop_limit).await;
+                    let killed = terminate(&mut group, program.stop_limit).await;
                     self.told.status.send_modify(|status| status.killed = killed);
                     break End::Stopped;
                 }
@@ -192,7 +190,7 @@ impl Supervisor {
 
     fn spawn(&self, program: &Program) -> Result<Running, UnitFailure> {
         let resources = |what: &str, error: std::io::Error| UnitFailure {
-            result: "resources".to_owned(),
+            result: "resources".into(),
             text: format!("{what}: {error}"),
         };
         let boot =
@@ -219,7 +217,7 @@ impl Supervisor {
         let run = Run::new(boot.clone());
         let (group, stdout, stderr) =
             Group::spawn(program, &more).map_err(|error| UnitFailure {
-                result: error.result().to_owned(),
+                result: error.result().into(),
                 text: error.to_string(),
             })?;
         let output = vec![
@@ -255,7 +253,7 @@ async fn terminate(group: &mut Group, limit: Duration) -> bool {
 /// How a main process ended that nobody stopped, in systemd's words (systemd.exec(5), `$SERVICE_RESULT`).
 fn failure(ended: std::io::Result<ExitStatus>, up: bool) -> UnitFailure {
     let failure = |result: &str, text: String| UnitFailure {
-        result: result.to_owned(),
+        result: result.into(),
         text,
     };
     let status = match ended {

@@ -147,7 +147,7 @@ pub struct AppRemove {
     /// The app
     #[arg(value_name = "NAME")]
     pub name: AppName,
-    /// Delete its releases and its state as well
+    /// Delete its releases, its state and its own data as well
     #[arg(long)]
     pub purge: bool,
     /// Cut what is still in flight instead of waiting for it

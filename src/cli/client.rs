@@ -38,7 +38,7 @@ pub fn empty() -> Body {
 pub enum ClientError {
     /// Nothing listens.
     #[error(
-        "slotd is not running: {} {}; start it with `systemctl enable --now slotd.socket slotd.service`, and read `journalctl -u slotd` if it does not stay up",
+        "slotd is not running: {} {}; start it with `systemctl enable --now slotd.socket slotd.service` (or `systemctl restart slotd.socket`, if those run), and read `journalctl -u slotd` if it does not stay up",
         socket.display(),
         if *exists { "is there, but nothing answers on it" } else { "does not exist" }
     )]

@@ -12,8 +12,8 @@ use super::pack::Packing;
 use super::progress::Screen;
 use super::project::Project;
 use super::source::Source;
-use super::status::{now_ms, table};
-use super::term::{Paint, note, say, say_json};
+use super::status::{complete, now_ms, table};
+use super::term::{Paint, note, say, say_json, width};
 use crate::deploy::{AppName, SlotName};
 use crate::wire::api::{Outcome, Status};
 
@@ -32,13 +32,16 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
         source.check_command(&project.app.command, &project.file)?;
     }
     let client = Client::new(&global.socket, Some(name.as_str()));
-    if let Err(error) = client.get::<Status>("/status").await {
-        register(global, &client, &name, project.as_ref(), error).await?;
+    match (client.get::<Status>("/status").await, &project) {
+        (Err(error), project) => {
+            register(global, &client, &name, project.as_ref(), error).await?;
+        }
+        (Ok(status), Some(project)) if !project.is_of_another(&name) => {
+            app::changes::take_over_or_tell(global, &name, project, &status).await?;
+        }
+        (Ok(_), _) => {}
     }
     app::listen(&global.socket)?;
-    if let Some(project) = &project {
-        app::add::warn_of_changes(&global.socket, &name, project);
-    }
     let mut screen = Screen::new(global.json);
     let (body, packing) = source.body()?;
     let (sent, size) = packing.counter();
@@ -90,6 +93,15 @@ async fn register(
     let unknown = error.is_no_such_app();
     if !(unknown || error.is_passing()) || !app::is_machines_own(client.socket()) {
         return Err(error.into());
+    }
+    let absent = unknown || !app::is_registered(name);
+    if let Some(project) = project.filter(|project| absent && project.is_of_another(name)) {
+        return Err(Exit::Input.because(format!(
+            "{} is of the app {}, and --app names {name}, which is not registered; leave --app out, or register that file under this \
+             name too: `sudo slotctl --app {name} app add {0}`",
+            project.file.display(),
+            project.app.name
+        )));
     }
     let Some(project) = project else {
         return Err(anyhow::Error::from(error).context(format!("cannot deploy to {name}")));
@@ -174,7 +186,7 @@ pub async fn drain(global: &Global, client: &Client, slot: &SlotName) -> anyhow:
     if global.json {
         say_json(&status)?;
     } else {
-        say(&table(&status, now_ms(), Paint::of(&stdout())))?;
+        say(&table(&status, now_ms(), Paint::of(&stdout()), width()))?;
     }
     Ok(Exit::Ok)
 }
@@ -192,10 +204,7 @@ async fn show(global: &Global, client: &Client, outcome: &Outcome) -> anyhow::Re
     }
     let mut status: Option<Status> = client.get("/status").await.ok();
     if let Some(status) = &mut status {
-        // Before the first request there is no router yet that could say where it listens; systemd can.
-        if status.addresses.is_empty() && app::is_machines_own(client.socket()) {
-            status.addresses = app::public::addresses();
-        }
+        complete(client, status);
     }
     let app = status.as_ref().map_or("slot", |status| status.app.as_str());
     if outcome.success {

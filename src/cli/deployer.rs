@@ -3,19 +3,19 @@
 //! It is put together from what slotd and slot-router are made of, and is asked over the same API, so that every other command of
 //! slotctl works with it: `slotctl --socket PATH status`.
 //!
-//! **Invariant:** nothing of it outlives this process but what is in the data directory.
+//! **Invariant:** nothing of it outlives this process but what is in the data directory, and after SIGKILL the directory of its sockets,
+//! which the next one removes.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::scratch::Scratch;
 use crate::api::{self, Access};
 use crate::config::App;
 use crate::daemon::app::Place;
@@ -28,7 +28,7 @@ use crate::traffic::Routers;
 /// A deployer that runs.
 pub struct Deployer {
     /// Sockets; its path is short, as theirs must be. It goes with the deployer.
-    run: TempDir,
+    run: Scratch,
     address: SocketAddr,
     apps: Arc<Apps<Embedded>>,
     units: Embedded,
@@ -45,7 +45,7 @@ impl Deployer {
     /// # Errors
     /// What could not be made or read, and where.
     pub async fn start(app: App, data: &Path, public: TcpListener) -> anyhow::Result<Self> {
-        let run = run_directory()?;
+        let run = Scratch::make(&run_base())?;
         let socket = |path: &Path| -> anyhow::Result<()> {
             let parent = path.parent().unwrap_or(path);
             std::fs::create_dir_all(parent)
@@ -88,9 +88,9 @@ impl Deployer {
         };
         apps.load().await;
         if let (_, broken) = apps.all().await
-            && let Some((name, why)) = broken.into_iter().next()
+            && let Some(why) = broken.into_values().next()
         {
-            anyhow::bail!("app {name} cannot be managed: {why}");
+            anyhow::bail!(why);
         }
         let keeper = tokio::spawn(async move { tables.keep_everywhere().await });
 
@@ -159,17 +159,12 @@ impl Deployer {
     }
 }
 
-/// A directory with a short path that nobody else may look into.
-fn run_directory() -> anyhow::Result<TempDir> {
-    let base = std::env::var_os("XDG_RUNTIME_DIR")
+/// Where a directory with a short path can be.
+fn run_base() -> PathBuf {
+    std::env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
         .filter(|base| base.is_absolute() && base.as_os_str().len() < 40 && base.is_dir())
-        .unwrap_or_else(|| PathBuf::from("/tmp"));
-    let run = tempfile::Builder::new()
-        .prefix("slot-")
-        .permissions(std::fs::Permissions::from_mode(0o700))
-        .tempdir_in(&base);
-    run.with_context(|| format!("cannot make a directory in {}", base.display()))
+        .unwrap_or_else(|| PathBuf::from("/tmp"))
 }
 
 /// Children never outlive their deployer, so for it each start is the machine's.

@@ -155,8 +155,8 @@ command = "./{program}"
 # hosts = ["example.org"]
 # paths = ["/"]
 
-# user = "deploy"                # a user of its own, unless said
-# env_file = "/etc/{name}.env"   # read as that user
+# user = "deploy"                     # a user of its own, unless said
+# env_file = "/etc/slot/{name}.env"   # for secrets: root's own, 0600
 
 # [env]
 # LOG_LEVEL = "info"

@@ -1,6 +1,7 @@
 //! `slotctl launch`: the `ExecStart=` of an app's unit. It becomes the app.
 //!
-//! It runs as the app's own user, so that no file of a release and no env file is ever read with more rights than the app has.
+//! It runs as the app's own user, so that no file of a release is ever read with more rights than the app has. An env file outside of
+//! the release is one that only root can replace, and comes as a credential.
 //!
 //! **Invariant:** it execs, or it fails; it makes no process, so the app keeps the PID that systemd knows (and that
 //! `LISTEN_PID` names).
@@ -16,6 +17,7 @@ use anyhow::{Context, anyhow};
 use crate::config::is_reserved;
 use crate::deploy::{AppName, SlotName};
 use crate::launch::{Env, EnvFile, Launch, Order, launch as compute};
+use crate::units::CREDENTIAL;
 
 /// What the unit's `ExecStart=` says.
 #[derive(Clone, Debug)]
@@ -26,7 +28,7 @@ pub struct Request {
     pub slot: SlotName,
     /// `--root`: the directory of all apps, `/var/lib/slot`.
     pub root: PathBuf,
-    /// `--env-file`: absolute, or relative to the release.
+    /// `--env-file`: absolute, read by PID 1 as a credential of the unit, or relative to the release.
     pub env_file: Option<PathBuf>,
     /// What follows `--`.
     pub command: Vec<String>,
@@ -72,7 +74,7 @@ pub fn launch(request: &Request) -> Result<Infallible, Failure> {
     let env_file = request.env_file.as_deref().map(|path| release.join(path));
     let text = env_file
         .as_deref()
-        .map(read_env_file)
+        .map(|path| read_env_file(path, request.env_file.as_deref() == Some(path)))
         .transpose()
         .map_err(config)?;
     // What systemd put into the environment of this process is this run's own.
@@ -102,12 +104,18 @@ pub fn launch(request: &Request) -> Result<Infallible, Failure> {
     })
 }
 
-fn read_env_file(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).map_err(|error| {
+/// An absolute one is where PID 1 put its copy (systemd.exec(5), `LoadCredential=`), unless the unit is from before it did so.
+fn read_env_file(path: &Path, absolute: bool) -> anyhow::Result<String> {
+    let copy = std::env::var_os("CREDENTIALS_DIRECTORY")
+        .filter(|_| absolute)
+        .map(|directory| Path::new(&directory).join(CREDENTIAL))
+        .filter(|copy| copy.exists());
+    std::fs::read_to_string(copy.as_deref().unwrap_or(path)).map_err(|error| {
         let remedy = match error.kind() {
-            ErrorKind::PermissionDenied => {
-                "; it is read as the app's own user: let that user read it, or name another with `user`"
+            ErrorKind::PermissionDenied if absolute => {
+                "; `systemctl daemon-reload` lets root read it for the app"
             }
+            ErrorKind::PermissionDenied => "; let every user read it in the release",
             ErrorKind::NotFound => "; make it, or remove `env_file`",
             _ => "",
         };
@@ -128,8 +136,12 @@ fn become_app(launch: &Launch) -> anyhow::Error {
     let path = Path::new(program);
     let remedy = match error.kind() {
         // execve(2) says the same of a script whose interpreter is not there.
-        ErrorKind::NotFound if path.exists() => {
+        ErrorKind::NotFound if path.is_absolute() && path.exists() => {
             "; the file is there, but not the interpreter or loader that it names"
+        }
+        // The working directory is the release.
+        ErrorKind::NotFound if !path.is_absolute() && path.exists() => {
+            "; it is in no directory of PATH, but in the release: write ./ before it in `command`"
         }
         ErrorKind::NotFound if !path.is_absolute() => {
             "; it is in no directory of PATH (write ./ before a program of the release)"

@@ -22,6 +22,7 @@ pub mod pack;
 pub mod pages;
 pub mod progress;
 pub mod project;
+pub mod scratch;
 pub mod source;
 pub mod start;
 pub mod status;
@@ -50,7 +51,10 @@ pub fn main() -> ExitCode {
         note(&Cli::command().render_help().to_string());
         return Exit::Usage.into();
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {
@@ -59,6 +63,26 @@ pub fn main() -> ExitCode {
             exit.into()
         }
     }
+}
+
+/// What clap says: help and the version on stdout, an error on stderr, or as JSON on stdout where that is asked for.
+fn misused(error: &clap::Error) -> ExitCode {
+    // There is nothing parsed to ask. What follows `--` is another program's.
+    let mut words = std::env::args_os().take_while(|word| word != "--");
+    if !error.use_stderr() || !words.any(|word| word == "--json") {
+        error.exit();
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let text = text.split("\n\nFor more information").next();
+    let problem = Problem {
+        success: false,
+        code: Exit::Usage.code().to_owned(),
+        error: text.unwrap_or_default().trim().to_owned(),
+    };
+    // A reader that has gone needs no answer.
+    let _ = say_json(&problem);
+    Exit::Usage.into()
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {

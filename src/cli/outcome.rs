@@ -108,10 +108,14 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
         "by-hand" => "start by hand",
         _ => "deployment",
     };
-    let head = format!(
-        "{what} {} failed in phase {}",
-        outcome.generation, outcome.phase
-    );
+    let head = if in_soak(outcome) {
+        format!("{what} {} failed in its soak", outcome.generation)
+    } else {
+        format!(
+            "{what} {} failed in phase {}",
+            outcome.generation, outcome.phase
+        )
+    };
     let _ = writeln!(
         text,
         "{} {}: {}",
@@ -119,7 +123,7 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
         paint.bad(&head),
         outcome.cause
     );
-    let _ = writeln!(text, "  {}\n", harmless(&outcome.text));
+    let _ = writeln!(text, "  {}\n", harmless(sentence(outcome)));
     let mut row = |name: &str, value: &str| {
         let _ = writeln!(
             text,
@@ -133,7 +137,7 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
         (Some(release), None) => row("release", release),
         (None, _) => {}
     }
-    if let Some(gate) = gate(&outcome.cause) {
+    if let Some(gate) = gate(outcome) {
         row("gate", gate);
     }
     if let Some(report) = &outcome.report {
@@ -156,10 +160,24 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
     text
 }
 
+/// What happened, without the last probe: that has a row of its own.
+fn sentence(outcome: &Outcome) -> &str {
+    let probe = outcome
+        .report
+        .as_ref()
+        .and_then(|report| report.probe.as_ref());
+    let short = probe.and_then(|probe| outcome.text.strip_suffix(probe.as_str()));
+    short
+        .and_then(|text| text.strip_suffix("; the last one found: "))
+        .unwrap_or(&outcome.text)
+}
+
 fn evidence(report: &Report, row: &mut impl FnMut(&str, &str)) {
     row("unit", &report.unit);
     match (&report.result, &report.exit) {
         (Some(result), Some(exit)) => row("result", &format!("{result}: {exit}")),
+        // systemd's word for a unit that nothing is wrong with, until it is stopped for the gate that it did not pass.
+        (Some(result), None) if result == "success" => row("result", "success: it was running"),
         (Some(only), None) | (None, Some(only)) => row("result", only),
         (None, None) => {}
     }
@@ -176,11 +194,13 @@ fn evidence(report: &Report, row: &mut impl FnMut(&str, &str)) {
             .is_some_and(|told| !report.listens.iter().any(|at| names(at, told)));
     if elsewhere {
         row("listens on", &report.listens.join(", "));
-        row("told", report.expected.as_deref().unwrap_or_default());
-        row(
-            "",
-            "it listens elsewhere than it was told: let it take the port from $PORT and the address 127.0.0.1",
-        );
+        let told = report.expected.as_deref().unwrap_or_default();
+        let way = if told.starts_with("unix:") {
+            "let it make the socket that $SOCKET names"
+        } else {
+            "let it take the port from $PORT, and the address 127.0.0.1"
+        };
+        row("told", &format!("{told}: {way}"));
     } else if report.listens.is_empty() && report.expected.is_some() && report.probe.is_some() {
         row(
             "listens on",
@@ -206,16 +226,26 @@ fn log(report: &Report, text: &mut String, paint: Paint) {
     }
     let skipped = report.log.len().saturating_sub(LOG_LINES);
     let lines = &report.log[skipped..];
-    let _ = writeln!(text, "\n  The last {} lines of its log:", lines.len());
+    let _ = match lines.len() {
+        1 => writeln!(text, "\n  The last line of its log:"),
+        count => writeln!(text, "\n  The last {count} lines of its log:"),
+    };
     for line in lines {
         let _ = writeln!(text, "  {} {}", paint.dim("|"), harmless(line));
     }
 }
 
+/// It had switched before it failed.
+fn in_soak(outcome: &Outcome) -> bool {
+    outcome.phase == "switched"
+}
+
 /// Which gate or time-out a cause stands for, in the words of the app's file.
-fn gate(cause: &str) -> Option<&'static str> {
-    Some(match cause {
+fn gate(outcome: &Outcome) -> Option<&'static str> {
+    Some(match outcome.cause.as_str() {
+        "exited" if in_soak(outcome) => "the soak: it has to stay up",
         "unprepared" => "the release could not be put on disk",
+        "unrouted" => "the table of the switch could not be given to the routers",
         "no-idle-slot" => "no slot became idle in time (--queue)",
         "start-failed" => "the unit has to start",
         "start-timeout" => "READY=1 within start_timeout",
@@ -239,8 +269,12 @@ fn untouched(outcome: &Outcome, status: Option<&Status>, paint: Paint) -> String
         return "No release is active yet, so nothing serves.".to_owned();
     };
     let live = status.live.as_deref().unwrap_or("(unknown)");
-    let after_switch = matches!(outcome.cause.as_str(), "probes-failed")
-        || (outcome.phase == "switched" || outcome.phase == "rolling_back");
+    let after_switch = in_soak(outcome);
+    if !status.serving && after_switch {
+        return paint.bad(&format!(
+            "{active}, release {live}, is not up: requests are held."
+        ));
+    }
     if !status.serving {
         return paint.odd(&format!(
             "The active slot was not touched, but it is not up: {active}, release {live}; requests are held."

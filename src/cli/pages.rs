@@ -102,7 +102,10 @@ const ENVIRONMENT_AND_FILES: &str = "\
 where slotd listens, unless \\-\\-socket says so
 .TP
 .B NO_COLOR
-no colours on a terminal either
+no colours on a terminal either (lines that move are left: see TERM)
+.TP
+.B TERM
+with dumb, a terminal gets plain lines, as a file does: no colours, and nothing is written over
 .SH FILES
 .TP
 .I slot.toml

@@ -1,11 +1,12 @@
-//! What is seen while an attempt goes on: on a terminal one live line per phase, elsewhere one plain line per phase.
+//! What is seen while an attempt goes on: on a terminal one live line per phase, elsewhere
+//! (and on one with `TERM=dumb`) one plain line per phase.
 //!
 //! **Invariant:** all of it goes to stderr; stdout has the result alone.
 
-use std::io::{IsTerminal, stderr};
+use std::io::stderr;
 use std::time::{Duration, Instant};
 
-use super::term::{Paint, harmless, note, span, whole_span};
+use super::term::{Paint, harmless, is_live, note, span, whole_span};
 use crate::wire::api::{Event, Progress, Status};
 use crate::wire::control::InFlight;
 
@@ -37,7 +38,7 @@ impl Screen {
     /// For stderr as it is; with `json` only a terminal sees anything.
     #[must_use]
     pub fn new(json: bool) -> Self {
-        let mode = match (stderr().is_terminal(), json) {
+        let mode = match (is_live(&stderr()), json) {
             (true, _) => Mode::Live,
             (false, false) => Mode::Plain,
             (false, true) => Mode::Silent,

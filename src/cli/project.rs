@@ -41,6 +41,17 @@ impl Project {
         })
     }
 
+    /// Whether the file names an app, and another one than this.
+    #[must_use]
+    pub fn is_of_another(&self, name: &AppName) -> bool {
+        // Where it names none, it is a file for whatever app is asked for.
+        let names_one = self
+            .text
+            .parse::<toml::Table>()
+            .is_ok_and(|keys| keys.contains_key("name"));
+        names_one && self.app.name != *name
+    }
+
     /// The slot.toml of the current directory or one above, else that of a directory above `path`.
     ///
     /// # Errors

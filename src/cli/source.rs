@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** what an archive cannot hold faithfully is refused by name, never left out.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 
 use super::exit::Exit;
+use crate::release::stays_inside;
 
 /// What is to be deployed, as it was when it was looked over.
 #[derive(Clone, Debug)]
@@ -78,6 +81,7 @@ impl Source {
                     "{shown} has no file in it; build the app first, or name the directory that it is built into"
                 )));
             }
+            source.check_links()?;
             return Ok(source);
         }
         let Some(name) = path.canonicalize()?.file_name().map(PathBuf::from) else {
@@ -113,6 +117,29 @@ impl Source {
             self.add(&inside, &path, &about)?;
             if about.is_dir() {
                 self.walk(&inside)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// slotd would refuse such a symlink too, but only once it has the whole upload.
+    fn check_links(&self) -> anyhow::Result<()> {
+        let links: BTreeMap<&Path, &Path> = self
+            .entries
+            .iter()
+            .filter_map(|entry| match &entry.what {
+                What::Link { to } => Some((entry.inside.as_path(), to.as_path())),
+                What::Directory | What::File { .. } => None,
+            })
+            .collect();
+        for (link, to) in &links {
+            if !stays_inside(|path| links.get(path).copied(), link, to) {
+                return Err(refused(format!(
+                    "{} is a symlink to {}, which leaves the release: on the server that would be another file, or none; \
+                     put a copy in its place, or deploy a directory that has both",
+                    self.path.join(link).display(),
+                    to.display()
+                )));
             }
         }
         Ok(())
@@ -157,17 +184,32 @@ impl Source {
         self.size
     }
 
+    /// A program without `./` is the server's own. One that is not there, while the release has a file of that name, is a slip.
+    fn check_other(&self, program: &str, file: &Path) -> anyhow::Result<()> {
+        let is_ours = self.entries.iter().any(|entry| {
+            entry.inside == Path::new(program) && matches!(entry.what, What::File { .. })
+        });
+        if !is_ours || Path::new(program).is_absolute() || in_path(program) {
+            return Ok(());
+        }
+        Err(refused(format!(
+            "{}: command runs {program}, which is looked for in PATH and is not there; {} has a file of that name: write \
+             `command = \"./{program} …\"` for that one",
+            file.display(),
+            self.path.display()
+        )))
+    }
+
     /// That the app's command can be run from here. `file` names the app's file.
     ///
     /// # Errors
-    /// If the first word of the command is to be in the release and is not, or is not executable.
+    /// If the first word of the command is to be in the release and is not, or is not executable; if it is meant to be and does not say so.
     pub fn check_command(&self, command: &[String], file: &Path) -> anyhow::Result<()> {
         let Some(first) = command.first() else {
             return Ok(());
         };
-        // Any other program is the server's own, and may be there although it is not here.
         let Some(program) = first.strip_prefix("./") else {
-            return Ok(());
+            return self.check_other(first, file);
         };
         let (shown, file) = (self.path.display(), file.display());
         let name = self
@@ -204,6 +246,15 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// Whether `PATH` of a unit (systemd.exec(5)), or this process's own, has the program.
+fn in_path(program: &str) -> bool {
+    let own = std::env::var_os("PATH").unwrap_or_default();
+    let units = OsStr::new("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    std::env::split_paths(&own)
+        .chain(std::env::split_paths(units))
+        .any(|folder| folder.is_absolute() && folder.join(program).is_file())
 }
 
 fn refused(text: String) -> anyhow::Error {

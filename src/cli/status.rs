@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::Method;
 
+use super::app;
 use super::client::{Client, empty};
 use super::exit::Exit;
-use super::term::{Paint, harmless, say, say_json, whole_span};
+use super::term::{Paint, harmless, say, say_json, whole_span, width, wrap};
 use crate::wire::api::{Apps, SlotStatus, Status};
 use crate::wire::control::InFlight;
 
@@ -20,10 +21,12 @@ use crate::wire::control::InFlight;
 /// If slotd does not answer.
 pub async fn run(client: &Client, json: bool) -> anyhow::Result<Exit> {
     if json {
-        say_json(&client.get::<Status>("/status").await?)?;
+        let mut status: Status = client.get("/status").await?;
+        complete(client, &mut status);
+        say_json(&status)?;
         return Ok(Exit::Ok);
     }
-    let apps = if client.names_an_app() {
+    let mut apps = if client.names_an_app() {
         Apps {
             apps: vec![client.get("/status").await?],
             ..Apps::default()
@@ -33,17 +36,18 @@ pub async fn run(client: &Client, json: bool) -> anyhow::Result<Exit> {
     };
     let paint = Paint::of(&stdout());
     let mut text = String::new();
-    for status in &apps.apps {
+    for status in &mut apps.apps {
         if !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&table(status, now_ms(), paint));
+        complete(client, status);
+        text.push_str(&table(status, now_ms(), paint, width()));
     }
     for (app, why) in &apps.broken {
         let _ = writeln!(
             text,
             "{} {}",
-            paint.bad(&format!("{app}: not read:")),
+            paint.bad(&format!("{app}: broken:")),
             harmless(why)
         );
     }
@@ -56,6 +60,13 @@ pub async fn run(client: &Client, json: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
+/// Before the first request there is no router yet that could say where it listens; systemd can.
+pub fn complete(client: &Client, status: &mut Status) {
+    if status.addresses.is_empty() && app::is_machines_own(client.socket()) {
+        status.addresses = app::public::addresses();
+    }
+}
+
 /// Milliseconds since the epoch.
 #[must_use]
 pub fn now_ms() -> u64 {
@@ -66,9 +77,9 @@ pub fn now_ms() -> u64 {
         })
 }
 
-/// An app as a paragraph and a table of its slots; `now` is milliseconds since the epoch.
+/// An app as a paragraph, a table of its slots, and what is to be said of them; `now` is milliseconds since the epoch.
 #[must_use]
-pub fn table(status: &Status, now: u64, paint: Paint) -> String {
+pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
     let mut text = String::new();
     let head = format!(
         "{}  {}  generation {}  {}",
@@ -121,25 +132,96 @@ pub fn table(status: &Status, now: u64, paint: Paint) -> String {
     }
     text.push('\n');
     text.push_str(&slots(status, now, paint));
-    if let Some(last) = &status.last {
-        let ended = if last.success {
-            format!("last: {} {} {}", last.kind, last.generation, last.cause)
-        } else {
-            paint.odd(&format!(
-                "last: {} {} failed in phase {}: {}",
-                last.kind, last.generation, last.phase, last.cause
-            ))
-        };
-        let _ = write!(text, "\n  {ended}");
-        if !last.success {
-            let _ = write!(text, ", {}", harmless(&last.text));
-        }
+    let mut notes = remarks(status, now);
+    notes.extend(last(status).map(|last| (Tone::of(last.1), last.0)));
+    let warnings = status.warnings.iter();
+    notes.extend(warnings.map(|warning| (Tone::Bad, format!("warning: {warning}"))));
+    if !notes.is_empty() {
         text.push('\n');
     }
-    for warning in &status.warnings {
-        let _ = writeln!(text, "  {} {}", paint.bad("warning:"), harmless(warning));
+    for (tone, note) in notes {
+        let lines = wrap(&format!("  {}", harmless(&note)), width, "    ");
+        let lines = match tone {
+            Tone::Plain => lines,
+            Tone::Odd => paint.odd(&lines),
+            Tone::Bad => paint.bad(&lines),
+        };
+        let _ = writeln!(text, "{lines}");
     }
     text
+}
+
+/// How a remark is meant.
+enum Tone {
+    Plain,
+    Odd,
+    Bad,
+}
+
+impl Tone {
+    fn of(success: bool) -> Self {
+        if success { Self::Plain } else { Self::Odd }
+    }
+}
+
+/// What the table has no room for: that the traffic went back, and what is wrong with a slot.
+fn remarks(status: &Status, now: u64) -> Vec<(Tone, String)> {
+    let mut remarks = Vec::new();
+    if let Some(back) = &status.rolled_back {
+        let release = |id: &Option<String>| id.clone().unwrap_or_else(|| "(unknown)".to_owned());
+        let ago = whole_span(Duration::from_millis(now.saturating_sub(back.at_ms)));
+        let text = format!(
+            "rolled back by itself {ago} ago: the traffic went from release {} in {} back to release {} in {}, because {}",
+            release(&back.from_release),
+            back.from_slot,
+            release(&back.to_release),
+            back.to_slot,
+            back.text
+        );
+        remarks.push((Tone::Bad, text));
+    }
+    for slot in &status.slots {
+        let detail = slot.detail.as_deref().unwrap_or_default();
+        let unit = slot.unit.trim_end_matches(".service");
+        match (slot.condition.as_str(), detail.split_once(": ")) {
+            ("failed", _) => remarks.push((Tone::Bad, format!("{} failed: {detail}", slot.slot))),
+            ("active", Some(("down", why))) => {
+                let text = format!("{} is down, its requests are held: {why}", slot.slot);
+                remarks.push((Tone::Bad, text));
+            }
+            ("active", None) if detail == "stopped-by-hand" => {
+                let text = format!(
+                    "{} was stopped by hand, its requests are held, then refused; `systemctl start {unit}` brings it back",
+                    slot.slot
+                );
+                remarks.push((Tone::Bad, text));
+            }
+            _ => {}
+        }
+    }
+    remarks
+}
+
+/// How the last attempt ended, and whether well.
+fn last(status: &Status) -> Option<(String, bool)> {
+    let last = status.last.as_ref()?;
+    let what = format!("last: {} {}", last.kind, last.generation);
+    let taken_back = status
+        .rolled_back
+        .as_ref()
+        .is_some_and(|back| back.generation == last.generation);
+    let text = if taken_back {
+        // The reason stands above.
+        format!("{what} switched, and was rolled back: {}", last.cause)
+    } else if last.success {
+        format!("{what} {}", last.cause)
+    } else {
+        format!(
+            "{what} failed in phase {}: {}, {}",
+            last.phase, last.cause, last.text
+        )
+    };
+    Some((text, last.success))
 }
 
 fn slots(status: &Status, now: u64, paint: Paint) -> String {
@@ -189,8 +271,12 @@ fn row(slot: &SlotStatus, now: u64) -> [String; 7] {
     [
         slot.slot.clone(),
         match &slot.detail {
-            Some(detail) => format!("{} ({})", slot.condition, harmless(detail)),
-            None => slot.condition.clone(),
+            // Why it failed, or is down, is told below the table.
+            Some(detail) if slot.condition != "failed" => {
+                let word = detail.split(": ").next().unwrap_or_default();
+                format!("{} ({})", slot.condition, harmless(word))
+            }
+            Some(_) | None => slot.condition.clone(),
         },
         slot.release.clone().unwrap_or_else(none),
         format!("{}%", slot.weight),

@@ -33,6 +33,44 @@ pub fn note(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// Whether what was written can be written over: a terminal, and one that knows how (`TERM=dumb` says that it does not). Colours are
+/// another question, and `NO_COLOR` is about them alone (no-color.org).
+#[must_use]
+pub fn is_live(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb")
+}
+
+/// How wide text for stdout may be: a terminal's width; without one nothing is broken, for `grep` has no screen.
+#[must_use]
+pub fn width() -> usize {
+    if !io::stdout().is_terminal() {
+        return usize::MAX;
+    }
+    terminal_size::terminal_size_of(io::stdout())
+        .map_or(80, |(width, _)| usize::from(width.0).max(40))
+}
+
+/// Breaks text between words into lines of at most `width` characters where that can be; each after the first begins with `indent`.
+#[must_use]
+pub fn wrap(text: &str, width: usize, indent: &str) -> String {
+    let mut wrapped = String::with_capacity(text.len());
+    let mut column = 0;
+    for (number, word) in text.split(' ').enumerate() {
+        let length = word.chars().count();
+        if column > indent.len() && column + 1 + length > width {
+            wrapped.push('\n');
+            wrapped.push_str(indent);
+            column = indent.len();
+        } else if number > 0 {
+            wrapped.push(' ');
+            column += 1;
+        }
+        wrapped.push_str(word);
+        column += length;
+    }
+    wrapped
+}
+
 /// Colours, or none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Paint {
@@ -157,6 +195,16 @@ mod tests {
     #[test]
     fn an_app_cannot_write_escape_sequences_to_the_terminal() {
         assert_eq!(harmless("a\x1b[2Jb\tc\r"), "a\u{fffd}[2Jb c\u{fffd}");
+    }
+
+    #[test]
+    fn long_text_is_broken_between_words_and_long_words_are_left_whole() {
+        assert_eq!(wrap("  one two three", 9, "    "), "  one two\n    three");
+        assert_eq!(wrap("  one two three", usize::MAX, ""), "  one two three");
+        assert_eq!(
+            wrap("  /a/very/long/path x", 8, "  "),
+            "  /a/very/long/path\n  x"
+        );
     }
 
     #[test]

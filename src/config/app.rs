@@ -1,15 +1,20 @@
 //! An app's file: from keys to [`App`], each checked where it stands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
+use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
 use super::section::{Section, Value};
+use super::trust::replaceable;
 use super::{App, Bind, Ports, Ready};
 use crate::deploy::{AppName, SlotName};
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
 const APP_NAMES_TAKEN: [&str; 3] = ["router", "slotd", "slotctl"];
+/// A command, as it is shown to whoever wrote none.
+const COMMAND: &str = "\"./server --flag\"";
 /// Names beside the slots' symlinks in `/var/lib/slot/<app>`.
 const SLOT_NAMES_TAKEN: [&str; 4] = ["live", "prev", "releases", "staging"];
 
@@ -22,7 +27,7 @@ impl App {
         let source = Source { file, text };
         let mut keys = Section::of_file(source)?;
         let name = app_name(keys.take("name"))?;
-        let command = command(keys.take("command"), source)?;
+        let command = keys.take("command").map(|value| command(&value));
         let slots = slots(keys.take("slots"))?;
         let bind = keys.take("bind").map_or(Ok(Bind::default()), |value| {
             value.word(&[("port", Bind::Port), ("unix", Bind::Unix), ("fd", Bind::Fd)])
@@ -54,6 +59,14 @@ impl App {
         let env_file = keys.take("env_file").map(|value| env_file(&value));
         let env = environment(keys.take("env"))?;
         keys.finish()?;
+        // Only now: a key that is missing is often there under a wrong name, and that is what to say then.
+        let command = command.unwrap_or_else(|| {
+            Err(source.whole(
+                "command",
+                "the file does not say what to run",
+                format!("write `command = {COMMAND}`"),
+            ))
+        })?;
         Ok(Self {
             name,
             command,
@@ -78,15 +91,14 @@ impl App {
     }
 
     /// Whether the file may stand in `/etc/slot/apps` under its name: every slot has its ports, and
-    /// the name in the file is the file's.
+    /// the name in the file is the file's, and only root can replace an `env_file` that is read as root. The one check that looks at
+    /// the machine.
     ///
     /// # Errors
-    /// Naming the key that is missing.
+    /// Naming the key that is missing or wrong.
     pub fn check_installed(&self, file: &str) -> Result<(), ConfigError> {
         let source = Source { file, text: "" };
-        let stem = std::path::Path::new(file)
-            .file_stem()
-            .and_then(|stem| stem.to_str());
+        let stem = Path::new(file).file_stem().and_then(|stem| stem.to_str());
         if stem != Some(self.name.as_str()) {
             return Err(source.whole(
                 "name",
@@ -108,6 +120,21 @@ impl App {
                 "the slot has no port",
                 format!("write `{slot} = 20001` under [ports], a port that nothing listens on"),
             )),
+        }?;
+        let secrets = self.env_file.as_deref().map(Path::new);
+        match secrets
+            .filter(|path| path.is_absolute())
+            .and_then(replaceable)
+        {
+            None => Ok(()),
+            Some(why) => Err(source.whole(
+                "env_file",
+                format!("root reads it for the app, and {why}"),
+                format!(
+                    "put it where only root writes: `install -m 0600 FILE /etc/slot/{}.env`",
+                    self.name
+                ),
+            )),
         }
     }
 }
@@ -126,17 +153,9 @@ fn app_name(value: Option<Value<'_>>) -> Result<AppName, ConfigError> {
     Ok(name)
 }
 
-fn command(value: Option<Value<'_>>, source: Source<'_>) -> Result<Vec<String>, ConfigError> {
-    const EXAMPLE: &str = "\"./server --flag\"";
-    let value = value.ok_or_else(|| {
-        source.whole(
-            "command",
-            "the file does not say what to run",
-            format!("write `command = {EXAMPLE}`"),
-        )
-    })?;
+fn command(value: &Value<'_>) -> Result<Vec<String>, ConfigError> {
     let words = if value.is_text() {
-        let line = value.text(EXAMPLE)?;
+        let line = value.text(COMMAND)?;
         let words = shell_words::split(&line)
             .map_err(|_| value.error("a quote is not closed", "close it, or write an array"))?;
         if let Some(word) = words
@@ -151,13 +170,13 @@ fn command(value: Option<Value<'_>>, source: Source<'_>) -> Result<Vec<String>, 
         words
     } else {
         value
-            .list(EXAMPLE)?
+            .list(COMMAND)?
             .iter()
-            .map(|word| word.text(EXAMPLE))
+            .map(|word| word.text(COMMAND))
             .collect::<Result<_, _>>()?
     };
     if words.first().is_none_or(String::is_empty) {
-        return Err(value.error("it is empty", format!("write `command = {EXAMPLE}`")));
+        return Err(value.error("it is empty", format!("write `command = {COMMAND}`")));
     }
     if words.iter().any(|word| unprintable(word)) {
         return Err(value.error(
@@ -270,15 +289,18 @@ fn port_pair(value: Value<'_>) -> Result<Ports, ConfigError> {
     }
     let at = value.place();
     let mut keys = value.section("blue = { port = 20001, internal = 20003 }")?;
-    let Some(public) = keys.take("port") else {
+    let public = keys.take("port").map(|value| port(&value)).transpose()?;
+    let internal = keys
+        .take("internal")
+        .map(|value| port(&value))
+        .transpose()?;
+    keys.finish()?;
+    let Some(public) = public else {
         return Err(at.error("it has no `port`", "write `port = 20001` in it"));
     };
-    let public = port(&public)?;
-    let internal = keys.take("internal").map_or(Ok(public), |own| port(&own))?;
-    keys.finish()?;
     Ok(Ports {
         port: public,
-        internal,
+        internal: internal.unwrap_or(public),
     })
 }
 
@@ -389,48 +411,6 @@ fn user(value: &Value<'_>, allow_privileged: bool) -> Result<String, ConfigError
     Ok(user)
 }
 
-fn env_file(value: &Value<'_>) -> Result<String, ConfigError> {
-    let path = value.text("\"/etc/slot/web.env\"")?;
-    if (path.starts_with('/') || path.starts_with("./")) && !unprintable(&path) {
-        return Ok(path);
-    }
-    Err(value.error(
-        format!("{path:?} is relative to nothing"),
-        "write an absolute path, or begin it with ./ for a file of the release",
-    ))
-}
-
-fn environment(value: Option<Value<'_>>) -> Result<BTreeMap<String, String>, ConfigError> {
-    let mut env = BTreeMap::new();
-    let Some(value) = value else {
-        return Ok(env);
-    };
-    for value in value.section("[env]")?.into_entries() {
-        let name = value.own_key().to_owned();
-        if !super::env::is_env_name(&name) {
-            return Err(value.error(
-                "it is not the name of a variable",
-                "use letters, digits and underscores, beginning with no digit",
-            ));
-        }
-        if super::env::is_reserved(&name) {
-            return Err(value.error(
-                "slot sets it itself, for each slot",
-                "remove it; for another variable with the same value write `$PORT` in the command",
-            ));
-        }
-        let text = value.text("\"value\"")?;
-        if unprintable(&text) {
-            return Err(value.error(
-                "its value has a control character",
-                "write it without; only tabs and line breaks may be in a value",
-            ));
-        }
-        env.insert(name, text);
-    }
-    Ok(env)
-}
-
 /// A list that is never empty, each item checked.
 fn each(
     value: Option<Value<'_>>,
@@ -449,10 +429,4 @@ fn each(
         ));
     }
     items.iter().map(check).collect()
-}
-
-/// Control characters that systemd takes neither in a unit nor in an environment (string_has_cc in its sources).
-fn unprintable(text: &str) -> bool {
-    text.chars()
-        .any(|c| c.is_control() && c != '\t' && c != '\n')
 }

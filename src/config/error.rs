@@ -9,7 +9,7 @@ pub struct ConfigError {
     pub file: String,
     /// The line, from 1; absent where the trouble is a key that is missing.
     pub line: Option<usize>,
-    /// The key as TOML spells it (`ports.blue`); empty where the file is not TOML at all.
+    /// The key as TOML spells it (`ports.blue`); empty where the file is not TOML at all, or the key is none that there is.
     pub key: String,
     /// What is wrong.
     pub problem: String,

@@ -8,6 +8,7 @@ mod env;
 mod error;
 mod section;
 mod span;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -91,7 +92,8 @@ pub struct App {
     pub listener: Option<String>,
     /// `user = "deploy"`; absent: a dynamic user `slot-app-<name>`.
     pub user: Option<String>,
-    /// `env_file = "/etc/slot/web.env"`, or `./` relative to the release; read by the app's own user.
+    /// `env_file = "/etc/slot/web.env"`, which PID 1 reads for the app, or `./` relative to the release, which the app's own user
+    /// reads.
     pub env_file: Option<String>,
     /// `[env]`.
     pub env: BTreeMap<String, String>,

@@ -85,15 +85,11 @@ impl<'t> Section<'t> {
         };
         let known = self.asked.join(", ");
         let remedy = match closest(key.get_ref(), &self.asked) {
-            Some(near) => {
-                format!("write `{near}`, if that is what was meant (the keys are {known})")
-            }
+            Some(near) => format!("did you mean `{near}`? (the keys are {known})"),
             None => format!("remove it; the keys are {known}"),
         };
-        let name = format!("{}{}", self.prefix, key.get_ref());
-        Err(self
-            .source
-            .at(key.span(), &name, "there is no such key", remedy))
+        let problem = format!("unknown key `{}{}`", self.prefix, key.get_ref());
+        Err(self.source.at(key.span(), "", problem, remedy))
     }
 
     fn value(&self, key: String, value: Spanned<DeValue<'t>>) -> Value<'t> {

@@ -1,6 +1,6 @@
 //! One app under a deployer: its owner, its world, and what can be asked of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -156,6 +156,9 @@ impl<U: Units> Managed<U> {
         drain: Option<Duration>,
         queue: Duration,
     ) -> Result<Generation, AskError> {
+        if let Some(why) = self.world.units.objection().await {
+            return Err(AskError::Harmful(why));
+        }
         self.world
             .set_reserve_aside()
             .map_err(|error| AskError::NotCommitted(chain(&error)))?;
@@ -274,43 +277,47 @@ async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {
         Loaded::State(state, _) => state.slots.keys().cloned().collect(),
         Loaded::Absent | Loaded::Corrupt { .. } => BTreeSet::new(),
     };
-    let mut facts = Facts::default();
+    let mut slots = BTreeMap::new();
     for name in known.into_iter().chain(settings.slots.iter().cloned()) {
         let found = Found {
             seen: world.units.seen(&name).await,
             release: release::named(&world.root, name.as_str()),
         };
-        facts.slots.insert(name, found);
+        slots.insert(name, found);
     }
-    facts.live = release::named(&world.root, "live");
-    facts.prev = release::named(&world.root, "prev");
     let part = world.tables.part(world.app.name.as_str()).await;
     let routed = part
         .as_ref()
         .and_then(|part| part.slots.iter().find(|slot| slot.weight == 100));
-    facts.routed = routed.and_then(|slot| slot.name.parse().ok());
-    facts.serving = routed
-        .filter(|slot| slot.ready)
-        .and_then(|slot| slot.boot_id.as_ref()?.parse().ok());
     let recorded = History::at(world.root.join("history.jsonl")).last_generation();
-    facts.generation = Generation(recorded.max(part.map_or(0, |part| part.generation)));
+    let facts = Facts {
+        settings,
+        rebooted: matches!(loaded, Loaded::State(_, true)),
+        slots,
+        routed: routed.and_then(|slot| slot.name.parse().ok()),
+        serving: routed
+            .filter(|slot| slot.ready)
+            .and_then(|slot| slot.boot_id.as_ref()?.parse().ok()),
+        generation: Generation(recorded.max(part.as_ref().map_or(0, |part| part.generation))),
+        live: release::named(&world.root, "live"),
+        prev: release::named(&world.root, "prev"),
+    };
     let now = world.now();
     match loaded {
-        Loaded::State(state, rebooted) => {
-            facts.rebooted = rebooted;
-            recover(&state, &facts, now)
+        Loaded::State(state, _) => recover(&state, &facts, now),
+        Loaded::Absent if facts.live.is_none() => {
+            recover(&State::new(facts.settings.clone()), &facts, now)
         }
-        Loaded::Absent if facts.live.is_none() => recover(&State::new(settings), &facts, now),
         Loaded::Absent => {
             world.keep_warning("state.json is missing; the active slot was found by its units and symlinks instead".to_owned());
-            recover(&rediscover(settings, &facts, now), &facts, now)
+            recover(&rediscover(&facts, now), &facts, now)
         }
         Loaded::Corrupt { aside, why } => {
             world.keep_warning(format!(
                 "state.json could not be read ({why}); it is kept as {}, and the active slot was found by the routers' table, units and symlinks instead",
                 aside.display()
             ));
-            recover(&rediscover(settings, &facts, now), &facts, now)
+            recover(&rediscover(&facts, now), &facts, now)
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::RwLock;
 
@@ -13,6 +14,9 @@ use super::units::Units;
 use crate::config::App;
 use crate::deploy::{AppName, Phase};
 use crate::telemetry::chain;
+
+/// How often it is looked whether an app that could not be taken up can be.
+const MEND: Duration = Duration::from_secs(2);
 
 /// Makes the units of an app.
 type MakeUnits<U> = Box<dyn Fn(&App) -> U + Send + Sync>;
@@ -47,6 +51,17 @@ pub enum AppError {
         /// The app.
         name: String,
         /// Why.
+        why: String,
+    },
+    /// Its file is gone, or cannot be made into units.
+    #[error(
+        "the file of app {name} is wrong: {why}. Until it is right, and `systemctl daemon-reload` or `slotctl app add` has read it, no \
+         slot is started; what runs goes on"
+    )]
+    WrongFile {
+        /// The app.
+        name: String,
+        /// Where, why, and what to write instead.
         why: String,
     },
     /// What its file says now cannot be had while things are as they are.
@@ -111,6 +126,40 @@ impl<U: Units> Apps<U> {
         }
     }
 
+    /// Takes up apps whose file or state is right again; never returns.
+    pub async fn mend(&self) {
+        loop {
+            tokio::time::sleep(MEND).await;
+            let broken: Vec<String> = self.broken.read().await.keys().cloned().collect();
+            for name in broken {
+                match self.take_up(&name).await {
+                    Ok(_) => tracing::info!(slot_app = name.as_str(), "can be managed again"),
+                    Err(AppError::NoSuchApp { .. }) => {
+                        self.broken.write().await.remove(&name);
+                    }
+                    Err(error) => tracing::debug!("{}", chain(&error)),
+                }
+            }
+        }
+    }
+
+    /// What is wrong with the file of an app that is managed: somebody changed or removed it. It goes on as it was taken up.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_file(&self, name: &str) -> Result<(), AppError> {
+        self.read(name).map(|_| ()).map_err(|error| match error {
+            AppError::NoSuchApp { name } => AppError::WrongFile {
+                why: format!(
+                    "it does not exist any more; write it again with `slotctl app add`, or remove what is left of the app with \
+                     `slotctl app remove {name}`"
+                ),
+                name,
+            },
+            error => error,
+        })
+    }
+
     /// Ends the ownership of every app, for a deployer that ends: nothing is decided any more, and nothing is stopped.
     pub async fn end(&self) {
         for app in self.managed.read().await.values() {
@@ -154,10 +203,19 @@ impl<U: Units> Apps<U> {
         }
     }
 
-    /// Every app, and those that cannot be managed, with why.
+    /// Every app that is managed, and what is wrong with those that cannot be, or whose file is; of a deployer that has just started,
+    /// once it knows them.
     pub async fn all(&self) -> (Vec<Arc<Managed<U>>>, BTreeMap<String, String>) {
-        let managed = self.managed.read().await.values().cloned().collect();
-        (managed, self.broken.read().await.clone())
+        self.tables.gathered().await;
+        let managed: Vec<Arc<Managed<U>>> = self.managed.read().await.values().cloned().collect();
+        let mut broken = self.broken.read().await.clone();
+        for app in &managed {
+            let name = app.app().name.as_str();
+            if let Err(error) = self.check_file(name) {
+                broken.insert(name.to_owned(), chain(&error));
+            }
+        }
+        (managed, broken)
     }
 
     /// Reads an app's file again. What runs is not touched: the app is given up and taken up again, as in a restart of slotd.
@@ -195,16 +253,22 @@ impl<U: Units> Apps<U> {
         self.broken.write().await.remove(name);
         let found = managed.iter().find(|(known, _)| known.as_str() == name);
         let Some((key, app)) = found.map(|(key, app)| (key.clone(), Arc::clone(app))) else {
-            return Err(AppError::NoSuchApp {
-                name: name.to_owned(),
-            });
+            // Of an app whose file was wrong, or gone, when slotd started, the table of before is still served.
+            if self.tables.part(name).await.is_none() {
+                return Err(AppError::NoSuchApp {
+                    name: name.to_owned(),
+                });
+            }
+            self.removed.write().await.insert(name.to_owned());
+            return self
+                .tables
+                .withdraw(name)
+                .await
+                .map_err(|error| broken(name, &error));
         };
         // Its file is still there, and is not to bring it back: not before somebody says that it is to be read again.
         self.removed.write().await.insert(name.to_owned());
-        app.withdraw().await.map_err(|error| AppError::Broken {
-            name: name.to_owned(),
-            why: chain(&error),
-        })?;
+        app.withdraw().await.map_err(|error| broken(name, &error))?;
         managed.remove(&key);
         Ok(())
     }
@@ -230,8 +294,9 @@ impl<U: Units> Apps<U> {
                 Ok(opened)
             }
             Err(error) => {
-                if let AppError::Broken { name, why } = &error {
-                    self.broken.write().await.insert(name.clone(), why.clone());
+                if matches!(error, AppError::Broken { .. } | AppError::WrongFile { .. }) {
+                    let why = chain(&error);
+                    self.broken.write().await.insert(name.to_owned(), why);
                 }
                 Err(error)
             }
@@ -263,7 +328,7 @@ impl<U: Units> Apps<U> {
         let no_such = || AppError::NoSuchApp {
             name: name.to_owned(),
         };
-        let broken = |why: String| AppError::Broken {
+        let wrong = |why: String| AppError::WrongFile {
             name: name.to_owned(),
             why,
         };
@@ -277,18 +342,18 @@ impl<U: Units> Apps<U> {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(no_such()),
-            Err(error) => return Err(broken(format!("cannot read {}: {error}", path.display()))),
+            Err(error) => return Err(wrong(format!("cannot read {}: {error}", path.display()))),
         };
         let file = path.display().to_string();
         let app = App::parse(&text, &file).and_then(|app| app.check_installed(&file).map(|()| app));
-        let app = app.map_err(|error| broken(chain(&error)))?;
-        if app.name != name {
-            return Err(broken(format!(
-                "{file} names the app {}; rename the file or the app",
-                app.name
-            )));
-        }
-        Ok(app)
+        app.map_err(|error| wrong(chain(&error)))
+    }
+}
+
+fn broken(name: &str, error: &dyn std::error::Error) -> AppError {
+    AppError::Broken {
+        name: name.to_owned(),
+        why: chain(error),
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::units::{Report, Units};
 use crate::children::{Changes, Child, Listener, Phase, Program};
 use crate::config::{App, Bind, Ready};
-use crate::deploy::{BootId, End, Probe, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::deploy::{BootId, End, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::launch::{Env, EnvFile, Order, launch};
 use crate::probe::{Address, Owner, ask, listeners, process_group_of};
 use crate::telemetry::chain;
@@ -58,8 +58,7 @@ impl Embedded {
 
     /// Stops every slot, as [`Units::stop`] does, all at the same time.
     pub async fn stop_all(&self) {
-        let limit = self.app.stop_timeout;
-        let stops = self.app.slots.iter().map(|slot| self.stop(slot, limit));
+        let stops = self.app.slots.iter().map(|slot| self.stop(slot));
         futures_util::future::join_all(stops).await;
     }
 
@@ -87,7 +86,7 @@ impl Embedded {
         &self,
         slot: &SlotName,
         release: &ReleaseId,
-        limit: Duration,
+        limits: Limits,
     ) -> Result<Program, UnitFailure> {
         let release = self.root.join("releases").join(release.as_str());
         let path = self.app.env_file.as_deref().map(|file| release.join(file));
@@ -124,8 +123,8 @@ impl Embedded {
             notify: self.app.ready == Ready::Notify,
             leaves: (self.app.bind == Bind::Unix).then(|| self.app.socket(&self.run, slot)),
             listener: self.listener(slot)?,
-            start_limit: limit,
-            stop_limit: self.app.stop_timeout,
+            start_limit: limits.start,
+            stop_limit: limits.stop,
         })
     }
 
@@ -239,7 +238,7 @@ impl Units for Embedded {
         &self,
         slot: &SlotName,
         release: &ReleaseId,
-        limit: Duration,
+        limits: Limits,
     ) -> Result<BootId, UnitFailure> {
         let Some(child) = self.child(slot) else {
             return Err(failure(
@@ -258,10 +257,12 @@ impl Units for Embedded {
         if matches!(child.phase(), Phase::Stopped | Phase::Ended(_)) {
             self.check_ports(slot)?;
         }
-        child.start(self.program(slot, release, limit).await?).await
+        child
+            .start(self.program(slot, release, limits).await?)
+            .await
     }
 
-    async fn stop(&self, slot: &SlotName, limit: Duration) -> bool {
+    async fn stop(&self, slot: &SlotName) -> bool {
         let Some(child) = self.child(slot) else {
             return false;
         };
@@ -274,13 +275,14 @@ impl Units for Embedded {
             // Nobody finds the socket any more; what has connected is the child's to answer.
             let _ = remove(&self.app.socket(&self.run, slot));
         }
-        child.stop(limit).await
+        child.stop().await
     }
 
     async fn seen(&self, slot: &SlotName) -> Seen {
         match self.child(slot).map(Child::phase) {
             Some(Phase::Up(boot) | Phase::Stopping(boot)) => Seen::Running(boot),
-            Some(Phase::Starting(_) | Phase::Ended(_)) => Seen::Coming,
+            Some(Phase::Starting(_)) => Seen::Coming,
+            Some(Phase::Ended(failure)) => Seen::Ended(End::Restarting(failure)),
             Some(Phase::Stopped) | None => Seen::Ended(End::ByHand),
         }
     }
@@ -321,7 +323,7 @@ impl Units for Embedded {
             result: record
                 .failure
                 .as_ref()
-                .map(|failure| failure.result.clone()),
+                .map(|failure| failure.result.as_str().to_owned()),
             exit: record.failure.map(|failure| failure.text),
             status_text: record.status,
             log: record.log.into(),
@@ -339,7 +341,7 @@ impl Units for Embedded {
 
 fn failure(result: &str, text: String) -> UnitFailure {
     UnitFailure {
-        result: result.to_owned(),
+        result: result.into(),
         text,
     }
 }

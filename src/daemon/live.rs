@@ -12,10 +12,10 @@ use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    BootId, Effect, Event, Generation, Notice, Pace, ReleaseId, Seen, SlotName, State, Time,
-    UnitFailure,
+    BootId, Effect, Event, Generation, Limits, Notice, Pace, ReleaseId, Seen, SlotName, State,
+    Time, UnitFailure,
 };
-use crate::release;
+use crate::release::{self, Turn};
 use crate::store::{FileError, History, StateFile, replace};
 use crate::telemetry::chain;
 use crate::wire::api;
@@ -96,7 +96,14 @@ impl<U: Units> Live<U> {
     }
 
     /// What runs in the slot under another symlink is stopped first: a start would join it, and its launcher may have read the old one.
-    async fn start(&self, slot: SlotName, generation: Generation, id: ReleaseId) -> Event {
+    async fn start(
+        &self,
+        turn: Turn,
+        slot: SlotName,
+        generation: Generation,
+        id: ReleaseId,
+        limits: Limits,
+    ) -> Event {
         let (root, name, named) = (self.root.clone(), slot.clone(), id.clone());
         let changes = blocking(move || {
             release::named(&root, name.as_str()).as_ref() != Some(&named)
@@ -105,14 +112,15 @@ impl<U: Units> Live<U> {
         })
         .await;
         if changes {
-            self.units.stop(&slot, self.app.stop_timeout).await;
+            self.units.stop(&slot).await;
         }
         let (root, name, named) = (self.root.clone(), slot.clone(), id.clone());
-        let linked = blocking(move || release::link(&root, name.as_str(), Some(&named))).await;
+        let linked =
+            blocking(move || release::link_in_turn(&root, turn, name.as_str(), Some(&named))).await;
         let started = match linked {
-            Ok(()) => self.units.start(&slot, &id, self.app.start_timeout).await,
+            Ok(()) => self.units.start(&slot, &id, limits).await,
             Err(error) => Err(UnitFailure {
-                result: "no-release".to_owned(),
+                result: "no-release".into(),
                 text: chain(&error),
             }),
         };
@@ -128,6 +136,48 @@ impl<U: Units> Live<U> {
                 failure,
             },
         }
+    }
+
+    async fn perform_in_turn(
+        self: Arc<Self>,
+        turn: Turn,
+        effect: Effect,
+        report: mpsc::Sender<Event>,
+    ) {
+        let event = match effect {
+            Effect::Start {
+                slot,
+                generation,
+                release,
+                limits,
+            } => self.start(turn, slot, generation, release, limits).await,
+            Effect::Probe { slot, boot, pace } => {
+                return self.probe(slot, boot, pace, report).await;
+            }
+            Effect::Route(route) => self.route(route, &report).await,
+            Effect::Drain { slot, boot } => self.drained(slot, boot).await,
+            Effect::Stop { slot } => {
+                let killed = self.units.stop(&slot).await;
+                Event::Stopped { slot, killed }
+            }
+            Effect::Link { live, prev } => {
+                let root = self.root.clone();
+                let work = move || {
+                    release::link_in_turn(&root, turn, "live", live.as_ref())?;
+                    release::link_in_turn(&root, turn, "prev", prev.as_ref())
+                };
+                return self
+                    .disk("the symlinks live and prev are not as they should be", work)
+                    .await;
+            }
+            Effect::Retain { releases } => {
+                let (root, keep) = (self.root.clone(), self.app.keep);
+                let work = move || release::prune(&root, &releases, keep);
+                return self.disk("an old release could not be removed", work).await;
+            }
+        };
+        // The owner may have ended; then nobody needs to know.
+        let _ = report.send(event).await;
     }
 
     async fn probe(&self, slot: SlotName, boot: BootId, pace: Pace, report: mpsc::Sender<Event>) {
@@ -220,40 +270,13 @@ impl<U: Units> World for Live<U> {
         committed
     }
 
-    async fn perform(self: Arc<Self>, effect: Effect, report: mpsc::Sender<Event>) {
-        let event = match effect {
-            Effect::Start {
-                slot,
-                generation,
-                release,
-            } => self.start(slot, generation, release).await,
-            Effect::Probe { slot, boot, pace } => {
-                return self.probe(slot, boot, pace, report).await;
-            }
-            Effect::Route(route) => self.route(route).await,
-            Effect::Drain { slot, boot } => self.drained(slot, boot).await,
-            Effect::Stop { slot } => {
-                let killed = self.units.stop(&slot, self.app.stop_timeout).await;
-                Event::Stopped { slot, killed }
-            }
-            Effect::Link { live, prev } => {
-                let root = self.root.clone();
-                let work = move || {
-                    release::link(&root, "live", live.as_ref())?;
-                    release::link(&root, "prev", prev.as_ref())
-                };
-                return self
-                    .disk("the symlinks live and prev are not as they should be", work)
-                    .await;
-            }
-            Effect::Retain { releases } => {
-                let (root, keep) = (self.root.clone(), self.app.keep);
-                let work = move || release::prune(&root, &releases, keep);
-                return self.disk("an old release could not be removed", work).await;
-            }
-        };
-        // The owner may have ended; then nobody needs to know.
-        let _ = report.send(event).await;
+    fn perform(
+        self: Arc<Self>,
+        effect: Effect,
+        report: mpsc::Sender<Event>,
+    ) -> impl Future<Output = ()> + Send {
+        // Taken where the effect is decided on: what was given up meanwhile may be on a thread still, and has no say any more.
+        self.perform_in_turn(Turn::next(), effect, report)
     }
 
     async fn tell(&self, notices: Vec<Notice>, state: &State) {

@@ -1,5 +1,6 @@
 //! What is seen of an app's units, as events.
 
+use super::app::settings;
 use super::live::Live;
 use super::owner::Owner;
 use super::units::Units;
@@ -50,13 +51,14 @@ impl<U: Units> Live<U> {
             slot: slot.clone(),
             boot,
             release,
+            settings: settings(&self.app),
         }
     }
 }
 
 fn unseen_end() -> UnitFailure {
     UnitFailure {
-        result: "unknown".to_owned(),
+        result: "unknown".into(),
         text: "ended and is being started again".to_owned(),
     }
 }

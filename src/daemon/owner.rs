@@ -25,6 +25,9 @@ pub enum AskError {
     /// Not now.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A candidate would do harm to what runs.
+    #[error("nothing was done: {0}")]
+    Harmful(String),
     /// The state that would follow cannot be written, so nothing was done.
     #[error("nothing was done, because the state cannot be written: {0}")]
     NotCommitted(String),

@@ -1,15 +1,15 @@
-//! What is remembered of attempts and watches for people: outcomes with their evidence, phases with their times. The state has what
-//! decisions need; this is lost when slotd restarts.
+//! What is remembered of attempts and watches for people beside the state: the evidence of failures, the ends of watches. It is lost
+//! when slotd restarts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::live::{Live, millis};
+use super::live::Live;
 use super::tell;
 use super::units::{Report, Units};
 use super::world::World;
-use crate::deploy::{BootId, Cause, Condition, Notice, Outcome, ReleaseId, SlotName, State, Time};
+use crate::deploy::{BootId, Cause, Condition, Notice, Outcome, SlotName, State, Time};
 use crate::store::Entry;
 use crate::telemetry::chain;
 use crate::wire::api;
@@ -24,23 +24,14 @@ const OUTCOMES: usize = 32;
 /// What is remembered beside the state, for people: lost when slotd restarts.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    attempt: Option<Attempt>,
+    /// The run of the candidate of the attempt under way: when that has ended, the state does not know it any more.
+    candidate: Option<BootId>,
     outcomes: VecDeque<api::Outcome>,
     /// Ends of watches: generation, success, cause, sentence.
     watches: VecDeque<(u64, bool, String, String)>,
     warnings: Vec<String>,
     /// What cannot be done at present, and why: `state`, `table`.
     held_up: BTreeMap<&'static str, String>,
-}
-
-/// The attempt under way.
-#[derive(Clone, Debug, Default)]
-struct Attempt {
-    generation: u64,
-    phases: Vec<(String, Time)>,
-    slot: Option<SlotName>,
-    boot: Option<BootId>,
-    previous: Option<ReleaseId>,
 }
 
 impl<U: Units> Live<U> {
@@ -55,7 +46,7 @@ impl<U: Units> Live<U> {
             .cloned()
     }
 
-    /// How the watch of an attempt ended: success, cause, sentence.
+    /// How the watch of an attempt ended without a rollback: success, cause, sentence.
     #[must_use]
     pub fn watch_end(&self, generation: u64) -> Option<(bool, String, String)> {
         let memory = self.memory();
@@ -103,35 +94,15 @@ impl<U: Units> Live<U> {
     /// Remembers what a notice means for the attempt under way; gives its outcome when it ended.
     async fn remember(&self, notice: &Notice, state: &State, at: Time) {
         match notice {
-            Notice::Began { generation, .. } => {
-                self.memory().attempt = Some(Attempt {
-                    generation: generation.0,
-                    previous: state.live().cloned(),
-                    ..Attempt::default()
-                });
-            }
-            Notice::Phase {
-                generation,
-                phase,
-                slot,
-                ..
-            } => {
-                let mut memory = self.memory();
-                let attempt = memory.attempt.get_or_insert_default();
-                attempt.generation = generation.0;
-                attempt.phases.push(((*phase).to_owned(), at));
-                if let Some(slot) = slot {
-                    attempt.boot = state
-                        .slots
-                        .get(slot)
-                        .and_then(|slot| slot.boot.clone())
-                        .or(attempt.boot.take());
-                    attempt.slot = Some(slot.clone());
+            Notice::Began { .. } => self.memory().candidate = None,
+            Notice::Phase { slot, .. } => {
+                let slot = slot.as_ref().and_then(|slot| state.slots.get(slot));
+                if let Some(boot) = slot.and_then(|slot| slot.boot.clone()) {
+                    self.memory().candidate = Some(boot);
                 }
             }
             Notice::Ended(outcome) => {
-                let attempt = self.memory().attempt.take().unwrap_or_default();
-                let outcome = self.outcome_of(outcome, attempt, state, at).await;
+                let outcome = self.outcome_of(outcome, state, at).await;
                 let mut memory = self.memory();
                 memory.outcomes.push_back(outcome);
                 let surplus = memory.outcomes.len().saturating_sub(OUTCOMES);
@@ -143,17 +114,22 @@ impl<U: Units> Live<U> {
                 cause,
             } => {
                 let text = tell::cause(&self.app, Some(slot.as_str()), cause);
-                let success = !matches!(cause, Cause::ProbesFailed(_) | Cause::Exited(_));
+                let success = matches!(
+                    cause,
+                    Cause::Soaked | Cause::Superseded | Cause::OldSlotGone
+                );
                 self.remember_watch(generation.0, success, cause.code(), text);
             }
-            Notice::RolledBack {
-                generation,
-                from,
-                cause,
-                ..
-            } => {
-                let text = tell::cause(&self.app, Some(from.as_str()), cause);
-                self.remember_watch(generation.0, false, cause.code(), text);
+            Notice::RolledBack(back) => {
+                // Of a newer attempt's candidate there is nothing to tell here.
+                let boot = self.memory().candidate.clone();
+                let boot = boot.filter(|_| state.generation == back.generation);
+                let report = self.report(&back.from, boot.as_ref(), &back.cause).await;
+                let mut memory = self.memory();
+                let mut known = memory.outcomes.iter_mut();
+                if let Some(known) = known.find(|known| known.generation == back.generation.0) {
+                    known.report = Some(report);
+                }
             }
             Notice::Draining { .. }
             | Notice::Forced { .. }
@@ -173,47 +149,17 @@ impl<U: Units> Live<U> {
         memory.watches.drain(..surplus);
     }
 
-    async fn outcome_of(
-        &self,
-        outcome: &Outcome,
-        attempt: Attempt,
-        state: &State,
-        at: Time,
-    ) -> api::Outcome {
-        let success = matches!(outcome.cause, Cause::Switched | Cause::StandsBy);
-        let slot = attempt.slot.as_ref().map(ToString::to_string);
-        let mut text = tell::ended(&self.app, slot.as_deref(), outcome);
+    async fn outcome_of(&self, outcome: &Outcome, state: &State, at: Time) -> api::Outcome {
+        let mut told = tell::outcome(&self.app, outcome);
         if let Cause::NoIdleSlot { holder, .. } = &outcome.cause {
-            text = self.no_idle_slot(holder, state, at).await;
+            told.text = self.no_idle_slot(holder, state, at).await;
         }
-        let ends = attempt
-            .phases
-            .iter()
-            .skip(1)
-            .map(|(_, began)| *began)
-            .chain([at]);
-        let phases_ms = attempt.phases.iter().zip(ends);
-        api::Outcome {
-            success,
-            generation: outcome.generation.0,
-            kind: tell::kind(outcome.kind).to_owned(),
-            release: outcome.release.as_ref().map(ToString::to_string),
-            previous: attempt.previous.as_ref().map(ToString::to_string),
-            phase: outcome.phase.to_owned(),
-            cause: outcome.cause.code().to_owned(),
-            text,
-            phases_ms: phases_ms
-                .map(|((phase, began), end)| (phase.clone(), millis(end.since(*began))))
-                .collect(),
-            report: match &attempt.slot {
-                Some(slot) if !success => Some(
-                    self.report(slot, attempt.boot.as_ref(), &outcome.cause)
-                        .await,
-                ),
-                _ => None,
-            },
-            slot,
+        if let Some(slot) = outcome.slot.as_ref().filter(|_| !told.success) {
+            let boot = self.memory().candidate.clone();
+            let boot = boot.or_else(|| state.slots.get(slot)?.boot.clone());
+            told.report = Some(self.report(slot, boot.as_ref(), &outcome.cause).await);
         }
+        told
     }
 
     /// Who holds the slot that was waited for, what it still does, and the ways out.
@@ -221,6 +167,11 @@ impl<U: Units> Live<U> {
         let held = state.slots.get(holder);
         let boot = held.and_then(|slot| slot.boot.as_ref());
         let condition = held.map_or("in use", |slot| slot.condition.name());
+        if state.lingering.contains(holder) {
+            return format!(
+                "no slot became idle in time: the routers may still send requests to {holder}, because they do not have the last                  table yet; `slotctl status` says why"
+            );
+        }
         let busy = match self.in_flight(holder, boot).await {
             Some(held) if held.total() > 0 => format!(
                 " and has {} requests, {} streams and {} tunnels in flight",
@@ -284,7 +235,9 @@ impl<U: Units> Live<U> {
                 ..Report::default()
             });
         let probe = match cause {
-            Cause::HealthTimeout(Some(probe)) => Some(probe.text.clone()),
+            Cause::HealthTimeout(Some(probe)) | Cause::ProbesFailed(probe) => {
+                Some(probe.text.clone())
+            }
             _ => None,
         };
         api::Report {

@@ -1,5 +1,10 @@
 //! An app's part of the table, and its way to the routers.
 
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
 use super::live::{AGAIN, Live, millis};
 use super::units::Units;
 use crate::config::App;
@@ -7,9 +12,14 @@ use crate::deploy::{Event, Generation, HOLD, Route, SlotName};
 use crate::telemetry::chain;
 use crate::wire::table;
 
+/// How long a table may be refused by a disk or a router before a switch is taken back for it.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
 impl<U: Units> Live<U> {
-    pub(super) async fn route(&self, route: Route) -> Event {
+    /// Gives the routers the table; reports when that fails for long, and goes on.
+    pub(super) async fn route(&self, route: Route, report: &mpsc::Sender<Event>) -> Event {
         let part = self.part(&route).await;
+        let mut until = Instant::now() + GIVE_UP;
         loop {
             match self.tables.publish(part.clone()).await {
                 Ok(()) => {
@@ -20,8 +30,14 @@ impl<U: Units> Live<U> {
                     };
                 }
                 Err(error) => {
-                    let why = format!("the table is not everywhere yet: {}", chain(&error));
-                    self.hold_up("table", why);
+                    let why = chain(&error);
+                    self.hold_up("table", format!("the table is not everywhere yet: {why}"));
+                    if until <= Instant::now() {
+                        until += GIVE_UP;
+                        let generation = route.generation;
+                        // The owner may have ended; then nobody needs to know.
+                        let _ = report.send(Event::Unrouted { generation, why }).await;
+                    }
                     tokio::time::sleep(AGAIN).await;
                 }
             }

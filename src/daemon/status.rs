@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::app::Managed;
 use super::tell;
 use super::units::Units;
-use crate::deploy::{Cause, Condition, Phase, Service, Slot, SlotName, State};
+use crate::deploy::{Condition, Phase, Service, Slot, SlotName, State};
 use crate::telemetry::chain;
 use crate::wire::api;
 use crate::wire::control::{InFlight, Stats};
@@ -74,25 +74,45 @@ impl<U: Units> Managed<U> {
             soak_until_ms: state.watch.as_ref().map(|watch| watch.until.0),
             health_fail_streak: state.watch.as_ref().map_or(0, |watch| watch.streak),
             last: self.last(&state),
+            rolled_back: state
+                .rolled_back
+                .as_ref()
+                .map(|back| tell::rolled_back(app, back)),
             warnings,
         }
     }
 
     fn last(&self, state: &State) -> Option<api::Outcome> {
-        let outcome = state.outcome.as_ref()?;
-        // After a restart of slotd only what is on disk is known of it.
-        self.world().outcome(outcome.generation.0).or_else(|| {
-            Some(api::Outcome {
-                success: matches!(outcome.cause, Cause::Switched | Cause::StandsBy),
-                generation: outcome.generation.0,
-                kind: tell::kind(outcome.kind).to_owned(),
-                release: outcome.release.as_ref().map(ToString::to_string),
-                phase: outcome.phase.to_owned(),
-                cause: outcome.cause.code().to_owned(),
-                text: tell::ended(&self.world().app, None, outcome),
-                ..api::Outcome::default()
-            })
+        let last = self.ended(state, state.outcome.as_ref()?.generation.0)?;
+        let watched = self.watched(state, last.clone());
+        Some(if watched.success { last } else { watched })
+    }
+
+    /// How an attempt ended. After a restart of slotd only what is on disk is known of it.
+    fn ended(&self, state: &State, generation: u64) -> Option<api::Outcome> {
+        let on_disk = state.outcome.as_ref();
+        self.world().outcome(generation).or_else(|| {
+            on_disk
+                .filter(|outcome| outcome.generation.0 == generation)
+                .map(|outcome| tell::outcome(&self.world().app, outcome))
         })
+    }
+
+    /// The outcome of an attempt that may have switched, with what came of it in its soak.
+    fn watched(&self, state: &State, mut outcome: api::Outcome) -> api::Outcome {
+        let back = state.rolled_back.as_ref();
+        let end = match back.filter(|back| back.generation.0 == outcome.generation) {
+            Some(back) => {
+                let back = tell::rolled_back(&self.world().app, back);
+                Some((false, back.cause, back.text))
+            }
+            None => self.world().watch_end(outcome.generation),
+        };
+        if let Some((success, cause, text)) = end {
+            (outcome.success, outcome.cause, outcome.text) = (success, cause, text);
+            outcome.phase = "switched".to_owned();
+        }
+        outcome
     }
 
     fn slot_status(
@@ -107,6 +127,9 @@ impl<U: Units> Managed<U> {
             Condition::Failed(failure) => (Some(failure.text.clone()), None),
             Condition::Warm { drain: until, .. } | Condition::Draining { until } => {
                 (None, until.map(|until| until.0))
+            }
+            Condition::Standby if slot.boot.is_none() => {
+                (Some("between two runs".to_owned()), None)
             }
             Condition::Idle
             | Condition::Starting
@@ -136,22 +159,18 @@ impl<U: Units> Managed<U> {
     #[must_use]
     pub fn settled(&self, generation: u64, wait: Wait) -> Option<api::Outcome> {
         let state = Arc::clone(&self.owner().state().borrow());
-        let mut outcome = self.world().outcome(generation).or_else(|| {
-            self.last(&state)
-                .filter(|last| last.generation == generation)
-        })?;
-        if !outcome.success || wait == Wait::Switched {
-            return Some(outcome);
-        }
-        if state
+        let outcome = self.ended(&state, generation)?;
+        let watch = state
             .watch
             .as_ref()
-            .is_some_and(|watch| watch.generation.0 == generation)
-        {
+            .filter(|watch| watch.generation.0 == generation);
+        // While the traffic goes back, the routers still send to the release that failed.
+        if watch.is_some_and(|watch| wait != Wait::Switched || watch.rolling_back.is_some()) {
             return None;
         }
-        if let Some((success, cause, text)) = self.world().watch_end(generation) {
-            (outcome.success, outcome.cause, outcome.text) = (success, cause, text);
+        let outcome = self.watched(&state, outcome);
+        if !outcome.success || wait == Wait::Switched {
+            return Some(outcome);
         }
         let leaving = state.slots.iter().any(|(name, slot)| {
             state.active.as_ref() != Some(name)

@@ -1,10 +1,11 @@
 //! The slots of an app as units of systemd.
 //!
 //! **Invariant:** an answer counts only from the unit that was started (`answerer`), and only while that unit also listens where requests go.
-//! **Invariant:** nothing is started where somebody else listens.
+//! **Invariant:** nothing is started where somebody else listens, nor as another user than a slot that runs.
 //! **Invariant:** while the machine goes down nothing is reported as failed.
 
 mod answerer;
+mod users;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,13 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::answerer::{Answerer, Unit, own};
+use self::users::clash;
 use super::live::blocking;
 use super::units::{Report, Units};
 use crate::config::{App, Bind, Ports};
-use crate::deploy::{AppName, BootId, Probe, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::deploy::{AppName, BootId, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::probe::{Address, Answer, ask};
 use crate::systemd::{
-    Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen,
+    Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
 };
 
 /// The slots of one app.
@@ -124,11 +126,36 @@ impl SystemdUnits {
                 Address::Unix(_) => "stop that".to_owned(),
             };
             return Some(UnitFailure {
-                result: "port-in-use".to_owned(),
+                result: "port-in-use".into(),
                 text: format!("{text}; {remedy}"),
             });
         }
         None
+    }
+
+    /// That a slot (without a name: any that does not run) would run as another user than one that runs.
+    async fn other_user(&self, starts: Option<SlotName>) -> Option<UnitFailure> {
+        let mut units = Vec::new();
+        for (name, slot) in &self.slots {
+            let unit = self.bus.properties(&slot.service).await;
+            units.push((name.clone(), slot.service.clone(), unit));
+        }
+        let own = format!("slot-app-{}", self.app);
+        let found = blocking(move || clash(&units, starts.as_ref(), &own, user::owner)).await?;
+        Some(UnitFailure {
+            result: "other-user".into(),
+            text: format!(
+                "{runs} runs as {}, and {} would run as {}, to whom systemd would give what {runs} has in /var/lib/slot-app/{app}. \
+                 Write the `user` of before into {file} and run `systemctl daemon-reload`, or change it with an outage: \
+                 `systemctl stop '{app}@*.service'`, then deploy again",
+                found.runs_as,
+                found.next,
+                found.next_as,
+                runs = found.runs,
+                app = self.app,
+                file = self.file.display(),
+            ),
+        })
     }
 
     /// Whether an answer counts; an error says why it does not.
@@ -261,6 +288,12 @@ fn not_asked(error: &CallError) -> UnitFailure {
                 .to_owned(),
         ),
         CallError::Denied { .. } => ("not-permitted", String::new()),
+        // Only the unit that stands in for an app's whose file is wrong says so.
+        CallError::Refused { name, .. } if name.ends_with(".OnlyByDependency") => (
+            "unit-missing",
+            "; it stands in for one that could not be made of the app's file: see `systemctl cat`, then `systemctl daemon-reload`"
+                .to_owned(),
+        ),
         CallError::Refused { unit, .. } => (
             "refused",
             format!("; `systemctl status {}` says more", unit.stem()),
@@ -269,7 +302,7 @@ fn not_asked(error: &CallError) -> UnitFailure {
         CallError::Lost { .. } => ("lost", String::new()),
     };
     UnitFailure {
-        result: result.to_owned(),
+        result: result.into(),
         text: format!("{error}{remedy}"),
     }
 }
@@ -283,15 +316,18 @@ impl Units for SystemdUnits {
         &self,
         name: &SlotName,
         _release: &ReleaseId,
-        limit: Duration,
+        limits: Limits,
     ) -> Result<BootId, UnitFailure> {
         let slot = self.slot(name);
+        if let Some(failure) = self.other_user(Some(name.clone())).await {
+            return Err(failure);
+        }
         if let Some(occupied) = self.occupied(name, &slot).await {
             return Err(occupied);
         }
         let started = self
             .bus
-            .start(&slot.service, slot.socket.as_ref(), limit)
+            .start(&slot.service, slot.socket.as_ref(), limits.start)
             .await;
         let mut ended = self.ended();
         ended.remove(name);
@@ -305,11 +341,15 @@ impl Units for SystemdUnits {
         }
     }
 
-    async fn stop(&self, name: &SlotName, limit: Duration) -> bool {
+    async fn objection(&self) -> Option<String> {
+        self.other_user(None).await.map(|failure| failure.text)
+    }
+
+    async fn stop(&self, name: &SlotName) -> bool {
         let slot = self.slot(name);
-        self.bus
-            .stop(&slot.service, slot.socket.as_ref(), limit)
-            .await
+        // It may run from a time when the file said `bind = "fd"`.
+        let socket = UnitName::socket(&self.app, name);
+        self.bus.stop(&slot.service, Some(&socket)).await
     }
 
     async fn seen(&self, name: &SlotName) -> Seen {

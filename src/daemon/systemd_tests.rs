@@ -103,7 +103,7 @@ fn a_start_that_could_not_be_asked_for_says_what_would_help() {
         unit: unit.clone(),
         message: "Unit web@green.service not found".to_owned(),
     });
-    assert_eq!(missing.result, "unit-missing");
+    assert_eq!(missing.result.as_str(), "unit-missing");
     assert_eq!(
         missing.text,
         "Unit web@green.service not found; register the app with `slotctl app add`, or run `systemctl daemon-reload`"
@@ -113,7 +113,7 @@ fn a_start_that_could_not_be_asked_for_says_what_would_help() {
         verb: "start",
         why: crate::systemd::Why::NoPolkit,
     });
-    assert_eq!(denied.result, "not-permitted");
+    assert_eq!(denied.result.as_str(), "not-permitted");
     assert!(
         denied.text.contains("apt install polkitd"),
         "{}",

@@ -1,7 +1,8 @@
 //! What notices say, in words: one sentence each, for the journal, the API's events, the history and the outcome of an attempt.
 
+use super::live::millis;
 use crate::config::App;
-use crate::deploy::{Cause, Kind, Notice, Outcome, State, Time};
+use crate::deploy::{Cause, Kind, Notice, Outcome, ReleaseId, RolledBack, State, Time};
 use crate::wire::api;
 
 /// A kind of attempt, as the API names it.
@@ -40,6 +41,9 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
         Cause::NoIdleSlot { holder, condition } => {
             format!("no slot became idle in time: {holder} is {condition}")
         }
+        Cause::Unrouted(why) => format!(
+            "the routers could not be given the table, so the switch to {unit} was taken back: {why}"
+        ),
         Cause::StartFailed(failure) => format!("{unit} did not start: {}", failure.text),
         Cause::StartTimeout => format!(
             "{unit} was not READY within start_timeout ({})",
@@ -77,6 +81,45 @@ pub fn ended(app: &App, slot: Option<&str>, outcome: &Outcome) -> String {
     match outcome.cause {
         Cause::Switched => format!("{release} serves in {}", slot.unwrap_or("its slot")),
         _ => cause(app, slot, &outcome.cause),
+    }
+}
+
+/// An attempt's end, without the evidence of a failure.
+#[must_use]
+pub fn outcome(app: &App, outcome: &Outcome) -> api::Outcome {
+    let slot = outcome.slot.as_ref().map(ToString::to_string);
+    let ends = outcome.entered.iter().skip(1).map(|(_, began)| *began);
+    let phases = outcome.entered.iter().zip(ends.chain([outcome.at]));
+    api::Outcome {
+        success: matches!(outcome.cause, Cause::Switched | Cause::StandsBy),
+        generation: outcome.generation.0,
+        kind: kind(outcome.kind).to_owned(),
+        release: outcome.release.as_ref().map(ToString::to_string),
+        previous: outcome.previous.as_ref().map(ToString::to_string),
+        phase: outcome.phase.to_owned(),
+        cause: outcome.cause.code().to_owned(),
+        text: ended(app, slot.as_deref(), outcome),
+        phases_ms: phases
+            .map(|((phase, began), end)| ((*phase).to_owned(), millis(end.since(*began))))
+            .collect(),
+        report: None,
+        slot,
+    }
+}
+
+/// A switch that was taken back by itself.
+#[must_use]
+pub fn rolled_back(app: &App, back: &RolledBack) -> api::RolledBack {
+    let text = |release: &Option<ReleaseId>| release.as_ref().map(ToString::to_string);
+    api::RolledBack {
+        generation: back.generation.0,
+        at_ms: back.at.0,
+        from_slot: back.from.to_string(),
+        from_release: text(&back.left),
+        to_slot: back.to.to_string(),
+        to_release: text(&back.release),
+        cause: back.cause.code().to_owned(),
+        text: cause(app, Some(back.from.as_str()), &back.cause),
     }
 }
 
@@ -147,9 +190,7 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
             event.phase = text(&outcome.phase);
             event.release = outcome.release.as_ref().map(ToString::to_string);
             event.cause = text(&outcome.cause.code());
-            if outcome.cause == Cause::Switched {
-                event.slot = state.active.as_ref().map(ToString::to_string);
-            }
+            event.slot = outcome.slot.as_ref().map(ToString::to_string);
             event.text = ended(app, event.slot.as_deref(), outcome);
         }
         Notice::Soak {
@@ -164,21 +205,16 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
             event.cause = text(&why.code());
             event.text = cause(app, Some(slot.as_str()), why);
         }
-        Notice::RolledBack {
-            generation,
-            from,
-            to,
-            release,
-            cause: why,
-        } => {
-            event.generation = generation.0;
+        Notice::RolledBack(back) => {
+            event.generation = back.generation.0;
             event.event = "rolled-back".to_owned();
-            event.slot = text(to);
-            event.release = release.as_ref().map(ToString::to_string);
-            event.cause = text(&why.code());
+            event.slot = text(&back.to);
+            event.release = back.release.as_ref().map(ToString::to_string);
+            event.cause = text(&back.cause.code());
             event.text = format!(
-                "rolled back to {to}: {}",
-                cause(app, Some(from.as_str()), why)
+                "rolled back to {}: {}",
+                back.to,
+                cause(app, Some(back.from.as_str()), &back.cause)
             );
         }
         Notice::Draining { slot, until } => {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::deploy::{BootId, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::deploy::{BootId, Limits, ReleaseId, Seen, SlotName, UnitFailure};
 
 /// The slots of one app, as things that run.
 ///
@@ -11,7 +11,10 @@ use crate::deploy::{BootId, ReleaseId, Seen, SlotName, UnitFailure};
 /// stops one that nobody asked to stop.
 pub trait Units: Send + Sync + 'static {
     /// Starts a slot and returns when it is up: READY for `ready = "notify"`, exec'd for `ready = "health"`. A slot that is up
-    /// already is a success. `limit` is the start timeout.
+    /// already is a success.
+    ///
+    /// Children are held to `limits`. A unit is started and stopped by `TimeoutStartSec=` and `TimeoutStopSec=`, which are those of the
+    /// app's file when systemd last read it and cannot be set for one run; there `limits` say how long slotd waits.
     ///
     /// # Errors
     /// The unit's own result; `port-in-use` when another process listens where the slot is to.
@@ -19,12 +22,18 @@ pub trait Units: Send + Sync + 'static {
         &self,
         slot: &SlotName,
         release: &ReleaseId,
-        limit: Duration,
+        limits: Limits,
     ) -> impl Future<Output = Result<BootId, UnitFailure>> + Send;
 
-    /// Stops a slot, its socket first if it has one, and returns when it is inactive; true if SIGTERM was not enough.
-    /// Tries again by itself as long as it is not given up.
-    fn stop(&self, slot: &SlotName, limit: Duration) -> impl Future<Output = bool> + Send;
+    /// Why no slot may be started beside those that run, whatever its release, if that is so. For a refusal before anything is begun;
+    /// [`Units::start`] fails with the same.
+    fn objection(&self) -> impl Future<Output = Option<String>> + Send {
+        std::future::ready(None)
+    }
+
+    /// Stops a slot, its socket first if it has one, and returns when it is inactive; true if SIGTERM was not enough within the stop limit
+    /// that its run was started with. Tries again by itself as long as it is not given up.
+    fn stop(&self, slot: &SlotName) -> impl Future<Output = bool> + Send;
 
     /// What runs in a slot now.
     fn seen(&self, slot: &SlotName) -> impl Future<Output = Seen> + Send;

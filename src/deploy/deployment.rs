@@ -20,44 +20,42 @@ impl Draft {
                 queue: request.queue,
             },
         );
-        self.tell_phase();
+        self.entered();
         Ok(())
     }
 
     pub(super) fn prepared(&mut self, generation: Generation, release: ReleaseId) {
-        let Some(deployment) = self
-            .state
-            .deployment
-            .as_ref()
-            .filter(|held| held.generation == generation)
-        else {
-            return;
-        };
-        match deployment.phase {
-            Phase::Preparing { queue } => self.place(release, self.now.after(queue.max(SLOT_WAIT))),
-            Phase::Waiting { .. }
-            | Phase::Starting { .. }
-            | Phase::Ready { .. }
-            | Phase::Shifting { .. } => {}
+        match self.held(generation) {
+            Some(&Phase::Preparing { queue }) => {
+                self.place(release, self.now.after(queue.max(SLOT_WAIT)));
+            }
+            Some(
+                Phase::Waiting { .. }
+                | Phase::Starting { .. }
+                | Phase::Ready { .. }
+                | Phase::Shifting { .. },
+            )
+            | None => {}
         }
     }
 
     pub(super) fn unprepared(&mut self, generation: Generation, why: String) {
-        let Some(deployment) = self
-            .state
-            .deployment
-            .as_ref()
-            .filter(|held| held.generation == generation)
-        else {
-            return;
-        };
-        match deployment.phase {
-            Phase::Preparing { .. } => self.fail(Cause::Unprepared(why)),
-            Phase::Waiting { .. }
-            | Phase::Starting { .. }
-            | Phase::Ready { .. }
-            | Phase::Shifting { .. } => {}
+        match self.held(generation) {
+            Some(Phase::Preparing { .. }) => self.fail(Cause::Unprepared(why)),
+            Some(
+                Phase::Waiting { .. }
+                | Phase::Starting { .. }
+                | Phase::Ready { .. }
+                | Phase::Shifting { .. },
+            )
+            | None => {}
         }
+    }
+
+    /// How far this attempt is, if it holds the lock.
+    pub(super) fn held(&self, generation: Generation) -> Option<&Phase> {
+        let held = self.state.deployment.as_ref()?;
+        (held.generation == generation).then_some(&held.phase)
     }
 
     /// Goes ahead of anything that has not switched. A slot that still runs the previous release gets the traffic at once,
@@ -155,7 +153,10 @@ impl Draft {
         let Some(found) = self.state.slots.get(&slot) else {
             return Err(Refusal::NoSuchSlot { slot });
         };
-        if found.condition != Condition::Standby || found.boot.is_none() {
+        if found.condition == Condition::Standby && found.boot.is_none() {
+            return Err(Refusal::BetweenRuns { slot });
+        }
+        if found.condition != Condition::Standby {
             return Err(Refusal::NotStandingBy {
                 condition: found.condition.name(),
                 slot,
@@ -176,7 +177,7 @@ impl Draft {
         }
     }
 
-    /// Begins an attempt; whoever calls this tells the phase, or enters the next one at once.
+    /// Begins an attempt; whoever calls this says that its phase is entered, or enters the next one at once.
     fn lock(&mut self, kind: Kind, by: String, settings: Settings, phase: Phase) {
         let generation = self.state.generation.next();
         self.state.generation = generation;
@@ -200,6 +201,7 @@ impl Draft {
             by,
             began: self.now,
             phase,
+            entered: Vec::new(),
             settings,
         });
     }
@@ -219,7 +221,7 @@ impl Draft {
             probe: None,
         };
         self.lock(kind, by, settings, phase);
-        self.tell_phase();
+        self.entered();
         let generation = self.state.generation;
         if let Some(found) = self.state.slots.get_mut(&slot) {
             found.condition = Condition::Ready;
@@ -231,13 +233,15 @@ impl Draft {
         if let Some(deployment) = &mut self.state.deployment {
             deployment.phase = phase;
         }
-        self.tell_phase();
+        self.entered();
     }
 
-    fn tell_phase(&mut self) {
-        let Some(deployment) = &self.state.deployment else {
+    /// The phase of the deployment is a new one.
+    fn entered(&mut self) {
+        let Some(deployment) = &mut self.state.deployment else {
             return;
         };
+        deployment.entered.push((deployment.phase.name(), self.now));
         let slot = deployment.phase.slot().cloned();
         self.notices.push(Notice::Phase {
             generation: deployment.generation,
@@ -247,8 +251,7 @@ impl Draft {
         });
     }
 
-    /// Starts the release in an idle slot, or waits for one. A slot that is only kept warm is let go for it: it drains (which a
-    /// rollback can take back), and the soak ends when it is really gone.
+    /// Starts the release in an idle slot, or waits for one.
     pub(super) fn place(&mut self, release: ReleaseId, wait_until: Time) {
         let Some(deployment) = &self.state.deployment else {
             return;
@@ -261,12 +264,7 @@ impl Draft {
             .settings
             .slots
             .iter()
-            .find(|name| {
-                self.state
-                    .slots
-                    .get(*name)
-                    .is_some_and(|slot| slot.condition.is_free())
-            })
+            .find(|name| self.state.can_take(name))
             .cloned();
         if let Some(slot) = idle {
             let found = Slot {
@@ -283,15 +281,7 @@ impl Draft {
             release,
             until: wait_until,
         });
-        if let Some(old) = self
-            .state
-            .watch
-            .as_ref()
-            .filter(|watch| watch.rolling_back.is_none())
-            .and_then(|watch| watch.old.clone())
-        {
-            self.drain(&old);
-        }
+        self.make_room();
     }
 
     /// A slot became idle: a deployment that waits for one takes it.
@@ -301,13 +291,27 @@ impl Draft {
             .deployment
             .as_ref()
             .map(|held| held.phase.clone())
-            && self
+        {
+            if self
                 .state
                 .slots
-                .values()
-                .any(|slot| slot.condition.is_free())
-        {
-            self.place(release, until);
+                .keys()
+                .any(|name| self.state.can_take(name))
+            {
+                self.place(release, until);
+            } else {
+                self.make_room();
+            }
+        }
+    }
+
+    /// A slot that is only kept warm is let go for a deployment that waits: it drains (which a rollback can take back), and the soak
+    /// ends when it is really gone.
+    fn make_room(&mut self) {
+        let watch = self.state.watch.as_ref();
+        let watch = watch.filter(|watch| watch.rolling_back.is_none());
+        if let Some(old) = watch.and_then(|watch| watch.old.clone()) {
+            self.drain(&old);
         }
     }
 
@@ -345,6 +349,7 @@ impl Draft {
             | Cause::Interrupted
             | Cause::Preempted
             | Cause::NoIdleSlot { .. }
+            | Cause::Unrouted(_)
             | Cause::StoppedByHand
             | Cause::ProbesFailed(_)
             | Cause::Soaked
@@ -372,11 +377,21 @@ impl Draft {
         let Some(deployment) = self.state.deployment.take() else {
             return;
         };
+        let previous = match &deployment.phase {
+            Phase::Shifting { left, .. } => left.clone(),
+            Phase::Preparing { .. }
+            | Phase::Waiting { .. }
+            | Phase::Starting { .. }
+            | Phase::Ready { .. } => self.state.live().cloned(),
+        };
         let outcome = Outcome {
             generation: deployment.generation,
             kind: deployment.kind,
             release: candidate_release(&deployment, &self.state.slots),
+            slot: deployment.phase.slot().cloned(),
+            previous,
             phase: deployment.phase.name(),
+            entered: deployment.entered,
             cause,
             at: self.now,
         };
@@ -387,7 +402,7 @@ impl Draft {
 
 fn own_failure(result: &str, text: &str) -> UnitFailure {
     UnitFailure {
-        result: result.to_owned(),
+        result: result.into(),
         text: text.to_owned(),
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::names::{BootId, Generation, ReleaseId, SlotName};
-use super::policy::HOLD;
+use super::policy::{HOLD, Settings};
 use super::state::{Condition, Phase, Service, Slot, State};
 
 /// Something that must be going on.
@@ -25,6 +25,8 @@ pub enum Effect {
         generation: Generation,
         /// What.
         release: ReleaseId,
+        /// How long it may take.
+        limits: Limits,
     },
     /// The slot's health is asked, again and again. Each answer is a `Probed`.
     Probe {
@@ -61,6 +63,24 @@ pub enum Effect {
         /// Those of every slot, `live`, `prev` and the deployment's.
         releases: BTreeSet<ReleaseId>,
     },
+}
+
+/// What a run is started with, by the settings of the attempt that it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limits {
+    /// [`Settings::start_timeout`].
+    pub start: Duration,
+    /// [`Settings::stop_timeout`], for when it is stopped: a run ends by the settings that it began with.
+    pub stop: Duration,
+}
+
+impl Limits {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            start: settings.start_timeout,
+            stop: settings.stop_timeout,
+        }
+    }
 }
 
 /// An app's part of the table, as far as the state decides it.
@@ -144,11 +164,12 @@ fn route(state: &State) -> Route {
 }
 
 fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
-    let start = || {
+    let start = |settings| {
         Some(Effect::Start {
             slot: name.clone(),
             generation: slot.generation,
             release: slot.release.clone()?,
+            limits: Limits::of(settings),
         })
     };
     let probe = |pace| {
@@ -159,16 +180,16 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
         })
     };
     match &slot.condition {
-        Condition::Starting => start(),
+        Condition::Starting => start(&state.deployment.as_ref()?.settings),
         Condition::Ready => probe(Pace::Gate),
         Condition::Active(Service::Booting { .. } | Service::Down { retry: None, .. })
             if slot.boot.is_none() =>
         {
-            start()
+            start(&state.settings)
         }
         Condition::Active(Service::Booting { .. } | Service::Down { .. }) => probe(Pace::Gate),
         Condition::Active(Service::Up) if watches(state, name) => probe(Pace::Soak),
-        Condition::Warm { .. } if slot.boot.is_none() => start(),
+        Condition::Warm { .. } if slot.boot.is_none() => start(&state.settings),
         Condition::Warm { gated: false, .. } => probe(Pace::Gate),
         Condition::Draining { .. } => Some(Effect::Drain {
             slot: name.clone(),
@@ -184,10 +205,7 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
 }
 
 fn watches(state: &State, slot: &SlotName) -> bool {
-    state
-        .watch
-        .as_ref()
-        .is_some_and(|watch| watch.new == *slot && watch.rolling_back.is_none())
+    state.soak().is_some_and(|watch| watch.new == *slot)
 }
 
 fn in_use(state: &State) -> BTreeSet<ReleaseId> {

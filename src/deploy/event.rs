@@ -70,6 +70,13 @@ pub enum Event {
         /// The slot with all the weight.
         active: Option<SlotName>,
     },
+    /// The routers cannot be given a table, and have not been for so long that a switch should not wait for it.
+    Unrouted {
+        /// [`State::routed`](super::State::routed) of that table.
+        generation: Generation,
+        /// What is in the way, in a sentence.
+        why: String,
+    },
     /// Nothing is in flight at a slot.
     Drained {
         /// Where.
@@ -101,6 +108,8 @@ pub enum Event {
         boot: BootId,
         /// What the slot's symlink names.
         release: Option<ReleaseId>,
+        /// The settings now in force: one that was started by hand is gated by them.
+        settings: Settings,
     },
     /// A run ended that no stop effect ended.
     Vanished {
@@ -140,10 +149,39 @@ pub enum End {
 /// What a unit says of its end (systemd.exec(5), `$SERVICE_RESULT`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitFailure {
-    /// `exit-code`, `signal`, `timeout`, `watchdog`, `oom-kill`, `protocol`, `start-limit-hit`, …; `port-in-use` and `unit-missing` are our own.
-    pub result: String,
+    /// Its result.
+    pub result: UnitResult,
     /// One sentence for people: `exited with status 1`, `killed by SIGSEGV`, …
     pub text: String,
+}
+
+/// The word for a unit's end: of systemd, or of our own (`port-in-use`, `unit-missing`, …).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnitResult {
+    /// `timeout`: it was not up in time, or not down.
+    Timeout,
+    /// `exit-code`, `signal`, `watchdog`, `start-limit-hit`, …: nothing is decided by which of them it is.
+    Other(String),
+}
+
+impl UnitResult {
+    /// The word.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Other(word) => word,
+        }
+    }
+}
+
+impl From<&str> for UnitResult {
+    fn from(word: &str) -> Self {
+        match word {
+            "timeout" => Self::Timeout,
+            other => Self::Other(other.to_owned()),
+        }
+    }
 }
 
 /// What a health request found.
@@ -191,6 +229,14 @@ pub enum Refusal {
         slot: SlotName,
         /// What it is instead.
         condition: &'static str,
+    },
+    /// The slot stands by, and its last run has ended.
+    #[error(
+        "slot {slot} stands by, but nothing runs in it just now: its last run ended, and its unit starts it again; see why with `slotctl logs {slot}`, and promote it when it stays up"
+    )]
+    BetweenRuns {
+        /// As asked.
+        slot: SlotName,
     },
     /// The slot does not drain.
     #[error("slot {slot} is {condition} and drains nothing")]

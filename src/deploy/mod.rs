@@ -39,11 +39,13 @@ mod step;
 mod switch;
 mod watch;
 
-pub use effect::{Effect, Pace, Route, effects};
-pub use event::{End, Event, Probe, Refusal, Request, UnitFailure};
+pub use effect::{Effect, Limits, Pace, Route, effects};
+pub use event::{End, Event, Probe, Refusal, Request, UnitFailure, UnitResult};
 pub use names::{AppName, BootId, Generation, NameError, ReleaseId, SlotName, Time};
 pub use notice::Notice;
 pub use policy::{FAILED_PROBES, HOLD, SLOT_WAIT, START_MARGIN, Settings};
 pub use recovery::{Facts, Found, Seen, recover, rediscover};
-pub use state::{Cause, Condition, Deployment, Kind, Outcome, Phase, Service, Slot, State, Watch};
+pub use state::{
+    Cause, Condition, Deployment, Kind, Outcome, Phase, RolledBack, Service, Slot, State, Watch,
+};
 pub use step::{Step, step};

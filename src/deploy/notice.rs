@@ -4,7 +4,7 @@
 
 use super::event::UnitFailure;
 use super::names::{Generation, ReleaseId, SlotName, Time};
-use super::state::{Cause, Kind, Outcome};
+use super::state::{Cause, Kind, Outcome, RolledBack};
 
 /// One thing worth telling.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,18 +41,7 @@ pub enum Notice {
         cause: Cause,
     },
     /// A watch failed, and the old slot is active again.
-    RolledBack {
-        /// Of the switch that was taken back.
-        generation: Generation,
-        /// The slot that failed.
-        from: SlotName,
-        /// The slot that is active again.
-        to: SlotName,
-        /// The release that is live again.
-        release: Option<ReleaseId>,
-        /// Why.
-        cause: Cause,
-    },
+    RolledBack(RolledBack),
     /// A slot begins to drain.
     Draining {
         /// Where.

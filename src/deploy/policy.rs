@@ -17,6 +17,9 @@ pub const HOLD: Duration = Duration::from_secs(10);
 /// is not to be recorded as cut.
 pub const DRAIN_ANSWER: Duration = Duration::from_secs(1);
 
+/// After a pause in which it was not probed, a soak lasts at least this long, so that it never ends without a probe.
+pub const SOAK_REST: Duration = Duration::from_secs(5);
+
 /// How long a unit is given to start an active slot again by itself, before slotd starts it.
 pub const RESTART: Duration = Duration::from_secs(5);
 

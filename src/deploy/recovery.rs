@@ -4,20 +4,18 @@
 //! a running deployer would have seen. [`rediscover`] does without a state, when that cannot be read.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::event::{End, Event};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
-use super::policy::{START_MARGIN, Settings};
+use super::policy::{SOAK_REST, START_MARGIN, Settings};
 use super::state::{Cause, Condition, Phase, Service, Slot, State};
 use super::step::{Draft, Step, step};
 
-/// After a pause of slotd a soak lasts at least this long, so that it never ends without a probe.
-const SOAK_REST: Duration = Duration::from_secs(5);
-
 /// What a deployer finds when it starts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
+    /// What the app's file says now.
+    pub settings: Settings,
     /// The machine was started since the state was written: nothing that ran then runs now.
     pub rebooted: bool,
     /// Every slot of the app.
@@ -75,8 +73,12 @@ pub fn recover(state: &State, facts: &Facts, now: Time) -> Step {
         watch.until = watch.until.max(now.after(SOAK_REST));
     }
     let mut taken = draft.finish();
-    for (slot, found) in &facts.slots {
-        for event in seen(&taken.state, slot, found) {
+    // The active slot comes last: should it have ended too, its traffic is not given to one that has.
+    let active = taken.state.active.clone();
+    let is_active = |slot: &SlotName| active.as_ref() == Some(slot);
+    let (last, first): (Vec<_>, Vec<_>) = facts.slots.iter().partition(|(slot, _)| is_active(slot));
+    for (slot, found) in first.into_iter().chain(last) {
+        for event in seen(&taken.state, slot, found, &facts.settings) {
             // What is seen is never refused; only what people ask is.
             if let Ok(next) = step(&taken.state, event, now) {
                 taken.state = next.state;
@@ -88,7 +90,7 @@ pub fn recover(state: &State, facts: &Facts, now: Time) -> Step {
 }
 
 /// The events that bring what is known of a slot up to what is seen of it.
-fn seen(state: &State, name: &SlotName, found: &Found) -> Vec<Event> {
+fn seen(state: &State, name: &SlotName, found: &Found, settings: &Settings) -> Vec<Event> {
     let known = state.slots.get(name).and_then(|slot| slot.boot.clone());
     let vanished = |boot: BootId, end: &End| Event::Vanished {
         slot: name.clone(),
@@ -99,10 +101,11 @@ fn seen(state: &State, name: &SlotName, found: &Found) -> Vec<Event> {
         slot: name.clone(),
         boot: boot.clone(),
         release: found.release.clone(),
+        settings: settings.clone(),
     };
     let restarting = || {
         End::Restarting(super::UnitFailure {
-            result: "unknown".to_owned(),
+            result: "unknown".into(),
             text: "ended while slotd was not running".to_owned(),
         })
     };
@@ -120,6 +123,7 @@ impl Draft {
     /// Every run has ended. What served is started again and its requests are held meanwhile; a deployment goes back to its start,
     /// with new deadlines; a soak starts over, with its old slot; what drained has drained.
     fn rebooted(&mut self) {
+        self.state.lingering.clear();
         self.switched();
         let now = self.now;
         for slot in self.state.slots.values_mut() {
@@ -194,16 +198,13 @@ impl Draft {
 /// The active slot is the one that the routers' last table names, else the one that runs the release of the symlink `live`, else the only
 /// one that runs, else (nothing runs) the one whose symlink is `live`. What runs beside it drains.
 #[must_use]
-pub fn rediscover(settings: Settings, facts: &Facts, now: Time) -> State {
+pub fn rediscover(facts: &Facts, now: Time) -> State {
+    let settings = facts.settings.clone();
     let drain = settings.drain.map(|span| now.after(span));
     let boot_until = now.after(settings.start_timeout + START_MARGIN);
     let mut state = State::new(settings);
     state.generation = facts.generation;
     state.routed = facts.generation;
-    state.prev = facts
-        .prev
-        .clone()
-        .filter(|prev| facts.live.as_ref() != Some(prev));
     state.soaked = true;
     let runs = |found: &Found| !matches!(found.seen, Seen::Ended(_));
     let is_live = |found: &Found| found.release.is_some() && found.release == facts.live;
@@ -255,5 +256,8 @@ pub fn rediscover(settings: Settings, facts: &Facts, now: Time) -> State {
         state.slots.insert(name.clone(), slot);
     }
     state.active = active;
+    // The symlinks may be ahead of the table.
+    let live = state.live();
+    state.prev = facts.prev.clone().filter(|prev| live != Some(prev));
     state
 }

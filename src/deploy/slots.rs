@@ -1,22 +1,17 @@
 //! What happens to one slot: starts, ends, probes, drains and stops.
 
-use super::event::{End, Probe, Refusal, UnitFailure};
+use super::event::{End, Probe, Refusal, UnitFailure, UnitResult};
 use super::names::{BootId, Generation, ReleaseId, SlotName};
 use super::notice::Notice;
-use super::policy::{DRAIN_ANSWER, RESTART};
-use super::state::{Cause, Condition, Kind, Phase, Service};
+use super::policy::{DRAIN_ANSWER, RESTART, Settings};
+use super::state::{Cause, Condition, Kind, Phase, Service, Slot};
 use super::step::Draft;
 
 impl Draft {
     pub(super) fn started(&mut self, name: &SlotName, generation: Generation, boot: BootId) {
         let health_timeout = self.health_timeout();
         let until = self.now.after(health_timeout);
-        let Some(slot) = self
-            .state
-            .slots
-            .get_mut(name)
-            .filter(|slot| slot.generation == generation)
-        else {
+        let Some(slot) = self.started_for(name, generation) else {
             return;
         };
         match &slot.condition {
@@ -53,17 +48,12 @@ impl Draft {
         generation: Generation,
         failure: UnitFailure,
     ) {
-        let Some(slot) = self
-            .state
-            .slots
-            .get_mut(name)
-            .filter(|slot| slot.generation == generation)
-        else {
+        let Some(slot) = self.started_for(name, generation) else {
             return;
         };
         match &slot.condition {
             Condition::Starting => {
-                let cause = if failure.result == "timeout" {
+                let cause = if failure.result == UnitResult::Timeout {
                     Cause::StartTimeout
                 } else {
                     Cause::StartFailed(failure)
@@ -85,6 +75,12 @@ impl Draft {
             | Condition::Stopping { .. }
             | Condition::Failed(_) => {}
         }
+    }
+
+    /// A slot, if it last was started for this attempt.
+    fn started_for(&mut self, name: &SlotName, generation: Generation) -> Option<&mut Slot> {
+        let slot = self.state.slots.get_mut(name)?;
+        (slot.generation == generation).then_some(slot)
     }
 
     pub(super) fn probed(&mut self, name: &SlotName, boot: &BootId, probe: Probe) {
@@ -123,7 +119,13 @@ impl Draft {
     }
 
     /// A run that nothing of ours started: by hand in a slot that was free, by its unit in one that serves.
-    pub(super) fn appeared(&mut self, name: &SlotName, boot: BootId, release: Option<ReleaseId>) {
+    pub(super) fn appeared(
+        &mut self,
+        name: &SlotName,
+        boot: BootId,
+        release: Option<ReleaseId>,
+        settings: Settings,
+    ) {
         let until = self.now.after(self.state.settings.health_timeout);
         let locked = self.state.deployment.is_some();
         let Some(slot) = self.state.slots.get_mut(name) else {
@@ -140,7 +142,6 @@ impl Draft {
                     slot.condition = Condition::Standby;
                     self.tell(Notice::StandsBy { slot: name.clone() });
                 } else {
-                    let settings = self.state.settings.clone();
                     self.gate_in_place(Kind::ByHand, name.clone(), "hand".to_owned(), settings);
                 }
             }
@@ -218,7 +219,7 @@ impl Draft {
         self.down(
             name,
             Some(UnitFailure {
-                result: "timeout".to_owned(),
+                result: UnitResult::Timeout,
                 text: "is not healthy yet, though its time has passed".to_owned(),
             }),
         );
@@ -260,8 +261,11 @@ impl Draft {
         }
     }
 
-    /// A warm slot begins to drain; its deadline was set when it lost the weight.
+    /// A warm slot begins to drain, once no router sends to it any more; its deadline was set when it lost the weight.
     pub(super) fn drain(&mut self, name: &SlotName) {
+        if self.state.lingering.contains(name) {
+            return;
+        }
         let Some(slot) = self.state.slots.get_mut(name) else {
             return;
         };
@@ -332,7 +336,9 @@ impl Draft {
             return Err(Refusal::NoSuchSlot { slot: name.clone() });
         };
         match slot.condition {
-            Condition::Warm { .. } | Condition::Draining { .. } if !self.is_awaited(name) => {
+            Condition::Warm { .. } | Condition::Draining { .. }
+                if !self.state.lingering.contains(name) =>
+            {
                 self.force(name);
                 Ok(())
             }
@@ -349,19 +355,6 @@ impl Draft {
                 condition: slot.condition.name(),
             }),
         }
-    }
-
-    /// The routers may still send requests to this slot: a switch from it, or a rollback from it, is on its way to them.
-    fn is_awaited(&self, name: &SlotName) -> bool {
-        let shifting = self.state.deployment.as_ref().is_some_and(|held| {
-            matches!(&held.phase, Phase::Shifting { from, .. } if from.as_ref() == Some(name))
-        });
-        let rolling_back = self
-            .state
-            .watch
-            .as_ref()
-            .is_some_and(|watch| watch.rolling_back.is_some() && watch.new == *name);
-        shifting || rolling_back
     }
 
     pub(super) fn stop(&mut self, name: &SlotName, forced: bool) {

@@ -18,6 +18,9 @@ pub struct State {
     pub routed: Generation,
     /// The slot that the table names; `None` before the first switch.
     pub active: Option<SlotName>,
+    /// The slots that were active since the routers last said that they have the table: they may still send to these, so none of them
+    /// is drained, or started with something else.
+    pub lingering: BTreeSet<SlotName>,
     /// The attempt that holds the lock.
     pub deployment: Option<Deployment>,
     /// What looks at the slot that is new.
@@ -32,6 +35,8 @@ pub struct State {
     pub marked: BTreeSet<ReleaseId>,
     /// How the last attempt ended.
     pub outcome: Option<Outcome>,
+    /// The last switch that was taken back by itself, while nothing else has switched.
+    pub rolled_back: Option<RolledBack>,
     /// The settings of the last attempt that switched.
     pub settings: Settings,
 }
@@ -49,6 +54,8 @@ pub struct Deployment {
     pub began: Time,
     /// How far it is.
     pub phase: Phase,
+    /// When it entered each phase, in order, by [`Phase::name`].
+    pub entered: Vec<(&'static str, Time)>,
     /// What it began with.
     pub settings: Settings,
 }
@@ -271,8 +278,33 @@ pub struct Outcome {
     pub kind: Kind,
     /// What it was to make active, if that was known.
     pub release: Option<ReleaseId>,
+    /// The slot that it was to make active, if that was chosen.
+    pub slot: Option<SlotName>,
+    /// The release that was live before.
+    pub previous: Option<ReleaseId>,
     /// The phase in which it ended.
     pub phase: &'static str,
+    /// [`Deployment::entered`].
+    pub entered: Vec<(&'static str, Time)>,
+    /// Why.
+    pub cause: Cause,
+    /// When.
+    pub at: Time,
+}
+
+/// A switch that was taken back because its watch failed: the old slot is active again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    /// Of the switch.
+    pub generation: Generation,
+    /// The slot that failed.
+    pub from: SlotName,
+    /// Its release.
+    pub left: Option<ReleaseId>,
+    /// The slot that is active again.
+    pub to: SlotName,
+    /// The release that is live again.
+    pub release: Option<ReleaseId>,
     /// Why.
     pub cause: Cause,
     /// When.
@@ -301,6 +333,8 @@ pub enum Cause {
     },
     /// The unit did not start.
     StartFailed(UnitFailure),
+    /// The table that makes the switch could not be given to the routers.
+    Unrouted(String),
     /// `start_timeout` passed.
     StartTimeout,
     /// `health_timeout` passed.
@@ -330,6 +364,7 @@ impl Cause {
             Self::Interrupted => "interrupted",
             Self::Preempted => "preempted",
             Self::NoIdleSlot { .. } => "no-idle-slot",
+            Self::Unrouted(_) => "unrouted",
             Self::StartFailed(_) => "start-failed",
             Self::StartTimeout => "start-timeout",
             Self::HealthTimeout(_) => "health-timeout",
@@ -351,6 +386,7 @@ impl State {
             generation: Generation::default(),
             routed: Generation::default(),
             active: None,
+            lingering: BTreeSet::new(),
             deployment: None,
             watch: None,
             slots: settings
@@ -362,6 +398,7 @@ impl State {
             soaked: false,
             marked: BTreeSet::new(),
             outcome: None,
+            rolled_back: None,
             settings,
         }
     }
@@ -370,6 +407,21 @@ impl State {
     #[must_use]
     pub fn live(&self) -> Option<&ReleaseId> {
         self.slots.get(self.active.as_ref()?)?.release.as_ref()
+    }
+
+    /// Whether something can be started in a slot.
+    pub(super) fn can_take(&self, name: &SlotName) -> bool {
+        self.slots
+            .get(name)
+            .is_some_and(|slot| slot.condition.is_free())
+            && !self.lingering.contains(name)
+    }
+
+    /// The watch, while its slot is active: not while that is being switched from, and not once it failed.
+    pub(super) fn soak(&self) -> Option<&Watch> {
+        self.watch.as_ref().filter(|watch| {
+            watch.rolling_back.is_none() && self.active.as_ref() == Some(&watch.new)
+        })
     }
 
     /// The state that users see, derived from the three parts.
@@ -395,11 +447,7 @@ impl State {
                 | Phase::Ready { until, .. } => Some(*until),
                 Phase::Preparing { .. } | Phase::Shifting { .. } => None,
             });
-        let watch = self
-            .watch
-            .as_ref()
-            .filter(|watch| watch.rolling_back.is_none())
-            .map(|watch| watch.until);
+        let watch = self.soak().map(|watch| watch.until);
         let slots = self
             .slots
             .values()

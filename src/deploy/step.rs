@@ -6,7 +6,7 @@
 use super::event::{Event, Refusal};
 use super::names::{SlotName, Time};
 use super::notice::Notice;
-use super::state::{Cause, Condition, Phase, Service, State, Watch};
+use super::state::{Cause, Condition, Phase, Service, State};
 
 /// What an event makes of a state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             failure,
         } => draft.start_failed(&slot, generation, failure),
         Event::Routed { generation, active } => draft.routed(generation, active.as_ref()),
+        Event::Unrouted { generation, why } => draft.unrouted(generation, why),
         Event::Drained { slot, boot } => draft.drained(&slot, boot.as_ref()),
         Event::Stopped { slot, killed } => draft.stopped(&slot, killed),
         Event::Probed { slot, boot, probe } => draft.probed(&slot, &boot, probe),
@@ -55,7 +56,8 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             slot,
             boot,
             release,
-        } => draft.appeared(&slot, boot, release),
+            settings,
+        } => draft.appeared(&slot, boot, release, settings),
         Event::Vanished { slot, boot, end } => draft.vanished(&slot, &boot, end),
         Event::Tick => draft.tick(),
     }
@@ -116,13 +118,8 @@ impl Draft {
                 | Condition::Failed(_) => {}
             }
         }
-        match &self.state.watch {
-            Some(Watch {
-                until,
-                rolling_back: None,
-                ..
-            }) if *until <= now => self.soak_ends(),
-            Some(_) | None => {}
+        if self.state.soak().is_some_and(|watch| watch.until <= now) {
+            self.soak_ends();
         }
         match self
             .state

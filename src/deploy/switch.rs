@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::names::{ReleaseId, SlotName};
+use super::names::{Generation, ReleaseId, SlotName};
+use super::policy::SOAK_REST;
 use super::state::{Cause, Condition, Kind, Phase, Service, Watch};
 use super::step::Draft;
 
@@ -33,13 +34,19 @@ impl Draft {
             return;
         };
         let (generation, drain) = (deployment.generation, deployment.settings.drain);
-        self.supersede();
+        // A soak lasts until the routers have the table: should the switch be taken back, it goes on. A rollback is not waited for
+        // any more.
+        self.state.watch = self
+            .state
+            .watch
+            .take()
+            .filter(|watch| watch.rolling_back.is_none());
         let (from, left) = (self.state.active.clone(), self.state.live().cloned());
         if let Some(from) = &from {
             self.retire(from, drain);
         }
         self.set(slot, Condition::Active(Service::Up));
-        self.state.active = Some(slot.clone());
+        self.activate(Some(slot.clone()));
         self.state.routed = generation;
         self.enter(Phase::Shifting {
             slot: slot.clone(),
@@ -66,30 +73,57 @@ impl Draft {
         };
     }
 
-    /// A committed switch is taken back, because the new slot ended before the routers had it.
+    /// The routers could not be given the table in time: the switch is taken back.
+    pub(super) fn unrouted(&mut self, generation: Generation, why: String) {
+        match self.held(generation) {
+            Some(Phase::Shifting {
+                slot, from: None, ..
+            }) => {
+                let slot = slot.clone();
+                self.retire(&slot, self.state.settings.drain);
+                self.activate(None);
+                self.end(Cause::Unrouted(why));
+            }
+            Some(Phase::Shifting { from: Some(_), .. }) => self.unshift(Cause::Unrouted(why)),
+            Some(
+                Phase::Preparing { .. }
+                | Phase::Waiting { .. }
+                | Phase::Starting { .. }
+                | Phase::Ready { .. },
+            )
+            | None => {}
+        }
+    }
+
+    /// A committed switch is taken back: the slot that it was made from has the traffic again, and its soak goes on.
     pub(super) fn unshift(&mut self, cause: Cause) {
-        let Some(Phase::Shifting { slot, from, .. }) = self
-            .state
-            .deployment
-            .as_ref()
-            .map(|held| held.phase.clone())
-        else {
+        let Some(deployment) = &self.state.deployment else {
+            return;
+        };
+        let (phase, drain) = (deployment.phase.clone(), deployment.settings.drain);
+        let Phase::Shifting { slot, from, .. } = phase else {
             return;
         };
         let Some(from) = from.filter(|from| self.is_running(from)) else {
-            // Nothing to give the traffic back to: the new slot keeps it, down, and its unit starts it again.
+            // Nothing to give the traffic back to: the new slot keeps it, and if it is down its unit starts it again.
             return;
         };
+        self.retire(&slot, drain);
+        if !self.is_warm(&slot) {
+            self.old_slot_gone(&slot);
+        }
         self.set(&from, Condition::Active(Service::Up));
-        self.state.active = Some(from);
-        self.set(
-            &slot,
-            Condition::Stopping {
-                forced: false,
-                failure: None,
-            },
-        );
+        if let Some(watch) = &mut self.state.watch {
+            watch.until = watch.until.max(self.now.after(SOAK_REST));
+        }
+        self.activate(Some(from));
         self.end(cause);
+    }
+
+    /// Another slot is active, or none. The routers do not know it yet.
+    pub(super) fn activate(&mut self, slot: Option<SlotName>) {
+        let left = std::mem::replace(&mut self.state.active, slot);
+        self.state.lingering.extend(left);
     }
 
     /// Every router has the table: the deployment is over, the watch begins.
@@ -100,6 +134,7 @@ impl Draft {
         let Phase::Shifting { slot, from, left } = deployment.phase else {
             return;
         };
+        self.supersede();
         let (prev, soaked) = (self.state.prev.clone(), self.state.soaked);
         let soak = match deployment.kind {
             // What is rolled back to has served before.
@@ -109,6 +144,7 @@ impl Draft {
         self.remember(deployment.kind, left);
         self.state.soaked = soak.is_zero();
         self.state.settings = deployment.settings;
+        self.state.rolled_back = None;
         self.end(Cause::Switched);
         if soak.is_zero() {
             self.unmark();

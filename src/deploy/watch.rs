@@ -4,7 +4,7 @@ use super::event::Probe;
 use super::names::SlotName;
 use super::notice::Notice;
 use super::policy::FAILED_PROBES;
-use super::state::{Cause, Condition, Service};
+use super::state::{Cause, Condition, RolledBack, Service};
 use super::step::Draft;
 
 impl Draft {
@@ -51,12 +51,11 @@ impl Draft {
             });
             return;
         };
-        if let Some(bad) = self.state.live().cloned() {
-            self.state.marked.insert(bad);
-        }
+        let left = self.state.live().cloned();
+        self.state.marked.extend(left.clone());
         self.retire(&watch.new, drain);
         self.set(&old, Condition::Active(Service::Up));
-        self.state.active = Some(old.clone());
+        self.activate(Some(old.clone()));
         let release = self.state.live().cloned();
         if let Some(live) = &release {
             // The same bits may have run in both slots; what is live is not marked.
@@ -67,13 +66,17 @@ impl Draft {
             .clone()
             .filter(|prev| release.as_ref() != Some(prev));
         self.state.soaked = watch.soaked;
-        self.tell(Notice::RolledBack {
+        let rolled_back = RolledBack {
             generation: watch.generation,
-            from: watch.new.clone(),
+            from: watch.new,
+            left,
             to: old,
             release,
             cause: cause.clone(),
-        });
+            at: self.now,
+        };
+        self.state.rolled_back = Some(rolled_back.clone());
+        self.tell(Notice::RolledBack(rolled_back));
         if let Some(watch) = &mut self.state.watch {
             watch.rolling_back = Some(cause);
         }
@@ -150,6 +153,7 @@ impl Draft {
         if generation != self.state.routed || active != self.state.active.as_ref() {
             return;
         }
+        self.state.lingering.clear();
         self.switched();
         if self
             .state
@@ -160,6 +164,7 @@ impl Draft {
             self.state.watch = None;
         }
         self.let_go();
+        self.offer();
     }
 
     pub(super) fn is_warm(&self, name: &SlotName) -> bool {

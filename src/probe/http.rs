@@ -15,10 +15,11 @@ use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::Address;
+use crate::wire::apps_socket;
 
 /// How an app's log names who asks.
 const AGENT: &str = concat!("slot-probe/", env!("CARGO_PKG_VERSION"));
@@ -153,7 +154,7 @@ pub async fn ask(
             exchange(stream, request, at, until, limit, None).await
         }
         Address::Unix(path) => {
-            let stream = timeout_at(until, UnixStream::connect(path))
+            let stream = timeout_at(until, apps_socket::connect(path))
                 .await
                 .map_err(connect_timed_out)?
                 .map_err(refused)?;
@@ -388,6 +389,8 @@ mod tests {
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
         let app = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
+            // It is not to answer before it is asked.
+            stream.read_u8().await.unwrap();
             stream
                 .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 .await
@@ -400,6 +403,20 @@ mod tests {
             .unwrap();
         app.await.unwrap();
         assert_eq!(answer.listener, i32::try_from(std::process::id()).ok());
+    }
+
+    #[tokio::test]
+    async fn a_symlink_in_place_of_a_socket_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (other, path) = (dir.path().join("other.sock"), dir.path().join("http.sock"));
+        let listener = tokio::net::UnixListener::bind(&other).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        let asked = ask(&Address::Unix(path), "localhost", "/", LIMIT).await;
+        assert!(
+            matches!(&asked, Err(NoAnswer::Connect { reason, .. }) if reason.raw_os_error() == Some(nix::libc::ELOOP)),
+            "{asked:?}"
+        );
+        drop(listener);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::owner;
+use crate::wire::apps_socket;
 
 pub use super::diag::listening;
 
@@ -86,7 +87,7 @@ pub fn of_process_group(group: i32) -> io::Result<Vec<Listener>> {
 /// # Errors
 /// Those of connect(2): `NotFound` and `ConnectionRefused` mean that nobody does.
 pub async fn of_unix(path: &Path) -> io::Result<Option<i32>> {
-    let stream = tokio::net::UnixStream::connect(path).await?;
+    let stream = apps_socket::connect(path).await?;
     Ok(stream.peer_cred()?.pid())
 }
 
@@ -146,6 +147,10 @@ mod tests {
             io::ErrorKind::NotFound
         );
         let _socket = tokio::net::UnixListener::bind(&path).unwrap();
+        let link = dir.path().join("link.sock");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let followed = of_unix(&link).await.unwrap_err();
+        assert_eq!(followed.raw_os_error(), Some(nix::libc::ELOOP));
         let pid = of_unix(&path).await.unwrap();
         assert_eq!(pid, Some(std::process::id().cast_signed()));
     }

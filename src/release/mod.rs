@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub use links::{link, link_in_turn, named};
 pub use order::Turn;
+pub use tree::stays_inside;
 pub use unpack::unpack;
 
 use crate::deploy::ReleaseId;

@@ -97,8 +97,13 @@ fn file_digest(path: &Path) -> io::Result<[u8; 32]> {
 
 /// Whether a symlink of a release leads to somewhere in it, whatever other symlinks of it its target passes through.
 ///
-/// Where the target ends is not followed if that is a symlink again: that one is looked at for itself.
-pub(super) fn stays_inside(contents: &Contents, link: &Path, target: &Path) -> bool {
+/// Where the target ends is not followed if that is a symlink again: that one is looked at for itself. `link_at` gives the target of a
+/// path of the release that is a symlink.
+pub fn stays_inside<'a>(
+    link_at: impl Fn(&Path) -> Option<&'a Path>,
+    link: &Path,
+    target: &'a Path,
+) -> bool {
     let mut at: PathBuf = link.parent().map(Path::to_owned).unwrap_or_default();
     let mut ahead: VecDeque<Component<'_>> = target.components().collect();
     let mut passed = 0;
@@ -113,7 +118,7 @@ pub(super) fn stays_inside(contents: &Contents, link: &Path, target: &Path) -> b
             Component::RootDir | Component::Prefix(_) => return false,
             Component::Normal(name) => {
                 at.push(name);
-                let Some(Content::Link(through)) = contents.get(&at) else {
+                let Some(through) = link_at(&at) else {
                     continue;
                 };
                 if ahead.is_empty() {

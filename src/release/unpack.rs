@@ -148,9 +148,13 @@ fn unpack_into(
         return Err(ReleaseError::Truncated(io::ErrorKind::UnexpectedEof.into()));
     }
     // Only now: what a target passes through may come after the symlink. Nothing has followed one until here.
+    let link_at = |path: &Path| match contents.get(path) {
+        Some(Content::Link(target)) => Some(target.as_path()),
+        Some(Content::Directory | Content::File { .. }) | None => None,
+    };
     for (path, content) in &contents {
         if let Content::Link(target) = content
-            && !tree::stays_inside(&contents, path, target)
+            && !tree::stays_inside(link_at, path, target)
         {
             return Err(ReleaseError::Refused {
                 path: path.clone(),

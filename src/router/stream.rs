@@ -5,12 +5,9 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fstat};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
 use tokio::io::Interest;
@@ -18,6 +15,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::TcpStream;
 
 use super::table::Upstream;
+use crate::wire::apps_socket;
 
 /// What kind of socket it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +107,7 @@ impl Stream {
                 Self::new(stream.into_std()?, Kind::Tcp)
             }
             Upstream::Unix(path) => {
-                let stream = connect_unix(path).await?;
+                let stream = apps_socket::connect(path).await?;
                 Self::new(stream.into_std()?, Kind::Unix)
             }
         }
@@ -262,25 +260,6 @@ pub fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
     let (socket, peer) = rustix::net::acceptfrom_with(listener, flags)?;
     let peer = peer.ok_or(Errno::CONNABORTED)?;
     Ok((socket, peer.try_into()?))
-}
-
-/// Connects to the socket that `path` itself is, not to one that it links to: the app owns that
-/// name, and could have it lead to a socket which only the router may use, such as its own control
-/// socket.
-///
-/// The socket is opened without following (open(2), `O_PATH`) and connected to through the descriptor
-/// (proc_pid_fd(5)), so that what was looked at is what is used.
-async fn connect_unix(path: &Path) -> io::Result<tokio::net::UnixStream> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let socket = open(path, flags, Mode::empty())?;
-    match SFlag::from_bits_truncate(fstat(socket.as_fd())?.st_mode) & SFlag::S_IFMT {
-        SFlag::S_IFSOCK => {
-            tokio::net::UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await
-        }
-        SFlag::S_IFLNK => Err(nix::Error::ELOOP.into()),
-        // As connect(2) says it.
-        _ => Err(nix::Error::ECONNREFUSED.into()),
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The router as a systemd unit: sockets from PID 1, readiness, watchdog, SIGTERM, logs.
+//! The router as a systemd unit: sockets from PID 1, readiness, watchdog, SIGTERM.
 
 use std::io;
 use std::net::TcpListener;
@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt};
 
 use super::control::Control;
 
@@ -46,26 +43,6 @@ pub fn raise_open_files() -> io::Result<()> {
     } else {
         Ok(())
     }
-}
-
-/// Sends logs to journald if standard error goes there, else to standard error. `SLOT_LOG` has the
-/// directives of what is logged.
-pub fn log() {
-    let filter = EnvFilter::try_from_env("SLOT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
-    // Fields keep their names, so that `journalctl SLOT_APP=web` finds them.
-    let journal = journal.map(|layer| layer.with_field_prefix(None));
-    let text = journal.is_none().then(|| {
-        fmt::layer()
-            .with_writer(io::stderr)
-            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-    });
-    // Fails if somebody has set another one, which is then used.
-    _ = tracing_subscriber::registry()
-        .with(filter)
-        .with(journal)
-        .with(text)
-        .try_init();
 }
 
 fn notify(states: &[NotifyState<'_>]) {

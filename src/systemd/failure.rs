@@ -34,10 +34,9 @@ pub fn failure(unit: &Properties) -> UnitFailure {
         result => ended.unwrap_or_else(|| format!("ended with result {result}")),
     };
     UnitFailure {
-        result: if unit.result.is_empty() {
-            "unknown".to_owned()
-        } else {
-            unit.result.clone()
+        result: match unit.result.as_str() {
+            "" => "unknown".into(),
+            word => word.into(),
         },
         text,
     }
@@ -84,6 +83,9 @@ fn setup(status: i32) -> Option<&'static str> {
         238 => "its state directory cannot be made",
         239 => "its cache directory cannot be made",
         240 => "its logs directory cannot be made",
+        243 => {
+            "its credentials cannot be read: make the file that `env_file` names, or remove the key"
+        }
         _ => return None,
     })
 }
@@ -144,6 +146,6 @@ mod tests {
 
     #[test]
     fn a_result_that_is_not_told_is_unknown() {
-        assert_eq!(failure(&Properties::default()).result, "unknown");
+        assert_eq!(failure(&Properties::default()).result.as_str(), "unknown");
     }
 }

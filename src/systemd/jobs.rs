@@ -19,6 +19,9 @@ use crate::deploy::{BootId, Seen, UnitFailure};
 /// How long after the unit's own limit a job is given up; the unit's is meant to fire, because its result says more.
 const MARGIN: Duration = Duration::from_secs(3);
 
+/// When a unit that may take for ever to stop is asked again.
+const LONG_STOP: Duration = Duration::from_secs(3600);
+
 /// How often a job is looked for, lest the signal of its end be lost.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -155,7 +158,10 @@ impl Bus {
             return Ok(());
         }
         let mut failure = start_failure(&waited, &after, Duration::ZERO);
-        failure.text = format!("its socket {unit} does not listen ({})", failure.result);
+        failure.text = format!(
+            "its socket {unit} does not listen ({})",
+            failure.result.as_str()
+        );
         Err(StartError::Failed {
             unit: unit.clone(),
             failure,
@@ -164,27 +170,22 @@ impl Bus {
     }
 
     /// Stops a service, its socket first if it has one, and returns when it is inactive: true if SIGTERM was not enough. What goes
-    /// wrong is logged and tried again. `limit` is from SIGTERM to SIGKILL.
-    pub async fn stop(
-        &self,
-        service: &UnitName,
-        socket: Option<&UnitName>,
-        limit: Duration,
-    ) -> bool {
+    /// wrong is logged and tried again.
+    pub async fn stop(&self, service: &UnitName, socket: Option<&UnitName>) -> bool {
         if let Some(socket) = socket {
             // First, or the next connection would start the service again.
-            self.stop_one(socket, limit).await;
+            self.stop_one(socket).await;
         }
-        self.stop_one(service, limit).await
+        self.stop_one(service).await
     }
 
-    async fn stop_one(&self, unit: &UnitName, limit: Duration) -> bool {
+    async fn stop_one(&self, unit: &UnitName) -> bool {
         loop {
             let before = self.properties(unit).await;
             if is_down(&before) {
                 return before.result == "timeout" && is_sigkilled(&before);
             }
-            let until = Instant::now() + limit + MARGIN;
+            let until = Instant::now() + before.stop_limit.min(LONG_STOP) + MARGIN;
             match self.job(unit, "stop", "StopUnit", until).await {
                 Ok(_) => {
                     let after = self.properties(unit).await;
@@ -331,7 +332,7 @@ fn outcome(before: &Properties, waited: &Waited, after: &Properties) -> Outcome 
 /// Why a start did not end well.
 fn start_failure(waited: &Waited, after: &Properties, limit: Duration) -> UnitFailure {
     let own = |result: &str, text: String| UnitFailure {
-        result: result.to_owned(),
+        result: result.into(),
         text,
     };
     let late = || {

@@ -19,6 +19,7 @@ mod names;
 mod notify;
 mod properties;
 mod seen;
+pub mod user;
 mod watch;
 
 pub use bus::{Bus, ConnectError};

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use zbus::{Array, OwnedVariant, Structure, Variant};
 
@@ -32,8 +33,14 @@ pub struct Properties {
     pub result: String,
     /// `always`, `no`, … (systemd.service(5), `Restart=`).
     pub restart: String,
+    /// From SIGTERM to SIGKILL (`TimeoutStopSec=`); zero for what is not a service.
+    pub stop_limit: Duration,
     /// 0 when it has none now.
     pub main_pid: u32,
+    /// `User=` of its files as they are now, whoever it runs as.
+    pub user: String,
+    /// `DynamicUser=`, likewise.
+    pub dynamic_user: bool,
     /// How the main process ended: `CLD_EXITED`, `CLD_KILLED`, `CLD_DUMPED` (sigaction(2)); 0 when it has not.
     pub exec_main_code: i32,
     /// Its exit status, or the signal.
@@ -60,6 +67,16 @@ impl Properties {
             Some(Variant::I32(number)) => *number,
             _ => 0,
         };
+        let flag = |name: &str| {
+            matches!(
+                all.get(name).map(|value| &**value),
+                Some(Variant::Bool(true))
+            )
+        };
+        let long = |name: &str| match all.get(name).map(|value| &**value) {
+            Some(Variant::U64(number)) => *number,
+            _ => 0,
+        };
         // (name, message) and (id, path)
         let fields = |name: &str| match all.get(name).map(|value| &**value) {
             Some(Variant::Structure(fields)) => Some(fields),
@@ -76,19 +93,16 @@ impl Properties {
                 _ => None,
             },
             control_group: text("ControlGroup"),
-            need_daemon_reload: matches!(
-                all.get("NeedDaemonReload").map(|value| &**value),
-                Some(Variant::Bool(true))
-            ),
+            need_daemon_reload: flag("NeedDaemonReload"),
             result: text("Result"),
             restart: text("Restart"),
+            stop_limit: Duration::from_micros(long("TimeoutStopUSec")),
             main_pid: number("MainPID"),
+            user: text("User"),
+            dynamic_user: flag("DynamicUser"),
             exec_main_code: signed("ExecMainCode"),
             exec_main_status: signed("ExecMainStatus"),
-            exec_main_start: match all.get("ExecMainStartTimestamp").map(|value| &**value) {
-                Some(Variant::U64(stamp)) => *stamp,
-                _ => 0,
-            },
+            exec_main_start: long("ExecMainStartTimestamp"),
             status_text: text("StatusText"),
             restarts: number("NRestarts"),
         }

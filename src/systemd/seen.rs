@@ -32,7 +32,7 @@ pub fn seen(unit: &Properties) -> Seen {
 fn ended(unit: &Properties) -> End {
     if matches!(unit.load_state.as_str(), "not-found" | "masked") && unit.active_state != "failed" {
         return End::Failed(UnitFailure {
-            result: "unit-missing".to_owned(),
+            result: "unit-missing".into(),
             text: if unit.load_error.is_empty() {
                 "the unit is not installed, or masked".to_owned()
             } else {

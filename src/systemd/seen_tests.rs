@@ -164,7 +164,7 @@ fn a_unit_that_is_not_there_is_missing() {
     let Seen::Ended(End::Failed(failure)) = seen(&unit) else {
         panic!("{unit:?}");
     };
-    assert_eq!(failure.result, "unit-missing");
+    assert_eq!(failure.result.as_str(), "unit-missing");
 }
 
 #[test]

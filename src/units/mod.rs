@@ -1,7 +1,8 @@
 //! An app as systemd's own files: the template unit, what differs by slot, and the polkit rule that lets slotd start it.
 //!
-//! **Invariant:** text out of an [`App`], the same for the same app; nothing is read, written or asked here.
+//! **Invariant:** text out of an [`App`], the same for the same app; nothing is read, written or asked, but by [`generate`].
 
+mod generate;
 mod polkit;
 mod text;
 
@@ -12,12 +13,16 @@ use crate::config::{App, Bind, Ready, systemd_span};
 use crate::deploy::{AppName, SlotName};
 use text::{assignment, word};
 
-pub use polkit::{polkit_rule, polkit_rule_path};
+pub use generate::{GenerateError, generate};
+pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
 
 /// Where the apps' runtime directories are, and slotd's socket.
 pub const RUN: &str = "/run/slot";
 /// Where the apps' releases are.
 pub const STATE: &str = "/var/lib/slot";
+
+/// An absolute `env_file` in `$CREDENTIALS_DIRECTORY` of its app.
+pub const CREDENTIAL: &str = "env_file";
 
 /// A file of the generator's output directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,10 +65,10 @@ pub fn service(app: &App, slot: &SlotName) -> String {
     format!("{}@{slot}.service", app.name)
 }
 
-/// The name of a slot's socket unit, where it has one: `web@blue.socket`.
+/// The name of a slot's socket unit, which is masked but for `bind = "fd"`: `web@blue.socket`.
 #[must_use]
-pub fn socket(app: &App, slot: &SlotName) -> Option<String> {
-    (app.bind == Bind::Fd).then(|| format!("{}@{slot}.socket", app.name))
+pub fn socket(app: &App, slot: &SlotName) -> String {
+    format!("{}@{slot}.socket", app.name)
 }
 
 /// Everything that the generator writes for an app whose file is `source`.
@@ -99,6 +104,8 @@ pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
 
 /// What stands in for an app whose file is wrong: a unit that says so and does not start, and a socket that is masked.
 ///
+/// A slot that ends while it stands in is tried again until the file is right: `Restart=` does not count as a start by hand.
+///
 /// Without it the names would be free while the polkit rule still lets slotd's user start them, and with
 /// `StartTransientUnit` that user could make up a unit of such a name that runs as root.
 #[must_use]
@@ -112,11 +119,15 @@ pub fn stand_in(name: &AppName, source: &Path, problem: &str) -> Vec<UnitFile> {
          Documentation=man:slot.toml(5)\n\
          SourcePath={source}\n\
          RefuseManualStart=yes\n\
+         StartLimitIntervalSec=0\n\
          \n\
          [Service]\n\
          Slice=slot.slice\n\
          Type=exec\n\
          ExecStart=/bin/false\n\
+         # A slot that ran before the file was wrong, and ends, is back as soon as the file is right and read.\n\
+         Restart=always\n\
+         RestartSec=2s\n\
          DynamicUser=yes\n\
          User=slot-app-{name}\n"
     );
@@ -224,6 +235,14 @@ fn command(app: &App) -> String {
         let _ = write!(line, " {}", word(argument));
     }
     line.push('\n');
+    if let Some(file) = app.env_file.as_deref().filter(|file| file.starts_with('/')) {
+        // The rest of the line is the path, with nothing quoted; the parser lets no character through that would end it.
+        let _ = writeln!(
+            line,
+            "# So that the file can be root's own, 0600. Nothing of it is in the unit.\nLoadCredential={CREDENTIAL}:{}",
+            file.replace('%', "%%")
+        );
+    }
     line
 }
 

@@ -2,25 +2,39 @@
 //!
 //! **Invariant:** only units that exist are named. With a name that has no unit, `StartTransientUnit` would pass the
 //! same rule and run anything as root. So the rule is written after the app's file and removed before it,
-//! and both kinds of unit are installed, or masked, as long as the file is there.
+//! and both kinds of unit are installed, or masked, as long as the file or the rule is there.
+
+use std::path::{Path, PathBuf};
 
 use super::{service, socket};
 use crate::config::App;
+use crate::deploy::AppName;
 
-/// Where it belongs.
+/// Where the rules are.
+pub const POLKIT_RULES: &str = "/etc/polkit-1/rules.d";
+
+/// Where that of an app belongs.
 #[must_use]
-pub fn polkit_rule_path(app: &App) -> String {
-    format!("/etc/polkit-1/rules.d/60-slot-app-{}.rules", app.name)
+pub fn polkit_rule_path(name: &AppName) -> PathBuf {
+    Path::new(POLKIT_RULES).join(format!("60-slot-app-{name}.rules"))
+}
+
+/// The name of the app whose rule a file is.
+#[must_use]
+pub fn app_of_rule(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_prefix("60-slot-app-")?.strip_suffix(".rules")
 }
 
 /// Its text: start, stop, restart and reset-failed of exactly this app's units, for the user `slot` (polkit(8)).
+///
+/// Sockets are among them whatever `bind` is: a slot that began with `bind = "fd"` has one to stop when the file says otherwise now.
 #[must_use]
 pub fn polkit_rule(app: &App) -> String {
     let units: Vec<String> = app
         .slots
         .iter()
-        .flat_map(|slot| [Some(service(app, slot)), socket(app, slot)])
-        .flatten()
+        .flat_map(|slot| [service(app, slot), socket(app, slot)])
         .map(|unit| format!("\"{unit}\""))
         .collect();
     format!(

@@ -27,7 +27,7 @@ use super::control::InFlight;
 pub struct Apps {
     /// By name.
     pub apps: Vec<Status>,
-    /// Apps whose file or state could not be read: name and why.
+    /// Apps whose file or state is wrong: name and why. One whose file became so while it was managed is in `apps` as well.
     #[serde(default)]
     pub broken: BTreeMap<String, String>,
 }
@@ -63,9 +63,12 @@ pub struct Status {
     /// Failed probes in a row during the soak.
     #[serde(default)]
     pub health_fail_streak: u8,
-    /// How the last attempt ended.
+    /// How the last attempt ended; where it was rolled back by itself since, that is its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Outcome>,
+    /// The last switch that was taken back by itself, while nothing else has switched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
     /// What an administrator should know: a corrupt state file that was kept aside, a router that does not answer, …
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -80,7 +83,7 @@ pub struct SlotStatus {
     pub unit: String,
     /// `idle`, `starting`, `ready`, `standby`, `active`, `warm`, `draining`, `stopping`, `failed`.
     pub condition: String,
-    /// For `active`: `up`, `booting`, `down`, `stopped-by-hand`; for `failed`: how.
+    /// For `active`: `up`, `booting`, `down: ` and why, `stopped-by-hand`; for `failed`: how; for `standby`: `between two runs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// What its symlink names.
@@ -148,7 +151,7 @@ pub struct Outcome {
     pub slot: Option<String>,
     /// The release that was live before.
     pub previous: Option<String>,
-    /// The phase in which it ended.
+    /// The phase in which it ended; `switched` once its soak has.
     pub phase: String,
     /// `switched`, `start-timeout`, … (`Cause::code`), and once the watch has ended `soaked`, `probes-failed`, ….
     pub cause: String,
@@ -160,6 +163,27 @@ pub struct Outcome {
     /// What the failed candidate said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
+}
+
+/// A switch that slot took back by itself: its new slot failed during the soak, and the old one has the traffic again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// The attempt that had switched.
+    pub generation: u64,
+    /// When the traffic went back, milliseconds since the epoch.
+    pub at_ms: u64,
+    /// The slot that failed.
+    pub from_slot: String,
+    /// Its release.
+    pub from_release: Option<String>,
+    /// The slot that has the traffic again.
+    pub to_slot: String,
+    /// Its release.
+    pub to_release: Option<String>,
+    /// `probes-failed`, `exited`, `stopped-by-hand`.
+    pub cause: String,
+    /// One sentence for people.
+    pub text: String,
 }
 
 /// The evidence of a failed candidate (all that one screen shows).

@@ -1,7 +1,9 @@
-//! Bytes between our own processes, as JSON: what slotd tells the router, what slotctl asks slotd.
+//! Bytes between our own processes, as JSON: what slotd tells the router, what slotctl asks slotd. And the way to an app's socket, which
+//! slotd's probes and the router both take.
 //!
-//! **Invariant:** types and their encoding only; nothing here decides or performs anything.
+//! **Invariant:** types, their encoding and their addresses only; nothing here decides anything.
 
 pub mod api;
+pub mod apps_socket;
 pub mod control;
 pub mod table;

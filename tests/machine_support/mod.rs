@@ -28,7 +28,7 @@ pub fn release(number: u32) -> ReleaseId {
 
 pub fn failure(text: &str) -> UnitFailure {
     UnitFailure {
-        result: "exit-code".to_owned(),
+        result: "exit-code".into(),
         text: text.to_owned(),
     }
 }
@@ -189,6 +189,7 @@ impl App {
             slot: slot(name),
             boot,
             release: Some(release(number)),
+            settings: self.state.settings.clone(),
         })
     }
 
@@ -264,6 +265,7 @@ impl App {
         let slots = self.state.slots.keys();
         let serving = self.state.active.as_ref();
         Facts {
+            settings: self.state.settings.clone(),
             rebooted: false,
             slots: slots.map(|name| (name.clone(), found(name))).collect(),
             routed: serving.cloned(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Probe,
+    BootId, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Phase, Probe,
     ReleaseId, Request, Route, Seen, Service, Settings, SlotName, State, Step, Time, UnitFailure,
     effects, recover, rediscover, step,
 };
@@ -49,6 +49,16 @@ struct Unit {
     release: Option<ReleaseId>,
 }
 
+/// What is in the way of the table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum TableFault {
+    None,
+    /// It cannot be written, so no router gets it.
+    Disk,
+    /// A router that has it does not say so.
+    Router,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 enum Run {
     Ended(End),
@@ -76,6 +86,7 @@ pub struct Machine {
     table: Option<Route>,
     /// What is on disk for routers that start.
     table_on_disk: Option<Route>,
+    table_fault: TableFault,
     router_run: u64,
     in_flight: BTreeMap<(SlotName, Option<BootId>), u64>,
     boots: u64,
@@ -121,6 +132,7 @@ impl Machine {
             units: slots.into_iter().map(|name| (name, idle.clone())).collect(),
             table: None,
             table_on_disk: None,
+            table_fault: TableFault::None,
             router_run: 0,
             in_flight: BTreeMap::new(),
             boots: 0,
@@ -149,6 +161,7 @@ impl Machine {
     /// No more faults and people; everything that was begun must end, and the active slot must serve.
     pub fn settle(&mut self) -> Result<(), String> {
         self.faulty = false;
+        self.table_fault = TableFault::None;
         for unit in self.units.values_mut() {
             unit.healthy = 100;
         }
@@ -350,12 +363,11 @@ impl Machine {
                 }
             }
             Notice::Soak { cause, .. } => self.note(cause.code()),
-            Notice::RolledBack {
-                generation, cause, ..
-            } => {
+            Notice::RolledBack(back) => {
                 self.note("rolled-back");
-                self.note(cause.code());
-                let count = self.rollbacks.entry(*generation).or_default();
+                self.note(back.cause.code());
+                let generation = back.generation;
+                let count = self.rollbacks.entry(generation).or_default();
                 *count += 1;
                 if *count > 1 {
                     return Err(format!("generation {generation} was rolled back twice"));
@@ -398,10 +410,17 @@ impl Machine {
             }
         }
         if let Some(watch) = &state.watch {
+            let left = state
+                .deployment
+                .as_ref()
+                .and_then(|held| match &held.phase {
+                    Phase::Shifting { from, .. } => from.as_ref(),
+                    _ => None,
+                });
             if watch.rolling_back.is_none() {
                 check(
-                    state.active.as_ref() == Some(&watch.new),
-                    "what is watched is not active",
+                    left.or(state.active.as_ref()) == Some(&watch.new),
+                    "what is watched is neither active nor what a switch is made from",
                 )?;
             }
             if let Some(old) = &watch.old {
@@ -459,6 +478,7 @@ impl Machine {
             )
         });
         let facts = Facts {
+            settings: self.state.settings.clone(),
             rebooted: std::mem::take(&mut self.rebooted),
             slots: slots.collect(),
             routed: self
@@ -482,7 +502,7 @@ impl Machine {
         };
         let mut before = self.state.clone();
         if self.random.percent(3) {
-            before = rediscover(self.state.settings.clone(), &facts, Time(self.now));
+            before = rediscover(&facts, Time(self.now));
             // What was remembered is lost with the file; what serves is not.
             if let (Some(known), Some(found)) = (&self.state.active, &before.active) {
                 let serves = matches!(self.units[known].phase, Run::Running(_))
@@ -507,12 +527,25 @@ impl Machine {
                 slot,
                 generation,
                 release,
-            } => self.start(slot, *generation, release),
+                ..
+            } => self.start(&effect, slot, *generation, release)?,
             Effect::Probe { slot, boot, .. } => self.probe(slot, boot, &effect),
             Effect::Route(route) => {
                 let route = route.clone();
-                self.table_on_disk = Some(route.clone());
-                self.table = Some(route.clone());
+                if self.table_fault != TableFault::Disk {
+                    self.table_on_disk = Some(route.clone());
+                    self.table = Some(route.clone());
+                }
+                if self.table_fault != TableFault::None {
+                    self.plan(500, Coming::Perform(self.deployer, effect.clone()));
+                    if self.random.percent(20) {
+                        self.answer(Event::Unrouted {
+                            generation: route.generation,
+                            why: "no space left".to_owned(),
+                        });
+                    }
+                    return Ok(());
+                }
                 self.answer(Event::Routed {
                     generation: route.generation,
                     active: route.active,
@@ -551,12 +584,17 @@ impl Machine {
         }
     }
 
-    fn start(&mut self, name: &SlotName, generation: Generation, release: &ReleaseId) {
-        let again = Effect::Start {
-            slot: name.clone(),
-            generation,
-            release: release.clone(),
-        };
+    fn start(
+        &mut self,
+        effect: &Effect,
+        name: &SlotName,
+        generation: Generation,
+        release: &ReleaseId,
+    ) -> Result<(), String> {
+        let again = effect.clone();
+        if self.state.active.as_ref() != Some(name) && self.sends_to(name) {
+            return Err(format!("{name} is started while the routers send to it"));
+        }
         let unit = self.units.get_mut(name).expect("a known slot");
         match &unit.phase {
             Run::Running(boot) => {
@@ -566,11 +604,11 @@ impl Machine {
                     generation,
                     boot,
                 });
-                return;
+                return Ok(());
             }
             Run::Stopping(_) => {
                 self.plan(100, Coming::Perform(self.deployer, again));
-                return;
+                return Ok(());
             }
             Run::Coming => {}
             Run::Ended(_) => {
@@ -598,13 +636,14 @@ impl Machine {
                         generation,
                         failure,
                     });
-                    return;
+                    return Ok(());
                 }
                 self.plan(takes, Coming::UnitUp(name.clone(), run));
             }
         }
         // Asked again until it is up: a start job that is waited for.
         self.plan(50, Coming::Perform(self.deployer, again));
+        Ok(())
     }
 
     fn unit_up(&mut self, name: &SlotName, run: u64) {
@@ -621,6 +660,7 @@ impl Machine {
             slot: name.clone(),
             boot,
             release,
+            settings: self.state.settings.clone(),
         });
         if self.faulty && self.random.percent(12) {
             let after = self.random.between(1, 40_000);
@@ -680,6 +720,7 @@ impl Machine {
                     slot: name.clone(),
                     boot: other,
                     release,
+                    settings: self.state.settings.clone(),
                 });
             }
         }
@@ -702,21 +743,24 @@ impl Machine {
             self.state.slots[name].condition,
             Condition::Stopping { forced: true, .. }
         );
+        let sends = self.sends_to(name);
         let unit = self.units.get_mut(name).expect("a known slot");
         let run = unit.run;
         match unit.phase.clone() {
             Run::Running(boot) => {
                 unit.phase = Run::Stopping(boot.clone());
-                let sends = self
-                    .table
-                    .as_ref()
-                    .is_some_and(|table| table.active.as_ref() == Some(name) && table.ready);
+                let this = (name.clone(), boot.clone());
                 let held = self
                     .in_flight
                     .get(&(name.clone(), Some(boot)))
                     .copied()
                     .unwrap_or(0);
-                if sends {
+                // Somebody may have started it by hand where the routers last knew another run.
+                let known = self
+                    .table
+                    .as_ref()
+                    .is_some_and(|table| table.boots.contains(&this));
+                if sends && known {
                     return Err(format!("{name} is stopped while the routers send to it"));
                 }
                 if held > 0 && !forced {
@@ -809,6 +853,12 @@ impl Machine {
             self.plan(lasts, Coming::Ends(active, boot, self.router_run));
         }
         Ok(())
+    }
+
+    /// Whether the routers would send a request to a slot, whatever runs there.
+    fn sends_to(&self, name: &SlotName) -> bool {
+        let table = self.table.as_ref();
+        table.is_some_and(|table| table.active.as_ref() == Some(name) && table.ready)
     }
 
     fn held(&self, name: &SlotName) -> u64 {
@@ -925,7 +975,10 @@ impl Machine {
                 let run = self.units[&name].run;
                 self.unit_crash(&name, run);
             }
+            90..95 => self.table_fault = TableFault::Disk,
+            95..97 => self.table_fault = TableFault::Router,
             _ => {
+                self.table_fault = TableFault::None;
                 for unit in self.units.values_mut() {
                     unit.healthy = 100;
                 }
@@ -971,7 +1024,7 @@ fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
 
 fn failure(result: &str) -> UnitFailure {
     UnitFailure {
-        result: result.to_owned(),
+        result: result.into(),
         text: "ended".to_owned(),
     }
 }

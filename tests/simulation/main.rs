@@ -83,6 +83,7 @@ fn the_simulation_reaches_what_it_is_for() {
         "soaked",
         "superseded",
         "old-slot-gone",
+        "unrouted",
         "rolled-back",
         "forced",
         "down",

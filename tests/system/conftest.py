@@ -2,6 +2,7 @@
 
 import pytest
 from machine import Machine
+from slots import nothing_failed
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -27,3 +28,11 @@ def fresh():
     with Machine() as booted:
         booted.install()
         yield booted
+
+
+@pytest.fixture
+def load(machine, app):
+    """Requests to the app of a file all the time, none of which may fail."""
+    with machine.load("127.0.0.1:80", "--connections", "8", "--pause-ms", "20") as load:
+        yield load
+        nothing_failed(load.stop(), reconnects=8)

@@ -40,7 +40,7 @@ def project(machine):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (WEB + 'comand = "x"\n', ["slot.toml:3: comand", "command"]),
+        (WEB + 'comand = "x"\n', ["slot.toml:3: unknown key `comand`; did you mean `command`?"]),
         (WEB + "drain = 30\n", ["slot.toml:3: drain", "has no unit", 'drain = "120s"']),
         (WEB + 'soak = "soon"\n', ["slot.toml:3: soak", "30s"]),
         (WEB + "hosts = 80\n", ["slot.toml:3: hosts"]),
@@ -98,6 +98,21 @@ def test_a_path_that_cannot_be_a_release_is_refused(machine, project, path, says
     machine.write("/srv/bad/slot.toml", WEB)
     said = refused(machine, f"deploy {path}")
     assert says in said and "; " in said, said
+
+
+@pytest.mark.parametrize("user", ["root", "slot", "slot-router"])
+def test_a_user_with_rights_of_slots_own_is_refused(machine, project, user):
+    machine.write("/srv/bad/slot.toml", WEB + f'user = "{user}"\n')
+    for words in ("deploy ./app", "app add"):
+        said = refused(machine, words)
+        assert f"slot.toml:3: user: an app that runs as {user}" in said and "allow_privileged_user" in said, said
+
+
+def test_a_file_of_another_app_than_is_asked_for_is_refused(machine, project):
+    machine.write("/srv/bad/slot.toml", WEB)
+    said = refused(machine, "--app nosuch deploy ./app")
+    assert "slot.toml is of the app web, and --app names nosuch, which is not registered" in said, said
+    assert "`sudo slotctl --app nosuch app add " in said, said
 
 
 def test_a_program_that_is_empty_is_refused(machine, project):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from machine import Machine
-from slots import QUICK, App, answers_only, nothing_failed
+from slots import QUICK, App, answers_only
 
 STATE = "/var/lib/slot/web/state.json"
 # In large pieces first, then to the last byte; dd ends with an error, as it should.
@@ -26,13 +26,6 @@ def app(machine):
     app = App(machine, "web", QUICK + 'keep = 1\n')
     app.deploy("one")
     return app
-
-
-@pytest.fixture
-def load(machine, app):
-    with machine.load("127.0.0.1:80", "--connections", "8", "--pause-ms", "20") as load:
-        yield load
-        nothing_failed(load.stop(), reconnects=8)
 
 
 @pytest.mark.parametrize(
@@ -175,3 +168,17 @@ def test_a_full_run_directory_keeps_the_old_table_until_there_is_room(machine, a
     answers_only(load, "unpublished")
     assert app.status()["warnings"] == []
     works_again(app, load, "published")
+
+
+def test_a_switch_that_cannot_be_published_is_taken_back_and_says_why(machine, app, load):
+    app.wait_until(lambda status: status["state"] == "idle")
+    marker = marker_of(machine)
+    full(machine, "/run/slot/slotd")
+    outcome = app.deploy("nowhere", check=False)
+    assert (outcome["success"], outcome["cause"]) == (False, "unrouted"), outcome
+    assert "/run/slot/slotd/table.json" in outcome["text"] and "No space left" in outcome["text"], outcome
+    answers_only(load, marker)
+    free(machine, "/run/slot/slotd")
+    app.wait_until(lambda status: all(slot["condition"] in ("active", "idle") for slot in status["slots"]))
+    answers_only(load, marker)
+    works_again(app, load, "somewhere")

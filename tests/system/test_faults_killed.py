@@ -8,7 +8,7 @@ import time
 
 import pytest
 from machine import Machine
-from slots import App, answers_only, nothing_failed
+from slots import App, answers_only
 
 TIMES = 'ready = "notify"\nhealth = "/healthz"\nstop_timeout = "2s"\nstart_timeout = "10s"\nhealth_timeout = "10s"\n'
 
@@ -29,13 +29,6 @@ def app(machine):
     app = App(machine, "web", TIMES + 'soak = "0s"\n')
     app.deploy("one")
     return app
-
-
-@pytest.fixture
-def load(machine, app):
-    with machine.load("127.0.0.1:80", "--connections", "8", "--pause-ms", "20") as load:
-        yield load
-        nothing_failed(load.stop(), reconnects=8)
 
 
 def pid_of(machine, unit):

@@ -17,6 +17,7 @@ use super::super::client::{Client, RETRY, empty};
 use super::super::exit::Exit;
 use super::super::project::Project;
 use super::super::term::{note, say, say_json};
+use super::loaded::check_user;
 use super::{
     APPS, UNITS, file_of, is_machines_own, names, ports, public, ready_to_change, systemctl,
 };
@@ -25,7 +26,7 @@ use crate::daemon::tables::fit;
 use crate::deploy::AppName;
 use crate::store::replace;
 use crate::telemetry::chain;
-use crate::units::{STATE, polkit_rule, polkit_rule_path};
+use crate::units::{POLKIT_RULES, STATE, polkit_rule, polkit_rule_path};
 use crate::wire::api::Status;
 
 /// Tries to reach slotd after it was started: 10 s.
@@ -74,7 +75,9 @@ pub async fn register(
     // So that units of a file that was removed by hand are gone before names are compared.
     systemctl(&["daemon-reload"])?;
     let installed = read_installed(name);
-    if installed.is_none() && !installed_file.exists() {
+    let rule = polkit_rule_path(name);
+    // What has slot's rule is slot's, even where its file was removed by hand.
+    if !installed_file.exists() && !rule.exists() {
         let said_by = if project.app.name == *name {
             &file
         } else {
@@ -86,7 +89,9 @@ pub async fn register(
     let text = with_ports(&project.text, &file, name, &chosen)?;
     let app = App::parse(&text, &file)?;
     app.check_installed(&installed_file.display().to_string())?;
+    check_env_file(&app, &file)?;
     check_routes(&app, &file)?;
+    check_user(&app, &file)?;
     public::check()?;
 
     note(&format!(
@@ -101,21 +106,27 @@ pub async fn register(
     own_directory(name)?;
     replace(&installed_file, text.as_bytes(), 0o644)?;
     systemctl(&["daemon-reload"])?;
-    let rule = polkit_rule_path(&app);
-    let folder = Path::new(&rule).parent().filter(|folder| folder.is_dir()).ok_or_else(|| {
-        Exit::Failed.because(format!(
-            "cannot write {rule}: polkit is not installed, and without it slotd may start no unit; `apt install polkitd`"
-        ))
-    })?;
-    replace(
-        &folder.join(Path::new(&rule).file_name().unwrap_or_default()),
-        polkit_rule(&app).as_bytes(),
-        0o644,
-    )?;
+    if !Path::new(POLKIT_RULES).is_dir() {
+        return Err(Exit::Failed.because(format!(
+            "cannot write {}: polkit is not installed, and without it slotd may start no unit; `apt install polkitd`",
+            rule.display()
+        )));
+    }
+    replace(&rule, polkit_rule(&app).as_bytes(), 0o644)?;
     let mut words = vec!["enable", "--now"];
     words.extend(UNITS);
     systemctl(&words)?;
     reload(&Client::new(&global.socket, Some(name.as_str()))).await
+}
+
+/// Refuses an `env_file` that is not there: no slot would start without it.
+fn check_env_file(app: &App, file: &str) -> anyhow::Result<()> {
+    match app.env_file.as_deref().filter(|path| path.starts_with('/')) {
+        Some(path) if !Path::new(path).is_file() => Err(Exit::Input.because(format!(
+            "{file}: env_file: there is no file {path}; make it (`install -m 0600 FILE {path}`), or remove the key"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses an app whose hosts and paths another app has, or that the routers could not have: they would refuse the whole table.
@@ -186,33 +197,6 @@ async fn reload(client: &Client) -> anyhow::Result<Status> {
     Ok(client.post("/reload", empty()).await?)
 }
 
-/// Says so when a project's file is not what the machine goes by.
-pub fn warn_of_changes(socket: &Path, name: &AppName, project: &Project) {
-    if !is_machines_own(socket) {
-        return;
-    }
-    let Some(installed) = read_installed(name) else {
-        return;
-    };
-    if !is_same(&project.app, &installed) {
-        note(&format!(
-            "note: {} differs from {}, which counts; `sudo slotctl app add {0}` takes it over\n",
-            project.file.display(),
-            file_of(name).display()
-        ));
-    }
-}
-
-/// Whether a project's file says what is installed, apart from the name and the ports that it leaves open.
-fn is_same(project: &App, installed: &App) -> bool {
-    let mut completed = project.clone();
-    completed.name = installed.name.clone();
-    for (slot, ports) in &installed.ports {
-        completed.ports.entry(slot.clone()).or_insert(*ports);
-    }
-    completed == *installed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,22 +216,5 @@ mod tests {
         }
         let mode = fs::metadata(&other).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o700);
-    }
-
-    #[test]
-    fn a_project_is_the_same_when_only_its_ports_were_chosen() {
-        let parse = |text: &str| App::parse(text, "slot.toml").unwrap();
-        let project = parse("command = \"./server\"\n");
-        let installed =
-            parse("name = \"web\"\ncommand = \"./server\"\n[ports]\nblue = 20001\ngreen = 20002\n");
-        assert!(is_same(&project, &installed));
-        assert!(!is_same(
-            &parse("command = \"./server\"\nsoak = \"1m\"\n"),
-            &installed
-        ));
-        assert!(!is_same(
-            &parse("command = \"./server\"\n[ports]\nblue = 3000\n"),
-            &installed
-        ));
     }
 }

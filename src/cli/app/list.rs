@@ -52,7 +52,7 @@ fn table(apps: &Apps) -> String {
         let _ = writeln!(text, "{}", line.trim_end());
     }
     for (app, why) in &apps.broken {
-        let _ = writeln!(text, "{app}: not read: {}", harmless(why));
+        let _ = writeln!(text, "{app}: broken: {}", harmless(why));
     }
     if text.is_empty() {
         text.push_str(
@@ -84,7 +84,7 @@ mod tests {
             table(&apps),
             "APP  STATE  RELEASE   ADDRESS\n\
              web  idle   1a2b3c4d  http://127.0.0.1:80/\n\
-             shop: not read: no command\n"
+             shop: broken: no command\n"
         );
     }
 }

@@ -4,7 +4,9 @@
 //! made into units, and goes before the file goes (design rule 12).
 
 pub mod add;
+pub mod changes;
 mod list;
+mod loaded;
 mod names;
 pub(super) mod ports;
 pub(super) mod public;
@@ -67,10 +69,11 @@ pub fn listen(socket: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     note(&format!("{} does not listen; starting it\n", UNITS[0]));
+    public::check()?;
     systemctl(&["enable", "--now", UNITS[0]]).map(|_| ()).map_err(|error| {
         Exit::Failed.because(format!(
-            "nobody would reach the release, because the public socket does not listen: {error}. Where a router still runs from \
-             before, `systemctl stop 'slot-router@*'` lets it finish, then deploy again"
+            "nobody would reach the release, because the public socket does not listen: {error}; `journalctl -u {}` says why",
+            UNITS[0]
         ))
     })
 }
@@ -78,6 +81,12 @@ pub fn listen(socket: &Path) -> anyhow::Result<()> {
 /// sd_booted(3).
 fn systemd_runs() -> bool {
     Path::new("/run/systemd/system").is_dir()
+}
+
+/// Whether the machine has a file for the app.
+#[must_use]
+pub fn is_registered(name: &AppName) -> bool {
+    file_of(name).exists()
 }
 
 fn file_of(name: &AppName) -> PathBuf {

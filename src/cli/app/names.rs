@@ -6,6 +6,7 @@
 use nix::unistd::{Group, User};
 
 use super::super::exit::Exit;
+use super::loaded::loaded;
 use super::systemctl;
 use crate::deploy::AppName;
 
@@ -38,26 +39,28 @@ pub fn check_free(name: &AppName, said_by: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A unit, installed or only loaded, that has one of the names.
+/// A unit, installed or only loaded, that has one of the names. What is left in slot's slice of an app whose file was removed by hand is
+/// that app's, and its name is free for it.
 fn unit_with(name: &AppName) -> anyhow::Result<Option<String>> {
     let patterns = patterns(name);
-    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
-    for listing in ["list-unit-files", "list-units"] {
-        let mut words = vec![listing, "--no-legend", "--no-pager", "--plain", "--full"];
-        if listing == "list-units" {
-            words.push("--all");
-        }
-        words.extend(&patterns);
-        // list-unit-files fails when nothing matches on some versions; a failure to list is not a name that is taken.
-        let printed = systemctl(&words).unwrap_or_default();
-        if let Some(unit) = printed
-            .lines()
-            .find_map(|line| line.split_ascii_whitespace().next())
-        {
-            return Ok(Some(unit.to_owned()));
-        }
+    let mut words = vec![
+        "list-unit-files",
+        "--no-legend",
+        "--no-pager",
+        "--plain",
+        "--full",
+    ];
+    words.extend(patterns.iter().map(String::as_str));
+    // It fails when nothing matches on some versions; a failure to list is not a name that is taken.
+    let listed = systemctl(&words).unwrap_or_default();
+    let mut first_words = listed
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().next());
+    if let Some(unit) = first_words.next() {
+        return Ok(Some(unit.to_owned()));
     }
-    Ok(None)
+    let mut others = loaded(&patterns)?.into_iter().filter(|unit| !unit.ours);
+    Ok(others.next().map(|unit| unit.unit))
 }
 
 fn patterns(name: &AppName) -> Vec<String> {

@@ -18,11 +18,29 @@ pub fn check() -> anyhow::Result<()> {
     let listen = systemctl(&["show", "--property=Listen", "--value", SOCKET])?;
     for port in ports(&listen) {
         let holders = holders(port);
+        if let Some(router) = holders.iter().find_map(own_router) {
+            return Err(Exit::Failed.because(stranded(port, router)));
+        }
         if !holders.is_empty() {
             return Err(Exit::Failed.because(taken(port, &holders)));
         }
     }
     Ok(())
+}
+
+/// The unit, if the holder is one of slot's routers.
+fn own_router(holder: &Holder) -> Option<&str> {
+    let unit = holder.unit.as_deref()?;
+    unit.starts_with("slot-router@").then_some(unit)
+}
+
+/// A router has the socket, and systemd does not: it closed its own when somebody stopped that alone.
+fn stranded(port: u16, router: &str) -> String {
+    format!(
+        "slot-router.socket does not listen, while {router} still serves port {port} with the socket that it was given; nothing was \
+         changed.\n`systemctl restart slot-router.socket` gives both a new one: what is in flight may end first, for 30 seconds at most, \
+         and there is a moment in which nobody listens. Then run this again."
+    )
 }
 
 /// Where the public socket can be reached from this machine: `http://127.0.0.1/`.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -14,9 +14,10 @@ use super::super::exit::Exit;
 use super::super::progress::Screen;
 use super::super::term::{say, say_json};
 use super::add::read_installed;
+use super::loaded::of;
 use super::{file_of, ready_to_change, systemctl};
 use crate::deploy::AppName;
-use crate::units::STATE;
+use crate::units::{STATE, polkit_rule_path};
 use crate::wire::control::{InFlight, Stats};
 
 /// The routers' control sockets are `<n>/control.sock` in it.
@@ -34,25 +35,24 @@ pub async fn run(global: &Global, options: &AppRemove) -> anyhow::Result<Exit> {
     let name = &options.name;
     ready_to_change(&format!("remove {name}"))?;
     let file = file_of(name);
-    if !file.exists() {
+    let rule = polkit_rule_path(name);
+    // Where the file was removed by hand, the rest is still to go.
+    let traces = [&file, &rule].into_iter().any(|path| path.exists())
+        || of(name)?.iter().any(|unit| unit.ours)
+        || (options.purge && kept(name).iter().any(|path| path.exists()));
+    if !traces {
         return Err(Exit::NotFound.because(format!(
             "there is no app {name}: {} does not exist; `slotctl app list` lists the apps",
             file.display()
         )));
     }
     forget(&Client::new(&global.socket, None), name).await?;
-    delete(Path::new(&format!(
-        "/etc/polkit-1/rules.d/60-slot-app-{name}.rules"
-    )))?;
+    delete(&rule)?;
     if !options.now {
         let most = read_installed(name).map_or(DRAIN, |app| app.drain);
         drain(name, most, &mut Screen::new(global.json)).await;
     }
-    systemctl(&[
-        "stop",
-        &format!("{name}@*.socket"),
-        &format!("{name}@*.service"),
-    ])?;
+    stop(name)?;
     delete(&file)?;
     systemctl(&["daemon-reload"])?;
     if options.purge {
@@ -63,13 +63,12 @@ pub async fn run(global: &Global, options: &AppRemove) -> anyhow::Result<Exit> {
             &serde_json::json!({ "success": true, "app": name.as_str(), "purged": options.purge }),
         )?;
     } else {
-        let data = Path::new(STATE).join(name.as_str());
-        let rest = if options.purge || !data.exists() {
-            String::new()
-        } else {
-            format!("; its releases stay in {}", data.display())
-        };
-        say(&format!("{name} is removed{rest}\n"))?;
+        let [releases, data, _] = kept(name).map(|path| path.exists().then_some(path));
+        let rest: Vec<String> = [("releases", releases), ("data", data)]
+            .into_iter()
+            .filter_map(|(what, path)| Some(format!("; its {what} stay in {}", path?.display())))
+            .collect();
+        say(&format!("{name} is removed{}\n", rest.concat()))?;
     }
     Ok(Exit::Ok)
 }
@@ -128,12 +127,44 @@ fn delete(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn purge(name: &AppName) -> anyhow::Result<()> {
-    let data = Path::new(STATE).join(name.as_str());
-    match fs::remove_dir_all(&data) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", data.display()))
-        }
-        _ => Ok(()),
+/// Sockets first, or a connection would start a slot again. Units of the name that are not slot's are left alone.
+fn stop(name: &AppName) -> anyhow::Result<()> {
+    let mut units: Vec<String> = of(name)?
+        .into_iter()
+        .filter(|unit| unit.ours)
+        .map(|unit| unit.unit)
+        .collect();
+    units.sort_by_key(|unit| !unit.ends_with(".socket"));
+    if !units.is_empty() {
+        let words: Vec<&str> = ["stop"]
+            .into_iter()
+            .chain(units.iter().map(String::as_str))
+            .collect();
+        systemctl(&words)?;
     }
+    Ok(())
+}
+
+/// What stays of an app that is removed: its releases with its state, and its own data, which is a symlink to the second place when
+/// its user is dynamic (systemd.exec(5), `StateDirectory=`).
+fn kept(name: &AppName) -> [PathBuf; 3] {
+    [STATE, "/var/lib/slot-app", "/var/lib/private/slot-app"]
+        .map(|place| Path::new(place).join(name.as_str()))
+}
+
+fn purge(name: &AppName) -> anyhow::Result<()> {
+    for path in kept(name) {
+        let removed = if path.is_symlink() {
+            fs::remove_file(&path)
+        } else {
+            fs::remove_dir_all(&path)
+        };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 //! [`story`] is what happens; [`app`] is what is deployed; [`figures`] is what is told at the end. All else is the product itself: the same
 //! router, state machine and API as on a server, with children in the place of units (see [`super::deployer`]).
 //!
-//! **Invariant:** no root, no systemd, nothing left behind: data and sockets are in temporary directories.
+//! **Invariant:** no root, no systemd, nothing left behind: data and sockets are in directories that go with it.
 //! **Invariant:** with `--once` the exit status is 0 only if no request failed, no stream was cut, and every deployment ended as it was to.
 
 pub mod app;
@@ -23,6 +23,7 @@ use self::releases::Releases;
 use self::screen::Screen;
 use super::deployer::Deployer;
 use super::exit::Exit;
+use super::scratch::Scratch;
 use super::start::Signals;
 use super::term::say_json;
 
@@ -48,8 +49,7 @@ pub fn run(once: bool, json: bool) -> anyhow::Result<Exit> {
 async fn show(once: bool, json: bool) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let mut screen = Screen::new(json);
-    let directory = tempfile::Builder::new().prefix("slot-demo-").tempdir();
-    let directory = directory.context("cannot make a temporary directory")?;
+    let directory = Scratch::make(&std::env::temp_dir())?;
     let releases = Releases::write(directory.path())?;
     let (public, taken) = listen()?;
     let deployer = Deployer::start(releases.app()?, &directory.path().join("data"), public).await?;

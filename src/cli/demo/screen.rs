@@ -1,6 +1,6 @@
 //! What is seen while the demo goes on: a line for each thing that happened, and on a terminal one more that moves.
 
-use std::io::{IsTerminal, stderr, stdout};
+use std::io::{stderr, stdout};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use terminal_size::terminal_size;
 
-use super::super::term::{Paint, note, say, span};
+use super::super::term::{Paint, is_live, note, say, span};
 use crate::load::Pulse;
 
 /// Where it is shown, and how.
@@ -25,9 +25,9 @@ pub(super) struct Screen {
 impl Screen {
     pub(super) fn new(json: bool) -> Self {
         let (live, paint) = if json {
-            (stderr().is_terminal(), Paint::of(&stderr()))
+            (is_live(&stderr()), Paint::of(&stderr()))
         } else {
-            (stdout().is_terminal(), Paint::of(&stdout()))
+            (is_live(&stdout()), Paint::of(&stdout()))
         };
         Self {
             to_stderr: json,

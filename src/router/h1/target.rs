@@ -1,5 +1,6 @@
 //! Request targets and authorities (RFC 9112 section 3.2, RFC 3986 section 3.2).
 
+use super::tokens::alphanumeric_and;
 use super::{Refusal, Span};
 
 /// What a request is for.
@@ -124,33 +125,7 @@ pub fn host(authority: &[u8]) -> Result<&[u8], Refusal> {
 }
 
 /// Unreserved characters, sub-delims without the comma, and the percent of an escape.
-static HOST: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        let b = byte as u8;
-        table[byte] = b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'-' | b'.'
-                    | b'_'
-                    | b'~'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b';'
-                    | b'='
-                    | b'%'
-            );
-        byte += 1;
-    }
-    table
-};
+static HOST: [bool; 256] = alphanumeric_and(b"-._~!$&'()*+;=%");
 
 #[cfg(test)]
 mod tests {

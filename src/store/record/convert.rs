@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::{
     CauseRecord, ConditionRecord, DeploymentRecord, FailureRecord, KindRecord, OutcomeRecord,
-    PhaseRecord, ProbeRecord, Record, ServiceRecord, SettingsRecord, SlotRecord, VERSION,
-    WatchRecord,
+    PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord, SettingsRecord, SlotRecord,
+    VERSION, WatchRecord,
 };
 use crate::deploy::{
     BootId, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase, Probe,
-    ReleaseId, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
+    ReleaseId, RolledBack, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
 };
 
 fn ms(span: Duration) -> u64 {
@@ -50,6 +50,16 @@ fn word(found: &str) -> &'static str {
         .unwrap_or("unknown")
 }
 
+fn marks(entered: &[(&'static str, Time)]) -> Vec<(String, u64)> {
+    let mark = |(phase, at): &(&str, Time)| ((*phase).to_owned(), at.0);
+    entered.iter().map(mark).collect()
+}
+
+fn times(entered: &[(String, u64)]) -> Vec<(&'static str, Time)> {
+    let time = |(phase, at): &(String, u64)| (word(phase), Time(*at));
+    entered.iter().map(time).collect()
+}
+
 impl Record {
     pub(in crate::store) fn of(state: &State, machine_boot: &str) -> Self {
         Self {
@@ -59,12 +69,14 @@ impl Record {
             generation: state.generation.0,
             routed: state.routed.0,
             active: text(state.active.as_ref()),
+            lingering: state.lingering.iter().map(ToString::to_string).collect(),
             deployment: state.deployment.as_ref().map(|held| DeploymentRecord {
                 generation: held.generation.0,
                 kind: held.kind.into(),
                 by: held.by.clone(),
                 began: held.began.0,
                 phase: (&held.phase).into(),
+                entered: marks(&held.entered),
                 settings: (&held.settings).into(),
             }),
             watch: state.watch.as_ref().map(|watch| WatchRecord {
@@ -89,9 +101,21 @@ impl Record {
                 generation: outcome.generation.0,
                 kind: outcome.kind.into(),
                 release: text(outcome.release.as_ref()),
+                slot: text(outcome.slot.as_ref()),
+                previous: text(outcome.previous.as_ref()),
                 phase: outcome.phase.to_owned(),
+                entered: marks(&outcome.entered),
                 cause: (&outcome.cause).into(),
                 at: outcome.at.0,
+            }),
+            rolled_back: state.rolled_back.as_ref().map(|back| RolledBackRecord {
+                generation: back.generation.0,
+                from: back.from.to_string(),
+                left: text(back.left.as_ref()),
+                to: back.to.to_string(),
+                release: text(back.release.as_ref()),
+                cause: (&back.cause).into(),
+                at: back.at.0,
             }),
             settings: (&state.settings).into(),
         }
@@ -102,6 +126,11 @@ impl Record {
             generation: Generation(self.generation),
             routed: Generation(self.routed),
             active: parse(self.active)?,
+            lingering: self
+                .lingering
+                .iter()
+                .map(|slot| slot.parse())
+                .collect::<Result<_, _>>()?,
             deployment: self
                 .deployment
                 .map(DeploymentRecord::into_deployment)
@@ -120,6 +149,10 @@ impl Record {
                 .map(|release| release.parse())
                 .collect::<Result<_, _>>()?,
             outcome: self.outcome.map(OutcomeRecord::into_outcome).transpose()?,
+            rolled_back: self
+                .rolled_back
+                .map(RolledBackRecord::into_rolled_back)
+                .transpose()?,
             settings: self.settings.into_settings()?,
         })
     }
@@ -163,6 +196,7 @@ impl DeploymentRecord {
             by: self.by,
             began: Time(self.began),
             phase: self.phase.into_phase()?,
+            entered: times(&self.entered),
             settings: self.settings.into_settings()?,
         })
     }
@@ -189,7 +223,24 @@ impl OutcomeRecord {
             generation: Generation(self.generation),
             kind: self.kind.into(),
             release: parse(self.release)?,
+            slot: parse(self.slot)?,
+            previous: parse(self.previous)?,
             phase: word(&self.phase),
+            entered: times(&self.entered),
+            cause: self.cause.into_cause()?,
+            at: Time(self.at),
+        })
+    }
+}
+
+impl RolledBackRecord {
+    fn into_rolled_back(self) -> Result<RolledBack, NameError> {
+        Ok(RolledBack {
+            generation: Generation(self.generation),
+            from: self.from.parse()?,
+            left: parse(self.left)?,
+            to: self.to.parse()?,
+            release: parse(self.release)?,
             cause: self.cause.into_cause()?,
             at: Time(self.at),
         })
@@ -357,7 +408,7 @@ impl SlotRecord {
 impl From<&UnitFailure> for FailureRecord {
     fn from(failure: &UnitFailure) -> Self {
         Self {
-            result: failure.result.clone(),
+            result: failure.result.as_str().to_owned(),
             text: failure.text.clone(),
         }
     }
@@ -366,7 +417,7 @@ impl From<&UnitFailure> for FailureRecord {
 impl From<FailureRecord> for UnitFailure {
     fn from(failure: FailureRecord) -> Self {
         Self {
-            result: failure.result,
+            result: failure.result.as_str().into(),
             text: failure.text,
         }
     }
@@ -402,6 +453,7 @@ impl From<&Cause> for CauseRecord {
                 holder: holder.to_string(),
                 condition: (*condition).to_owned(),
             },
+            Cause::Unrouted(why) => Self::Unrouted { why: why.clone() },
             Cause::StartFailed(failure) => Self::StartFailed {
                 failure: failure.into(),
             },
@@ -435,6 +487,7 @@ impl CauseRecord {
                 holder: holder.parse::<SlotName>()?,
                 condition: word(&condition),
             },
+            Self::Unrouted { why } => Cause::Unrouted(why),
             Self::StartFailed { failure } => Cause::StartFailed(failure.into()),
             Self::StartTimeout => Cause::StartTimeout,
             Self::HealthTimeout { probe } => Cause::HealthTimeout(probe.map(Into::into)),

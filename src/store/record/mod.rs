@@ -22,6 +22,8 @@ pub(super) struct Record {
     generation: u64,
     routed: u64,
     active: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lingering: Vec<String>,
     deployment: Option<DeploymentRecord>,
     watch: Option<WatchRecord>,
     slots: BTreeMap<String, SlotRecord>,
@@ -29,6 +31,7 @@ pub(super) struct Record {
     soaked: bool,
     marked: BTreeSet<String>,
     outcome: Option<OutcomeRecord>,
+    rolled_back: Option<RolledBackRecord>,
     settings: SettingsRecord,
 }
 
@@ -49,6 +52,8 @@ struct DeploymentRecord {
     by: String,
     began: u64,
     phase: PhaseRecord,
+    #[serde(default)]
+    entered: Vec<(String, u64)>,
     settings: SettingsRecord,
 }
 
@@ -164,7 +169,22 @@ struct OutcomeRecord {
     generation: u64,
     kind: KindRecord,
     release: Option<String>,
+    slot: Option<String>,
+    previous: Option<String>,
     phase: String,
+    #[serde(default)]
+    entered: Vec<(String, u64)>,
+    cause: CauseRecord,
+    at: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RolledBackRecord {
+    generation: u64,
+    from: String,
+    left: Option<String>,
+    to: String,
+    release: Option<String>,
     cause: CauseRecord,
     at: u64,
 }
@@ -178,6 +198,7 @@ enum CauseRecord {
     Interrupted,
     Preempted,
     NoIdleSlot { holder: String, condition: String },
+    Unrouted { why: String },
     StartFailed { failure: FailureRecord },
     StartTimeout,
     HealthTimeout { probe: Option<ProbeRecord> },

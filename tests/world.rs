@@ -1,0 +1,380 @@
+//! The world of an app as it is, disks and tables, with slots that are written down here: what was decided first and comes last, tables
+//! that cannot be had, apps whose files change.
+
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::State as Given;
+use axum::routing::put;
+use axum::{Json, Router};
+use slot::config::App;
+use slot::daemon::app::Place;
+use slot::daemon::apps::{Apps, Source};
+use slot::daemon::live::Live;
+use slot::daemon::tables::Tables;
+use slot::daemon::units::{Report, Units};
+use slot::daemon::world::World;
+use slot::deploy::{
+    BootId, Effect, End, Event, Generation, Limits, Probe, ReleaseId, Route, Seen, SlotName, State,
+    UnitFailure,
+};
+use slot::release::named;
+use slot::store::StateFile;
+use slot::traffic::Routers;
+use slot::wire::control::Applied;
+use slot::wire::table::{self, Table};
+use tokio::sync::{Notify, mpsc, watch};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// What runs, whoever asks: it outlives the deployer.
+#[derive(Clone, Debug)]
+struct Slots {
+    app: Arc<App>,
+    running: Arc<Mutex<BTreeMap<SlotName, BootId>>>,
+    /// While it is false, nobody gets to know what runs.
+    answers: watch::Receiver<bool>,
+    /// Told when somebody wants to know that and does not get to.
+    asked: Arc<Notify>,
+}
+
+impl Units for Slots {
+    async fn start(
+        &self,
+        slot: &SlotName,
+        _: &ReleaseId,
+        _: Limits,
+    ) -> Result<BootId, UnitFailure> {
+        let mut running = self.running.lock().unwrap();
+        let next = format!("{:032x}", running.len() + 1).parse().unwrap();
+        Ok(running.entry(slot.clone()).or_insert(next).clone())
+    }
+
+    async fn stop(&self, slot: &SlotName) -> bool {
+        self.running.lock().unwrap().remove(slot);
+        false
+    }
+
+    async fn seen(&self, slot: &SlotName) -> Seen {
+        if !*self.answers.borrow() {
+            self.asked.notify_one();
+        }
+        self.answers
+            .clone()
+            .wait_for(|answers| *answers)
+            .await
+            .unwrap();
+        match self.running.lock().unwrap().get(slot) {
+            Some(boot) => Seen::Running(boot.clone()),
+            None => Seen::Ended(End::ByHand),
+        }
+    }
+
+    async fn changed(&self) -> SlotName {
+        std::future::pending().await
+    }
+
+    fn unit(&self, slot: &SlotName) -> String {
+        format!("{}@{slot}", self.app.name)
+    }
+
+    fn upstream(&self, slot: &SlotName) -> String {
+        format!("127.0.0.1:{}", self.app.ports[slot].port)
+    }
+
+    async fn probe(&self, _: &SlotName, _: Duration) -> Probe {
+        Probe {
+            pass: true,
+            text: "200 OK".to_owned(),
+        }
+    }
+
+    async fn report(&self, _: &SlotName, _: Option<&BootId>) -> Report {
+        Report::default()
+    }
+}
+
+/// A machine's directories and a deployer in them.
+struct Bench {
+    directory: tempfile::TempDir,
+    running: Arc<Mutex<BTreeMap<String, Slots>>>,
+    /// Lets the app `slow` answer.
+    answers: watch::Sender<bool>,
+    /// It was asked while it did not.
+    asked: Arc<Notify>,
+}
+
+fn bench() -> Bench {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["apps", "data", "run/router/1"] {
+        std::fs::create_dir_all(directory.path().join(name)).unwrap();
+    }
+    Bench {
+        directory,
+        running: Arc::default(),
+        answers: watch::Sender::new(true),
+        asked: Arc::default(),
+    }
+}
+
+fn file(name: &str, first_port: u16) -> String {
+    let second = first_port + 1;
+    format!(
+        "name = '{name}'\ncommand = './server'\nsoak = '0s'\nhosts = ['{name}.test']\n[ports]\nblue = {first_port}\ngreen = {second}\n"
+    )
+}
+
+impl Bench {
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, first_port: u16) {
+        let path = self.at("apps").join(format!("{name}.toml"));
+        std::fs::write(path, file(name, first_port)).unwrap();
+    }
+
+    async fn tables(&self, path: PathBuf) -> Arc<Tables> {
+        let routers = Routers::in_directory(self.at("run/router"));
+        Arc::new(Tables::open(path, routers).await)
+    }
+
+    /// A deployer that starts.
+    async fn apps(&self) -> Arc<Apps<Slots>> {
+        let place = Place {
+            data: self.at("data"),
+            machine_boot: "this boot".to_owned(),
+        };
+        let tables = self.tables(self.at("run/table.json")).await;
+        let (known, answers) = (Arc::clone(&self.running), self.answers.clone());
+        let asked = Arc::clone(&self.asked);
+        Arc::new(Apps::new(
+            Source::Directory(self.at("apps")),
+            place,
+            tables,
+            move |app| {
+                let mut known = known.lock().unwrap();
+                let running = known.get(app.name.as_str());
+                let running = running.map(|slots| Arc::clone(&slots.running));
+                let always = watch::Sender::new(true);
+                let slow = app.name.as_str() == "slow";
+                let slots = Slots {
+                    app: Arc::new(app.clone()),
+                    running: running.unwrap_or_default(),
+                    answers: if slow { &answers } else { &always }.subscribe(),
+                    asked: Arc::clone(&asked),
+                };
+                if !slow {
+                    // Its answers do not end with it.
+                    std::mem::forget(always);
+                }
+                known.insert(app.name.to_string(), slots.clone());
+                slots
+            },
+        ))
+    }
+
+    /// A router that takes every table.
+    fn router(&self) -> Arc<Mutex<Vec<Table>>> {
+        async fn take(
+            Given(taken): Given<Arc<Mutex<Vec<Table>>>>,
+            Json(table): Json<Table>,
+        ) -> Json<Applied> {
+            let revision = table.revision;
+            taken.lock().unwrap().push(table);
+            Json(Applied { revision })
+        }
+        let taken = Arc::default();
+        let routes = Router::new().route("/table", put(take));
+        let routes = routes.with_state(Arc::clone(&taken));
+        let socket = self.at("run/router/1/control.sock");
+        let listener = tokio::net::UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        taken
+    }
+
+    /// The world of the app `web` alone.
+    async fn world(&self, table: PathBuf) -> Arc<Live<Slots>> {
+        let app = Arc::new(App::parse(&file("web", 20_001), "web.toml").unwrap());
+        let root = self.at("data/web");
+        std::fs::create_dir_all(&root).unwrap();
+        let slots = Slots {
+            app: Arc::clone(&app),
+            running: Arc::default(),
+            answers: self.answers.subscribe(),
+            asked: Arc::clone(&self.asked),
+        };
+        let state = StateFile::at(root.join("state.json"), "this boot".to_owned());
+        let tables = self.tables(table).await;
+        // It cannot be written where the test is of that.
+        let _ = tables.is_whole().await;
+        Arc::new(Live::new(app, root, slots, tables, state))
+    }
+
+    fn release(&self, app: &str, id: &str) -> ReleaseId {
+        let directory = self.at("data").join(app).join("releases").join(id);
+        std::fs::create_dir_all(directory).unwrap();
+        id.parse().unwrap()
+    }
+}
+
+/// Deploys a release of an app and returns when it serves.
+async fn serve(bench: &Bench, apps: &Apps<Slots>, name: &str, id: &str) {
+    let app = apps.get(Some(name)).await.unwrap();
+    let release = bench.release(name, id);
+    let generation = app.begin("root".to_owned(), None, Duration::ZERO).await;
+    let generation = generation.unwrap();
+    let mut state = app.owner().state();
+    app.owner()
+        .report(Event::Prepared {
+            generation,
+            release: release.clone(),
+        })
+        .await;
+    let serves = |state: &Arc<State>| {
+        state.deployment.is_none()
+            && state.live() == Some(&release)
+            && state
+                .outcome
+                .as_ref()
+                .is_some_and(|it| it.generation == generation)
+    };
+    let served = tokio::time::timeout(LONG, state.wait_for(serves)).await;
+    served.unwrap().unwrap();
+}
+
+/// The table on disk, once it is as wanted.
+async fn table(path: &Path, wanted: impl Fn(&Table) -> bool) -> Table {
+    let read = async {
+        loop {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            match serde_json::from_slice::<Table>(&bytes) {
+                Ok(table) if wanted(&table) => return table,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(LONG, read).await.unwrap()
+}
+
+fn slot_of<'a>(table: &'a Table, slot: &str) -> &'a table::Slot {
+    let mut slots = table.apps[0].slots.iter();
+    slots.find(|found| found.name == slot).unwrap()
+}
+
+#[tokio::test]
+async fn a_symlink_that_was_decided_on_earlier_is_not_set_later() {
+    let bench = bench();
+    let world = bench.world(bench.at("run/table.json")).await;
+    let link = |release: &ReleaseId| Effect::Link {
+        live: Some(release.clone()),
+        prev: None,
+    };
+    let (one, two) = (
+        bench.release("web", "00000001"),
+        bench.release("web", "00000002"),
+    );
+    let (report, _) = mpsc::channel(1);
+    // Given up when the second was decided on, it may be under way all the same: on a thread that waits for the disk.
+    let first = Arc::clone(&world).perform(link(&one), report.clone());
+    let second = Arc::clone(&world).perform(link(&two), report);
+    second.await;
+    first.await;
+    assert_eq!(named(&bench.at("data/web"), "live"), Some(two));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_cannot_be_written_is_reported_with_its_path_and_tried_on() {
+    let bench = bench();
+    let path = bench.at("run/full/table.json");
+    let world = bench.world(path.clone()).await;
+    let (report, mut reports) = mpsc::channel(1);
+    let began = tokio::time::Instant::now();
+    let route = Effect::Route(Route {
+        generation: Generation(3),
+        active: Some("blue".parse().unwrap()),
+        ready: true,
+        boots: Vec::new(),
+        hold: Duration::from_secs(10),
+    });
+    let publishing = tokio::spawn(Arc::clone(&world).perform(route, report));
+    let Some(Event::Unrouted { generation, why }) = reports.recv().await else {
+        panic!("it is to be told that the table is nowhere");
+    };
+    assert_eq!((generation, began.elapsed().as_secs()), (Generation(3), 30));
+    assert!(
+        why.contains(path.to_str().unwrap()) && why.contains("No such file or directory"),
+        "{why}"
+    );
+    std::fs::create_dir(bench.at("run/full")).unwrap();
+    let routed = reports.recv().await;
+    assert!(
+        matches!(&routed, Some(Event::Routed { generation, .. }) if *generation == Generation(3)),
+        "{routed:?}"
+    );
+    publishing.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_keeps_its_address_after_a_change_of_port() {
+    let bench = bench();
+    bench.write("web", 20_001);
+    let apps = bench.apps().await;
+    apps.load().await;
+    serve(&bench, &apps, "web", "00000001").await;
+    let path = bench.at("run/table.json");
+    let before = table(&path, |table| slot_of(table, "blue").weight == 100).await;
+    assert_eq!(slot_of(&before, "blue").upstream, "127.0.0.1:20001");
+    bench.write("web", 20_011);
+    apps.reload("web").await.unwrap();
+    let after = table(&path, |table| table.revision > before.revision).await;
+    let (blue, green) = (slot_of(&after, "blue"), slot_of(&after, "green"));
+    assert_eq!(green.upstream, "127.0.0.1:20012", "nothing runs there yet");
+    assert_eq!(blue, slot_of(&before, "blue"));
+    // The next run is where the file says.
+    serve(&bench, &apps, "web", "00000002").await;
+    let last = table(&path, |table| slot_of(table, "green").weight == 100).await;
+    assert_eq!(slot_of(&last, "green").upstream, "127.0.0.1:20012");
+}
+
+#[tokio::test]
+async fn the_first_table_has_every_app_however_long_one_takes_to_be_taken_up() {
+    let bench = bench();
+    let names = ["fast", "slow", "web"];
+    for (number, name) in (0_u16..).zip(names) {
+        bench.write(name, 20_001 + 10 * number);
+    }
+    let apps = bench.apps().await;
+    apps.load().await;
+    for name in names {
+        serve(&bench, &apps, name, "00000001").await;
+    }
+    apps.end().await;
+    drop(apps);
+    // A machine starts: nothing is left of /run.
+    std::fs::remove_file(bench.at("run/table.json")).unwrap();
+    bench.answers.send_replace(false);
+    let taken = bench.router();
+    let apps = bench.apps().await;
+    let loading = tokio::spawn({
+        let apps = Arc::clone(&apps);
+        async move { apps.load().await }
+    });
+    // They are taken up one after the other: the first has been, and wants its part in the table.
+    tokio::time::timeout(LONG, bench.asked.notified())
+        .await
+        .unwrap();
+    bench.answers.send_replace(true);
+    tokio::time::timeout(LONG, loading).await.unwrap().unwrap();
+    let taken = taken.lock().unwrap().clone();
+    assert!(!taken.is_empty());
+    for table in taken {
+        let apps: Vec<&str> = table.apps.iter().map(|app| app.name.as_str()).collect();
+        assert_eq!(apps, names, "at revision {}", table.revision);
+    }
+}
