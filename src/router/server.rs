@@ -134,7 +134,10 @@ impl Server {
             .then(AccessLog::to_stdout)
             .transpose()
             .map_err(StartError::Thread)?;
+        let (commands, told): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
+            threads: commands.iter().map(|c| c.downgrade()).collect(),
             limits: config.limits,
             // Unlike any other's, so that two routers in a row are not taken for a loop.
             via: format!(
@@ -146,21 +149,18 @@ impl Server {
             gauges: (0..count).map(|_| Gauges::default()).collect(),
             access,
         });
-        let mut commands = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
-        for thread in 0..count {
+        for (thread, told) in told.into_iter().enumerate() {
             let own = listeners
                 .iter()
                 .map(TcpListener::try_clone)
                 .collect::<io::Result<_>>()
                 .map_err(StartError::Thread)?;
-            let (tell, told) = mpsc::unbounded_channel();
             let handle = spawn(format!("router-{thread}"), {
                 let shared = Arc::clone(&shared);
                 move |ready| worker::run(thread, shared, own, told, ready)
             });
             threads.push(handle.map_err(StartError::Thread)?);
-            commands.push(tell);
         }
         let control = Control::new(shared, commands);
         let side = Side {

@@ -5,27 +5,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
+use super::accept::{self, Accepted};
 use super::access::AccessLog;
 use super::alarm::Alarms;
 use super::answer::Date;
 use super::buffer::Spare;
-use super::connection;
 use super::counts::{Counts, Gauges};
 use super::h1::fields::Fields;
 use super::ids::Ids;
 use super::limits::Limits;
 use super::runs::Routing;
-use super::stream::{self, Kind, Stream};
+use super::stream;
 use super::table::Table;
 use crate::wire::control::Listener;
 
@@ -42,6 +39,8 @@ pub struct Shared {
     pub addresses: Vec<SocketAddr>,
     /// One per thread.
     pub gauges: Vec<Gauges>,
+    /// The way to each thread, for as long as whoever steers the router keeps it open.
+    pub threads: Vec<mpsc::WeakUnboundedSender<Command>>,
     /// Where requests are recorded, if they are.
     pub access: Option<AccessLog>,
 }
@@ -66,6 +65,8 @@ pub enum Command {
     Swap(Arc<Table>, Arc<Vec<Vec<Arc<Counts>>>>, oneshot::Sender<()>),
     /// Stop accepting, end when the last connection does.
     Drain,
+    /// Serve a connection that another thread has accepted.
+    Serve(Accepted),
     /// Say that you are alive.
     Ping(oneshot::Sender<()>),
 }
@@ -96,7 +97,7 @@ pub struct Worker {
     /// True once it was told to drain.
     pub draining: Cell<bool>,
     /// A connection ended.
-    ended: Notify,
+    pub ended: Notify,
 }
 
 impl Worker {
@@ -138,24 +139,6 @@ impl Worker {
     }
 }
 
-/// Counts a client connection for as long as it lives.
-#[derive(Debug)]
-struct Counted(Rc<Worker>);
-
-impl Counted {
-    fn new(worker: Rc<Worker>) -> Self {
-        worker.gauges().connection(1);
-        Self(worker)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.gauges().connection(-1);
-        self.0.ended.notify_one();
-    }
-}
-
 /// Runs thread number `thread` until it has drained, or until its commands end.
 ///
 /// # Errors
@@ -184,9 +167,11 @@ pub async fn run(
     let mut accepting: Vec<JoinHandle<()>> = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         match stream::watch(listener.into(), Interest::READABLE) {
-            Ok(listener) => {
-                accepting.push(spawn_local(accept(Rc::clone(&worker), index, listener)))
-            }
+            Ok(listener) => accepting.push(spawn_local(accept::run(
+                Rc::clone(&worker),
+                index,
+                listener,
+            ))),
             Err(e) => {
                 _ = ready.send(Err(e));
                 return;
@@ -196,52 +181,30 @@ pub async fn run(
     let sweeping = Rc::clone(&worker);
     spawn_local(async move { sweeping.alarms.sweep(|now| sweeping.chores(now)).await });
     _ = ready.send(Ok(()));
-    while !worker.draining.get() || worker.gauges().connections() > 0 {
-        tokio::select! {
-            command = commands.recv() => match command {
-                Some(Command::Swap(table, counts, done)) => {
-                    worker.swap(table, &counts);
-                    _ = done.send(());
-                }
-                Some(Command::Ping(alive)) => _ = alive.send(()),
-                Some(Command::Drain) => {
-                    worker.draining.set(true);
-                    accepting.drain(..).for_each(|task| task.abort());
-                }
-                None => break,
-            },
-            () = worker.ended.notified() => {}
-        }
-    }
-}
-
-async fn accept(worker: Rc<Worker>, listener: usize, socket: AsyncFd<OwnedFd>) {
-    let most = worker.part(worker.limits().connections) as u64;
     loop {
-        while worker.gauges().connections() >= most {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        match socket.async_io(Interest::READABLE, stream::accept).await {
-            Ok((stream, peer)) => start(&worker, listener, stream, peer),
-            // The client was faster than we were.
-            Err(e) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
-            Err(e) => {
-                // Out of descriptors or memory: others wait in the socket's queue until some are free.
-                tracing::warn!(error = %e, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+        while !worker.draining.get() || worker.gauges().connections() > 0 {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Swap(table, counts, done)) => {
+                        worker.swap(table, &counts);
+                        _ = done.send(());
+                    }
+                    Some(Command::Serve(accepted)) => accept::serve(&worker, accepted),
+                    Some(Command::Ping(alive)) => _ = alive.send(()),
+                    Some(Command::Drain) => {
+                        worker.draining.set(true);
+                        accepting.drain(..).for_each(|task| task.abort());
+                    }
+                    None if commands.is_closed() && worker.draining.get() => worker.ended.notified().await,
+                    None => return,
+                },
+                () = worker.ended.notified() => {}
             }
         }
-    }
-}
-
-fn start(worker: &Rc<Worker>, listener: usize, socket: OwnedFd, peer: SocketAddr) {
-    let counted = Counted::new(Rc::clone(worker));
-    let worker = Rc::clone(worker);
-    spawn_local(async move {
-        match Stream::new(socket, Kind::Tcp) {
-            Ok(stream) => connection::serve(worker, stream, peer.ip(), listener).await,
-            Err(e) => tracing::warn!(error = %e, "cannot watch a connection"),
+        // Another thread may just have seen this one alive.
+        commands.close();
+        if commands.is_empty() {
+            return;
         }
-        drop(counted);
-    });
+    }
 }
