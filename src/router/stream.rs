@@ -161,7 +161,6 @@ impl Stream {
             if full && let Some(room) = &mut room {
                 room.clear_ready();
             }
-            drop(room);
             self.full = full;
             if full && !self.tells_room {
                 self.tell_room()?;
