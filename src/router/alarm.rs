@@ -9,15 +9,16 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
 /// Deadlines are looked at no more often than this, in milliseconds.
 pub const GRAIN: u64 = 10;
 const NEVER: u64 = u64::MAX;
 
-/// Milliseconds since the thread started.
+/// Milliseconds since the machine started.
 pub type Millis = u64;
 
 /// The deadline of one connection.
@@ -44,7 +45,6 @@ impl Alarm {
 /// All alarms of a thread.
 #[derive(Debug)]
 pub struct Alarms {
-    start: Instant,
     list: RefCell<Vec<Option<Rc<Alarm>>>>,
     free: RefCell<Vec<usize>>,
     /// When the sweeper has looked last.
@@ -57,7 +57,6 @@ pub struct Alarms {
 impl Default for Alarms {
     fn default() -> Self {
         Self {
-            start: Instant::now(),
             list: RefCell::default(),
             free: RefCell::default(),
             seen: Cell::new(0),
@@ -121,9 +120,11 @@ impl Own {
 }
 
 impl Alarms {
-    /// The time.
+    /// The time as of the kernel's last tick: requests ask for it several times, and a tick is shorter
+    /// than [`GRAIN`].
     pub fn now(&self) -> Millis {
-        self.start.elapsed().as_millis() as u64
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
     }
 
     /// A new alarm for the task that `waker` wakes.

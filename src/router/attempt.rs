@@ -15,8 +15,8 @@ use std::task::{Context, Poll};
 use super::access::Entry;
 use super::alarm::Millis;
 use super::answer::Answer;
-use super::buffer::Buffer;
-use super::connection::{After, Client, fill};
+use super::buffer::{Buffer, SMALL};
+use super::connection::{After, Client};
 use super::counts::Class;
 use super::exchange::Asked;
 use super::h1::body::{Body, BodyError};
@@ -29,7 +29,6 @@ use super::relay::{Broken, Relay};
 use super::runs::Lease;
 use super::stream::{Stream, Unread};
 use super::told::Limit;
-use super::tunnel::End;
 
 /// How a slot failed to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +87,8 @@ pub enum Outcome {
     Done(After, Entry),
     /// The client has got nothing yet.
     Failed(Failed, Option<io::Error>, Lease),
+    /// It was given up because of the client, which is to be told so if it is still there.
+    Abandoned(Option<Answer>, Entry),
 }
 
 /// What happened while an answer was waited for or passed back.
@@ -104,6 +105,32 @@ enum Event {
     Late,
     /// The whole answer was passed back.
     Whole,
+}
+
+/// How an attempt ended, before [`Attempt::end`] has dealt with its connections.
+#[derive(Debug)]
+pub enum End {
+    /// The slot failed to answer.
+    Failed(Failed, Option<io::Error>),
+    /// It was given up because of the client, which is to be told so if it is still there.
+    Abandoned(Option<Answer>),
+    /// The answer was passed back, so many bytes of body.
+    Whole(Response, Toward, u64),
+    /// A part of it was: the client must see that it is no more.
+    Part(u16, u64),
+    /// It became a tunnel.
+    Switched {
+        /// Each side has ended; else one was lost.
+        whole: bool,
+        /// Bytes that were passed back.
+        moved: u64,
+    },
+}
+
+impl End {
+    fn failed(failed: Failed) -> Self {
+        Self::Failed(failed, None)
+    }
 }
 
 /// An answer's head, judged.
@@ -165,13 +192,13 @@ impl<'a> Attempt<'a> {
     }
 
     /// Sends the request and passes the answer back.
-    pub async fn run(mut self) -> Outcome {
+    pub async fn run(&mut self) -> End {
         if !self.reused {
             match self.stream.unread() {
                 Unread::Nothing => {}
                 // An answer to nothing: somebody speaks before being asked (compare CVE-2026-1642).
-                Unread::Bytes => return self.fail(Failed::Malformed, None),
-                Unread::End => return self.fail(Failed::Unsent, None),
+                Unread::Bytes => return End::failed(Failed::Malformed),
+                Unread::End => return End::failed(Failed::Unsent),
             }
         }
         let worker = Rc::clone(&self.client.worker);
@@ -184,17 +211,24 @@ impl<'a> Attempt<'a> {
                 match scan.advance(self.buffer.bytes(), &worker.limits().heads, false) {
                     Ok(Scanned::Partial) => {}
                     Ok(Scanned::Whole(head)) => match self.understand(head) {
-                        Ok(Step::Final(response, head, toward)) => {
-                            return self.deliver(response, head, toward).await;
+                        Ok(Step::Final(response, head, toward)) if self.is_unread(&response) => {
+                            // Boxed, so that a request is small.
+                            return Box::pin(self.stream(response, head, toward)).await;
                         }
-                        Ok(Step::Switch(head)) => return self.switch(head).await,
+                        Ok(Step::Final(response, head, toward)) => {
+                            let mut download = self.begin(&response, head, toward);
+                            let event = poll_fn(|cx| self.poll_delivery(cx, &mut download)).await;
+                            worker.spare.give_head(download.take_head());
+                            return self.delivered(event, response, toward, &download);
+                        }
+                        Ok(Step::Switch(head)) => return Box::pin(self.switch(head)).await,
                         Ok(Step::Interim(head)) => {
                             (scan, interim) = (Scan::default(), interim + 1);
                             if interim > worker.limits().interim {
-                                return self.fail(Failed::Interim, None);
+                                return End::failed(Failed::Interim);
                             }
                             if self.asked.version == 1 && !self.client.write(&head).await {
-                                return self.abandon(None).await;
+                                return End::Abandoned(None);
                             }
                             worker.spare.give_head(head);
                             self.client
@@ -202,33 +236,33 @@ impl<'a> Attempt<'a> {
                                 .set(worker.alarms.now(), self.lease.run().bounds.response_head);
                             continue;
                         }
-                        Err(failed) => return self.fail(failed, None),
+                        Err(failed) => return End::failed(failed),
                     },
-                    Err(_) => return self.fail(Failed::Malformed, None),
+                    Err(_) => return End::failed(Failed::Malformed),
                 }
             }
             match poll_fn(|cx| self.poll_head(cx)).await {
                 Event::Bytes | Event::Whole => {}
                 Event::Lost(error, _) if self.refused && self.upload.is_unsent() => {
-                    return self.fail(Failed::Unsent, error);
+                    return End::Failed(Failed::Unsent, error);
                 }
                 Event::Lost(error, _) if self.buffer.is_empty() && interim == 0 => {
-                    return self.fail(Failed::Silent, error);
+                    return End::Failed(Failed::Silent, error);
                 }
-                Event::Lost(error, failed) => return self.fail(failed, error),
+                Event::Lost(error, failed) => return End::Failed(failed, error),
                 Event::BadUpload(error) => {
-                    return self.abandon(Some(Refusal::from(error).into())).await;
+                    return End::Abandoned(Some(Refusal::from(error).into()));
                 }
-                Event::Gone => return self.abandon(None).await,
-                Event::Late if self.uploaded => return self.fail(Failed::Slow, None),
-                Event::Late if self.upload.is_writing() => return self.fail(Failed::Stuck, None),
+                Event::Gone => return End::Abandoned(None),
+                Event::Late if self.uploaded => return End::failed(Failed::Slow),
+                Event::Late if self.upload.is_writing() => return End::failed(Failed::Stuck),
                 Event::Late => {
                     let late = Refusal {
                         status: 408,
                         reason: "the request's body did not come in time",
                     };
                     self.client.tell(Limit::BodyStall, late.reason);
-                    return self.abandon(Some(late.into())).await;
+                    return End::Abandoned(Some(late.into()));
                 }
             }
         }
@@ -250,7 +284,8 @@ impl<'a> Attempt<'a> {
             };
             self.client.alarm.set(now, next);
         }
-        match fill(&mut self.stream, &mut self.buffer, &self.client.worker, cx) {
+        let spare = &self.client.worker.spare;
+        match self.buffer.poll_fill(cx, &self.stream, SMALL, spare) {
             Poll::Ready(Ok(1..)) => return Poll::Ready(Event::Bytes),
             Poll::Ready(Ok(0)) => return Poll::Ready(Event::Lost(None, Failed::CutShort)),
             Poll::Ready(Err(error)) => {
@@ -344,35 +379,20 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    /// Passes the answer back.
-    async fn deliver(mut self, response: Response, head: Vec<u8>, toward: Toward) -> Outcome {
+    /// The answer as it is passed back.
+    fn begin(&mut self, response: &Response, head: Vec<u8>, toward: Toward) -> Relay {
         if response.is_stream || response.framing == Framing::UntilClose {
             self.lease.becomes(Class::Stream);
             self.client.stream.keep_alive();
         }
-        if self.is_unread(&response) {
-            return match self.pass(Class::Stream, head).await {
-                Ok((End::Whole, moved)) => {
-                    let entry = self.entry(response.status, moved);
-                    Outcome::Done(self.finish(&response, toward), entry)
-                }
-                Ok((End::Client | End::Cut, moved)) => self.cut(response.status, moved),
-                Ok((End::Upstream(error), moved)) => {
-                    self.cut_short(response.status, moved, Some(&error))
-                }
-                Err(error) => self.fail(Failed::NoPipe, Some(error)),
-            };
-        }
-        let mut download = Relay::new(head, Body::new(response.framing, toward.version == 0));
-        let event = poll_fn(|cx| self.poll_delivery(cx, &mut download)).await;
-        let entry = self.entry(response.status, download.moved);
-        self.client.worker.spare.give_head(download.take_head());
+        Relay::new(head, Body::new(response.framing, toward.version == 0))
+    }
+
+    fn delivered(&mut self, event: Event, response: Response, toward: Toward, sent: &Relay) -> End {
         match event {
-            Event::Whole => Outcome::Done(self.finish(&response, toward), entry),
-            Event::Lost(error, failed) if download.is_unsent() => self.fail(failed, error),
-            Event::Lost(error, _) => {
-                self.cut_short(response.status, download.moved, error.as_ref())
-            }
+            Event::Whole => End::Whole(response, toward, sent.moved),
+            Event::Lost(error, failed) if sent.is_unsent() => End::Failed(failed, error),
+            Event::Lost(error, _) => self.cut_short(response.status, sent.moved, error.as_ref()),
             Event::Bytes | Event::BadUpload(_) | Event::Gone | Event::Late => {
                 // Whoever was told to end it says so.
                 if matches!(event, Event::Late) && !self.poll_called() {
@@ -382,21 +402,13 @@ impl<'a> Attempt<'a> {
                     };
                     self.client.tell(limit, what);
                 }
-                self.cut(response.status, download.moved)
+                End::Part(response.status, sent.moved)
             }
         }
     }
 
-    /// The client or its patience was lost.
-    fn cut(self, status: u16, moved: u64) -> Outcome {
-        self.lease.answered(status);
-        let entry = self.entry(status, moved);
-        self.stream.reset();
-        Outcome::Done(After::Reset, entry)
-    }
-
     /// The upstream was lost in the middle of its answer.
-    fn cut_short(self, status: u16, moved: u64, error: Option<&io::Error>) -> Outcome {
+    fn cut_short(&self, status: u16, moved: u64, error: Option<&io::Error>) -> End {
         tracing::warn!(
             slot_app = self.lease.run().name().app,
             slot_name = self.lease.run().name().slot,
@@ -405,7 +417,7 @@ impl<'a> Attempt<'a> {
             "the app's answer was cut short"
         );
         self.lease.failed();
-        self.cut(status, moved)
+        End::Part(status, moved)
     }
 
     fn poll_delivery(&mut self, cx: &mut Context<'_>, download: &mut Relay) -> Poll<Event> {
@@ -447,6 +459,42 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// Deals with both connections.
+    pub fn end(self, end: End) -> Outcome {
+        match end {
+            End::Whole(response, toward, moved) => {
+                let entry = self.entry(response.status, moved);
+                Outcome::Done(self.finish(&response, toward), entry)
+            }
+            End::Part(status, moved) => {
+                self.lease.answered(status);
+                let entry = self.entry(status, moved);
+                self.stream.reset();
+                Outcome::Done(After::Reset, entry)
+            }
+            End::Switched { whole: true, moved } => {
+                Outcome::Done(After::Close, self.entry(101, moved))
+            }
+            End::Switched {
+                whole: false,
+                moved,
+            } => {
+                let entry = self.entry(101, moved);
+                self.stream.reset();
+                Outcome::Done(After::Reset, entry)
+            }
+            End::Failed(failed, error) => {
+                self.stream.reset();
+                Outcome::Failed(failed, error, self.lease)
+            }
+            End::Abandoned(answer) => {
+                let entry = self.entry(answer.map_or(0, |a| a.status), 0);
+                self.stream.reset();
+                Outcome::Abandoned(answer, entry)
+            }
+        }
+    }
+
     /// The answer is whole: what becomes of the two connections?
     fn finish(self, response: &Response, toward: Toward) -> After {
         self.lease.answered(response.status);
@@ -481,20 +529,6 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The upstream said 101: from here on both sides talk as they like.
-    async fn switch(mut self, head: Vec<u8>) -> Outcome {
-        self.lease.answered(101);
-        match self.pass(Class::Tunnel, head).await {
-            Ok((End::Whole, moved)) => Outcome::Done(After::Close, self.entry(101, moved)),
-            Ok((End::Client | End::Upstream(_) | End::Cut, moved)) => {
-                let entry = self.entry(101, moved);
-                self.stream.reset();
-                Outcome::Done(After::Reset, entry)
-            }
-            Err(error) => self.fail(Failed::NoPipe, Some(error)),
-        }
-    }
-
     /// When it is to end, if somebody has said so.
     fn poll_called(&mut self) -> bool {
         let worker = &self.client.worker;
@@ -512,23 +546,6 @@ impl<'a> Attempt<'a> {
             self.client.alarm.set_at(at);
         }
         worker.alarms.now() >= at
-    }
-
-    /// Gives the attempt up because of the client, which is told why if it is still there.
-    async fn abandon(self, answer: Option<Answer>) -> Outcome {
-        let entry = self.entry(answer.map_or(0, |a| a.status), 0);
-        self.stream.reset();
-        drop(self.lease);
-        let after = match answer {
-            Some(answer) => self.client.answer(answer, self.asked.to_head, true).await,
-            None => After::Reset,
-        };
-        Outcome::Done(after, entry)
-    }
-
-    fn fail(self, failed: Failed, error: Option<io::Error>) -> Outcome {
-        self.stream.reset();
-        Outcome::Failed(failed, error, self.lease)
     }
 
     fn entry(&self, status: u16, bytes: u64) -> Entry {

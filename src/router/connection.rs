@@ -5,7 +5,7 @@
 //! **Invariant:** between requests it owns a socket, an alarm and no buffer.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -119,10 +119,10 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, address: IpAddr, listener
             .alarm
             .set(client.worker.alarms.now(), client.worker.limits().idle);
         let after = match client.head().await {
-            // Boxed, so that an idle connection is small.
+            // Boxed as are the others, so that an idle connection is small.
             Heard::Head(head) => Box::pin(exchange::run(&mut client, head)).await,
             Heard::Nothing => After::Close,
-            Heard::Refused(answer) => client.answer(answer, false, true).await,
+            Heard::Refused(answer) => Box::pin(client.answer(answer, false, true)).await,
         };
         match after {
             // One that has ended may have pipelined more before.
@@ -165,7 +165,8 @@ impl Client {
                 alarm,
                 ..
             } = self;
-            match alarm.until(|cx| fill(stream, buffer, worker, cx)).await {
+            let fill = alarm.until(|cx| buffer.poll_fill(cx, stream, SMALL, &worker.spare));
+            match fill.await {
                 Some(Ok(1..)) => {}
                 // A load balancer that only looks whether somebody listens.
                 Some(Ok(0) | Err(_)) if self.buffer.is_empty() => return Err(After::Close),
@@ -225,7 +226,8 @@ impl Client {
                 status: 408,
                 reason: "the request's head did not come in time",
             };
-            match alarm.until(|cx| fill(stream, buffer, worker, cx)).await {
+            let fill = alarm.until(|cx| buffer.poll_fill(cx, stream, SMALL, &worker.spare));
+            match fill.await {
                 Some(Ok(1..)) => {}
                 None if begun => {
                     self.tell(Limit::HeadTime, late.reason);
@@ -245,7 +247,8 @@ impl Client {
     /// to a small buffer; an end alone (half-close) is only noted.
     pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.ended && self.buffer.len() < SMALL {
-            match ready!(fill(&mut self.stream, &mut self.buffer, &self.worker, cx)) {
+            let spare = &self.worker.spare;
+            match ready!(self.buffer.poll_fill(cx, &self.stream, SMALL, spare)) {
                 Ok(0) => self.ended = true,
                 Ok(_) => {}
                 Err(_) => return Poll::Ready(()),
@@ -306,29 +309,11 @@ impl Client {
                 alarm,
                 ..
             } = self;
-            match alarm.until(|cx| fill(stream, buffer, worker, cx)).await {
+            let fill = alarm.until(|cx| buffer.poll_fill(cx, stream, SMALL, &worker.spare));
+            match fill.await {
                 Some(Ok(count @ 1..)) => left = left.saturating_sub(count),
                 _ => return,
             }
         }
     }
-}
-
-/// Reads into `buffer`, taking memory for it only when there is something to read.
-pub fn fill(
-    stream: &mut Stream,
-    buffer: &mut Buffer,
-    worker: &Worker,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    if buffer.is_empty() {
-        ready!(stream.poll_readable(cx))?;
-    }
-    let read = stream.poll_read(cx, buffer.room(SMALL, &worker.spare));
-    if let Poll::Ready(Ok(count)) = read {
-        buffer.filled(count);
-    } else {
-        buffer.release(&worker.spare);
-    }
-    read
 }

@@ -141,10 +141,10 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    /// A connection came or went; returns how many there are.
-    pub fn connection(&self, change: i64) -> u64 {
-        add(&self.connections, change);
-        self.connections()
+    /// A connection came or went: the only count that another thread may change.
+    pub fn connection(&self, change: i64) {
+        self.connections
+            .fetch_add(change.cast_unsigned(), Ordering::AcqRel);
     }
 
     /// A request began or ended to wait; returns how many wait.
@@ -155,7 +155,7 @@ impl Gauges {
 
     /// Open client connections.
     pub fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed)
+        self.connections.load(Ordering::Acquire)
     }
 
     /// Held requests.

@@ -5,7 +5,6 @@
 //! ended without a byte (RFC 9110 section 9.2.2).
 
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
 
 use super::access::Entry;
@@ -220,11 +219,14 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
                 None => return fail(client, asked, upload, CONNECT_SLOW, None, lease).await,
             },
         };
-        match Attempt::new(client, asked, upload, lease, stream, is_reused)
-            .run()
-            .await
-        {
+        let mut attempt = Attempt::new(client, asked, upload, lease, stream, is_reused);
+        let end = attempt.run().await;
+        match attempt.end(end) {
             Outcome::Done(after, entry) => return (after, entry),
+            Outcome::Abandoned(None, entry) => return (After::Reset, entry),
+            Outcome::Abandoned(Some(answer), entry) => {
+                return (client.answer(answer, asked.to_head, true).await, entry);
+            }
             // Another connection that was left over, or a new one.
             Outcome::Failed(Failed::Unsent, ..) if is_reused => {}
             // It was taken and ended at once, as by a slot that is going down: as good as refused.
@@ -237,15 +239,8 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
                 upload.rewind();
             }
             Outcome::Failed(failed, error, lease) => {
-                return fail(
-                    client,
-                    asked,
-                    upload,
-                    failed.answer(),
-                    error.as_ref(),
-                    lease,
-                )
-                .await;
+                let answer = failed.answer();
+                return fail(client, asked, upload, answer, error.as_ref(), lease).await;
             }
         }
     }
@@ -255,7 +250,8 @@ async fn connect(client: &Client, lease: &Lease) -> Option<io::Result<Stream>> {
     client
         .alarm
         .set(client.worker.alarms.now(), client.worker.limits().connect);
-    let mut connecting = pin!(Stream::connect(&lease.run().upstream));
+    // Boxed, so that a request is small.
+    let mut connecting = Box::pin(Stream::connect(&lease.run().upstream));
     client.alarm.until(|cx| connecting.as_mut().poll(cx)).await
 }
 
@@ -282,14 +278,14 @@ fn is_down(error: &io::Error) -> bool {
 }
 
 /// Answers for a slot that did not, and says so in the log.
-async fn fail(
-    client: &mut Client,
-    asked: &Asked,
-    upload: &Relay,
+fn fail<'a>(
+    client: &'a mut Client,
+    asked: &'a Asked,
+    upload: &'a Relay,
     answer: Answer,
     error: Option<&io::Error>,
     lease: Lease,
-) -> (After, Entry) {
+) -> impl Future<Output = (After, Entry)> + use<'a> {
     let name = lease.run().name().clone();
     tracing::warn!(
         slot_app = name.app,
@@ -303,7 +299,7 @@ async fn fail(
     );
     lease.failed();
     drop(lease);
-    refuse(client, asked, upload, answer, Some(name)).await
+    refuse(client, asked, upload, answer, Some(name))
 }
 
 /// Answers a sound request ourselves. The connection can be used on if its body has been read.

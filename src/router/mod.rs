@@ -16,13 +16,14 @@
 //! ```
 //!
 //! # Reading order
-//! [`h1`] and [`table`] decide, without I/O. [`worker`] is a thread; [`connection`] serves a client on
-//! it, [`exchange`] one request, [`hold`] finds it a slot, [`attempt`] sends it there, by way of
+//! [`h1`] and [`table`] decide, without I/O. [`worker`] is a thread, [`accept`] gives it
+//! clients; [`connection`] serves one, [`exchange`] one request, [`hold`] finds it a slot, [`attempt`] sends it there, by way of
 //! [`relay`] or [`tunnel`]. [`control`] is how all of it is steered.
 //!
 //! **Invariant:** the router never writes the table's file, and an unusable one is no reason not to
 //! start: without a table, requests wait.
 
+pub mod accept;
 pub mod access;
 pub mod alarm;
 pub mod answer;

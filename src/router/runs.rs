@@ -296,7 +296,7 @@ impl Routing {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::UnixStream;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
     use crate::wire;
@@ -322,7 +322,12 @@ mod tests {
     /// for so many seconds.
     fn is_reused(seconds: Option<u64>, later: Millis, may_repeat: bool) -> bool {
         let (run, (ours, _theirs)) = (run(), UnixStream::pair().expect("a pair of sockets"));
-        run.give_back(Stream::Unix(ours), 10_000, seconds, &Limits::default());
+        run.give_back(
+            Stream::adopt(ours.into()).expect("a socket"),
+            10_000,
+            seconds,
+            &Limits::default(),
+        );
         run.take(10_000 + later, may_repeat).is_some()
     }
 

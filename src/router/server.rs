@@ -161,7 +161,10 @@ impl Server {
             proxied.collect(),
             config.limits.connections_per_address,
         );
+        let (commands, told): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
+            threads: commands.iter().map(|c| c.downgrade()).collect(),
             limits: config.limits,
             peers,
             // Unlike any other's, so that two routers in a row are not taken for a loop.
@@ -185,9 +188,8 @@ impl Server {
                 .or_insert_with(|| Counts::new(run.clone(), count));
             adopted[number % count].push((left, Arc::clone(its)));
         }
-        let mut commands = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
-        for (thread, adopted) in adopted.into_iter().enumerate() {
+        for (thread, (told, adopted)) in told.into_iter().zip(adopted).enumerate() {
             // A thread without a listener accepts nothing.
             let own = listeners
                 .iter()
@@ -195,13 +197,11 @@ impl Server {
                 .map(TcpListener::try_clone)
                 .collect::<io::Result<_>>()
                 .map_err(StartError::Thread)?;
-            let (tell, told) = mpsc::unbounded_channel();
             let handle = spawn(format!("router-{thread}"), {
                 let shared = Arc::clone(&shared);
                 move |ready| worker::run(thread, shared, own, adopted, told, ready)
             });
             threads.push(handle.map_err(StartError::Thread)?);
-            commands.push(tell);
         }
         let control = Control::new(shared, commands, counts);
         let side = Side {

@@ -1,24 +1,41 @@
 //! A connection over TCP or a unix socket, polled directly.
+//!
+//! System calls are made without libc, whose wrappers count what could be cancelled twice per call,
+//! and only when they have something to do: a short read or write is known to be the last.
 
-use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
-use nix::sys::socket::{MsgFlags, recv};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::net::TcpStream;
 
 use super::table::Upstream;
 use crate::wire::apps_socket;
 
+/// What kind of socket it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP.
+    Tcp,
+    /// A unix socket.
+    Unix,
+}
+
 /// A connected socket.
 #[derive(Debug)]
-pub enum Stream {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A unix socket.
-    Unix(UnixStream),
+pub struct Stream {
+    socket: AsyncFd<OwnedFd>,
+    kind: Kind,
+    /// The event loop tells when there is room to write. A unix socket is not watched for that until
+    /// it was full once: it would report every message that its peer takes.
+    tells_room: bool,
+    /// It was full at the last write.
+    full: bool,
 }
 
 /// What there is to read of a connection.
@@ -32,7 +49,51 @@ pub enum Unread {
     End,
 }
 
+/// A socket that has something to read, as far as the event loop knows.
+#[derive(Debug)]
+pub struct Readable<'a>(AsyncFdReadyGuard<'a, OwnedFd>);
+
+impl Readable<'_> {
+    /// Reads what there is into `room`; 0 is the end.
+    ///
+    /// # Errors
+    /// Those of recv(2); after [`io::ErrorKind::WouldBlock`] and [`io::ErrorKind::Interrupted`] it
+    /// makes sense to ask again.
+    pub fn read(mut self, room: &mut [u8]) -> io::Result<usize> {
+        let most = room.len();
+        let read = rustix::net::recv(self.0.get_inner(), room, RecvFlags::empty());
+        // After a short read there is nothing left, which saves the call that would only find that out.
+        // What comes later is a new event, and an end that the event loop has seen is not forgotten.
+        let was_all = match read {
+            Ok((count, _)) => (1..most).contains(&count),
+            Err(error) => error == Errno::AGAIN,
+        };
+        if was_all {
+            self.0.clear_ready();
+        }
+        Ok(read?.0)
+    }
+}
+
 impl Stream {
+    /// A connected socket that does not block.
+    ///
+    /// # Errors
+    /// It cannot be registered with the event loop (epoll_ctl(2)).
+    pub fn new(socket: impl Into<OwnedFd>, kind: Kind) -> io::Result<Self> {
+        let tells_room = kind == Kind::Tcp;
+        let interest = match tells_room {
+            true => Interest::READABLE | Interest::WRITABLE,
+            false => Interest::READABLE,
+        };
+        Ok(Self {
+            socket: watch(socket.into(), interest)?,
+            kind,
+            tells_room,
+            full: false,
+        })
+    }
+
     /// Connects to an upstream.
     ///
     /// # Errors
@@ -43,38 +104,30 @@ impl Stream {
                 let stream = TcpStream::connect(address).await?;
                 // Messages are written whole; nothing is gained by waiting for more.
                 stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
+                Self::new(stream.into_std()?, Kind::Tcp)
             }
-            Upstream::Unix(path) => apps_socket::connect(path).await.map(Self::Unix),
+            Upstream::Unix(path) => {
+                let stream = apps_socket::connect(path).await?;
+                Self::new(stream.into_std()?, Kind::Unix)
+            }
         }
-    }
-
-    /// Reads what there is into `room`; 0 is the end.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(room);
-        // A short read makes tokio forget that the socket is readable, which saves the read that
-        // would only find it empty.
-        ready!(match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
-        })?;
-        Poll::Ready(Ok(buf.filled().len()))
     }
 
     /// Ready when there is something to read, or the end.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_read_ready(cx),
-            Self::Unix(stream) => stream.poll_read_ready(cx),
-        }
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<Readable<'_>>> {
+        self.socket.poll_read_ready(cx).map_ok(Readable)
     }
 
     /// Ready when the peer has ended or is lost; what it says meanwhile is thrown away. A half-closed client may wait for
     /// an answer, but nobody waits for a stream that way.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            match ready!(self.poll_read(cx, &mut [0; 512])) {
+            let Ok(readable) = ready!(self.poll_readable(cx)) else {
+                return Poll::Ready(());
+            };
+            match readable.read(&mut [0; 512]) {
                 Ok(1..) => {}
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Ok(0) | Err(_) => return Poll::Ready(()),
             }
         }
@@ -82,21 +135,14 @@ impl Stream {
 
     /// The peer's address, in writing; of a unix socket there is none.
     pub fn peer(&self) -> Option<String> {
-        match self {
-            Self::Tcp(stream) => stream
-                .peer_addr()
-                .ok()
-                .map(|at| at.ip().to_canonical().to_string()),
-            Self::Unix(_) => None,
-        }
+        let peer = socket2::SockRef::from(self).peer_addr().ok()?;
+        Some(peer.as_socket()?.ip().to_canonical().to_string())
     }
 
-    /// Ready when something can be written, or the socket is lost.
+    /// Ready when something can be written, or the socket is lost. For one that [`Stream::tell_room`] was asked of.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_write_ready(cx),
-            Self::Unix(stream) => stream.poll_write_ready(cx),
-        }
+        debug_assert!(self.tells_room);
+        self.socket.poll_write_ready(cx).map_ok(drop)
     }
 
     /// Does something to the descriptor that the event loop has said is ready; if it was not, the event
@@ -109,19 +155,16 @@ impl Stream {
         interest: Interest,
         act: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        match self {
-            Self::Tcp(stream) => stream.try_io(interest, || act(stream.as_fd())),
-            Self::Unix(stream) => stream.try_io(interest, || act(stream.as_fd())),
-        }
+        self.socket.try_io(interest, |socket| act(socket.as_fd()))
     }
 
     /// Whether a close, by whoever closes last, is a reset: also one by the kernel, of a process that was
     /// killed. A unix socket has no resets.
     pub fn close_is_reset(&self, reset: bool) {
-        if let Self::Tcp(stream) = self {
-            let socket = socket2::SockRef::from(stream);
+        if self.kind == Kind::Tcp {
+            let now = reset.then_some(std::time::Duration::ZERO);
             // Fails only for a socket that is not connected any more.
-            _ = socket.set_linger(reset.then_some(std::time::Duration::ZERO));
+            _ = socket2::SockRef::from(self).set_linger(now);
         }
     }
 
@@ -132,23 +175,31 @@ impl Stream {
     pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
         let socket = socket2::Socket::from(socket);
         socket.set_nonblocking(true)?;
-        match socket.domain()? {
-            socket2::Domain::UNIX => UnixStream::from_std(socket.into()).map(Self::Unix),
-            _ => TcpStream::from_std(socket.into()).map(Self::Tcp),
-        }
+        let kind = match socket.domain()? {
+            socket2::Domain::UNIX => Kind::Unix,
+            _ => Kind::Tcp,
+        };
+        let both = Interest::READABLE | Interest::WRITABLE;
+        Ok(Self {
+            socket: watch(socket.into(), both)?,
+            kind,
+            tells_room: true,
+            full: false,
+        })
     }
 
     /// Ready when the peer has closed, or when it has sent something behind which a close could hide:
     /// then with false, and it makes no sense to ask again. Nothing is taken out of the socket.
     pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<bool> {
-        let Self::Tcp(stream) = self else {
-            return Poll::Pending;
-        };
-        let mut byte = [0];
-        match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Ok(1..)) => Poll::Ready(false),
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(true),
-            Poll::Pending => Poll::Pending,
+        loop {
+            let Ok(mut readable) = ready!(self.socket.poll_read_ready(cx)) else {
+                return Poll::Ready(true);
+            };
+            match self.unread() {
+                Unread::Nothing => readable.clear_ready(),
+                Unread::Bytes => return Poll::Ready(false),
+                Unread::End => return Poll::Ready(true),
+            }
         }
     }
 
@@ -158,81 +209,136 @@ impl Stream {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match (self, parts) {
-            (Self::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
-            (Self::Unix(stream), [one]) => Pin::new(stream).poll_write(cx, one),
-            (Self::Tcp(stream), _) => Pin::new(stream).poll_write_vectored(cx, parts),
-            (Self::Unix(stream), _) => Pin::new(stream).poll_write_vectored(cx, parts),
+        loop {
+            let mut room = match self.full {
+                true => Some(ready!(self.socket.poll_write_ready(cx))?),
+                // There almost always is some: no need to wait for the event loop to say so.
+                false => None,
+            };
+            let socket = self.socket.get_ref();
+            let sent = match parts {
+                [one] => rustix::net::send(socket, one, SendFlags::NOSIGNAL),
+                _ => {
+                    let mut nothing = SendAncillaryBuffer::default();
+                    rustix::net::sendmsg(socket, parts, &mut nothing, SendFlags::NOSIGNAL)
+                }
+            };
+            let full = match sent {
+                Ok(count) => count < parts.iter().map(|p| p.len()).sum(),
+                Err(Errno::INTR) => continue,
+                Err(error) => error == Errno::AGAIN,
+            };
+            if full && let Some(room) = &mut room {
+                room.clear_ready();
+            }
+            self.full = full;
+            if full && !self.tells_room {
+                self.tell_room()?;
+                // Whoever waits to read this socket waits on what was just replaced.
+                cx.waker().wake_by_ref();
+            }
+            match sent {
+                Err(Errno::AGAIN) => {}
+                sent => return Poll::Ready(Ok(sent?)),
+            }
         }
+    }
+
+    /// From now on the event loop tells when there is room. A registration cannot be changed, and a
+    /// descriptor has but one: it is replaced by a duplicate.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn tell_room(&mut self) -> io::Result<()> {
+        if self.tells_room {
+            return Ok(());
+        }
+        let socket = self.socket.get_ref().try_clone()?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.socket = watch(socket, both)?;
+        self.tells_room = true;
+        Ok(())
     }
 
     /// Tells the peer that nothing more comes.
     pub fn end_writing(&mut self) {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
         // shutdown(2) never blocks, and if it fails the connection is gone already.
-        _ = match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(&mut cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(&mut cx),
-        };
+        _ = rustix::net::shutdown(self.socket.get_ref(), Shutdown::Write);
     }
 
     /// True if there is nothing to read as far as the event loop knows, as it must be between two
     /// messages. It costs no system call, and does not see what came since the loop's last turn.
     pub fn is_quiet(&self) -> bool {
-        let read = match self {
-            Self::Tcp(stream) => stream.try_read(&mut [0]),
-            Self::Unix(stream) => stream.try_read(&mut [0]),
-        };
-        read.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+        let unread = self
+            .socket
+            .try_io(Interest::READABLE, |_| match self.unread() {
+                Unread::Nothing => Err(io::ErrorKind::WouldBlock.into()),
+                Unread::Bytes | Unread::End => Ok(()),
+            });
+        unread.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// What there is to read now, by a system call. Nothing is taken out of the socket.
     pub fn unread(&self) -> Unread {
-        let socket = match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
-        };
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        match recv(socket, &mut [0], flags) {
-            Err(nix::Error::EAGAIN) => Unread::Nothing,
-            Ok(1..) => Unread::Bytes,
-            Ok(0) | Err(_) => Unread::End,
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(self.socket.get_ref(), &mut [0], flags) {
+            Err(Errno::AGAIN) => Unread::Nothing,
+            Ok((1.., _)) => Unread::Bytes,
+            Ok((0, _)) | Err(_) => Unread::End,
         }
     }
 
     /// Closes such that the peer takes what it got for cut short: TCP sends a reset. A unix socket
     /// has none; there the message's framing says it.
     pub fn reset(self) {
-        if let Self::Tcp(stream) = self {
-            // Fails only for a socket that is not connected any more.
-            _ = stream.set_zero_linger();
-        }
+        self.close_is_reset(true);
     }
 
     /// Has the kernel find out about a peer that vanished, for connections that may be silent for ever.
     pub fn keep_alive(&self) {
-        if let Self::Tcp(stream) = self {
+        if self.kind == Kind::Tcp {
             let probes = socket2::TcpKeepalive::new()
                 .with_time(std::time::Duration::from_secs(60))
                 .with_interval(std::time::Duration::from_secs(15));
-            _ = socket2::SockRef::from(stream).set_tcp_keepalive(&probes);
+            _ = socket2::SockRef::from(self).set_tcp_keepalive(&probes);
         }
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-        }
+        self.socket.get_ref().as_fd()
     }
+}
+
+/// Registers a socket with the event loop.
+///
+/// # Errors
+/// Those of epoll_ctl(2).
+#[allow(unsafe_code)]
+pub fn watch(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: what an `OwnedFd` owns is open and stays the same until the `OwnedFd` is dropped, and the
+    // `AsyncFd` gives it to nobody who could put another in its place.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, interest) }?)
+}
+
+/// Takes a connection out of the queue of `listener`, without waiting for one.
+///
+/// # Errors
+/// Those of accept4(2).
+pub fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+    let peer = peer.ok_or(Errno::CONNABORTED)?;
+    Ok((socket, peer.try_into()?))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -260,5 +366,37 @@ mod tests {
             assert_eq!(next_unread(&stream), expected);
             assert_eq!(stream.unread(), expected, "it is left where it was");
         }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_that_was_full_is_written_and_read_on() {
+        const ALL: usize = 4 * 1024 * 1024;
+        let (ours, mut peer) = UnixStream::pair().expect("a pair of sockets");
+        ours.set_nonblocking(true).expect("a socket can be told");
+        let mut stream = Stream::new(ours, Kind::Unix).expect("the event loop takes it");
+        let taking = std::thread::spawn(move || {
+            let mut taken = vec![0; ALL];
+            peer.read_exact(&mut taken).map(|()| (peer, taken))
+        });
+        let bytes: Vec<u8> = (0..ALL).map(|n| (n % 251) as u8).collect();
+        let mut sent = 0;
+        while sent < ALL {
+            let rest = [IoSlice::new(&bytes[sent..])];
+            let written = poll_fn(|cx| {
+                assert!(stream.poll_readable(cx).is_pending());
+                stream.poll_write(cx, &rest)
+            });
+            sent += written.await.expect("the peer takes it");
+        }
+        assert!(stream.tells_room, "4 MiB do not fit into a socket");
+        let (mut peer, taken) = taking.join().expect("no panic").expect("all of it");
+        assert!(taken == bytes);
+        peer.write_all(b"x").expect("the kernel takes it");
+        let read = poll_fn(|cx| {
+            stream
+                .poll_readable(cx)
+                .map(|readable| readable?.read(&mut [0; 8]))
+        });
+        assert_eq!(read.await.expect("a byte"), 1);
     }
 }

@@ -4,21 +4,20 @@
 //! which does not change, and counters that only one thread writes.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
+use super::accept::{self, Accepted};
 use super::access::AccessLog;
 use super::alarm::Alarms;
 use super::answer::Date;
 use super::buffer::Spare;
-use super::connection;
 use super::counts::{Counts, Gauges};
 use super::h1::fields::Fields;
 use super::ids::Ids;
@@ -26,11 +25,10 @@ use super::keep::{Keeper, Left};
 use super::limits::Limits;
 use super::peers::Peers;
 use super::roll::{Cut, Roll, Whose};
-use super::runs::{Lease, Routing};
-use super::stream::Stream;
+use super::runs::Routing;
+use super::stream;
 use super::table::Table;
-use super::told::{Limit, Told};
-use super::tunnel;
+use super::told::Told;
 use crate::wire::control::{Connection, Listener};
 
 /// What all threads have in common.
@@ -48,6 +46,8 @@ pub struct Shared {
     pub addresses: Vec<SocketAddr>,
     /// One per thread.
     pub gauges: Vec<Gauges>,
+    /// The way to each thread, for as long as whoever steers the router keeps it open.
+    pub threads: Vec<mpsc::WeakUnboundedSender<Command>>,
     /// Where requests are recorded, if they are.
     pub access: Option<AccessLog>,
     /// Streams and tunnels are to outlive the process.
@@ -82,6 +82,8 @@ pub enum Command {
     List(Whose, oneshot::Sender<Vec<Connection>>),
     /// Have something that is under way end.
     Cut(Cut),
+    /// Serve a connection that another thread has accepted.
+    Serve(Accepted),
     /// Say that you are alive.
     Ping(oneshot::Sender<()>),
 }
@@ -118,7 +120,7 @@ pub struct Worker {
     /// Who keeps streams and tunnels, if they are to outlive the process.
     pub keeper: Option<Keeper>,
     /// A connection ended.
-    ended: Notify,
+    pub ended: Notify,
 }
 
 impl Worker {
@@ -160,24 +162,6 @@ impl Worker {
     }
 }
 
-/// Counts a client connection for as long as it lives.
-#[derive(Debug)]
-struct Counted(Rc<Worker>);
-
-impl Counted {
-    fn new(worker: Rc<Worker>) -> Self {
-        worker.gauges().connection(1);
-        Self(worker)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.gauges().connection(-1);
-        self.0.ended.notify_one();
-    }
-}
-
 /// Runs thread number `thread` until it has drained, or until its commands end.
 ///
 /// # Errors
@@ -185,7 +169,7 @@ impl Drop for Counted {
 pub async fn run(
     thread: usize,
     shared: Arc<Shared>,
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<TcpListener>,
     adopted: Vec<(Left, Arc<Counts>)>,
     mut commands: mpsc::UnboundedReceiver<Command>,
     ready: oneshot::Sender<std::io::Result<()>>,
@@ -219,14 +203,16 @@ pub async fn run(
         ended: Notify::new(),
     });
     for (left, counts) in adopted {
-        adopt(&worker, left, counts);
+        accept::adopt(&worker, left, counts);
     }
     let mut accepting: Vec<JoinHandle<()>> = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
-        match TcpListener::from_std(listener) {
-            Ok(listener) => {
-                accepting.push(spawn_local(accept(Rc::clone(&worker), index, listener)))
-            }
+        match stream::watch(listener.into(), Interest::READABLE) {
+            Ok(listener) => accepting.push(spawn_local(accept::run(
+                Rc::clone(&worker),
+                index,
+                listener,
+            ))),
             Err(e) => {
                 _ = ready.send(Err(e));
                 return;
@@ -236,79 +222,45 @@ pub async fn run(
     let sweeping = Rc::clone(&worker);
     spawn_local(async move { sweeping.alarms.sweep(|now| sweeping.chores(now)).await });
     _ = ready.send(Ok(()));
-    while !worker.draining.get() || worker.gauges().connections() > 0 {
-        tokio::select! {
-            command = commands.recv() => match command {
-                Some(Command::Swap(table, counts, done)) => {
-                    worker.swap(table, &counts);
-                    _ = done.send(());
-                }
-                Some(Command::Ping(alive)) => _ = alive.send(()),
-                Some(Command::Drain) => {
-                    worker.draining.set(true);
-                    accepting.drain(..).for_each(|task| task.abort());
-                }
-                Some(Command::List(whose, listed)) => {
-                    worker.roll.ask(whose);
-                    worker.alarms.call();
-                    let worker = Rc::clone(&worker);
-                    spawn_local(async move {
-                        // Behind everyone who was woken just now.
-                        tokio::task::yield_now().await;
-                        _ = listed.send(worker.roll.answers());
-                    });
-                }
-                Some(Command::Cut(cut)) => {
-                    worker.roll.cut(cut, worker.alarms.now());
-                    worker.alarms.call();
-                }
-                Some(Command::End) | None => break,
-            },
-            () = worker.ended.notified() => {}
-        }
-    }
-}
-
-async fn accept(worker: Rc<Worker>, listener: usize, socket: TcpListener) {
-    let most = worker.part(worker.limits().connections) as u64;
     loop {
-        while worker.gauges().connections() >= most {
-            let what = "there are as many connections as may be, and others wait until one ends";
-            let now = worker.alarms.now();
-            worker.told.tell(Limit::Connections, what, "", now);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        match socket.accept().await {
-            Ok((stream, peer)) => start(&worker, listener, stream, peer),
-            // The client was faster than we were.
-            Err(e) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
-            Err(e) => {
-                // Out of descriptors or memory: others wait in the socket's queue until some are free.
-                tracing::warn!(error = %e, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+        while !worker.draining.get() || worker.gauges().connections() > 0 {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Swap(table, counts, done)) => {
+                        worker.swap(table, &counts);
+                        _ = done.send(());
+                    }
+                    Some(Command::Serve(accepted)) => accept::serve(&worker, accepted),
+                    Some(Command::Ping(alive)) => _ = alive.send(()),
+                    Some(Command::Drain) => {
+                        worker.draining.set(true);
+                        accepting.drain(..).for_each(|task| task.abort());
+                    }
+                    Some(Command::List(whose, listed)) => {
+                        worker.roll.ask(whose);
+                        worker.alarms.call();
+                        let worker = Rc::clone(&worker);
+                        spawn_local(async move {
+                            // Behind everyone who was woken just now.
+                            tokio::task::yield_now().await;
+                            _ = listed.send(worker.roll.answers());
+                        });
+                    }
+                    Some(Command::Cut(cut)) => {
+                        worker.roll.cut(cut, worker.alarms.now());
+                        worker.alarms.call();
+                    }
+                    Some(Command::End) => return,
+                    None if commands.is_closed() && worker.draining.get() => worker.ended.notified().await,
+                    None => return,
+                },
+                () = worker.ended.notified() => {}
             }
         }
-    }
-}
-
-/// Goes on with what the process before this one has left.
-fn adopt(worker: &Rc<Worker>, left: Left, counts: Arc<Counts>) {
-    let counted = Counted::new(Rc::clone(worker));
-    let lease = Lease::adopted(counts, worker.thread, left.label.class);
-    let worker = Rc::clone(worker);
-    spawn_local(async move {
-        if let Err(error) = tunnel::resume(worker, left, lease).await {
-            tracing::warn!(%error, "a stream that was left cannot go on");
+        // Another thread may just have seen this one alive.
+        commands.close();
+        if commands.is_empty() {
+            return;
         }
-        drop(counted);
-    });
-}
-
-fn start(worker: &Rc<Worker>, listener: usize, stream: TcpStream, peer: SocketAddr) {
-    let counted = Counted::new(Rc::clone(worker));
-    let worker = Rc::clone(worker);
-    spawn_local(async move {
-        connection::serve(worker, Stream::Tcp(stream), peer.ip(), listener).await;
-        drop(counted);
-    });
+    }
 }

@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::counts::Class;
 use super::super::h1::Span;
+use super::super::h1::forward::Toward;
 use super::super::h1::framing::Framing;
 use super::super::h1::response::Response;
 use super::super::label::Label;
 use super::super::splice::Way;
-use super::super::tunnel::{End, Passage};
-use super::Attempt;
+use super::super::tunnel::{self, Passage};
+use super::{Attempt, End, Failed};
 
 impl Attempt<'_> {
     /// Whether an answer is passed on to the end of the connection without its framing being looked at: both sides were told
@@ -54,8 +55,9 @@ impl Attempt<'_> {
     }
 
     /// Passes on unread what comes, behind `head`: how it ended, and how many bytes the client got of it.
-    pub(super) async fn pass(&mut self, class: Class, head: Vec<u8>) -> io::Result<(End, u64)> {
+    async fn pass(&mut self, class: Class, head: Vec<u8>) -> io::Result<(tunnel::End, u64)> {
         let worker = Rc::clone(&self.client.worker);
+        self.stream.tell_room()?;
         let down = Way::new(&[&head, self.buffer.bytes()])?;
         let up = match class {
             Class::Tunnel => Some(Way::new(&[self.client.buffer.bytes()])?),
@@ -80,5 +82,36 @@ impl Attempt<'_> {
         };
         let (end, moved) = passage.run(None).await;
         Ok((end, moved.saturating_sub(length)))
+    }
+
+    /// Passes an answer back up to the end of its connection.
+    pub(super) async fn stream(
+        &mut self,
+        response: Response,
+        head: Vec<u8>,
+        toward: Toward,
+    ) -> End {
+        match self.pass(Class::Stream, head).await {
+            Ok((tunnel::End::Whole, moved)) => End::Whole(response, toward, moved),
+            Ok((tunnel::End::Client | tunnel::End::Cut, moved)) => {
+                End::Part(response.status, moved)
+            }
+            Ok((tunnel::End::Upstream(error), moved)) => {
+                self.cut_short(response.status, moved, Some(&error))
+            }
+            Err(error) => End::Failed(Failed::NoPipe, Some(error)),
+        }
+    }
+
+    /// The upstream said 101: from here on both sides talk as they like.
+    pub(super) async fn switch(&mut self, head: Vec<u8>) -> End {
+        self.lease.answered(101);
+        match self.pass(Class::Tunnel, head).await {
+            Ok((end, moved)) => End::Switched {
+                whole: matches!(end, tunnel::End::Whole),
+                moved,
+            },
+            Err(error) => End::Failed(Failed::NoPipe, Some(error)),
+        }
     }
 }

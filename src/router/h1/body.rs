@@ -28,7 +28,7 @@ impl From<BodyError> for Refusal {
 }
 
 /// How many ranges are collected before they are written; also the width of a vectored write.
-pub const MOST_PIECES: usize = 16;
+pub const MOST_PIECES: usize = 8;
 
 /// Ranges of a buffer to be written in this order.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +63,12 @@ impl Pieces {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// How many bytes the ranges are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.as_slice().iter().map(Range::len).sum()
     }
 
     /// The ranges in order.
