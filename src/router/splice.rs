@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
-use nix::fcntl::{OFlag, SpliceFFlags, splice, tee};
-use nix::unistd::{pipe2, write};
+use rustix::io::{Errno, write};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice, tee};
 use tokio::io::Interest;
 
 use super::relay::Broken;
@@ -31,7 +31,7 @@ impl Pipe {
     /// # Errors
     /// Those of pipe2(2).
     pub fn new() -> io::Result<Self> {
-        let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         Ok(Self {
             read,
             write,
@@ -46,9 +46,9 @@ impl Pipe {
     pub fn adopt(read: OwnedFd, write: OwnedFd) -> io::Result<Self> {
         // What can be copied is what is in it.
         let copy = Self::new()?;
-        let held = match tee(&read, &copy.write, MOST, SpliceFFlags::SPLICE_F_NONBLOCK) {
+        let held = match tee(&read, &copy.write, MOST, SpliceFlags::NONBLOCK) {
             Ok(held) => held,
-            Err(nix::Error::EAGAIN) => 0,
+            Err(Errno::AGAIN) => 0,
             Err(error) => return Err(error.into()),
         };
         Ok(Self { read, write, held })
@@ -67,7 +67,7 @@ impl Pipe {
     /// Puts bytes in; returns how many there was room for.
     fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let put = match write(&self.write, bytes) {
-            Err(nix::Error::EAGAIN) => 0,
+            Err(Errno::AGAIN) => 0,
             other => other?,
         };
         self.held += put;
@@ -110,7 +110,7 @@ impl Pipe {
 }
 
 fn moved(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<usize> {
-    let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
     Ok(splice(from, None, to, None, MOST, flags)?)
 }
 
