@@ -3,8 +3,9 @@
 //! The kernel wakes every thread that waits, and whoever comes first takes what there is: left to that,
 //! one thread gets most of the connections, and keeps them for as long as they live.
 //!
-//! **Invariant:** a connection is counted at the thread that serves it before that thread knows of it,
-//! so that none that drains ends before it came.
+//! **Invariant:** a connection is counted at the thread that serves it before that thread knows of it, and
+//! none is counted at a thread that has drained: so none ends before it came, and until it ends it hears
+//! every command.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -65,28 +66,30 @@ pub async fn run(worker: Rc<Worker>, listener: usize, socket: AsyncFd<OwnedFd>) 
 
 /// Has `accepted` served by the thread whose turn it is.
 fn share(worker: &Rc<Worker>, accepted: Accepted) {
+    if let Err(accepted) = hand_over(worker, accepted) {
+        worker.gauges().connection(1);
+        serve(worker, accepted);
+    }
+}
+
+/// Gives `accepted` to another thread; back if it is our turn, or that thread has ended.
+fn hand_over(worker: &Rc<Worker>, accepted: Accepted) -> Result<(), Accepted> {
     let shared = &worker.shared;
     let thread = turn(worker.thread, &shared.gauges);
-    shared.gauges[thread].connection(1);
-    let other = (thread != worker.thread).then(|| shared.threads[thread].upgrade());
-    let accepted = match other {
-        None => accepted,
-        Some(other) => {
-            let command = Command::Serve(accepted);
-            let sent = match other {
-                Some(other) => other.send(command).map_err(|e| e.0),
-                None => Err(command),
-            };
-            let Err(Command::Serve(accepted)) = sent else {
-                return;
-            };
-            // It has ended.
-            shared.gauges[thread].connection(-1);
-            worker.gauges().connection(1);
-            accepted
-        }
+    if thread == worker.thread || !shared.gauges[thread].hand_over() {
+        return Err(accepted);
+    }
+    let command = Command::Serve(accepted);
+    let sent = match shared.threads[thread].upgrade() {
+        Some(other) => other.send(command).map_err(|e| e.0),
+        None => Err(command),
     };
-    serve(worker, accepted);
+    let Err(Command::Serve(accepted)) = sent else {
+        return Ok(());
+    };
+    // It was told to end at once, with connections.
+    shared.gauges[thread].connection(-1);
+    Err(accepted)
 }
 
 /// The thread that takes the next connection: `own`, unless it has an eighth more than the one with
@@ -162,6 +165,15 @@ mod tests {
         assert_eq!(turns(0, &[34, 30, 31]), 0);
         assert_eq!(turns(0, &[35, 30, 31]), 1);
         assert_eq!(turns(2, &[9000, 9000, 3]), 2);
+    }
+
+    #[test]
+    fn a_thread_that_has_drained_is_handed_nothing_and_one_that_is_handed_something_has_not() {
+        let gauges = Gauges::default();
+        assert!(gauges.hand_over() && !gauges.end());
+        gauges.connection(-1);
+        assert!(gauges.end() && !gauges.hand_over());
+        assert_eq!(gauges.connections(), 0);
     }
 
     #[test]

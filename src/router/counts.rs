@@ -140,11 +140,29 @@ pub struct Gauges {
     held: AtomicU64,
 }
 
+/// Instead of a count of connections: the thread has ended.
+const ENDED: u64 = u64::MAX;
+
 impl Gauges {
     /// A connection came or went: the only count that another thread may change.
     pub fn connection(&self, change: i64) {
         self.connections
             .fetch_add(change.cast_unsigned(), Ordering::AcqRel);
+    }
+
+    /// Counts a connection that is handed to this thread; false if it has ended and takes none.
+    pub fn hand_over(&self) -> bool {
+        let one_more = |count| (count != ENDED).then(|| count + 1);
+        self.connections
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more)
+            .is_ok()
+    }
+
+    /// Ends the thread if it has no connection, also none on its way here; false if it has.
+    pub fn end(&self) -> bool {
+        self.connections
+            .compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     /// A request began or ended to wait; returns how many wait.
@@ -155,7 +173,10 @@ impl Gauges {
 
     /// Open client connections.
     pub fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Acquire)
+        match self.connections.load(Ordering::Acquire) {
+            ENDED => 0,
+            count => count,
+        }
     }
 
     /// Held requests.

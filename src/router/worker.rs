@@ -222,45 +222,85 @@ pub async fn run(
     let sweeping = Rc::clone(&worker);
     spawn_local(async move { sweeping.alarms.sweep(|now| sweeping.chores(now)).await });
     _ = ready.send(Ok(()));
-    loop {
-        while !worker.draining.get() || worker.gauges().connections() > 0 {
-            tokio::select! {
-                command = commands.recv() => match command {
-                    Some(Command::Swap(table, counts, done)) => {
-                        worker.swap(table, &counts);
-                        _ = done.send(());
-                    }
-                    Some(Command::Serve(accepted)) => accept::serve(&worker, accepted),
-                    Some(Command::Ping(alive)) => _ = alive.send(()),
-                    Some(Command::Drain) => {
-                        worker.draining.set(true);
-                        accepting.drain(..).for_each(|task| task.abort());
-                    }
-                    Some(Command::List(whose, listed)) => {
-                        worker.roll.ask(whose);
-                        worker.alarms.call();
-                        let worker = Rc::clone(&worker);
-                        spawn_local(async move {
-                            // Behind everyone who was woken just now.
-                            tokio::task::yield_now().await;
-                            _ = listed.send(worker.roll.answers());
-                        });
-                    }
-                    Some(Command::Cut(cut)) => {
-                        worker.roll.cut(cut, worker.alarms.now());
-                        worker.alarms.call();
-                    }
-                    Some(Command::End) => return,
-                    None if commands.is_closed() && worker.draining.get() => worker.ended.notified().await,
-                    None => return,
-                },
-                () = worker.ended.notified() => {}
-            }
+    while !(worker.draining.get() && worker.gauges().end()) {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Swap(table, counts, done)) => {
+                    worker.swap(table, &counts);
+                    _ = done.send(());
+                }
+                Some(Command::Serve(accepted)) => accept::serve(&worker, accepted),
+                Some(Command::Ping(alive)) => _ = alive.send(()),
+                Some(Command::Drain) => {
+                    worker.draining.set(true);
+                    accepting.drain(..).for_each(|task| task.abort());
+                }
+                Some(Command::List(whose, listed)) => {
+                    worker.roll.ask(whose);
+                    worker.alarms.call();
+                    let worker = Rc::clone(&worker);
+                    spawn_local(async move {
+                        // Behind everyone who was woken just now.
+                        tokio::task::yield_now().await;
+                        _ = listed.send(worker.roll.answers());
+                    });
+                }
+                Some(Command::Cut(cut)) => {
+                    worker.roll.cut(cut, worker.alarms.now());
+                    worker.alarms.call();
+                }
+                Some(Command::End) | None => return,
+            },
+            () = worker.ended.notified() => {}
         }
-        // Another thread may just have seen this one alive.
-        commands.close();
-        if commands.is_empty() {
-            return;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::*;
+
+    /// A thread that has these commands before it begins; a message comes when it has ended.
+    fn thread(commands: Vec<Command>) -> std::sync::mpsc::Receiver<()> {
+        let (tell, told) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            limits: Limits::default(),
+            peers: Peers::new(Vec::new(), Vec::new(), 0),
+            via: String::new(),
+            listeners: Vec::new(),
+            addresses: Vec::new(),
+            gauges: vec![Gauges::default()],
+            threads: vec![tell.downgrade()],
+            access: None,
+            keeps: false,
+            kept: Arc::default(),
+        });
+        for command in commands {
+            tell.send(command).expect("the other end is here");
+        }
+        let (end, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut runtime = Builder::new_current_thread();
+            let runtime = runtime
+                .enable_all()
+                .build_local(LocalOptions::default())
+                .expect("an event loop");
+            let (ready, _started) = oneshot::channel();
+            runtime.block_on(run(0, shared, Vec::new(), Vec::new(), told, ready));
+            _ = end.send(());
+            drop(tell);
+        });
+        ended
+    }
+
+    #[test]
+    fn a_thread_that_is_told_more_when_it_has_drained_ends_all_the_same() {
+        let late = std::time::Duration::from_secs(20);
+        for more in [Command::Drain, Command::Ping(oneshot::channel().0)] {
+            let ended = thread(vec![Command::Drain, more]);
+            ended.recv_timeout(late).expect("it ends");
         }
     }
 }
