@@ -87,7 +87,7 @@ def test_a_router_is_exchanged_and_writes_an_access_log_as_its_page_says(server)
     server.run("dpkg -i /packages/*.deb && cd /root/web && slotctl init && slotctl deploy ./build")
     page = (README.parent / "man/slot-router.8").read_text().replace("\\-", "-")
     drop_in = re.search(r"^systemctl edit slot-router@\n(.*?)^\.fi$", page, re.MULTILINE | re.DOTALL)[1]
-    exchange = re.search(r"^systemctl start slot-router@2\n.*?(?=^\.fi$)", page, re.MULTILINE | re.DOTALL)[0]
+    exchange = re.search(r"^slotctl router upgrade$", page, re.MULTILINE)[0]
     server.write("/etc/systemd/system/slot-router@.service.d/override.conf", drop_in)
     server.run("systemctl daemon-reload")  # as `systemctl edit` does
     with server.load() as load:
