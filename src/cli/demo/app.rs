@@ -167,7 +167,8 @@ async fn websocket(upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(converse).into_response()
 }
 
-/// Ticks, and sends back what comes, until the client closes: the library answers the close frame (RFC 6455, section 5.5.1).
+/// Ticks, and sends back what comes, until the client closes. The library answers the close frame (RFC 6455, section 5.5.1) when it is
+/// next read from; a tick in between would fail, and the connection end without that answer.
 async fn converse(mut socket: WebSocket) {
     let mut ticks = tokio::time::interval_at(Instant::now(), TICK);
     let mut line = Line::default();
@@ -176,6 +177,10 @@ async fn converse(mut socket: WebSocket) {
             _ = ticks.tick() => Message::text(line.next()),
             received = socket.recv() => match received {
                 Some(Ok(Message::Text(text))) => Message::Text(format!("echo {text}").into()),
+                Some(Ok(Message::Close(_))) => {
+                    while let Some(Ok(_)) = socket.recv().await {}
+                    return;
+                }
                 Some(Ok(_)) => continue,
                 Some(Err(_)) | None => return,
             },
