@@ -136,7 +136,7 @@ fn at_hand(
         pieces
             .as_slice()
             .iter()
-            .for_each(|piece| out.extend_from_slice(&buffer.bytes()[piece.clone()]));
+            .for_each(|piece| out.extend_from_slice(piece.of(buffer.bytes())));
         used += step;
         if step == 0 {
             break;

@@ -176,8 +176,8 @@ impl Passage<'_> {
 /// # Errors
 /// What was left cannot be used; then it is closed, by reset.
 pub async fn resume(worker: Rc<Worker>, left: Left, lease: Lease) -> io::Result<()> {
-    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-    let alarm = worker.alarms.add(waker);
+    let alarm = worker.alarms.add();
+    poll_fn(|cx| alarm.poll_claim(cx)).await;
     let Some(keeper) = &worker.keeper else {
         return Ok(());
     };
