@@ -184,6 +184,40 @@ fn it_does_not_start_without_a_listener() {
 }
 
 #[test]
+fn wrong_settings_stop_whoever_starts_it_by_hand_and_not_a_unit() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("machine.toml");
+    std::fs::write(&file, "[router]\ndrian = \"5m\"\n").unwrap();
+    let says = format!(
+        "{}:2: unknown key `router.drian`; did you mean",
+        file.display()
+    );
+    let mut command = Command::new(ROUTER);
+    command
+        .args(["--listen", "127.0.0.1:0", "--config"])
+        .arg(&file);
+    let by_hand = command.output().unwrap();
+    assert!(!by_hand.status.success());
+    assert!(String::from_utf8_lossy(&by_hand.stderr).contains(&says));
+    let notified = Notified::new();
+    let mut unit = command
+        .env("NOTIFY_SOCKET", &notified.path)
+        .env("STATE_DIRECTORY", directory.path().join("kept"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    notified.wait_for(|l| l == "READY=1");
+    let mut first = String::new();
+    let said = unit.stderr.take().unwrap();
+    BufReader::new(said).read_line(&mut first).unwrap();
+    assert!(
+        first.contains(&says) && first.contains("the defaults hold"),
+        "{first}"
+    );
+    finish(unit);
+}
+
+#[test]
 fn idle_it_needs_little_memory() {
     let notified = Notified::new();
     let mut command = Command::new(ROUTER);

@@ -201,6 +201,7 @@ impl Control {
             accepting: self.accepting.load(Ordering::Relaxed),
             since_ms: since_epoch(self.since).as_millis() as u64,
             drain_until_ms: *self.until.borrow(),
+            problem: self.shared.problem.clone(),
             connections: self.shared.gauges.iter().map(|g| g.connections()).sum(),
             held: self.shared.gauges.iter().map(|g| g.held()).sum(),
             slots,

@@ -48,6 +48,7 @@ pub mod relay;
 pub mod roll;
 pub mod runs;
 mod server;
+pub mod settings;
 pub mod splice;
 pub mod stream;
 pub mod table;

@@ -60,6 +60,8 @@ pub struct Config {
     pub trusted_peers: Vec<Network>,
     /// The listeners whose connections begin with a header of the PROXY protocol, by name.
     pub proxy_protocol: Vec<String>,
+    /// Why these settings are not those of the machine's file.
+    pub problem: Option<String>,
 }
 
 impl Config {
@@ -78,6 +80,7 @@ impl Config {
             limits: Limits::default(),
             trusted_peers: Vec::new(),
             proxy_protocol: Vec::new(),
+            problem: None,
         }
     }
 }
@@ -174,6 +177,7 @@ impl Server {
             ),
             addresses: addresses.clone(),
             listeners: names,
+            problem: config.problem,
             gauges: (0..count).map(|_| Gauges::default()).collect(),
             keeps: config.attend,
             kept: Arc::default(),

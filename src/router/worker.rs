@@ -44,6 +44,8 @@ pub struct Shared {
     pub listeners: Vec<String>,
     /// Where they are, in the same order.
     pub addresses: Vec<SocketAddr>,
+    /// Why the settings are not those of the machine's file.
+    pub problem: Option<String>,
     /// One per thread.
     pub gauges: Vec<Gauges>,
     /// The way to each thread, for as long as whoever steers the router keeps it open.
@@ -271,6 +273,7 @@ mod tests {
             via: String::new(),
             listeners: Vec::new(),
             addresses: Vec::new(),
+            problem: None,
             gauges: vec![Gauges::default()],
             threads: vec![tell.downgrade()],
             access: None,
