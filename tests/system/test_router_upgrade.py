@@ -17,6 +17,8 @@ DROP_IN = "/etc/systemd/system/slot-router@.service.d/99-test.conf"
 def app(machine):
     app = App(machine, "web", QUICK)
     app.deploy("one")
+    # The first connection starts the router.
+    assert machine.out("curl -sS -m 10 http://127.0.0.1/") == "release one"
     return app
 
 
@@ -130,7 +132,7 @@ def test_the_machines_file_says_how_long_an_instance_drains_and_a_word_of_the_co
     machine.run(f"rm {MACHINE}")
 
 
-def test_wrong_settings_are_refused_by_an_upgrade_and_stop_no_router_that_has_to_start(machine, app, load):
+def test_wrong_settings_are_refused_by_an_upgrade_and_stop_no_router_that_has_to_start(machine, app):
     before = alone(app)
     machine.write(MACHINE, "[limits]\nconnections_per_address = 100000\n")
     before = upgrade(app)["accepting"]
