@@ -101,7 +101,8 @@ pub struct Control {
 /// A moment, in milliseconds since the epoch: it means the same to the process that comes after this one.
 pub type Until = u64;
 
-fn since_epoch(moment: SystemTime) -> Duration {
+/// From the epoch to a moment.
+pub(super) fn since_epoch(moment: SystemTime) -> Duration {
     moment.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

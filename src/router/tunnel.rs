@@ -12,8 +12,10 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::SystemTime;
 
 use super::alarm;
+use super::control::since_epoch;
 use super::counts::Class;
 use super::keep::{Kept, Left};
 use super::label::Label;
@@ -198,6 +200,9 @@ pub async fn resume(worker: Rc<Worker>, left: Left, lease: Lease) -> io::Result<
             return Err(error);
         }
     };
+    let log = worker.shared.access.as_ref();
+    // What is gone at its end has no address any more.
+    let record = log.map(|log| (log, left.label.clone(), client.peer().unwrap_or_default()));
     let passage = Passage {
         worker: &worker,
         label: left.label,
@@ -207,7 +212,11 @@ pub async fn resume(worker: Rc<Worker>, left: Left, lease: Lease) -> io::Result<
         down,
         up,
     };
-    passage.run(Some(kept)).await;
+    let (_, bytes) = passage.run(Some(kept)).await;
     drop(lease);
+    if let Some((log, label, ip)) = record {
+        let now = since_epoch(SystemTime::now()).as_millis() as u64;
+        log.record_left(&label, &ip, bytes, now.saturating_sub(label.since_ms));
+    }
     Ok(())
 }
