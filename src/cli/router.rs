@@ -61,7 +61,11 @@ pub fn table(instances: &[RouterStatus], now: u64, paint: Paint) -> String {
             router.connections,
             in_flight(router.in_flight)
         );
-        for (word, count) in [("held", router.held), ("idle", router.idle)] {
+        for (word, count) in [
+            ("held", router.held),
+            ("idle", router.idle),
+            ("not kept", router.unkept),
+        ] {
             if count > 0 {
                 let _ = write!(line, ", {word} {count}");
             }
@@ -97,12 +101,13 @@ mod tests {
                 tunnels: 1,
             },
             idle: 3,
+            unkept: 1,
             drain_until_ms: Some(121_000),
             ..RouterStatus::default()
         };
         assert_eq!(
             table(&[router], 61_000, Paint::default()),
-            "router 1 drains, up 1m 0s: connections 7, requests 1, streams 2, tunnels 1, idle 3; cut in 1m 0s\n"
+            "router 1 drains, up 1m 0s: connections 7, requests 1, streams 2, tunnels 1, idle 3, not kept 1; cut in 1m 0s\n"
         );
     }
 

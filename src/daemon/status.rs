@@ -48,6 +48,7 @@ pub fn router(instance: String, stats: &Stats) -> api::RouterStatus {
             .saturating_sub(in_flight.total() + stats.held),
         drain_until_ms: stats.drain_until_ms,
         problem: stats.problem.clone(),
+        unkept: stats.unkept,
     }
 }
 

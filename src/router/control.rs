@@ -205,6 +205,7 @@ impl Control {
             problem: self.shared.problem.clone(),
             connections: self.shared.gauges.iter().map(|g| g.connections()).sum(),
             held: self.shared.gauges.iter().map(|g| g.held()).sum(),
+            unkept: self.shared.unkept.load(Ordering::Relaxed),
             slots,
         }
     }

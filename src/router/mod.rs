@@ -53,6 +53,7 @@ pub mod splice;
 pub mod stream;
 pub mod table;
 pub mod told;
+pub mod tries;
 pub mod tunnel;
 pub mod unit;
 pub mod worker;

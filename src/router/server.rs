@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, LocalOptions};
@@ -14,7 +15,7 @@ use super::access::AccessLog;
 use super::control::Control;
 use super::counts::{Counts, Gauges};
 use super::ids::Ids;
-use super::keep::Left;
+use super::keep::{Count, Left};
 use super::label::Draining;
 use super::limits::Limits;
 use super::peers::Peers;
@@ -180,7 +181,8 @@ impl Server {
             problem: config.problem,
             gauges: (0..count).map(|_| Gauges::default()).collect(),
             keeps: config.attend,
-            kept: Arc::default(),
+            kept: Arc::new(Count::of_unit()),
+            unkept: AtomicU64::new(0),
             access,
         });
         let mut adopted: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();

@@ -85,6 +85,9 @@ pub struct Stats {
     pub connections: u64,
     /// Requests waiting for a slot to come up.
     pub held: u64,
+    /// Streams and tunnels that would not outlive its process.
+    #[serde(default)]
+    pub unkept: u64,
     /// Per slot and boot id; runs that ended stay until the table no longer names them and nothing is in flight.
     pub slots: Vec<SlotStats>,
 }
