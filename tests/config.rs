@@ -332,7 +332,7 @@ fn a_machines_file_may_be_empty_or_set_everything() {
     let text = "[limits]\nhead_bytes = \"32K\"\nhead_fields = 50\ntarget_bytes = 4096\nhead_timeout = \"10s\"\nidle_timeout = \"20s\"\n\
         connect_timeout = \"1s\"\nconnections = 5\nconnections_per_address = 0\nheld_requests = 7\nbody_bytes = \"1G\"\nbody_stall = \"2s\"\n\
         write_stall = \"3s\"\nresponse_timeout = \"4s\"\nresponse_stall = \"5s\"\n\
-        [router]\ntrusted_peers = [\"10.0.0.0/8\", \"2001:db8::1\"]\nproxy_protocol = [\"http\", \"https\"]\n";
+        [router]\ntrusted_peers = [\"10.0.0.0/8\", \"2001:db8::1\"]\nproxy_protocol = [\"http\", \"https\"]\ndrain = \"10m\"\n";
     let machine = Machine::parse(text, "machine.toml").unwrap();
     let limits = Limits::default().with(&machine.limits);
     let seconds = [
@@ -361,8 +361,35 @@ fn a_machines_file_may_be_empty_or_set_everything() {
     );
     assert!(machine.trusted_peers[0].contains([10, 1, 2, 3].into()));
     assert_eq!(machine.proxy_protocol, ["http", "https"]);
+    assert_eq!(machine.drain.map(|limit| limit.as_secs()), Some(600));
     assert_eq!(
         Limits::default().with(&Machine::default().limits),
         Limits::default()
+    );
+}
+
+#[test]
+fn a_drain_of_the_router_without_a_limit_is_the_default_and_can_be_said() {
+    let drain = |text| Machine::parse(text, "machine.toml").map(|machine| machine.drain);
+    assert_eq!(drain("[router]\ndrain = \"0s\"\n"), Ok(None));
+    assert_eq!(drain("[router]\n"), Ok(None));
+    let wrong = drain("[router]\ndrain = 600\n").unwrap_err().to_string();
+    assert!(
+        wrong.starts_with("machine.toml:2: router.drain: 600 has no unit; write"),
+        "{wrong}"
+    );
+}
+
+#[test]
+fn a_machines_file_that_is_absent_sets_nothing_and_one_that_cannot_be_read_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let absent = Machine::read(&directory.path().join("machine.toml"));
+    assert_eq!(absent.unwrap(), Machine::default());
+    // A directory cannot be read, by root neither.
+    let error = Machine::read(directory.path()).unwrap_err().to_string();
+    let path = directory.path().display();
+    assert!(
+        error.starts_with(&format!("cannot read {path}, ")),
+        "{error}"
     );
 }

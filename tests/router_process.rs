@@ -184,6 +184,40 @@ fn it_does_not_start_without_a_listener() {
 }
 
 #[test]
+fn wrong_settings_stop_whoever_starts_it_by_hand_and_not_a_unit() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("machine.toml");
+    std::fs::write(&file, "[router]\ndrian = \"5m\"\n").unwrap();
+    let says = format!(
+        "{}:2: unknown key `router.drian`; did you mean",
+        file.display()
+    );
+    let mut command = Command::new(ROUTER);
+    command
+        .args(["--listen", "127.0.0.1:0", "--config"])
+        .arg(&file);
+    let by_hand = command.output().unwrap();
+    assert!(!by_hand.status.success());
+    assert!(String::from_utf8_lossy(&by_hand.stderr).contains(&says));
+    let notified = Notified::new();
+    let mut unit = command
+        .env("NOTIFY_SOCKET", &notified.path)
+        .env("STATE_DIRECTORY", directory.path().join("kept"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    notified.wait_for(|l| l == "READY=1");
+    let mut first = String::new();
+    let said = unit.stderr.take().unwrap();
+    BufReader::new(said).read_line(&mut first).unwrap();
+    assert!(
+        first.contains(&says) && first.contains("the defaults hold"),
+        "{first}"
+    );
+    finish(unit);
+}
+
+#[test]
 fn idle_it_needs_little_memory() {
     let notified = Notified::new();
     let mut command = Command::new(ROUTER);
@@ -258,4 +292,73 @@ fn the_rest_of_a_body_that_the_upstream_did_not_take_is_no_request() {
     finish(child);
     upstream.set_nonblocking(true).unwrap();
     assert!(upstream.accept().is_err(), "nothing else was asked");
+}
+
+/// Waits until somebody is connecting to `port` and has no answer yet (proc_net(5): state 02 is SYN_SENT).
+fn is_being_connected_to(port: u16) {
+    let late = std::time::Instant::now() + PATIENCE;
+    let waits = |line: &str| {
+        let mut words = line.split_whitespace().skip(2);
+        let remote = words.next().unwrap_or_default();
+        remote.ends_with(&format!(":{port:04X}")) && words.next() == Some("02")
+    };
+    while !std::fs::read_to_string("/proc/net/tcp")
+        .unwrap()
+        .lines()
+        .any(waits)
+    {
+        assert!(std::time::Instant::now() < late, "nobody connects");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_an_upstream_says_on_a_fresh_connection_before_it_is_asked_is_no_answer() {
+    for early in [OK, b"H"] {
+        // With one connection in its queue it takes no second one.
+        let upstream = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let upstream = upstream.unwrap();
+        let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+        upstream.bind(&any.into()).unwrap();
+        upstream.listen(0).unwrap();
+        let upstream = std::net::TcpListener::from(upstream);
+        let address = upstream.local_addr().unwrap();
+        let first = std::net::TcpStream::connect(address).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("table.json");
+        let blue = table(1, vec![slot("blue", 100, address)]);
+        std::fs::write(&path, serde_json::to_vec(&blue).unwrap()).unwrap();
+        let notified = Notified::new();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut command = Command::new(ROUTER);
+        command
+            .arg("--table")
+            .arg(&path)
+            .env("NOTIFY_SOCKET", &notified.path)
+            .stderr(Stdio::null());
+        let child = activated(&listener, &mut command);
+        notified.wait_for(|l| l == "READY=1");
+        let mut client = Raw::connect(listener.local_addr().unwrap());
+        client.send(GET);
+        is_being_connected_to(address.port());
+        // While the router cannot look, the connection comes about and the answer is on it.
+        let router = Pid::from_raw(child.id() as i32);
+        kill(router, Signal::SIGSTOP).unwrap();
+        let stopped = waitpid(router, Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert_eq!(stopped, WaitStatus::Stopped(router, Signal::SIGSTOP));
+        drop((upstream.accept().unwrap(), first));
+        let (mut slot, _) = upstream.accept().unwrap();
+        slot.write_all(early).unwrap();
+        kill(router, Signal::SIGCONT).unwrap();
+        let answer = client.message().unwrap();
+        assert_eq!(answer.status(), 502, "{answer:?}");
+        assert!(answer.text().contains("malformed"), "{answer:?}");
+        slot.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut asked = Vec::new();
+        // Closed with what was not read, it is reset.
+        _ = slot.read_to_end(&mut asked);
+        assert_eq!(String::from_utf8_lossy(&asked), "");
+        drop(client);
+        finish(child);
+    }
 }

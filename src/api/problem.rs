@@ -74,7 +74,7 @@ impl From<TrafficError> for Problem {
 impl From<UpgradeError> for Problem {
     fn from(error: UpgradeError) -> Self {
         match error {
-            UpgradeError::Full => Self::refused(error.to_string()),
+            UpgradeError::Full | UpgradeError::Settings(_) => Self::refused(chain(&error)),
             UpgradeError::NotReady { .. }
             | UpgradeError::NotRetired { .. }
             | UpgradeError::Traffic(_) => Self::failed(&error),

@@ -163,8 +163,6 @@ async fn upgrade<U: Units>(
             "the router is part of this process, and is upgraded with it".to_owned(),
         ));
     };
-    // No limit, by any name of it.
-    let limit = limit.filter(|limit| !limit.is_zero());
     Ok(Json(instances.upgrade(limit).await?))
 }
 

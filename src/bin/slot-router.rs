@@ -1,12 +1,11 @@
 //! The data plane as a process: see [`slot::router`].
 
-use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
-use slot::config::Machine;
+use slot::router::settings::Settings;
 use slot::router::{Config, Limits, Server, Source, unit};
 
 /// Passes HTTP/1.1 requests to the slots that a table names.
@@ -39,8 +38,15 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     slot::telemetry::init("slot-router")?;
-    let machine = arguments.config.map(machine).transpose()?;
-    let machine = machine.unwrap_or_default();
+    let settings = arguments
+        .config
+        .as_deref()
+        .map(Settings::read)
+        .transpose()?;
+    let Settings { machine, problem } = settings.unwrap_or_default();
+    if let Some(problem) = &problem {
+        tracing::error!("{problem}");
+    }
     unit::raise_open_files().context("cannot raise the limit of open files")?;
     let mut passed =
         unit::passed().context("cannot use the sockets that were passed (LISTEN_FDS)")?;
@@ -61,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         limits: Limits::default().with(&machine.limits),
         trusted_peers: machine.trusted_peers,
         proxy_protocol: machine.proxy_protocol,
+        problem,
         ..Config::new(passed.listeners)
     };
     let accepts = config.draining.is_none();
@@ -70,13 +77,4 @@ fn main() -> anyhow::Result<()> {
     }
     server.wait();
     Ok(())
-}
-
-fn machine(file: PathBuf) -> anyhow::Result<Machine> {
-    let name = file.display().to_string();
-    match std::fs::read_to_string(&file) {
-        Ok(text) => Ok(Machine::parse(&text, &name)?),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Machine::default()),
-        Err(error) => Err(error).with_context(|| format!("cannot read {name}")),
-    }
 }

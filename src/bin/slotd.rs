@@ -24,7 +24,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 #[derive(Parser)]
 #[command(name = "slotd", version)]
 struct Arguments {
-    /// Where the apps' files are: DIR/apps/*.toml
+    /// Where the files of the machine and of the apps are: DIR/machine.toml, DIR/apps/*.toml
     #[arg(long, value_name = "DIR", default_value = "/etc/slot")]
     config: PathBuf,
     /// Where releases and states are kept
@@ -44,7 +44,8 @@ async fn main() -> anyhow::Result<()> {
     let boot = machine_boot("/proc".as_ref()).context("cannot tell this boot from others")?;
     let routers = Routers::in_directory(arguments.run.join("router"));
     let table = arguments.run.join("slotd/table.json");
-    let instances = Arc::new(Instances::new(Arc::clone(&bus), routers.clone()));
+    let settings = arguments.config.join("machine.toml");
+    let instances = Arc::new(Instances::new(Arc::clone(&bus), routers.clone(), settings));
     let tables = Arc::new(Tables::open(table, routers, Some(instances)).await);
     let (files, run) = (arguments.config.join("apps"), arguments.run.clone());
     let source = Source::Directory(files.clone());

@@ -252,9 +252,9 @@ pub enum Router {
 /// `router upgrade`.
 #[derive(Debug, Args)]
 pub struct RouterUpgrade {
-    /// How long the old instance may finish what it has; 0: as long as that takes
-    #[arg(long, value_name = "SPAN", value_parser = span, default_value = "0")]
-    pub drain: Span,
+    /// How long the old instance may finish what it has; 0: as long as that takes. If not given, what /etc/slot/machine.toml says
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub drain: Option<Span>,
 }
 
 /// `logs`.

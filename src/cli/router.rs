@@ -17,7 +17,9 @@ use crate::wire::api::{RouterStatus, Upgraded};
 /// # Errors
 /// If slotd does not answer, or the new instance did not come up.
 pub async fn upgrade(client: &Client, options: &RouterUpgrade, json: bool) -> anyhow::Result<Exit> {
-    let path = format!("/router/upgrade?limit={}", options.drain.text);
+    let limit = options.drain.as_ref();
+    let limit = limit.map_or_else(String::new, |span| format!("?limit={}", span.text));
+    let path = format!("/router/upgrade{limit}");
     let upgraded: Upgraded = client.ask(Method::POST, &path, empty()).await?;
     if json {
         say_json(&upgraded)?;
@@ -59,7 +61,11 @@ pub fn table(instances: &[RouterStatus], now: u64, paint: Paint) -> String {
             router.connections,
             in_flight(router.in_flight)
         );
-        for (word, count) in [("held", router.held), ("idle", router.idle)] {
+        for (word, count) in [
+            ("held", router.held),
+            ("idle", router.idle),
+            ("not kept", router.unkept),
+        ] {
             if count > 0 {
                 let _ = write!(line, ", {word} {count}");
             }
@@ -71,6 +77,9 @@ pub fn table(instances: &[RouterStatus], now: u64, paint: Paint) -> String {
             line = paint.odd(&line);
         }
         let _ = writeln!(text, "{line}");
+        if let Some(problem) = &router.problem {
+            let _ = writeln!(text, "  {} {}", paint.bad("settings:"), harmless(problem));
+        }
     }
     text
 }
@@ -92,12 +101,28 @@ mod tests {
                 tunnels: 1,
             },
             idle: 3,
+            unkept: 1,
             drain_until_ms: Some(121_000),
             ..RouterStatus::default()
         };
         assert_eq!(
             table(&[router], 61_000, Paint::default()),
-            "router 1 drains, up 1m 0s: connections 7, requests 1, streams 2, tunnels 1, idle 3; cut in 1m 0s\n"
+            "router 1 drains, up 1m 0s: connections 7, requests 1, streams 2, tunnels 1, idle 3, not kept 1; cut in 1m 0s\n"
+        );
+    }
+
+    #[test]
+    fn an_instance_whose_settings_are_wrong_says_so() {
+        let router = RouterStatus {
+            instance: "2".to_owned(),
+            accepting: true,
+            problem: Some("machine.toml:1: no".to_owned()),
+            ..RouterStatus::default()
+        };
+        let shown = table(&[router], 0, Paint::default());
+        assert!(
+            shown.ends_with("\n  settings: machine.toml:1: no\n"),
+            "{shown}"
         );
     }
 

@@ -1,5 +1,9 @@
 //! The machine's file, `/etc/slot/machine.toml`: from keys to [`Machine`].
 
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use super::error::{ConfigError, Source};
 use super::limits::Limits;
 use super::network::Network;
@@ -14,9 +18,53 @@ pub struct Machine {
     pub trusted_peers: Vec<Network>,
     /// `proxy_protocol = ["http"]` under `[router]`: the listeners whose connections begin with a header of that protocol.
     pub proxy_protocol: Vec<String>,
+    /// `drain = "10m"` under `[router]`: how long an instance that was upgraded may finish what it has; absent: as long as that takes.
+    pub drain: Option<Duration>,
+}
+
+/// Why the machine's file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// It is there and cannot be read.
+    #[error(
+        "cannot read {path}, which slotd's and the router's users have to (`chmod 644 {path}`)"
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is wrong.
+    #[error(transparent)]
+    Wrong(#[from] ConfigError),
 }
 
 impl Machine {
+    /// Reads the machine's file; one that is not there is one that sets nothing.
+    ///
+    /// # Errors
+    /// [`MachineError`], as it says.
+    pub fn read(path: &Path) -> Result<Self, MachineError> {
+        let text = Self::text(path)?;
+        Ok(Self::parse(&text, &path.display().to_string())?)
+    }
+
+    /// What the machine's file says; one that is not there says nothing.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub fn text(path: &Path) -> Result<String, MachineError> {
+        match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+            text => text.map_err(|source| MachineError::Read {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
     /// Reads the machine's file. `file` names it in errors.
     ///
     /// # Errors
@@ -58,5 +106,9 @@ fn router(machine: &mut Machine, mut keys: Section<'_>) -> Result<(), ConfigErro
             ));
         }
     }
+    let drain = keys.take("drain");
+    let drain = drain.map(|value| value.span("\"10m\"")).transpose()?;
+    // As in an app's file, no time at all is no limit.
+    machine.drain = drain.filter(|limit| !limit.is_zero());
     keys.finish()
 }

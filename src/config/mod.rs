@@ -21,7 +21,7 @@ pub use edit::with_ports;
 pub use env::{is_env_name, is_reserved};
 pub use error::ConfigError;
 pub use limits::{AppLimits, Limits};
-pub use machine::Machine;
+pub use machine::{Machine, MachineError};
 pub use network::Network;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;

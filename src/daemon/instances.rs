@@ -4,12 +4,14 @@
 //! **Invariant:** one at a time: an upgrade and the mending of one do not cross.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
 use super::succession::{self, Doing, Instance, Next};
+use crate::config::{Machine, MachineError};
 use crate::deploy::BootId;
 use crate::systemd::{Bus, StartError, UnitName, journal};
 use crate::telemetry::chain;
@@ -64,6 +66,9 @@ pub enum UpgradeError {
     /// The instances cannot be found.
     #[error(transparent)]
     Traffic(#[from] TrafficError),
+    /// A new instance could not use the machine's settings, so none was started.
+    #[error("the router goes on as it was, since its settings are wrong")]
+    Settings(#[from] MachineError),
 }
 
 /// All instances of the machine's router.
@@ -71,22 +76,25 @@ pub enum UpgradeError {
 pub struct Instances {
     bus: Arc<Bus>,
     routers: Routers,
+    /// `/etc/slot/machine.toml`.
+    settings: PathBuf,
     turn: Mutex<()>,
 }
 
 impl Instances {
-    /// The instances that keep their control sockets where `routers` looks.
+    /// The instances that keep their control sockets where `routers` looks, and read the machine's `settings` when they start.
     #[must_use]
-    pub fn new(bus: Arc<Bus>, routers: Routers) -> Self {
+    pub fn new(bus: Arc<Bus>, routers: Routers, settings: PathBuf) -> Self {
         Self {
             bus,
             routers,
+            settings,
             turn: Mutex::default(),
         }
     }
 
-    /// Starts the next instance, waits until it accepts, and has the others stop accepting: each drains, for no longer than `limit`. Goes
-    /// on when its caller does not.
+    /// Starts the next instance, waits until it accepts, and has the others stop accepting: each drains, for no longer than `limit`, where
+    /// zero is for ever and none what the machine's settings say. Goes on when its caller does not.
     ///
     /// # Errors
     /// [`UpgradeError`], as it says.
@@ -108,6 +116,8 @@ impl Instances {
     }
 
     async fn exchange(&self, limit: Option<Duration>) -> Result<Upgraded, UpgradeError> {
+        let settings = Machine::read(&self.settings)?;
+        let limit = limit.or(settings.drain).filter(|limit| !limit.is_zero());
         let seen = self.look().await?;
         if seen.is_empty() {
             return Ok(Upgraded {
@@ -174,7 +184,11 @@ impl Instances {
             let before = succession::accepting(&seen);
             let done = match next {
                 Next::Start(number) | Next::Finish(number) => self.start(number, before).await,
-                Next::Retire(number) => self.retire(number, None).await.map_err(Into::into),
+                Next::Retire(number) => {
+                    // A wrong file says no limit, and to have two that accept would be worse than to wait.
+                    let limit = Machine::read(&self.settings).ok().and_then(|it| it.drain);
+                    self.retire(number, limit).await.map_err(Into::into)
+                }
             };
             if let Err(error) = done {
                 tracing::error!("{}", chain(&error));

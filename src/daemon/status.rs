@@ -47,6 +47,8 @@ pub fn router(instance: String, stats: &Stats) -> api::RouterStatus {
             .connections
             .saturating_sub(in_flight.total() + stats.held),
         drain_until_ms: stats.drain_until_ms,
+        problem: stats.problem.clone(),
+        unkept: stats.unkept,
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::connection::Client;
 use super::counts::RunName;
 use super::exchange::Asked;
+use super::label::Label;
 
 /// Lines under way to the writer.
 const QUEUE: usize = 8192;
@@ -46,6 +47,9 @@ struct Line<'a> {
     slot: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     boot_id: Option<&'a str>,
+    /// It is of what the process before this one has left: `bytes` are those since then, and `target` is what was kept of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    picked_up: bool,
 }
 
 /// A queue to the thread that writes.
@@ -93,8 +97,34 @@ impl AccessLog {
             app: run.map(|r| r.app.as_str()),
             slot: run.map(|r| r.slot.as_str()),
             boot_id: run.and_then(|r| r.boot_id.as_deref()),
+            picked_up: false,
         };
-        let Ok(mut line) = serde_json::to_vec(&line) else {
+        self.write(&line);
+    }
+
+    /// Records a stream or tunnel that was picked up, and of which the client at `ip` got this many bytes since.
+    pub fn record_left(&self, label: &Label, ip: &str, bytes: u64, ms: u64) {
+        let path = label.route.find('/').unwrap_or(label.route.len());
+        let (host, target) = label.route.split_at(path);
+        self.write(&Line {
+            client: ip,
+            listener: None,
+            method: &label.method,
+            host,
+            target,
+            status: label.status,
+            bytes,
+            ms,
+            request_id: &label.id,
+            app: Some(&label.run.app),
+            slot: Some(&label.run.slot),
+            boot_id: label.run.boot_id.as_deref(),
+            picked_up: true,
+        });
+    }
+
+    fn write(&self, line: &Line<'_>) {
+        let Ok(mut line) = serde_json::to_vec(line) else {
             return;
         };
         line.push(b'\n');

@@ -101,7 +101,8 @@ pub struct Control {
 /// A moment, in milliseconds since the epoch: it means the same to the process that comes after this one.
 pub type Until = u64;
 
-fn since_epoch(moment: SystemTime) -> Duration {
+/// From the epoch to a moment.
+pub(super) fn since_epoch(moment: SystemTime) -> Duration {
     moment.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
@@ -201,8 +202,10 @@ impl Control {
             accepting: self.accepting.load(Ordering::Relaxed),
             since_ms: since_epoch(self.since).as_millis() as u64,
             drain_until_ms: *self.until.borrow(),
+            problem: self.shared.problem.clone(),
             connections: self.shared.gauges.iter().map(|g| g.connections()).sum(),
             held: self.shared.gauges.iter().map(|g| g.held()).sum(),
+            unkept: self.shared.unkept.load(Ordering::Relaxed),
             slots,
         }
     }

@@ -7,9 +7,9 @@
 //! service manager before this process forgets it.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixDatagram as Blocking;
+use std::os::unix::net::{UnixDatagram as Blocking, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,10 +26,17 @@ use super::control::Until;
 use super::label::{Draining, Inodes, Label};
 use super::splice::Pipe;
 use super::stream::Stream;
+use super::tries::Try;
 
-/// Connections that are kept at once, each by up to six descriptors (`FileDescriptorStoreMax=`). The
-/// service manager does not say when it has no room; so it must never come to that.
+/// Connections that are kept at once, unless the unit says otherwise. The service manager does not say when it has no room; so it must
+/// never come to that.
 const MOST: usize = 10_000;
+
+/// Descriptors of a connection, at most.
+const EACH: usize = 6;
+
+/// Descriptors that are kept for other reasons, at most: notes.
+const OTHERS: usize = 16;
 
 /// How long PID 1 may take to take a connection into its care: it answers nobody while it reloads. Then
 /// the bytes flow all the same.
@@ -41,18 +48,46 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// # Errors
 /// The service manager cannot be reached.
 pub fn draining(until: Option<Until>) -> io::Result<()> {
+    // Any descriptor does; its name is the note.
+    let note = File::open("/dev/null")?;
+    say(&[(&storing(&Draining { until }.name()), &[note.as_fd()])])
+}
+
+/// Has a descriptor kept; returns when it is. Does nothing where there is no service manager.
+///
+/// # Errors
+/// The service manager cannot be reached, or does not say that it has it.
+pub fn store(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let (mut heard, hears) = UnixStream::pair()?;
+    heard.set_read_timeout(Some(PATIENCE))?;
+    let barrier: &[_] = &[hears.as_fd()];
+    say(&[(&storing(name), &[descriptor]), ("BARRIER=1", barrier)])?;
+    drop(hears);
+    // It ends when the other side is closed.
+    heard.read(&mut [0]).map(drop)
+}
+
+/// Has what was kept by this name kept no more. Does nothing where there is no service manager.
+///
+/// # Errors
+/// The service manager cannot be reached.
+pub fn forget(name: &str) -> io::Result<()> {
+    say(&[(&forgetting(name), &[])])
+}
+
+/// Tells the service manager, if there is one, one message after the other.
+fn say(messages: &[(&str, &[BorrowedFd<'_>])]) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return Ok(());
     };
-    // Any descriptor does; its name is the note.
-    let note = File::open("/dev/null")?;
     let socket = Blocking::unbound()?;
     socket.connect(path)?;
-    tell(
-        socket.as_fd(),
-        &storing(&Draining { until }.name()),
-        &[note.as_fd()],
-    )
+    let mut messages = messages.iter();
+    messages.try_for_each(|(text, descriptors)| tell(socket.as_fd(), text, descriptors))
+}
+
+fn forgetting(name: &str) -> String {
+    format!("FDSTOREREMOVE=1\nFDNAME={name}")
 }
 
 fn storing(name: &str) -> String {
@@ -78,8 +113,28 @@ fn tell(socket: BorrowedFd<'_>, text: &str, descriptors: &[BorrowedFd<'_>]) -> i
 #[derive(Debug)]
 pub struct Keeper {
     socket: UnixDatagram,
-    /// How many connections are kept, all threads together.
-    count: Arc<AtomicUsize>,
+    count: Arc<Count>,
+}
+
+/// How many connections are kept, all threads together, and how many may be.
+#[derive(Debug)]
+pub struct Count {
+    kept: AtomicUsize,
+    most: usize,
+}
+
+impl Count {
+    /// As many as the unit's `FileDescriptorStoreMax=` has room for, which systemd says from version 254 on (`$FDSTORE`,
+    /// systemd.exec(5)).
+    #[must_use]
+    pub fn of_unit() -> Self {
+        let room = std::env::var("FDSTORE").ok();
+        let room = room.and_then(|room| room.parse::<usize>().ok());
+        Self {
+            kept: AtomicUsize::new(0),
+            most: room.map_or(MOST, |room| room.saturating_sub(OTHERS) / EACH),
+        }
+    }
 }
 
 /// A connection that is kept; to be given back to [`Keeper::forget`].
@@ -94,7 +149,7 @@ impl Keeper {
     ///
     /// # Errors
     /// It cannot be reached.
-    pub fn connect(count: &Arc<AtomicUsize>) -> io::Result<Option<Self>> {
+    pub fn connect(count: &Arc<Count>) -> io::Result<Option<Self>> {
         let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
             return Ok(None);
         };
@@ -106,7 +161,12 @@ impl Keeper {
         }))
     }
 
-    /// Has a connection kept: its two sockets and the pipes between them.
+    /// True if no further connection can be kept.
+    pub fn is_full(&self) -> bool {
+        self.count.kept.load(Ordering::Relaxed) >= self.count.most
+    }
+
+    /// Has a connection kept: its two sockets and the pipes between them. `None` if it cannot be.
     pub async fn keep(
         &self,
         label: &Label,
@@ -128,8 +188,8 @@ impl Keeper {
             })
         })();
         let name = label.name(inodes.ok()?)?;
-        if self.count.fetch_add(1, Ordering::Relaxed) >= MOST {
-            self.count.fetch_sub(1, Ordering::Relaxed);
+        if self.count.kept.fetch_add(1, Ordering::Relaxed) >= self.count.most {
+            self.count.kept.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         let kept = async {
@@ -149,17 +209,16 @@ impl Keeper {
 
     /// Counts one that was kept by the process before this one.
     pub fn adopt(&self, name: String) -> Kept {
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.count.kept.fetch_add(1, Ordering::Relaxed);
         Kept { name }
     }
 
     /// Has a connection kept no more.
     pub async fn forget(&self, kept: Kept) {
-        let text = format!("FDSTOREREMOVE=1\nFDNAME={}", kept.name);
-        if let Err(error) = self.tell(&text, &[]).await {
+        if let Err(error) = self.tell(&forgetting(&kept.name), &[]).await {
             tracing::warn!(%error, "the service manager still keeps a stream that has ended");
         }
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.count.kept.fetch_sub(1, Ordering::Relaxed);
     }
 
     async fn tell(&self, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -192,12 +251,16 @@ pub struct Left {
     pub down: (OwnedFd, OwnedFd),
     /// The pipe to the upstream, of a tunnel.
     pub up: Option<(OwnedFd, OwnedFd)>,
+    /// By which the client's socket is told from all others that are open.
+    pub inode: u64,
+    /// Where it is written that it is picked up.
+    pub tried: Option<Try>,
 }
 
 /// Puts together the descriptors of one name; `None` if some are missing.
 #[must_use]
-pub fn gather(name: String, descriptors: Vec<OwnedFd>) -> Option<Left> {
-    let (label, inodes) = Label::from_name(&name)?;
+pub fn gather(name: &str, descriptors: Vec<OwnedFd>) -> Option<Left> {
+    let (label, inodes) = Label::from_name(name)?;
     let mut left: Vec<_> = descriptors
         .into_iter()
         .filter_map(|fd| {
@@ -220,7 +283,9 @@ pub fn gather(name: String, descriptors: Vec<OwnedFd>) -> Option<Left> {
             0 => None,
             up => Some((take(up, false)?, take(up, true)?)),
         },
+        inode: inodes.client,
+        tried: None,
         label,
-        name,
+        name: name.to_owned(),
     })
 }

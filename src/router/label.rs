@@ -15,6 +15,9 @@ const LONGEST: usize = 255;
 /// How much of a route is kept, for people.
 const ROUTE: usize = 64;
 
+/// How much of a method is kept; those that are registered have at most 17 characters.
+const METHOD: usize = 17;
+
 /// This instance was told to stop accepting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draining {
@@ -58,6 +61,10 @@ pub struct Label {
     pub since_ms: u64,
     /// Host and path, perhaps not all of it.
     pub route: String,
+    /// How it was asked for, for the access log; empty if the version that kept it did not say.
+    pub method: String,
+    /// What the client was answered; 0 if the version that kept it did not say.
+    pub status: u16,
 }
 
 /// By which the descriptors of one name are told from each other; pipes have two ends each.
@@ -113,21 +120,17 @@ impl Label {
             escape(self.run.boot_id.as_deref().unwrap_or_default()),
             self.since_ms,
         );
-        let end = LONGEST.min(name.len() + ROUTE);
-        if name.len() > LONGEST {
+        // Versions that know nothing of them read no further than the route.
+        let mut more = ".".to_owned();
+        push(&mut more, &self.method, 1 + METHOD);
+        more.push_str(&format!(".{}", self.status));
+        let longest = LONGEST - more.len();
+        if name.len() > longest {
             return None;
         }
-        for part in self
-            .route
-            .chars()
-            .map(|c| escape(c.encode_utf8(&mut [0; 4])))
-        {
-            if name.len() + part.len() > end {
-                break;
-            }
-            name.push_str(&part);
-        }
-        Some(name)
+        let end = longest.min(name.len() + ROUTE);
+        push(&mut name, &self.route, end);
+        Some(name + &more)
     }
 
     /// What a name says, if it is of a connection.
@@ -158,6 +161,8 @@ impl Label {
             run,
             since_ms,
             route: unescape(part()?)?,
+            method: part().and_then(unescape).unwrap_or_default(),
+            status: part().and_then(|it| it.parse().ok()).unwrap_or(0),
         };
         let inodes = Inodes {
             client,
@@ -166,6 +171,16 @@ impl Label {
             up,
         };
         Some((label, inodes))
+    }
+}
+
+/// As much of `text` as `name` has room for up to `end`.
+fn push(name: &mut String, text: &str, end: usize) {
+    for part in text.chars().map(|c| escape(c.encode_utf8(&mut [0; 4]))) {
+        if name.len() + part.len() > end {
+            break;
+        }
+        name.push_str(&part);
     }
 }
 
@@ -219,6 +234,8 @@ mod tests {
             },
             since_ms: 1_700_000_000_000,
             route: route.to_owned(),
+            method: "GET".to_owned(),
+            status: 200,
         }
     }
 
@@ -229,6 +246,14 @@ mod tests {
             assert_eq!(Label::from_name(&name), Some((label, INODES)), "{name}");
             assert!(name.bytes().all(|b| b.is_ascii_graphic() && b != b':'));
         }
+    }
+
+    #[test]
+    fn what_an_earlier_version_named_is_understood() {
+        let name = "kept.stream.id.web.green..5.1-2-3-0.a/b";
+        let (label, inodes) = Label::from_name(name).expect("it is whole");
+        let said = (label.route.as_str(), label.method.as_str(), label.status);
+        assert_eq!((said, inodes.down), (("a/b", "", 0), 3));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, LocalOptions};
@@ -14,7 +15,7 @@ use super::access::AccessLog;
 use super::control::Control;
 use super::counts::{Counts, Gauges};
 use super::ids::Ids;
-use super::keep::Left;
+use super::keep::{Count, Left};
 use super::label::Draining;
 use super::limits::Limits;
 use super::peers::Peers;
@@ -60,6 +61,8 @@ pub struct Config {
     pub trusted_peers: Vec<Network>,
     /// The listeners whose connections begin with a header of the PROXY protocol, by name.
     pub proxy_protocol: Vec<String>,
+    /// Why these settings are not those of the machine's file.
+    pub problem: Option<String>,
 }
 
 impl Config {
@@ -78,6 +81,7 @@ impl Config {
             limits: Limits::default(),
             trusted_peers: Vec::new(),
             proxy_protocol: Vec::new(),
+            problem: None,
         }
     }
 }
@@ -174,9 +178,11 @@ impl Server {
             ),
             addresses: addresses.clone(),
             listeners: names,
+            problem: config.problem,
             gauges: (0..count).map(|_| Gauges::default()).collect(),
             keeps: config.attend,
-            kept: Arc::default(),
+            kept: Arc::new(Count::of_unit()),
+            unkept: AtomicU64::new(0),
             access,
         });
         let mut adopted: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();

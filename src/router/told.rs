@@ -31,10 +31,12 @@ pub enum Limit {
     Connections,
     /// A connection did not begin with a proper PROXY header: it is closed.
     ProxyHeader,
+    /// The service manager keeps no more streams.
+    Kept,
 }
 
 /// How many limits there are.
-const KINDS: usize = Limit::ProxyHeader as usize + 1;
+const KINDS: usize = Limit::Kept as usize + 1;
 
 impl Limit {
     /// The limit that an answer of ours speaks of. Both of those with 408 end differently, so they are told apart by who knows.
@@ -48,7 +50,7 @@ impl Limit {
         }
     }
 
-    /// The key that sets it in the machine's file.
+    /// The key that sets it in the machine's file, or the directive in the unit's.
     fn key(self) -> &'static str {
         match self {
             Self::HeadTime => "head_timeout",
@@ -60,6 +62,7 @@ impl Limit {
             Self::WriteStall => "write_stall",
             Self::Connections => "connections",
             Self::ProxyHeader => "proxy_protocol",
+            Self::Kept => "FileDescriptorStoreMax=",
         }
     }
 }

@@ -10,18 +10,23 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::SystemTime;
 
 use super::alarm;
+use super::control::since_epoch;
 use super::counts::Class;
-use super::keep::{Kept, Left};
+use super::keep::{Keeper, Kept, Left};
 use super::label::Label;
 use super::relay::Broken;
 use super::roll::Ending;
 use super::runs::Lease;
 use super::splice::{Pipe, Way};
 use super::stream::Stream;
+use super::told::Limit;
 use super::worker::Worker;
 
 /// Two connections and what passes between them.
@@ -76,7 +81,9 @@ impl Passage<'_> {
             }
             (_, kept) => kept,
         };
+        let unkept = (keeper.is_some() && kept.is_none()).then(|| Unkept::new(self.worker));
         let end = self.pass().await;
+        drop(unkept);
         if let End::Whole = end {
             for side in [&*self.client, &*self.upstream] {
                 side.close_is_reset(false);
@@ -171,11 +178,35 @@ impl Passage<'_> {
     }
 }
 
+/// A passage that ends if this process is killed, though there is somebody who keeps others; counted for as long as it lives.
+#[derive(Debug)]
+struct Unkept<'a>(&'a Worker);
+
+impl<'a> Unkept<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        if worker.keeper.as_ref().is_some_and(Keeper::is_full) {
+            let what = "the service manager keeps as many streams as it may, so that further ones end if this router is killed";
+            worker.told.tell(Limit::Kept, what, "", worker.alarms.now());
+        }
+        worker.shared.unkept.fetch_add(1, Ordering::Relaxed);
+        Self(worker)
+    }
+}
+
+impl Drop for Unkept<'_> {
+    fn drop(&mut self) {
+        self.0.shared.unkept.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Goes on with a passage that the process before this one has left.
 ///
 /// # Errors
 /// What was left cannot be used; then it is closed, by reset.
 pub async fn resume(worker: Rc<Worker>, left: Left, lease: Lease) -> io::Result<()> {
+    if let Some(tried) = &left.tried {
+        tried.begin();
+    }
     let alarm = worker.alarms.add();
     poll_fn(|cx| alarm.poll_claim(cx)).await;
     let Some(keeper) = &worker.keeper else {
@@ -198,6 +229,9 @@ pub async fn resume(worker: Rc<Worker>, left: Left, lease: Lease) -> io::Result<
             return Err(error);
         }
     };
+    let log = worker.shared.access.as_ref();
+    // What is gone at its end has no address any more.
+    let record = log.map(|log| (log, left.label.clone(), client.peer().unwrap_or_default()));
     let passage = Passage {
         worker: &worker,
         label: left.label,
@@ -207,7 +241,19 @@ pub async fn resume(worker: Rc<Worker>, left: Left, lease: Lease) -> io::Result<
         down,
         up,
     };
-    passage.run(Some(kept)).await;
+    let mut run = pin!(passage.run(Some(kept)));
+    let first = poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx))).await;
+    if let Some(tried) = left.tried {
+        tried.is_over();
+    }
+    let (_, bytes) = match first {
+        Poll::Ready(end) => end,
+        Poll::Pending => run.await,
+    };
     drop(lease);
+    if let Some((log, label, ip)) = record {
+        let now = since_epoch(SystemTime::now()).as_millis() as u64;
+        log.record_left(&label, &ip, bytes, now.saturating_sub(label.since_ms));
+    }
     Ok(())
 }

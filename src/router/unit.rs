@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::control::Control;
 use super::keep::{self, Left};
 use super::label::{Draining, Label};
+use super::tries;
 
 /// What the service manager passed to this process.
 #[derive(Debug, Default)]
@@ -34,11 +35,14 @@ pub fn passed() -> io::Result<Passed> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut taken = Passed::default();
     let mut kept: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
+    let mut written = None;
     for index in 0..passed.len() {
         let name = names.get(index).copied().filter(|n| !n.is_empty());
         let name = name.unwrap_or("unknown");
         if let Some(draining) = Draining::from_name(name) {
             taken.draining = Some(draining);
+        } else if name == tries::NAME {
+            written = passed.take_raw_fd(index)?.map(owned);
         } else if Label::is_kept(name) {
             if let Some(raw) = passed.take_raw_fd(index)? {
                 kept.entry(name.to_owned()).or_default().push(owned(raw));
@@ -47,14 +51,21 @@ pub fn passed() -> io::Result<Passed> {
             taken.listeners.push((name.to_owned(), listener));
         }
     }
+    let mut left = Vec::with_capacity(kept.len());
     for (name, descriptors) in kept {
-        match keep::gather(name, descriptors) {
-            Some(left) => taken.left.push(left),
+        match keep::gather(&name, descriptors) {
+            Some(whole) => left.push(whole),
+            None if Label::from_name(&name).is_some() => {
+                // Its peers wait for as long as anybody has it open.
+                tracing::warn!("the service manager has not kept all of a stream; it is cut");
+                tries::give_up(&name);
+            }
             None => {
                 tracing::warn!("what another version of slot-router has left is not understood")
             }
         }
     }
+    taken.left = tries::admit(written, left);
     Ok(taken)
 }
 

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::AtomicU64;
 
 use tokio::io::Interest;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -21,7 +21,7 @@ use super::buffer::Spare;
 use super::counts::{Counts, Gauges};
 use super::h1::fields::Fields;
 use super::ids::Ids;
-use super::keep::{Keeper, Left};
+use super::keep::{Count, Keeper, Left};
 use super::limits::Limits;
 use super::peers::Peers;
 use super::roll::{Cut, Roll, Whose};
@@ -44,6 +44,8 @@ pub struct Shared {
     pub listeners: Vec<String>,
     /// Where they are, in the same order.
     pub addresses: Vec<SocketAddr>,
+    /// Why the settings are not those of the machine's file.
+    pub problem: Option<String>,
     /// One per thread.
     pub gauges: Vec<Gauges>,
     /// The way to each thread, for as long as whoever steers the router keeps it open.
@@ -53,7 +55,9 @@ pub struct Shared {
     /// Streams and tunnels are to outlive the process.
     pub keeps: bool,
     /// How many the service manager keeps.
-    pub kept: Arc<AtomicUsize>,
+    pub kept: Arc<Count>,
+    /// How many it does not.
+    pub unkept: AtomicU64,
 }
 
 impl Shared {
@@ -271,11 +275,13 @@ mod tests {
             via: String::new(),
             listeners: Vec::new(),
             addresses: Vec::new(),
+            problem: None,
             gauges: vec![Gauges::default()],
             threads: vec![tell.downgrade()],
             access: None,
             keeps: false,
-            kept: Arc::default(),
+            kept: Arc::new(Count::of_unit()),
+            unkept: AtomicU64::new(0),
         });
         for command in commands {
             tell.send(command).expect("the other end is here");

@@ -116,9 +116,15 @@ pub struct RouterStatus {
     pub held: u64,
     /// Those that wait for their next request.
     pub idle: u64,
+    /// Streams and tunnels that would not outlive its process.
+    #[serde(default)]
+    pub unkept: u64,
     /// When its drain is cut, milliseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_until_ms: Option<u64>,
+    /// Why its settings are not those of the machine's file: what is wrong there, and what holds instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The router was exchanged.

@@ -75,6 +75,9 @@ pub struct Stats {
     /// When its drain is cut, milliseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_until_ms: Option<u64>,
+    /// Why its settings are not those of the machine's file: what is wrong there, and what holds instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Where it listens.
     #[serde(default)]
     pub listeners: Vec<Listener>,
@@ -82,6 +85,9 @@ pub struct Stats {
     pub connections: u64,
     /// Requests waiting for a slot to come up.
     pub held: u64,
+    /// Streams and tunnels that would not outlive its process.
+    #[serde(default)]
+    pub unkept: u64,
     /// Per slot and boot id; runs that ended stay until the table no longer names them and nothing is in flight.
     pub slots: Vec<SlotStats>,
 }

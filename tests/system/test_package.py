@@ -23,7 +23,7 @@ def test_an_upgrade_touches_neither_apps_nor_sockets_and_a_removal_leaves_nothin
     assert machine.out("ls /etc/polkit-1/rules.d") == "60-slot-app-web.rules"
     machine.run("systemctl start web@blue")
     machine.run("dpkg -P slotctl")
-    assert machine.out("ls -d /etc/slot /var/lib/slot /etc/polkit-1/rules.d/* 2>/dev/null || true") == ""
+    assert machine.out("ls -d /etc/slot /var/lib/slot /var/lib/slot-router /var/lib/private/slot-router /etc/polkit-1/rules.d/* 2>/dev/null || true") == ""
 
 
 def test_what_is_written_survives_a_reboot_and_a_power_cut():

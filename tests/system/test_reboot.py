@@ -4,6 +4,7 @@ import json
 
 from machine import Machine
 from slots import QUICK, App
+from streams_open import open_stream
 
 # Connects as soon as anything listens on port 80, and reports what the first requests got.
 EARLY = """
@@ -70,3 +71,36 @@ def test_a_reboot_brings_the_active_slot_back_and_early_requests_are_held():
         assert machine.out("curl -sS -m 10 http://127.0.0.1/") == "release three"
         assert app.slotctl("rollback")["success"]
         assert machine.out("curl -sS -m 10 http://127.0.0.1/") == "release two"
+
+
+def test_of_two_routers_before_a_reboot_one_is_left_after_it_and_nothing_of_the_other():
+    with Machine(kept=True) as machine:
+        machine.install()
+        app = App(machine, "web", QUICK)
+        app.deploy("one")
+        app.deploy("two", "--wait=stopped")
+        before = app.status()
+        for end in (machine.reboot, machine.cut_power):
+            assert machine.out("curl -sS -m 30 http://127.0.0.1/") == "release two"
+            (old,) = [router["instance"] for router in app.wait_until(lambda status: status["routers"])["routers"]]
+            open_stream(machine, "sse", seconds=600)
+            new = app.slotctl("router upgrade")
+            assert new == {"accepting": 2, "draining": [int(old)], "exit": 0}, new
+            assert machine.show(f"slot-router@{old}", "NFileDescriptorStore") == {"NFileDescriptorStore": "5"}
+            end()
+            if machine.nspawn is None:
+                machine.boot()
+            assert machine.out("curl -sS -m 30 http://127.0.0.1/") == "release two"
+            status = app.wait_until(lambda status: status["serving"] and status["routers"])
+            routers = [(router["instance"], router["accepting"]) for router in status["routers"]]
+            assert routers == [("1", True)], status
+            # What was drained is not drained on, nor is anything held for it.
+            router = status["routers"][0]
+            assert router["in_flight"] == {"requests": 0, "streams": 0, "tunnels": 0} and "drain_until_ms" not in router, router
+            assert machine.out("systemctl list-units --all --plain --no-legend 'slot-router@*' | cut -d' ' -f1") == "slot-router@1.service"
+            assert machine.show("slot-router@1", "NFileDescriptorStore") == {"NFileDescriptorStore": "0"}
+            assert machine.out("ls /run/slot/router") == "1"
+            # The deployer and the router mean the same table, and the app is where it was.
+            assert router["revision"] == json.loads(machine.out("cat /run/slot/table.json"))["revision"]
+            for key in ("generation", "active", "live", "prev"):
+                assert status[key] == before[key], (key, status)

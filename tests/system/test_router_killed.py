@@ -57,6 +57,8 @@ def test_four_websockets_of_60_megabytes_each_way_and_streams_survive_20_kills(m
     ended = [last_line(stream) for stream in streams]
     assert [end["whole"] for end in ended] == [True] * 3, ended
     machine.wait_for(f"systemctl show {old} -P ActiveState | grep -qx inactive")
+    # Each process could write down what it was picking up.
+    assert "picked up" not in machine.out("journalctl -o cat -p warning -u 'slot-router@*'")
     # Nothing of them is left with PID 1.
     machine.wait_for(f"test $(systemctl show slot-router@{new} -P NFileDescriptorStore) = 0")
 

@@ -9,6 +9,7 @@ from machine import Failed
 from slots import QUICK, App, answers_only
 from streams_open import open_stream
 
+MACHINE = "/etc/slot/machine.toml"
 DROP_IN = "/etc/systemd/system/slot-router@.service.d/99-test.conf"
 
 
@@ -16,6 +17,8 @@ DROP_IN = "/etc/systemd/system/slot-router@.service.d/99-test.conf"
 def app(machine):
     app = App(machine, "web", QUICK)
     app.deploy("one")
+    # The first connection starts the router.
+    assert machine.out("curl -sS -m 10 http://127.0.0.1/") == "release one"
     return app
 
 
@@ -102,6 +105,54 @@ def test_a_limit_ends_the_drain(machine, app):
     assert alone(app) != old
     assert not json.loads(stream.communicate(timeout=30)[0].splitlines()[-1])["whole"]
     assert machine.show(f"slot-router@{old}", "ActiveState", "Result") == {"ActiveState": "inactive", "Result": "success"}
+
+
+def test_the_machines_file_says_how_long_an_instance_drains_and_a_word_of_the_command_is_more(machine, app):
+    old = alone(app)
+    machine.write(MACHINE, '[router]\ndrain = "1h"\n')
+    stream, _ = open_stream(machine, "sse", seconds=6)
+    upgrade(app)
+    held = next(router for router in routers(app) if int(router["instance"]) == old)
+    assert 3500 < held["drain_until_ms"] / 1000 - time.time() <= 3600, held
+    assert "; cut in 59m" in machine.out("slotctl status")
+    assert json.loads(stream.communicate(timeout=30)[0].splitlines()[-1])["whole"]
+    old = alone(app)
+    stream, _ = open_stream(machine, "sse", seconds=6)
+    upgrade(app, "--drain 0")
+    held = next(router for router in routers(app) if int(router["instance"]) == old)
+    assert "drain_until_ms" not in held, held
+    assert json.loads(stream.communicate(timeout=30)[0].splitlines()[-1])["whole"]
+    # The package's upgrade too.
+    old = alone(app)
+    machine.write(MACHINE, '[router]\ndrain = "1s"\n')
+    stream, _ = open_stream(machine, "sse", seconds=60)
+    machine.install()
+    assert alone(app) != old
+    assert not json.loads(stream.communicate(timeout=30)[0].splitlines()[-1])["whole"]
+    machine.run(f"rm {MACHINE}")
+
+
+def test_wrong_settings_are_refused_by_an_upgrade_and_stop_no_router_that_has_to_start(machine, app):
+    before = alone(app)
+    machine.write(MACHINE, "[limits]\nconnections_per_address = 100000\n")
+    before = upgrade(app)["accepting"]
+    machine.write(MACHINE, "[limits]\nconnections_per_addres = 1\n")
+    refused = app.slotctl("router upgrade", check=False)
+    says = f"{MACHINE}:2: unknown key `limits.connections_per_addres`; did you mean `connections_per_address`?"
+    assert (refused["success"], refused["exit"]) == (False, 1) and says in refused["error"], refused
+    assert alone(app) == before and units(machine) == [f"slot-router@{before}.service"]
+    machine.run(f"systemctl kill --signal=KILL slot-router@{before}")
+    machine.wait_for(f"systemctl show slot-router@{before} -P NRestarts | grep -qx 1")
+    machine.wait_for(f"systemctl is-active slot-router@{before}")
+    alone(app)
+    (router,) = routers(app)
+    assert says in router["problem"] and "the last settings that were right hold" in router["problem"], router
+    assert says in machine.out("slotctl status")
+    assert says in machine.out(f"journalctl -o cat -p err -u slot-router@{before}")
+    machine.run(f"rm {MACHINE}")
+    upgrade(app)
+    alone(app)
+    assert "problem" not in routers(app)[0]
 
 
 def test_an_instance_that_is_killed_while_it_drains_comes_back_draining(machine, app, load):

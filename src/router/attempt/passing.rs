@@ -51,11 +51,18 @@ impl Attempt<'_> {
                 .unwrap_or_default()
                 .as_millis() as u64,
             route: text(written.authority) + &text(written.path),
+            method: text(written.method),
+            status: 0,
         }
     }
 
-    /// Passes on unread what comes, behind `head`: how it ended, and how many bytes the client got of it.
-    async fn pass(&mut self, class: Class, head: Vec<u8>) -> io::Result<(tunnel::End, u64)> {
+    /// Passes on unread what comes, behind `head`, which says `status`: how it ended, and how many bytes the client got of it.
+    async fn pass(
+        &mut self,
+        class: Class,
+        status: u16,
+        head: Vec<u8>,
+    ) -> io::Result<(tunnel::End, u64)> {
         let worker = Rc::clone(&self.client.worker);
         self.stream.tell_room()?;
         let down = Way::new(&[&head, self.buffer.bytes()])?;
@@ -73,7 +80,10 @@ impl Attempt<'_> {
         self.lease.becomes(class);
         let passage = Passage {
             worker: &worker,
-            label: self.label(),
+            label: Label {
+                status,
+                ..self.label()
+            },
             client: &mut self.client.stream,
             alarm: &self.client.alarm,
             upstream: &mut self.stream,
@@ -91,7 +101,7 @@ impl Attempt<'_> {
         head: Vec<u8>,
         toward: Toward,
     ) -> End {
-        match self.pass(Class::Stream, head).await {
+        match self.pass(Class::Stream, response.status, head).await {
             Ok((tunnel::End::Whole, moved)) => End::Whole(response, toward, moved),
             Ok((tunnel::End::Client | tunnel::End::Cut, moved)) => {
                 End::Part(response.status, moved)
@@ -106,7 +116,7 @@ impl Attempt<'_> {
     /// The upstream said 101: from here on both sides talk as they like.
     pub(super) async fn switch(&mut self, head: Vec<u8>) -> End {
         self.lease.answered(101);
-        match self.pass(Class::Tunnel, head).await {
+        match self.pass(Class::Tunnel, 101, head).await {
             Ok((end, moved)) => End::Switched {
                 whole: matches!(end, tunnel::End::Whole),
                 moved,

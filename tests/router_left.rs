@@ -1,0 +1,357 @@
+//! Streams that a killed router has left with the service manager: the next process goes on with them, or gives them up, and says which.
+//! The service manager is played by the test.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod router_support;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
+use nix::sys::stat::fstat;
+use nix::unistd::pipe2;
+use router_support::{End, PATIENCE, Raw, Upstream, slot, table};
+use slot::router::counts::{Class, RunName};
+use slot::router::label::{Inodes, Label};
+use slot::router::tries;
+use slot::wire::control::Stats;
+
+/// A service manager: what it is told, and with which descriptors.
+struct Manager {
+    socket: UnixDatagram,
+    directory: tempfile::TempDir,
+}
+
+#[allow(
+    unsafe_code,
+    reason = "descriptors come as numbers: in messages, and between fork and exec"
+)]
+impl Manager {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, directory }
+    }
+
+    /// The next message of which one line is this.
+    fn told(&self, line: &str) -> Vec<OwnedFd> {
+        loop {
+            let mut buffer = [0; 4096];
+            let mut control = nix::cmsg_space!([RawFd; 8]);
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let (raw, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_CMSG_CLOEXEC);
+            let message = recvmsg::<UnixAddr>(raw, &mut parts, Some(&mut control), flags);
+            let message = message.unwrap_or_else(|e| panic!("{line} was not said: {e}"));
+            let rights = message.cmsgs().unwrap().flat_map(|control| match control {
+                ControlMessageOwned::ScmRights(descriptors) => descriptors,
+                _ => Vec::new(),
+            });
+            // SAFETY: recvmsg(2) has made each of them for us.
+            let descriptors = rights.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+            let (descriptors, count): (Vec<_>, _) = (descriptors.collect(), message.bytes);
+            let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            if text.lines().any(|own| own == line) {
+                return descriptors;
+            }
+        }
+    }
+
+    /// Starts a router with what is kept, as systemd does.
+    fn start(&self, kept: Vec<(String, OwnedFd)>, set: impl FnOnce(&mut Command)) -> Router {
+        let (names, descriptors): (Vec<_>, Vec<_>) = kept.into_iter().unzip();
+        // Copies that are none of the numbers that they are to have.
+        let copies = descriptors.iter().map(|fd| {
+            let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(200)).unwrap();
+            // SAFETY: fcntl(2) has made it for us.
+            unsafe { OwnedFd::from_raw_fd(copy) }
+        });
+        let copies: Vec<OwnedFd> = copies.collect();
+        let numbers: Vec<RawFd> = copies.iter().map(AsRawFd::as_raw_fd).collect();
+        let control = self.directory.path().join("control");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slot-router"));
+        command
+            .args(["--listen", "127.0.0.1:0", "--threads", "1", "--access-log"])
+            .arg("--control")
+            .arg(&control)
+            .env("NOTIFY_SOCKET", self.directory.path().join("notify"))
+            .env("LISTEN_FDS", numbers.len().to_string())
+            .env("LISTEN_FDNAMES", names.join(":"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        set(&mut command);
+        // SAFETY: only dup2(2) is called, which is async-signal-safe; it clears close-on-exec in the copy.
+        unsafe {
+            command.pre_exec(move || {
+                for (at, number) in (3..).zip(&numbers) {
+                    nix::libc::dup2(*number, at);
+                }
+                Ok(())
+            });
+        }
+        let mut child = command.spawn().unwrap();
+        let (out, said) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        Router {
+            child,
+            access: BufReader::new(out),
+            said: BufReader::new(said),
+            control,
+        }
+    }
+}
+
+struct Router {
+    child: Child,
+    access: BufReader<std::process::ChildStdout>,
+    said: BufReader<std::process::ChildStderr>,
+    control: std::path::PathBuf,
+}
+
+impl Router {
+    /// The next line of its log that has these words.
+    fn says(&mut self, words: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let count = self.said.read_line(&mut line).unwrap();
+            assert!(count > 0, "it ended without a word of {words}");
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    fn address(&mut self) -> SocketAddr {
+        let line = self.says("accepting address=");
+        let (_, address) = line.trim().split_once("address=").unwrap();
+        address.parse().unwrap()
+    }
+
+    fn access_line(&mut self) -> serde_json::Value {
+        let mut line = String::new();
+        self.access.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn stats(&self) -> Stats {
+        let mut control = UnixStream::connect(&self.control).unwrap();
+        let request = "GET /stats HTTP/1.1\r\nHost: slot-router\r\nConnection: close\r\n\r\n";
+        control.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        control.read_to_string(&mut answer).unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// A stream that was under way when the router was killed: its far ends, and what the service manager has of it.
+struct Left {
+    client: Raw,
+    upstream: TcpStream,
+    name: String,
+    inode: u64,
+    kept: Vec<OwnedFd>,
+}
+
+impl Left {
+    fn new(id: &str) -> Self {
+        let pair = || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let far = Raw::connect(listener.local_addr().unwrap());
+            let (near, _) = listener.accept().unwrap();
+            // So that a process that is killed does not end it as if it were whole.
+            let socket = socket2::SockRef::from(&near);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+            (far, OwnedFd::from(near))
+        };
+        let ((client, to_client), (upstream, to_upstream)) = (pair(), pair());
+        let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+        let inode = |fd: &OwnedFd| fstat(fd).unwrap().st_ino;
+        let inodes = Inodes {
+            client: inode(&to_client),
+            upstream: inode(&to_upstream),
+            down: inode(&read),
+            up: 0,
+        };
+        let label = Label {
+            id: id.to_owned(),
+            class: Class::Stream,
+            run: RunName {
+                app: "web".to_owned(),
+                slot: "blue".to_owned(),
+                boot_id: None,
+            },
+            since_ms: 1_700_000_000_000,
+            route: "example.org/events".to_owned(),
+            method: "POST".to_owned(),
+            status: 201,
+        };
+        Self {
+            client,
+            upstream: upstream.stream,
+            name: label.name(inodes).unwrap(),
+            inode: inodes.client,
+            kept: vec![to_client, to_upstream, read, write],
+        }
+    }
+
+    /// What the service manager passes on of it.
+    fn pass(&mut self) -> Vec<(String, OwnedFd)> {
+        let kept = std::mem::take(&mut self.kept);
+        kept.into_iter().map(|fd| (self.name.clone(), fd)).collect()
+    }
+
+    /// The upstream says a last word, and the client gets it whole.
+    fn ends_well(&mut self) {
+        self.upstream.write_all(b"data: last\n\n").unwrap();
+        self.upstream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(self.client.end(), (b"data: last\n\n".to_vec(), End::Fin));
+    }
+}
+
+/// What is written of how often each was tried.
+fn written(file: &OwnedFd) -> String {
+    let file = File::from(file.try_clone().unwrap());
+    let mut text = vec![0; file.metadata().unwrap().len() as usize];
+    file.read_exact_at(&mut text, 0).unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn a_stream_that_was_left_goes_on_and_has_its_line_in_the_access_log_at_its_end() {
+    let manager = Manager::new();
+    let mut left = Left::new("abc");
+    let mut router = manager.start(left.pass(), |_| {});
+    left.ends_well();
+    let line = router.access_line();
+    for (field, expected) in [
+        ("client", "127.0.0.1".into()),
+        ("method", "POST".into()),
+        ("host", "example.org".into()),
+        ("target", "/events".into()),
+        ("status", 201.into()),
+        ("bytes", 12.into()),
+        ("request_id", "abc".into()),
+        ("app", "web".into()),
+        ("slot", "blue".into()),
+        ("picked_up", serde_json::Value::Bool(true)),
+    ] {
+        assert_eq!(line[field], expected, "{field}: {line}");
+    }
+    assert!(line["ms"].as_u64().unwrap() > 86_400_000, "{line}");
+}
+
+#[test]
+fn before_anything_that_was_left_is_touched_the_service_manager_has_it_that_it_is_tried() {
+    let manager = Manager::new();
+    let mut left = Left::new("abc");
+    left.upstream.write_all(b"more").unwrap();
+    let mut router = manager.start(left.pass(), |_| {});
+    let tries = manager.told(&format!("FDNAME={}", tries::NAME));
+    assert_eq!(written(&tries[0]), format!("0 {:020}\n", left.inode));
+    let barrier = manager.told("BARRIER=1");
+    left.client.stream.set_nonblocking(true).unwrap();
+    assert!(left.client.stream.read(&mut [0; 8]).is_err(), "not yet");
+    left.client.stream.set_nonblocking(false).unwrap();
+    drop(barrier);
+    assert_eq!(left.client.exactly(4).unwrap(), b"more");
+    // Then nothing is left to be tried.
+    manager.told(&format!("FDNAME={}", tries::NAME));
+    assert_eq!(written(&tries[0]), format!("0 {:020}\n", left.inode));
+    router.address();
+    left.ends_well();
+}
+
+#[test]
+fn what_two_processes_have_ended_on_is_cut_and_all_else_goes_on() {
+    let manager = Manager::new();
+    let (mut bad, mut good) = (Left::new("bad"), Left::new("good"));
+    let file: OwnedFd = memfd_create("tries", MFdFlags::MFD_CLOEXEC).unwrap();
+    let text = format!("2 {:020}\n1 {:020}\n", bad.inode, good.inode);
+    let writing = File::from(file.try_clone().unwrap());
+    writing.write_all_at(text.as_bytes(), 0).unwrap();
+    let mut kept = bad.pass();
+    kept.push((
+        tries::NAME.to_owned(),
+        file.as_fd().try_clone_to_owned().unwrap(),
+    ));
+    kept.extend(good.pass());
+    let mut router = manager.start(kept, |_| {});
+    manager.told(&format!("FDNAME={}", bad.name));
+    let line = router.says("a stream was being picked up when the router crashed, 2 times");
+    assert!(line.contains("request_id=\"bad\""), "{line}");
+    assert_eq!(bad.client.end(), (Vec::new(), End::Reset));
+    good.ends_well();
+    assert_eq!(written(&file), format!("0 {:020}\n", good.inode));
+}
+
+#[test]
+fn a_stream_of_which_not_everything_was_kept_is_cut_and_kept_no_more() {
+    let manager = Manager::new();
+    let mut left = Left::new("abc");
+    let mut kept = left.pass();
+    kept.pop();
+    let mut router = manager.start(kept, |_| {});
+    manager.told(&format!("FDNAME={}", left.name));
+    assert_eq!(left.client.end(), (Vec::new(), End::Reset));
+    router.says("has not kept all of a stream");
+}
+
+#[test]
+fn a_stream_that_finds_no_room_with_the_service_manager_is_served_and_said_once() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.head();
+        raw.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n");
+        raw.end();
+    });
+    let manager = Manager::new();
+    let path = manager.directory.path().join("table");
+    let routes = table(1, vec![slot("blue", 100, upstream.address)]);
+    std::fs::write(&path, serde_json::to_vec(&routes).unwrap()).unwrap();
+    // Room for the notes, and for one connection.
+    let mut router = manager.start(Vec::new(), |command| {
+        command.env("FDSTORE", "22").arg("--table").arg(&path);
+    });
+    let address = router.address();
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut client = Raw::connect(address);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+        if streams.is_empty() {
+            drop(manager.told("FDPOLL=0"));
+            drop(manager.told("BARRIER=1"));
+        }
+        assert!(client.until(b"data: 1\n\n").is_some());
+        streams.push(client);
+    }
+    assert_eq!(router.stats().unkept, 2);
+    let line = router.says("FileDescriptorStoreMax=");
+    assert!(line.contains("others=0"), "{line}");
+    for client in streams {
+        client.reset();
+    }
+    while router.stats().connections > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(router.stats().unkept, 0);
+    // All that it has said since.
+    router.child.kill().unwrap();
+    let mut rest = String::new();
+    router.said.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("FileDescriptorStoreMax="), "{rest}");
+}
