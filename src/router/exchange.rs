@@ -21,6 +21,7 @@ use super::hold::{Key, Patience, Without};
 use super::relay::Relay;
 use super::runs::Lease;
 use super::stream::Stream;
+use super::told::{self, Limit};
 
 /// What of a request is remembered until it is answered.
 #[derive(Debug)]
@@ -178,7 +179,8 @@ fn is_too_large(asked: &Asked, upload: &mut Relay, most: u64) -> bool {
 }
 
 const CONNECT: Answer = Answer::to_sound(502, "the app's address could not be connected to");
-const CONNECT_SLOW: Answer = Answer::to_sound(504, "the app did not accept the connection in time");
+const CONNECT_SLOW: Answer = Answer::to_sound(504, "the app did not accept the connection in time")
+    .of_limit(Limit::ConnectTime);
 
 /// Gives the request to slots until one answers or none will.
 async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After, Entry) {
@@ -294,9 +296,13 @@ fn fail<'a>(
         upstream = %lease.run().upstream,
         status = answer.status,
         request_id = %String::from_utf8_lossy(asked.written.request_id.of(upload.head())),
-        error = error.map(tracing::field::display),
-        "{}", answer.reason
+        limit = answer.limit.map(Limit::key),
+        "{}", told::of_app(&name, &answer.reason, answer.limit, error)
     );
+    let answer = Answer {
+        limit: None,
+        ..answer
+    };
     lease.failed();
     drop(lease);
     refuse(client, asked, upload, answer, Some(name))
