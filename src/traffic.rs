@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::wire::control::{Applied, Connection, InFlight, Problem, Stats};
+use crate::wire::control::{Applied, InFlight, Listing, Problem, Stats};
 use crate::wire::table::Table;
 
 /// How long an instance may take to answer.
@@ -166,23 +166,26 @@ impl Routers {
         join_all(cut).await.into_iter().collect()
     }
 
-    /// What is under way at a slot, at every instance that says.
+    /// What is under way at a slot, at every instance that says, and why the others do not.
     ///
     /// # Errors
-    /// The first failure.
+    /// The instances cannot be found.
     pub async fn connections(
         &self,
         app: &str,
         slot: &str,
-    ) -> Result<Vec<Connection>, TrafficError> {
+    ) -> Result<(Listing, Vec<TrafficError>), TrafficError> {
         let path = format!("/connections?app={app}&slot={slot}");
-        let mut all = Vec::new();
-        for instance in self.running().await? {
-            let own: Vec<Connection> = instance.get(&path, "GET /connections", ANSWER).await?;
-            all.extend(own);
+        let asked = self.running().await?.into_iter();
+        let asked = asked.map(|instance| instance.get(&path, "GET /connections", ANSWER));
+        let (mut all, mut silent) = (Listing::default(), Vec::new());
+        for told in join_all(asked).await {
+            match told {
+                Ok(own) => all.add(own),
+                Err(error) => silent.push(error),
+            }
         }
-        all.sort_by_key(|connection| connection.since_ms);
-        Ok(all)
+        Ok((all, silent))
     }
 
     /// The table of some instance that has one.

@@ -1119,6 +1119,37 @@ fn nothing_fails_while_tables_change_under_load() {
 }
 
 #[test]
+fn an_instance_that_does_not_say_what_is_under_way_hides_nothing_of_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let [one, two] = ["1", "2"].map(|instance| {
+        let own = directory.path().join(instance);
+        std::fs::create_dir(&own).unwrap();
+        own.join("control.sock")
+    });
+    let upstream = Upstream::start(|raw, _| {
+        raw.message();
+        raw.end();
+    });
+    let source = Source::Given(table(1, vec![slot("blue", 100, upstream.address)]));
+    let rig = Rig::set(source, quick(), |config| config.control = Some(one));
+    let silent = std::os::unix::net::UnixListener::bind(two).unwrap();
+    let silent = std::thread::spawn(move || drop(silent.accept()));
+    let mut client = rig.client();
+    client.send(GET);
+    rig.eventually("under way", |s| s.slots[0].in_flight.total() == 1);
+    let routers = slot::traffic::Routers::in_directory(directory.path().to_owned());
+    let (listing, errors) = block_on(routers.connections("web", "blue")).unwrap();
+    assert_eq!((listing.connections.len(), listing.left_out), (1, 0));
+    let [error] = &errors[..] else {
+        panic!("one of two is silent: {errors:?}");
+    };
+    assert!(error.to_string().starts_with("router instance 2 "));
+    silent.join().unwrap();
+    client.reset();
+    drop(rig);
+}
+
+#[test]
 fn what_is_under_way_is_listed_and_can_be_ended() {
     let upstream = Upstream::start(|raw, _| {
         let request = raw.message().unwrap().head;
@@ -1139,6 +1170,7 @@ fn what_is_under_way_is_listed_and_can_be_ended() {
     };
     let listed = block_on(rig.control().connections(&whose));
     let mut listed: Vec<_> = listed
+        .connections
         .iter()
         .map(|one| (one.class.as_str(), one.client.as_str(), one.route.as_str()))
         .collect();

@@ -200,6 +200,7 @@ impl Left {
             route: "example.org/events".to_owned(),
             method: "POST".to_owned(),
             status: 201,
+            client: "192.0.2.7".to_owned(),
         };
         Self {
             client,
@@ -240,7 +241,7 @@ fn a_stream_that_was_left_goes_on_and_has_its_line_in_the_access_log_at_its_end(
     left.ends_well();
     let line = router.access_line();
     for (field, expected) in [
-        ("client", "127.0.0.1".into()),
+        ("client", "192.0.2.7".into()),
         ("method", "POST".into()),
         ("host", "example.org".into()),
         ("target", "/events".into()),

@@ -8,8 +8,9 @@ mod router_support;
 
 use std::time::Duration;
 
-use router_support::{End, OK, Raw, Rig, Upstream, quick};
+use router_support::{End, OK, Raw, Rig, Upstream, block_on, quick};
 use slot::router::Limits;
+use slot::router::roll::Whose;
 
 const GOOD: &str = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
 const LINE: &str = "PROXY TCP4 203.0.113.9 198.51.100.1 56324 80\r\n";
@@ -296,4 +297,28 @@ fn item_12_connections_are_not_counted_by_address_behind_trusted_peers_and_on_th
             assert_eq!(client.message().unwrap().status(), 200);
         }
     }
+}
+
+#[test]
+fn a_stream_is_listed_with_the_client_that_the_proxy_header_named() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.head().unwrap();
+        raw.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n");
+        raw.end();
+    });
+    let rig = Rig::trusting(&upstream, quick(), true);
+    let mut client = rig.client();
+    client.send(format!(
+        "{LINE}GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n"
+    ));
+    client.head().unwrap();
+    rig.eventually("a stream", |s| s.slots[0].in_flight.streams == 1);
+    let whose = Whose {
+        app: "web".into(),
+        slot: "blue".into(),
+    };
+    let listing = block_on(rig.control().connections(&whose));
+    let clients: Vec<_> = listing.connections.iter().map(|one| &one.client).collect();
+    assert_eq!(clients, ["203.0.113.9"]);
+    client.reset();
 }

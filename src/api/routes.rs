@@ -313,7 +313,7 @@ async fn connections<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
 ) -> Result<Json<api::Connections>, Problem> {
-    Ok(Json(api.app(&named).await?.connections().await?))
+    Ok(Json(api.app(&named).await?.connections().await))
 }
 
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ use crate::wire::api::Connections;
 /// Lists what is under way on slots that get no new requests.
 ///
 /// # Errors
-/// If slotd does not answer, or a router does not say.
+/// If slotd does not answer.
 pub async fn run(client: &Client, json: bool) -> anyhow::Result<Exit> {
     let connections: Connections = client.get("/connections").await?;
     if json {
@@ -36,11 +36,17 @@ fn table(connections: &Connections, now: u64) -> String {
                 one.class
             );
         }
+        if let Some(count) = connections.left_out.get(slot) {
+            let _ = writeln!(text, "{slot}  and {count} more");
+        }
     }
-    if text.is_empty() {
-        text.push_str("Nothing is under way but at the active slot.\n");
-    } else {
+    if !text.is_empty() {
         text.push_str("`slotctl drain --now SLOT` ends them.\n");
+    } else if connections.warnings.is_empty() {
+        text.push_str("Nothing is under way but at the active slot.\n");
+    }
+    for warning in &connections.warnings {
+        let _ = writeln!(text, "warning: {}", harmless(warning));
     }
     text
 }
@@ -61,11 +67,22 @@ mod tests {
         };
         let mut connections = Connections::default();
         connections.slots.insert("blue".to_owned(), vec![tunnel]);
+        connections.left_out.insert("blue".to_owned(), 200);
         let text = table(&connections, 62_000);
         assert!(
-            text.starts_with("blue  tunnel      1m 1s  192.0.2.7  example.org/ws\n"),
+            text.starts_with(
+                "blue  tunnel      1m 1s  192.0.2.7  example.org/ws\nblue  and 200 more\n"
+            ),
             "{text}"
         );
         assert!(table(&Connections::default(), 0).starts_with("Nothing"));
+        let silent = Connections {
+            warnings: vec!["router instance 1 did not answer".to_owned()],
+            ..Connections::default()
+        };
+        assert_eq!(
+            table(&silent, 0),
+            "warning: router instance 1 did not answer\n"
+        );
     }
 }

@@ -8,9 +8,8 @@ use super::tell;
 use super::units::Units;
 use crate::deploy::{Condition, Phase, Service, Slot, SlotName, State};
 use crate::telemetry::chain;
-use crate::traffic::TrafficError;
 use crate::wire::api;
-use crate::wire::control::{InFlight, Stats};
+use crate::wire::control::{InFlight, Listing, Stats};
 
 /// Until when somebody who began an attempt waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -115,10 +114,7 @@ impl<U: Units> Managed<U> {
     }
 
     /// What is under way at slots that get no new requests.
-    ///
-    /// # Errors
-    /// A router does not say.
-    pub async fn connections(&self) -> Result<api::Connections, TrafficError> {
+    pub async fn connections(&self) -> api::Connections {
         let state = Arc::clone(&self.owner().state().borrow());
         let app = self.world().app.name.as_str();
         let mut answer = api::Connections::default();
@@ -127,12 +123,24 @@ impl<U: Units> Managed<U> {
                 continue;
             }
             let routers = self.world().tables.routers();
-            let own = routers.connections(app, name.as_str()).await?;
-            if !own.is_empty() {
-                answer.slots.insert(name.to_string(), own);
+            let (own, silent) = match routers.connections(app, name.as_str()).await {
+                Ok(told) => told,
+                Err(error) => (Listing::default(), vec![error]),
+            };
+            answer
+                .warnings
+                .extend(silent.iter().map(|error| chain(error)));
+            if own.left_out > 0 {
+                answer.left_out.insert(name.to_string(), own.left_out);
+            }
+            if !own.connections.is_empty() {
+                answer.slots.insert(name.to_string(), own.connections);
             }
         }
-        Ok(answer)
+        // Each slot was asked for by itself.
+        answer.warnings.sort();
+        answer.warnings.dedup();
+        answer
     }
 
     fn last(&self, state: &State) -> Option<api::Outcome> {

@@ -37,6 +37,10 @@ pub struct Accepted {
 /// Accepts on listener number `listener` for ever.
 pub async fn run(worker: Rc<Worker>, listener: usize, socket: AsyncFd<OwnedFd>) {
     let most = worker.part(worker.limits().connections) as u64;
+    if most == 0 {
+        // There are more threads than connections may be: others accept.
+        return;
+    }
     loop {
         while worker.gauges().connections() >= most {
             let what = "there are as many connections as may be, and others wait until one ends";
@@ -57,7 +61,7 @@ pub async fn run(worker: Rc<Worker>, listener: usize, socket: AsyncFd<OwnedFd>) 
             Err(e) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Err(e) => {
                 // Out of descriptors or memory: others wait in the socket's queue until some are free.
-                tracing::warn!(error = %e, "cannot accept a connection");
+                tracing::warn!("cannot accept a connection, others wait meanwhile: {e}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -114,7 +118,7 @@ pub fn serve(worker: &Rc<Worker>, accepted: Accepted) {
         Ok(stream) => {
             spawn_local(Client::new(counted, stream, peer.ip(), listener).serve());
         }
-        Err(e) => tracing::warn!(error = %e, "cannot watch a connection"),
+        Err(e) => tracing::warn!("cannot watch a connection, which is closed: {e}"),
     }
 }
 
@@ -126,7 +130,7 @@ pub fn adopt(worker: &Rc<Worker>, left: Left, counts: Arc<Counts>) {
     let worker = Rc::clone(worker);
     spawn_local(async move {
         if let Err(error) = tunnel::resume(worker, left, lease).await {
-            tracing::warn!(%error, "a stream that was left cannot go on");
+            tracing::warn!("a stream that was left cannot go on: {error}");
         }
         drop(counted);
     });

@@ -104,11 +104,11 @@ impl AccessLog {
     }
 
     /// Records a stream or tunnel that was picked up, and of which the client at `ip` got this many bytes since.
-    pub fn record_left(&self, label: &Label, ip: &str, bytes: u64, ms: u64) {
+    pub fn record_left(&self, label: &Label, bytes: u64, ms: u64) {
         let path = label.route.find('/').unwrap_or(label.route.len());
         let (host, target) = label.route.split_at(path);
         self.write(&Line {
-            client: ip,
+            client: &label.client,
             listener: None,
             method: &label.method,
             host,

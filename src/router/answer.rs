@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::h1::Refusal;
 use super::h1::tokens::push_decimal;
+use super::told::Limit;
 
 /// What the router says instead of a slot. The body is `{"error": "…"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Answer {
     pub retry: bool,
     /// True if the connection can be used on: the request was sound and has no body left to read.
     pub keep: bool,
+    /// The limit that was met, if the log is still to be told.
+    pub limit: Option<Limit>,
 }
 
 impl From<Refusal> for Answer {
@@ -26,6 +29,7 @@ impl From<Refusal> for Answer {
             reason: refusal.reason,
             retry: false,
             keep: false,
+            limit: Limit::of_status(refusal.status),
         }
     }
 }
@@ -38,7 +42,14 @@ impl Answer {
             reason,
             retry: status == 503,
             keep: true,
+            limit: None,
         }
+    }
+
+    /// This, because `limit` was met.
+    pub const fn of_limit(mut self, limit: Limit) -> Self {
+        self.limit = Some(limit);
+        self
     }
 
     /// Appends it to `out`; without its body if `to_head`.

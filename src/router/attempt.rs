@@ -28,7 +28,7 @@ use super::h1::{Refusal, Span};
 use super::relay::{Broken, Relay};
 use super::runs::Lease;
 use super::stream::{Stream, Unread};
-use super::told::Limit;
+use super::told::{self, Limit};
 
 /// How a slot failed to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +73,11 @@ impl Failed {
                 Answer::to_sound(502, "the app switched protocols without being asked")
             }
             Self::Interim => Answer::to_sound(502, "the app sent too many interim answers"),
-            Self::Slow => Answer::to_sound(504, "the app did not answer in time"),
+            Self::Slow => Answer::to_sound(504, "the app did not answer in time")
+                .of_limit(Limit::ResponseTime),
             Self::NoPipe => Answer::to_sound(503, "the router has no descriptors left"),
-            Self::Stuck => Answer::to_sound(504, "the app did not read the request in time"),
+            Self::Stuck => Answer::to_sound(504, "the app did not read the request in time")
+                .of_limit(Limit::BodyStall),
         }
     }
 }
@@ -403,7 +405,10 @@ impl<'a> Attempt<'a> {
         match event {
             Event::Whole => End::Whole(response, toward, sent.moved),
             Event::Lost(error, failed) if sent.is_unsent() => End::Failed(failed, error),
-            Event::Lost(error, _) => self.cut_short(response.status, sent.moved, error.as_ref()),
+            Event::Lost(error, failed) => {
+                let limit = (failed == Failed::Slow).then_some(Limit::ResponseStall);
+                self.cut_short(response.status, sent.moved, limit, error.as_ref())
+            }
             Event::Bytes | Event::BadUpload(_) | Event::Gone | Event::Late => {
                 // Whoever was told to end it says so.
                 if matches!(event, Event::Late) && !self.poll_called() {
@@ -419,13 +424,20 @@ impl<'a> Attempt<'a> {
     }
 
     /// The upstream was lost in the middle of its answer.
-    fn cut_short(&self, status: u16, moved: u64, error: Option<&io::Error>) -> End {
+    fn cut_short(
+        &self,
+        status: u16,
+        moved: u64,
+        limit: Option<Limit>,
+        error: Option<&io::Error>,
+    ) -> End {
+        let run = self.lease.run().name();
         tracing::warn!(
-            slot_app = self.lease.run().name().app,
-            slot_name = self.lease.run().name().slot,
+            slot_app = run.app,
+            slot_name = run.slot,
             request_id = %self.request_id(),
-            error = error.map(tracing::field::display),
-            "the app's answer was cut short"
+            limit = limit.map(Limit::key),
+            "{}", told::of_app(run, &"the app's answer was cut short", limit, error)
         );
         self.lease.failed();
         End::Part(status, moved)
@@ -545,7 +557,7 @@ impl<'a> Attempt<'a> {
         let worker = &self.client.worker;
         if worker.roll.has_called(&mut self.called) {
             let (run, class) = (self.lease.run().name(), self.lease.class());
-            let describe = || self.label().describe(self.client.ip.clone());
+            let describe = || self.label().describe();
             let told = worker.roll.answer(run, class, describe);
             let told = told.map(|ending| ending.at).into_iter();
             self.ending = told.chain(self.ending).min();

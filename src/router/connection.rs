@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** between requests it owns a socket, an alarm and no buffer.
 
+use std::fmt::Display;
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::net::IpAddr;
@@ -202,7 +203,7 @@ impl Client {
     }
 
     /// Says in the log that this client met a limit.
-    pub fn tell(&self, limit: Limit, what: &str) {
+    pub fn tell(&self, limit: Limit, what: impl Display) {
         let worker = &self.worker;
         worker.told.tell(limit, what, &self.ip, worker.alarms.now());
     }
@@ -289,12 +290,16 @@ impl Client {
             }
             Poll::Ready(true)
         });
-        done.await == Some(true)
+        let done = done.await;
+        if done.is_none() {
+            self.tell(Limit::WriteStall, "it takes nothing of its answer");
+        }
+        done == Some(true)
     }
 
     /// Sends an answer of ours.
     pub async fn answer(&mut self, answer: Answer, to_head: bool, close: bool) -> After {
-        if let Some(limit) = Limit::of_status(answer.status) {
+        if let Some(limit) = answer.limit {
             self.tell(limit, answer.reason);
         }
         let mut out = self.worker.spare.head();

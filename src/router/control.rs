@@ -16,7 +16,7 @@ use super::load;
 use super::roll::{Cut, Whose};
 use super::table::TableError;
 use super::worker::{Command, Shared};
-use crate::wire::control::{Connection, InFlight, Stats};
+use crate::wire::control::{InFlight, Listing, Stats};
 use crate::wire::table::{App, Table};
 
 /// Why a table was not taken.
@@ -177,7 +177,10 @@ impl Control {
         tell_changes(state.table.as_ref(), &table);
         state.table = Some(table);
         state.tidy();
-        tracing::info!(revision, apps = compiled.apps().len(), "table taken");
+        tracing::info!(
+            "table {revision} taken, with {} apps",
+            compiled.apps().len()
+        );
         if any {
             Ok(revision)
         } else {
@@ -277,8 +280,8 @@ impl Control {
         }
         let stats = self.stats().await;
         tracing::warn!(
-            connections = stats.connections,
-            "the drain's limit has passed; closing what is left"
+            "the drain's limit has passed; closing what is left, {} connections",
+            stats.connections
         );
         for thread in self.threads.iter() {
             _ = thread.send(Command::End);
@@ -286,15 +289,14 @@ impl Control {
     }
 
     /// What is under way at a slot, in all threads.
-    pub async fn connections(&self, whose: &Whose) -> Vec<Connection> {
-        let mut all = Vec::new();
+    pub async fn connections(&self, whose: &Whose) -> Listing {
+        let mut all = Listing::default();
         for thread in self.threads.iter() {
             let (listed, list) = oneshot::channel();
             if thread.send(Command::List(whose.clone(), listed)).is_ok() {
-                all.extend(list.await.unwrap_or_default());
+                all.add(list.await.unwrap_or_default());
             }
         }
-        all.sort_by_key(|connection| connection.since_ms);
         all
     }
 

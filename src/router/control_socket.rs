@@ -192,7 +192,9 @@ async fn stop(State(control): State<Control>, Query(Limit { limit_ms }): Query<L
     });
     // Before anybody is told: once it is told, it stays so.
     if let Err(error) = keep::draining(until) {
-        tracing::warn!(%error, "cannot note the drain: if this process is killed, the next one accepts");
+        tracing::warn!(
+            "cannot note the drain: if this process is killed, the next one accepts: {error}"
+        );
     }
     control.drain_until(until);
     Json(control.stats().await).into_response()

@@ -22,6 +22,7 @@ use super::hold::{Key, Patience, Without};
 use super::relay::Relay;
 use super::runs::{Lease, Run};
 use super::stream::Stream;
+use super::told::{self, Limit};
 
 /// What of a request is remembered until it is answered.
 #[derive(Debug)]
@@ -183,7 +184,8 @@ fn is_too_large(asked: &Asked, upload: &mut Relay, most: u64) -> bool {
 }
 
 const CONNECT: Answer = Answer::to_sound(502, "the app's address could not be connected to");
-const CONNECT_SLOW: Answer = Answer::to_sound(504, "the app did not accept the connection in time");
+const CONNECT_SLOW: Answer = Answer::to_sound(504, "the app did not accept the connection in time")
+    .of_limit(Limit::ConnectTime);
 
 /// What is left to do for a request.
 type Rest<'a> = Pin<Box<dyn Future<Output = (After, Entry)> + 'a>>;
@@ -315,9 +317,13 @@ fn fail<'a>(
         upstream = %lease.run().upstream,
         status = answer.status,
         request_id = %String::from_utf8_lossy(asked.written.request_id.of(upload.head())),
-        error = error.as_ref().map(tracing::field::display),
-        "{}", answer.reason
+        limit = answer.limit.map(Limit::key),
+        "{}", told::of_app(name, &answer.reason, answer.limit, error.as_ref())
     );
+    let answer = Answer {
+        limit: None,
+        ..answer
+    };
     lease.failed();
     drop(lease);
     refuse(client, asked, upload, answer, Some(run))

@@ -13,6 +13,7 @@ use super::answer::Answer;
 use super::connection::Client;
 use super::h1::{Span, path, target};
 use super::runs::{Lease, Picked};
+use super::told::Limit;
 use super::worker::Worker;
 
 /// What routes are matched on, inside the head that goes upstream.
@@ -31,6 +32,19 @@ impl<'a> Key<'a> {
             authority,
             path,
         }
+    }
+
+    /// Answers a request that can be held no longer, and says in the log what it was for: no slot is known yet.
+    fn refuse(&self, client: &Client, answer: Answer) -> Without {
+        if let Some(limit) = answer.limit {
+            let text = |span: Span| String::from_utf8_lossy(span.of(self.head));
+            let (host, path) = (text(self.authority), text(self.path));
+            client.tell(limit, format_args!("{} ({host}{path})", answer.reason));
+        }
+        Without::Answer(Answer {
+            limit: None,
+            ..answer
+        })
     }
 
     /// Looks for a slot in the table in force; `None` if there is no table.
@@ -115,9 +129,12 @@ impl From<Answer> for Without {
     }
 }
 
-const UNAVAILABLE: Answer = Answer::to_sound(503, "the app did not come up in time");
-const NO_TABLE: Answer = Answer::to_sound(503, "no routing table came in time");
-const TOO_MANY: Answer = Answer::to_sound(503, "too many requests wait for an app that is down");
+const UNAVAILABLE: Answer =
+    Answer::to_sound(503, "the app did not come up in time").of_limit(Limit::HeldTime);
+const NO_TABLE: Answer =
+    Answer::to_sound(503, "no routing table came in time").of_limit(Limit::HeldTime);
+const TOO_MANY: Answer = Answer::to_sound(503, "too many requests wait for an app that is down")
+    .of_limit(Limit::HeldRequests);
 const NO_WEIGHT: Answer = Answer::to_sound(503, "the app takes no requests now");
 const NO_APP: Answer = Answer::to_sound(404, "no app has this host and path");
 const AMBIGUOUS: Answer = Answer::to_sound(
@@ -196,12 +213,13 @@ impl Patience {
         let now = worker.alarms.now();
         let deadline = self.since.get_or_insert(now).saturating_add(hold_ms);
         if now >= deadline {
-            return Err(late.into());
+            return Err(key.refuse(client, late));
         }
         if self.held.is_none() {
             client.buffer.shrink(&worker.spare);
             let bytes = key.head.len() + client.buffer.capacity();
-            self.held = Some(Held::new(&worker, bytes).ok_or(TOO_MANY)?);
+            let held = Held::new(&worker, bytes);
+            self.held = Some(held.ok_or_else(|| key.refuse(client, TOO_MANY))?);
         }
         let swaps = worker.swaps.get();
         let until = pause.map_or(deadline, |p| deadline.min(now + p));
@@ -226,7 +244,7 @@ impl Patience {
             // The table changed, or it is time to try again.
             Some(false) => Ok(()),
             None if until < deadline => Ok(()),
-            None => Err(late.into()),
+            None => Err(key.refuse(client, late)),
         }
     }
 }

@@ -199,7 +199,7 @@ impl Keeper {
         match tokio::time::timeout(PATIENCE, kept).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "a stream is not kept: it ends if this process is killed")
+                tracing::warn!("a stream is not kept: it ends if this process is killed: {error}")
             }
             Err(_) => tracing::warn!("the service manager takes its time to keep a stream"),
         }
@@ -216,7 +216,7 @@ impl Keeper {
     /// Has a connection kept no more.
     pub async fn forget(&self, kept: Kept) {
         if let Err(error) = self.tell(&forgetting(&kept.name), &[]).await {
-            tracing::warn!(%error, "the service manager still keeps a stream that has ended");
+            tracing::warn!("the service manager still keeps a stream that has ended: {error}");
         }
         self.count.kept.fetch_sub(1, Ordering::Relaxed);
     }

@@ -65,6 +65,8 @@ pub struct Label {
     pub method: String,
     /// What the client was answered; 0 if the version that kept it did not say.
     pub status: u16,
+    /// The client's address, which need not be that of its socket; empty if the name had no room for it.
+    pub client: String,
 }
 
 /// By which the descriptors of one name are told from each other; pipes have two ends each.
@@ -81,13 +83,13 @@ pub struct Inodes {
 }
 
 impl Label {
-    /// What it is, for people; `client` is its address.
+    /// What it is, for people.
     #[must_use]
-    pub fn describe(&self, client: String) -> Connection {
+    pub fn describe(&self) -> Connection {
         Connection {
             class: self.class.name().to_owned(),
             since_ms: self.since_ms,
-            client,
+            client: self.client.clone(),
             route: self.route.clone(),
             boot_id: self.run.boot_id.clone(),
         }
@@ -124,6 +126,11 @@ impl Label {
         let mut more = ".".to_owned();
         push(&mut more, &self.method, 1 + METHOD);
         more.push_str(&format!(".{}", self.status));
+        let client = format!(".{}", escape(&self.client));
+        // Rather cut the route than forget who it is: that nobody can find out otherwise.
+        if name.len() + more.len() + client.len() <= LONGEST {
+            more.push_str(&client);
+        }
         let longest = LONGEST - more.len();
         if name.len() > longest {
             return None;
@@ -163,6 +170,7 @@ impl Label {
             route: unescape(part()?)?,
             method: part().and_then(unescape).unwrap_or_default(),
             status: part().and_then(|it| it.parse().ok()).unwrap_or(0),
+            client: part().and_then(unescape).unwrap_or_default(),
         };
         let inodes = Inodes {
             client,
@@ -236,6 +244,7 @@ mod tests {
             route: route.to_owned(),
             method: "GET".to_owned(),
             status: 200,
+            client: "2001:db8::7".to_owned(),
         }
     }
 
@@ -254,6 +263,7 @@ mod tests {
         let (label, inodes) = Label::from_name(name).expect("it is whole");
         let said = (label.route.as_str(), label.method.as_str(), label.status);
         assert_eq!((said, inodes.down), (("a/b", "", 0), 3));
+        assert_eq!(label.client, "", "whoever picks it up asks the socket");
     }
 
     #[test]
@@ -263,6 +273,7 @@ mod tests {
         assert!(name.len() <= LONGEST);
         let (read, _) = Label::from_name(&name).expect("it is whole");
         assert!(long.route.starts_with(&read.route) && read.route.len() > 20);
+        assert_eq!(read.client, long.client);
         assert_eq!(label(&"x".repeat(200), "").name(INODES), None);
     }
 

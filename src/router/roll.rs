@@ -10,9 +10,9 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::alarm::Millis;
 use super::counts::{Class, RunName};
-use crate::wire::control::Connection;
+use crate::wire::control::{Connection, Listing};
 
-/// The most that one thread lists; a slot with more has other sorrows.
+/// The most that one thread lists; the others are counted.
 const LISTED: usize = 1000;
 
 /// What is to be ended.
@@ -54,7 +54,7 @@ pub struct Whose {
 #[derive(Debug, Default)]
 pub struct Roll {
     calls: Cell<u64>,
-    census: RefCell<Option<(Whose, Vec<Connection>)>>,
+    census: RefCell<Option<(Whose, Listing)>>,
     cuts: RefCell<Vec<(Cut, Millis)>>,
     random: RandomState,
     drawn: Cell<u64>,
@@ -63,12 +63,12 @@ pub struct Roll {
 impl Roll {
     /// Asks who is there; whoever is polled from now on answers.
     pub fn ask(&self, whose: Whose) {
-        *self.census.borrow_mut() = Some((whose, Vec::new()));
+        *self.census.borrow_mut() = Some((whose, Listing::default()));
         self.call();
     }
 
     /// Who has answered.
-    pub fn answers(&self) -> Vec<Connection> {
+    pub fn answers(&self) -> Listing {
         let census = self.census.borrow_mut().take();
         census.map(|(_, there)| there).unwrap_or_default()
     }
@@ -101,9 +101,11 @@ impl Roll {
     ) -> Option<Ending> {
         if let Some((whose, there)) = &mut *self.census.borrow_mut()
             && (&whose.app, &whose.slot) == (&run.app, &run.slot)
-            && there.len() < LISTED
         {
-            there.push(describe());
+            match there.connections.len() < LISTED {
+                true => there.connections.push(describe()),
+                false => there.left_out += 1,
+            }
         }
         let cuts = self.cuts.borrow();
         let its = cuts.iter().filter(|(cut, _)| {
@@ -154,7 +156,21 @@ mod tests {
         for run in [run("a"), elsewhere] {
             roll.answer(&run, Class::Stream, Connection::default);
         }
-        assert_eq!(roll.answers().len(), 1);
+        assert_eq!(roll.answers().connections.len(), 1);
+    }
+
+    #[test]
+    fn more_than_can_be_listed_are_counted() {
+        let roll = Roll::default();
+        roll.ask(Whose {
+            app: "web".to_owned(),
+            slot: "blue".to_owned(),
+        });
+        for _ in 0..LISTED + 200 {
+            roll.answer(&run("a"), Class::Stream, Connection::default);
+        }
+        let listing = roll.answers();
+        assert_eq!((listing.connections.len(), listing.left_out), (LISTED, 200));
     }
 
     #[test]

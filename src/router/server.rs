@@ -22,6 +22,7 @@ use super::peers::Peers;
 use super::worker::{self, Shared};
 use super::{control_socket, load, unit};
 use crate::config::Network;
+use crate::telemetry::chain;
 use crate::wire;
 
 /// Where the first table comes from.
@@ -332,7 +333,7 @@ impl Side {
         let _file = socket.map(|(listener, file)| {
             tokio::task::spawn_local(async move {
                 if let Err(error) = control_socket::serve(listener, control).await {
-                    tracing::error!(%error, "the control socket failed");
+                    tracing::error!("the control socket failed: {error}");
                 }
             });
             file
@@ -360,15 +361,17 @@ impl Side {
             Source::File(path) => match load::read(path) {
                 Ok(Some(table)) => {
                     if let Err(error) = self.control.put(table).await {
-                        tracing::error!(table = %path.display(), %error, "the table is not valid; requests wait for another");
+                        let (path, error) = (path.display(), chain(&error));
+                        tracing::error!(
+                            "the table {path} is not valid, and requests wait for another: {error}"
+                        );
                     }
                 }
                 Ok(None) => {
-                    tracing::warn!(table = %path.display(), "no table yet; requests wait for one")
+                    tracing::warn!("no table {} yet; requests wait for one", path.display())
                 }
                 Err(error) => {
-                    let source = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::error!(source, "{error}; requests wait for another");
+                    tracing::error!("requests wait for another table: {}", chain(&error));
                 }
             },
         }

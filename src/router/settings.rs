@@ -39,7 +39,10 @@ impl Settings {
         let error = match parsed(file) {
             Ok((machine, text)) => {
                 if let Err(error) = keep(kept, &text) {
-                    tracing::warn!(path = %kept.display(), %error, "the settings are not kept for a start that finds wrong ones");
+                    tracing::warn!(
+                        "the settings are not kept in {} for a start that finds wrong ones: {error}",
+                        kept.display()
+                    );
                 }
                 return Self {
                     machine,

@@ -2,15 +2,20 @@
 //!
 //! **Invariant:** whoever meets a limit a million times does not fill the log: of each there is one line in [`PAUSE`] and thread,
 //! which says how many there were.
+//!
+//! **Invariant:** a line says all that it has to say in its text: `journalctl` shows nothing else of it.
 
 use std::cell::Cell;
+use std::fmt::Display;
+use std::io;
 
 use super::alarm::Millis;
+use super::counts::RunName;
 
 /// Between two lines about one limit, in milliseconds.
 const PAUSE: Millis = 10_000;
 
-/// A limit that a client can meet.
+/// A limit that a client or an app can meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// A head did not come in time: 408.
@@ -33,10 +38,20 @@ pub enum Limit {
     ProxyHeader,
     /// The service manager keeps no more streams.
     Kept,
+    /// Too many requests wait for an app that is down: 503.
+    HeldRequests,
+    /// One has waited for too long: 503.
+    HeldTime,
+    /// An app does not take a connection: 504.
+    ConnectTime,
+    /// It does not begin an answer: 504.
+    ResponseTime,
+    /// It does not go on with one: a reset.
+    ResponseStall,
 }
 
 /// How many limits there are.
-const KINDS: usize = Limit::Kept as usize + 1;
+const KINDS: usize = Limit::ResponseStall as usize + 1;
 
 impl Limit {
     /// The limit that an answer of ours speaks of. Both of those with 408 end differently, so they are told apart by who knows.
@@ -50,8 +65,8 @@ impl Limit {
         }
     }
 
-    /// The key that sets it in the machine's file, or the directive in the unit's.
-    fn key(self) -> &'static str {
+    /// What sets it: the key in the machine's file or the app's, in the table, or the directive in the router's unit.
+    pub fn key(self) -> &'static str {
         match self {
             Self::HeadTime => "head_timeout",
             Self::BodyStall => "body_stall",
@@ -63,6 +78,11 @@ impl Limit {
             Self::Connections => "connections",
             Self::ProxyHeader => "proxy_protocol",
             Self::Kept => "FileDescriptorStoreMax=",
+            Self::HeldRequests => "held_requests",
+            Self::HeldTime => "hold_ms",
+            Self::ConnectTime => "connect_timeout",
+            Self::ResponseTime => "response_timeout",
+            Self::ResponseStall => "response_stall",
         }
     }
 }
@@ -75,15 +95,11 @@ pub struct Told {
 }
 
 impl Told {
-    /// `client` met `limit`, which is said in words by `what`.
-    pub fn tell(&self, limit: Limit, what: &str, client: &str, now: Millis) {
+    /// `client`, or nobody in particular, met `limit`, which is said in words by `what`.
+    pub fn tell(&self, limit: Limit, what: impl Display, client: &str, now: Millis) {
         if let Some(others) = self.due(limit, now) {
-            tracing::warn!(
-                limit = limit.key(),
-                client,
-                others,
-                "a client met a limit: {what}"
-            );
+            let text = line(limit.key(), what, client, others);
+            tracing::warn!(limit = limit.key(), client, others, "{text}");
         }
     }
 
@@ -100,9 +116,46 @@ impl Told {
     }
 }
 
+/// The text of a line about a run of an app that failed a request, because of `limit` where that is why.
+pub fn of_app(
+    run: &RunName,
+    what: &dyn Display,
+    limit: Option<Limit>,
+    error: Option<&io::Error>,
+) -> String {
+    let RunName { app, slot, .. } = run;
+    let limit = limit.map_or_else(String::new, |limit| format!(" (limit {})", limit.key()));
+    let error = error.map_or_else(String::new, |error| format!(": {error}"));
+    format!("{app}@{slot}: {what}{limit}{error}")
+}
+
+fn line(key: &str, what: impl Display, client: &str, others: u64) -> String {
+    let who = match client {
+        "" => String::new(),
+        client => format!("{client}: "),
+    };
+    let more = match others {
+        0 => String::new(),
+        others => format!("; so did {others} others since the last such line"),
+    };
+    format!("{who}{what} (limit {key}){more}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_text_of_a_line_has_key_and_client_and_how_many_more_there_were() {
+        assert_eq!(
+            line("head_timeout", "the head was late", "192.0.2.7", 3),
+            "192.0.2.7: the head was late (limit head_timeout); so did 3 others since the last such line"
+        );
+        assert_eq!(
+            line("connections", "there are too many", "", 0),
+            "there are too many (limit connections)"
+        );
+    }
 
     #[test]
     fn of_many_one_line_is_told_and_how_many_there_were() {

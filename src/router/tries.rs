@@ -32,7 +32,9 @@ struct Written(File);
 impl Drop for Written {
     fn drop(&mut self) {
         if let Err(error) = keep::forget(NAME) {
-            tracing::warn!(%error, "the service manager still keeps how often streams were picked up");
+            tracing::warn!(
+                "the service manager still keeps how often streams were picked up: {error}"
+            );
         }
     }
 }
@@ -59,7 +61,7 @@ impl Try {
     fn write(&self, tries: u8) {
         let file = &self.written.0;
         if let Err(error) = file.write_all_at(&[b'0' + tries], self.line * LINE) {
-            tracing::warn!(%error, "cannot note that a stream is picked up");
+            tracing::warn!("cannot note that a stream is picked up: {error}");
         }
     }
 }
@@ -82,7 +84,9 @@ pub fn admit(file: Option<OwnedFd>, left: Vec<Left>) -> Vec<Left> {
     let (file, before) = match admitted {
         Ok(admitted) => admitted,
         Err(error) => {
-            tracing::warn!(%error, "cannot note which streams are picked up: one that ends this process would end the next one too");
+            tracing::warn!(
+                "cannot note which streams are picked up: one that ends this process would end the next one too: {error}"
+            );
             return left;
         }
     };
@@ -119,7 +123,7 @@ pub fn admit(file: Option<OwnedFd>, left: Vec<Left>) -> Vec<Left> {
         false => keep::store(NAME, written.0.as_fd()),
     });
     if let Err(error) = all {
-        tracing::warn!(%error, "it is not noted which streams are picked up");
+        tracing::warn!("it is not noted which streams are picked up: {error}");
     }
     admitted
 }
@@ -127,7 +131,7 @@ pub fn admit(file: Option<OwnedFd>, left: Vec<Left>) -> Vec<Left> {
 /// Has nobody keep it any more. With the last descriptor, which is closed by the caller, the connection ends by a reset.
 pub fn give_up(name: &str) {
     if let Err(error) = keep::forget(name) {
-        tracing::warn!(%error, "the service manager still keeps a stream that was given up");
+        tracing::warn!("the service manager still keeps a stream that was given up: {error}");
     }
 }
 
@@ -170,6 +174,7 @@ mod tests {
                 route: String::new(),
                 method: String::new(),
                 status: 101,
+                client: String::new(),
             },
             client: fd(),
             upstream: fd(),

@@ -14,7 +14,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::alarm;
 use super::control::since_epoch;
@@ -36,6 +36,8 @@ pub struct Passage<'a> {
     pub worker: &'a Rc<Worker>,
     /// What it is, for who keeps it.
     pub label: Label,
+    /// How long a client may take nothing of a stream.
+    pub write_stall: Duration,
     /// The client's connection.
     pub client: &'a mut Stream,
     /// Its deadline, which wakes the task that this runs on.
@@ -99,6 +101,7 @@ impl Passage<'_> {
         let Self {
             worker,
             label,
+            write_stall,
             client,
             alarm,
             upstream,
@@ -109,9 +112,9 @@ impl Passage<'_> {
         let mut ending: Option<Ending> = None;
         poll_fn(|cx| {
             if worker.roll.has_called(&mut called) {
-                let told = worker.roll.answer(&label.run, label.class, || {
-                    label.describe(client.peer().unwrap_or_default())
-                });
+                let told = worker
+                    .roll
+                    .answer(&label.run, label.class, || label.describe());
                 ending = told
                     .into_iter()
                     .chain(ending)
@@ -163,7 +166,7 @@ impl Passage<'_> {
                     }
                 }
                 Class::Stream if progress && down.is_writing() => {
-                    alarm.set(now, limits.write_stall);
+                    alarm.set(now, *write_stall);
                 }
                 Class::Stream if progress => alarm.clear(),
                 Class::Request | Class::Stream | Class::Tunnel => {}
@@ -171,7 +174,13 @@ impl Passage<'_> {
             match alarm.is_over() {
                 false => Poll::Pending,
                 true if label.class == Class::Tunnel => Poll::Ready(End::Whole),
-                true => Poll::Ready(End::Client),
+                true => {
+                    let what = format_args!("it takes nothing of its stream ({})", label.route);
+                    worker
+                        .told
+                        .tell(Limit::WriteStall, what, &label.client, now);
+                    Poll::Ready(End::Client)
+                }
             }
         })
         .await
@@ -229,12 +238,18 @@ pub async fn resume(worker: Rc<Worker>, left: Left, lease: Lease) -> io::Result<
             return Err(error);
         }
     };
+    let mut label = left.label;
+    if label.client.is_empty() {
+        // What is gone at its end has no address any more.
+        label.client = client.peer().unwrap_or_default();
+    }
     let log = worker.shared.access.as_ref();
-    // What is gone at its end has no address any more.
-    let record = log.map(|log| (log, left.label.clone(), client.peer().unwrap_or_default()));
+    let record = log.map(|log| (log, label.clone()));
     let passage = Passage {
         worker: &worker,
-        label: left.label,
+        label,
+        // Its app's bound is not kept with it, and its run may be in no table any more: the machine's.
+        write_stall: worker.limits().write_stall,
         client: &mut client,
         alarm: &alarm,
         upstream: &mut upstream,
@@ -251,9 +266,9 @@ pub async fn resume(worker: Rc<Worker>, left: Left, lease: Lease) -> io::Result<
         Poll::Pending => run.await,
     };
     drop(lease);
-    if let Some((log, label, ip)) = record {
+    if let Some((log, label)) = record {
         let now = since_epoch(SystemTime::now()).as_millis() as u64;
-        log.record_left(&label, &ip, bytes, now.saturating_sub(label.since_ms));
+        log.record_left(&label, bytes, now.saturating_sub(label.since_ms));
     }
     Ok(())
 }

@@ -95,7 +95,7 @@ pub fn raise_open_files() -> io::Result<()> {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "cannot notify the service manager");
+        tracing::warn!("cannot notify the service manager: {error}");
     }
 }
 

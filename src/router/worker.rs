@@ -29,7 +29,7 @@ use super::runs::Routing;
 use super::stream;
 use super::table::Table;
 use super::told::Told;
-use crate::wire::control::{Connection, Listener};
+use crate::wire::control::{Listener, Listing};
 
 /// What all threads have in common.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ pub enum Command {
     /// End now, whatever is open.
     End,
     /// Say what is under way at a slot.
-    List(Whose, oneshot::Sender<Vec<Connection>>),
+    List(Whose, oneshot::Sender<Listing>),
     /// Have something that is under way end.
     Cut(Cut),
     /// Serve a connection that another thread has accepted.
@@ -138,9 +138,10 @@ impl Worker {
         &self.shared.limits
     }
 
-    /// This thread's part of a bound for all of them, at least one.
+    /// This thread's part of a bound for all of them; the parts are equal but for one, and their sum is the bound.
     pub fn part(&self, of_all: usize) -> usize {
-        (of_all / self.shared.gauges.len()).max(1)
+        let threads = self.shared.gauges.len();
+        of_all / threads + usize::from(self.thread < of_all % threads)
     }
 
     fn swap(&self, table: Arc<Table>, counts: &[Vec<Arc<Counts>>]) {

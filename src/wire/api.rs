@@ -85,6 +85,12 @@ pub struct Status {
 pub struct Connections {
     /// By slot, oldest first.
     pub slots: BTreeMap<String, Vec<Connection>>,
+    /// By slot, how many there are besides: each thread of a router lists 1,000.
+    #[serde(default)]
+    pub left_out: BTreeMap<String, u64>,
+    /// Why an instance of the router did not say what it has.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// The instances of the router.

@@ -6,7 +6,7 @@
 //! | `GET /table` | 200 [`Table`](super::table::Table), 404 while the router has none |
 //! | `GET /stats` | 200 [`Stats`] |
 //! | `GET /drained?app=web&slot=blue&boot_id=…&wait_ms=1000` | 200 [`InFlight`], at once if nothing is in flight there, else when nothing is, or when the wait ends (`boot_id` optional) |
-//! | `GET /connections?app=web&slot=blue` | 200, a list of [`Connection`] |
+//! | `GET /connections?app=web&slot=blue` | 200 [`Listing`] |
 //! | `POST /cut?app=web&slot=blue&boot_id=…&class=streams&after_ms=10000&spread_ms=5000` | 200; what is under way there is reset some time after the wait, each at its own moment, unless it ends before (`boot_id` and `class` optional) |
 //! | `POST /stop-accepting?limit_ms=…` | 200 [`Stats`]; the instance drains and exits, with what is left after the limit cut (without one: never), and stays so if it is killed |
 
@@ -59,6 +59,26 @@ pub struct Connection {
     /// The run that it is at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
+}
+
+/// What is under way at a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Oldest first.
+    pub connections: Vec<Connection>,
+    /// How many there are besides.
+    #[serde(default)]
+    pub left_out: u64,
+}
+
+impl Listing {
+    /// Puts those of another thread or instance to these.
+    pub fn add(&mut self, other: Self) {
+        self.connections.extend(other.connections);
+        self.connections
+            .sort_by_key(|connection| connection.since_ms);
+        self.left_out += other.left_out;
+    }
 }
 
 /// What one router instance holds and has done since it started.

@@ -53,6 +53,7 @@ impl Attempt<'_> {
             route: text(written.authority) + &text(written.path),
             method: text(written.method),
             status: 0,
+            client: self.client.ip.clone(),
         }
     }
 
@@ -84,6 +85,7 @@ impl Attempt<'_> {
                 status,
                 ..self.label()
             },
+            write_stall: self.lease.run().bounds.write_stall,
             client: &mut self.client.stream,
             alarm: &self.client.alarm,
             upstream: &mut self.stream,
@@ -107,7 +109,7 @@ impl Attempt<'_> {
                 End::Part(response.status, moved)
             }
             Ok((tunnel::End::Upstream(error), moved)) => {
-                self.cut_short(response.status, moved, Some(&error))
+                self.cut_short(response.status, moved, None, Some(&error))
             }
             Err(error) => End::Failed(Failed::NoPipe, Some(error)),
         }
