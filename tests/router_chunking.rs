@@ -53,7 +53,7 @@ fn decode(input: &[u8], cuts: &[usize], side: Side) -> Decoded {
                 for piece in pieces.as_slice() {
                     message
                         .0
-                        .push_str(&String::from_utf8_lossy(&input[piece.clone()]));
+                        .push_str(&String::from_utf8_lossy(piece.of(input)));
                 }
                 used += step;
                 if rest.is_done() {

@@ -40,7 +40,7 @@ fn pass(bytes: &[u8], cuts: &[usize], bare: bool) -> Passed {
                 .advance(&bytes[used..end], used, &mut pieces)
                 .map_err(|_| ())?;
             for piece in pieces.as_slice() {
-                out.extend_from_slice(&bytes[piece.clone()]);
+                out.extend_from_slice(piece.of(bytes));
             }
             used += step;
             if step == 0 {

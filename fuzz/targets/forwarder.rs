@@ -218,7 +218,7 @@ fn accepted(bytes: &[u8]) -> Accepted {
             pieces
                 .as_slice()
                 .iter()
-                .for_each(|p| asked.body.extend_from_slice(&bytes[p.clone()]));
+                .for_each(|p| asked.body.extend_from_slice(p.of(bytes)));
             match step {
                 Ok(step @ 1..) => used += step,
                 other => {

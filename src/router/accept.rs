@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::spawn_local;
 
-use super::connection;
+use super::connection::Client;
 use super::counts::{Counts, Gauges};
 use super::keep::Left;
 use super::runs::Lease;
@@ -105,19 +105,17 @@ fn turn(own: usize, gauges: &[Gauges]) -> usize {
 /// Serves a connection that was counted here.
 pub fn serve(worker: &Rc<Worker>, accepted: Accepted) {
     let counted = Counted(Rc::clone(worker));
-    let worker = Rc::clone(worker);
-    spawn_local(async move {
-        let Accepted {
-            socket,
-            peer,
-            listener,
-        } = accepted;
-        match Stream::new(socket, Kind::Tcp) {
-            Ok(stream) => connection::serve(worker, stream, peer.ip(), listener).await,
-            Err(e) => tracing::warn!(error = %e, "cannot watch a connection"),
+    let Accepted {
+        socket,
+        peer,
+        listener,
+    } = accepted;
+    match Stream::new(socket, Kind::Tcp) {
+        Ok(stream) => {
+            spawn_local(Client::new(counted, stream, peer.ip(), listener).serve());
         }
-        drop(counted);
-    });
+        Err(e) => tracing::warn!(error = %e, "cannot watch a connection"),
+    }
 }
 
 /// Goes on with what the process before this one has left.
@@ -136,7 +134,7 @@ pub fn adopt(worker: &Rc<Worker>, left: Left, counts: Arc<Counts>) {
 
 /// A client connection that was counted, for as long as it lives.
 #[derive(Debug)]
-struct Counted(Rc<Worker>);
+pub struct Counted(pub Rc<Worker>);
 
 impl Drop for Counted {
     fn drop(&mut self) {

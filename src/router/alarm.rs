@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** a task is woken at most [`GRAIN`] after its deadline, and never polled for one that moved.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -25,12 +25,18 @@ pub type Millis = u64;
 #[derive(Debug)]
 pub struct Alarm {
     at: Cell<Millis>,
-    waker: Waker,
+    waker: OnceCell<Waker>,
     /// True while it waits for another table.
     pub awaits_table: Cell<bool>,
 }
 
 impl Alarm {
+    /// Makes it the alarm of the task that polls, for good; ready at once.
+    pub fn poll_claim(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waker.get_or_init(|| cx.waker().clone());
+        Poll::Ready(())
+    }
+
     /// No deadline.
     pub fn clear(&self) {
         self.at.set(NEVER);
@@ -127,11 +133,11 @@ impl Alarms {
         now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
     }
 
-    /// A new alarm for the task that `waker` wakes.
-    pub fn add(self: &Rc<Self>, waker: Waker) -> Own {
+    /// A new alarm. It wakes nobody before [`Alarm::poll_claim`].
+    pub fn add(self: &Rc<Self>) -> Own {
         let alarm = Rc::new(Alarm {
             at: Cell::new(NEVER),
-            waker,
+            waker: OnceCell::new(),
             awaits_table: Cell::new(false),
         });
         let mut list = self.list.borrow_mut();
@@ -167,7 +173,9 @@ impl Alarms {
 
     fn wake_if(&self, wanted: impl Fn(&Alarm) -> bool) {
         for alarm in self.list.borrow().iter().flatten().filter(|a| wanted(a)) {
-            alarm.waker.wake_by_ref();
+            if let Some(waker) = alarm.waker.get() {
+                waker.wake_by_ref();
+            }
         }
     }
 

@@ -11,13 +11,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::accept::Counted;
 use super::alarm;
 use super::answer::Answer;
 use super::buffer::{Buffer, SMALL};
 use super::exchange;
 use super::h1::scan::{Scan, Scanned};
 use super::h1::{Refusal, Span};
-use super::peers::{Arrival, Peers};
+use super::peers::{Arrival, Peers, Place};
 use super::proxy_header::{self, Header};
 use super::stream::Stream;
 use super::told::Limit;
@@ -48,6 +49,9 @@ pub struct Client {
     /// The thread it is on.
     pub worker: Rc<Worker>,
     scan: Scan,
+    /// What it is counted by: at its address, and at its thread.
+    _place: Option<Place>,
+    _counted: Counted,
 }
 
 const TOO_MANY: Refusal = Refusal {
@@ -75,65 +79,84 @@ enum Heard {
     Refused(Answer),
 }
 
-/// Serves one connection to its end.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, address: IpAddr, listener: usize) {
-    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-    let mut client = Client {
-        stream,
-        buffer: Buffer::default(),
-        alarm: worker.alarms.add(waker),
-        address,
-        ip: String::new(),
-        trusted: false,
-        listener,
-        ended: false,
-        worker,
-        scan: Scan::default(),
-    };
-    let peers = Arc::clone(&client.worker.shared.peers);
-    if peers.is_proxied(listener) {
-        match Box::pin(client.proxied(&peers)).await {
-            Ok(named) => client.address = named,
-            Err(after) => return Box::pin(client.leave(after)).await,
-        }
-    }
-    client.ip = client.address.to_canonical().to_string();
-    client.trusted = peers.trusts(client.address);
-    let _place = match peers.arrive(client.address) {
-        Arrival::Served(place) => place,
-        Arrival::TooMany(place) => {
-            let after = client.answer(TOO_MANY.into(), false, true).await;
-            Box::pin(client.leave(after)).await;
-            // It kept its place while it lingered.
-            return drop(place);
-        }
-        Arrival::FarTooMany => {
-            client.tell(Limit::Address, TOO_MANY.reason);
-            return client.stream.reset();
-        }
-    };
-    drop(peers);
-    loop {
-        client.buffer.release(&client.worker.spare);
-        client
-            .alarm
-            .set(client.worker.alarms.now(), client.worker.limits().idle);
-        let after = match client.head().await {
-            // Boxed as are the others, so that an idle connection is small.
-            Heard::Head(head) => Box::pin(exchange::run(&mut client, head)).await,
-            Heard::Nothing => After::Close,
-            Heard::Refused(answer) => Box::pin(client.answer(answer, false, true)).await,
-        };
-        match after {
-            // One that has ended may have pipelined more before.
-            After::Keep if !client.has_left() => {}
-            // Boxed, so that an idle connection is small.
-            after => return Box::pin(client.leave(after)).await,
-        }
-    }
-}
-
 impl Client {
+    /// One that has just come, and is counted by `counted`.
+    pub fn new(counted: Counted, stream: Stream, address: IpAddr, listener: usize) -> Self {
+        let worker = Rc::clone(&counted.0);
+        Self {
+            stream,
+            buffer: Buffer::default(),
+            alarm: worker.alarms.add(),
+            address,
+            ip: String::new(),
+            trusted: false,
+            listener,
+            ended: false,
+            worker,
+            scan: Scan::default(),
+            _place: None,
+            _counted: counted,
+        }
+    }
+
+    /// Serves the connection to its end.
+    ///
+    /// No `async fn`: that would have room for the client twice, and a connection that waits is
+    /// little else. For the same reason everything is boxed that it does not need while it waits.
+    pub fn serve(self) -> impl Future<Output = ()> {
+        let mut client = self;
+        async move {
+            poll_fn(|cx| client.alarm.poll_claim(cx)).await;
+            let mut after = match Box::pin(client.arrive()).await {
+                Ok(()) => After::Keep,
+                Err(after) => after,
+            };
+            // One that has ended may have pipelined more before.
+            while after == After::Keep && !client.has_left() {
+                client.rest();
+                let mut begun = false;
+                after = match poll_fn(|cx| client.poll_head(cx, &mut begun)).await {
+                    Heard::Head(head) => Box::pin(exchange::run(&mut client, head)).await,
+                    Heard::Nothing => After::Close,
+                    Heard::Refused(answer) => Box::pin(client.answer(answer, false, true)).await,
+                };
+            }
+            Box::pin(client.leave(after)).await;
+        }
+    }
+
+    /// Who it is, and whether it may stay.
+    async fn arrive(&mut self) -> Result<(), After> {
+        let peers = Arc::clone(&self.worker.shared.peers);
+        if peers.is_proxied(self.listener) {
+            self.address = self.proxied(&peers).await?;
+        }
+        self.ip = self.address.to_canonical().to_string();
+        self.trusted = peers.trusts(self.address);
+        match peers.arrive(self.address) {
+            Arrival::Served(place) => {
+                self._place = place;
+                Ok(())
+            }
+            Arrival::TooMany(place) => {
+                // It keeps its place while it lingers.
+                self._place = Some(place);
+                Err(self.answer(TOO_MANY.into(), false, true).await)
+            }
+            Arrival::FarTooMany => {
+                self.tell(Limit::Address, TOO_MANY.reason);
+                Err(After::Reset)
+            }
+        }
+    }
+
+    /// Gives back what a connection does not need between two requests.
+    fn rest(&mut self) {
+        self.buffer.release(&self.worker.spare);
+        self.alarm
+            .set(self.worker.alarms.now(), self.worker.limits().idle);
+    }
+
     /// Whom the PROXY header names, which only a trusted peer may send.
     async fn proxied(&mut self, peers: &Peers) -> Result<IpAddr, After> {
         self.ip = self.address.to_canonical().to_string();
@@ -193,53 +216,43 @@ impl Client {
         }
     }
 
-    /// Waits for the head of the next request.
-    async fn head(&mut self) -> Heard {
-        let mut begun = false;
+    /// Ready with the head of the next request; `begun` remembers whether some of it has come.
+    fn poll_head(&mut self, cx: &mut Context<'_>, begun: &mut bool) -> Poll<Heard> {
+        const LATE: Refusal = Refusal {
+            status: 408,
+            reason: "the request's head did not come in time",
+        };
+        let (worker, limits) = (&self.worker, self.worker.limits());
         loop {
             if !self.buffer.is_empty() {
-                match self
-                    .scan
-                    .advance(self.buffer.bytes(), &self.worker.limits().heads, true)
-                {
+                match self.scan.advance(self.buffer.bytes(), &limits.heads, true) {
                     Ok(Scanned::Whole(head)) => {
                         self.scan = Scan::default();
-                        return Heard::Head(head);
+                        return Poll::Ready(Heard::Head(head));
                     }
-                    Ok(Scanned::Partial) if !begun => {
-                        begun = true;
-                        self.alarm
-                            .set(self.worker.alarms.now(), self.worker.limits().head);
+                    Ok(Scanned::Partial) if !*begun => {
+                        *begun = true;
+                        self.alarm.set(worker.alarms.now(), limits.head);
                     }
                     Ok(Scanned::Partial) => {}
-                    Err(refusal) => return Heard::Refused(refusal.into()),
+                    Err(refusal) => return Poll::Ready(Heard::Refused(refusal.into())),
                 }
             }
-            let Self {
-                stream,
-                buffer,
-                worker,
-                alarm,
-                ..
-            } = self;
-            let late = Refusal {
-                status: 408,
-                reason: "the request's head did not come in time",
-            };
-            let fill = alarm.until(|cx| buffer.poll_fill(cx, stream, SMALL, &worker.spare));
-            match fill.await {
-                Some(Ok(1..)) => {}
-                None if begun => {
-                    self.tell(Limit::HeadTime, late.reason);
-                    return Heard::Refused(late.into());
+            let read = self
+                .buffer
+                .poll_fill(cx, &self.stream, SMALL, &worker.spare);
+            return Poll::Ready(match read {
+                Poll::Ready(Ok(1..)) => continue,
+                Poll::Pending if !self.alarm.is_over() => return Poll::Pending,
+                Poll::Pending if *begun => {
+                    self.tell(Limit::HeadTime, LATE.reason);
+                    Heard::Refused(LATE.into())
                 }
-                Some(Ok(0)) if begun => {
-                    return Heard::Refused(
-                        Refusal::bad("the connection ended inside a head").into(),
-                    );
+                Poll::Ready(Ok(0)) if *begun => {
+                    Heard::Refused(Refusal::bad("the connection ended inside a head").into())
                 }
-                None | Some(Ok(0) | Err(_)) => return Heard::Nothing,
-            }
+                Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => Heard::Nothing,
+            });
         }
     }
 

@@ -5,6 +5,7 @@
 //! ended without a byte (RFC 9110 section 9.2.2).
 
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use super::access::Entry;
@@ -19,7 +20,7 @@ use super::h1::request::Request;
 use super::h1::{Refusal, Span};
 use super::hold::{Key, Patience, Without};
 use super::relay::Relay;
-use super::runs::Lease;
+use super::runs::{Lease, Run};
 use super::stream::Stream;
 
 /// What of a request is remembered until it is answered.
@@ -48,16 +49,20 @@ pub struct Asked {
 }
 
 /// Serves the request whose head is `head` in the client's buffer.
+///
+/// What is rare is boxed, here and below, and what is done with goes before the next wait: a request
+/// is to be small enough for malloc(3) to have its memory at hand.
 pub async fn run(client: &mut Client, head: Span) -> After {
-    let mut out = client.worker.spare.head();
-    let (asked, body) = match understand(client, head, &mut out) {
-        Ok(understood) => understood,
-        Err(refusal) => {
-            client.worker.spare.give_head(out);
-            return client.answer(refusal.into(), false, true).await;
+    let (asked, mut upload) = {
+        let mut out = client.worker.spare.head();
+        match understand(client, head, &mut out) {
+            Ok((asked, body)) => (asked, Relay::new(out, body)),
+            Err(refusal) => {
+                client.worker.spare.give_head(out);
+                return Box::pin(client.answer(refusal.into(), false, true)).await;
+            }
         }
     };
-    let mut upload = Relay::new(out, body);
     let (after, entry) = serve(client, &asked, &mut upload).await;
     let worker = Rc::clone(&client.worker);
     if let Some(log) = &worker.shared.access {
@@ -136,7 +141,7 @@ fn at_hand(
         pieces
             .as_slice()
             .iter()
-            .for_each(|piece| out.extend_from_slice(&buffer.bytes()[piece.clone()]));
+            .for_each(|piece| out.extend_from_slice(piece.of(buffer.bytes())));
         used += step;
         if step == 0 {
             break;
@@ -180,52 +185,67 @@ fn is_too_large(asked: &Asked, upload: &mut Relay, most: u64) -> bool {
 const CONNECT: Answer = Answer::to_sound(502, "the app's address could not be connected to");
 const CONNECT_SLOW: Answer = Answer::to_sound(504, "the app did not accept the connection in time");
 
+/// What is left to do for a request.
+type Rest<'a> = Pin<Box<dyn Future<Output = (After, Entry)> + 'a>>;
+
 /// Gives the request to slots until one answers or none will.
 async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After, Entry) {
     let whole_at_hand = upload.has_read_all();
     let (mut patience, mut second) = (Patience::default(), false);
-    loop {
+    let rest: Rest<'_> = loop {
         let key = Key::new(upload.head(), asked.written.authority, asked.written.path);
-        let lease = match patience.admit(client, key).await {
-            Ok(lease) => lease,
-            Err(Without::Gone) => return (After::Close, Entry::default()),
-            Err(Without::Answer(answer)) => {
-                return refuse(client, asked, upload, answer, None).await;
-            }
+        let lease = match patience.at_once(client, key) {
+            Some(lease) => lease,
+            None => match Box::pin(patience.admit(client, key)).await {
+                Ok(lease) => lease,
+                Err(Without::Gone) => return (After::Close, Entry::default()),
+                Err(Without::Answer(answer)) => {
+                    break Box::pin(refuse(client, asked, upload, answer, None));
+                }
+            },
         };
         if is_too_large(asked, upload, lease.run().bounds.body_bytes) {
             drop(lease);
-            return refuse(client, asked, upload, Refusal::TOO_LARGE.into(), None).await;
+            let answer = Refusal::TOO_LARGE.into();
+            break Box::pin(refuse(client, asked, upload, answer, None));
         }
-        let now = client.worker.alarms.now();
         let can_repeat = asked.idempotent && whole_at_hand;
-        let reused = if second {
-            None
-        } else {
-            lease.run().take(now, can_repeat)
+        let (stream, is_reused) = {
+            let now = client.worker.alarms.now();
+            let reused = match second {
+                true => None,
+                false => lease.run().take(now, can_repeat),
+            };
+            match reused {
+                Some(stream) => (stream, true),
+                None => match connect(client, &lease).await {
+                    Some(Ok(stream)) => (stream, false),
+                    Some(Err(error)) if is_down(&error) => {
+                        refused(client, &mut patience, &lease);
+                        continue;
+                    }
+                    Some(Err(error)) => {
+                        let error = Some(error);
+                        break Box::pin(fail(client, asked, upload, CONNECT, error, lease));
+                    }
+                    None => {
+                        break Box::pin(fail(client, asked, upload, CONNECT_SLOW, None, lease));
+                    }
+                },
+            }
         };
-        let is_reused = reused.is_some();
-        let stream = match reused {
-            Some(stream) => stream,
-            None => match connect(client, &lease).await {
-                Some(Ok(stream)) => stream,
-                Some(Err(error)) if is_down(&error) => {
-                    refused(client, &mut patience, &lease);
-                    continue;
-                }
-                Some(Err(error)) => {
-                    return fail(client, asked, upload, CONNECT, Some(&error), lease).await;
-                }
-                None => return fail(client, asked, upload, CONNECT_SLOW, None, lease).await,
-            },
+        let outcome = {
+            let mut attempt = Attempt::new(client, asked, upload, lease, stream, is_reused);
+            let end = attempt.run().await;
+            attempt.end(end)
         };
-        let mut attempt = Attempt::new(client, asked, upload, lease, stream, is_reused);
-        let end = attempt.run().await;
-        match attempt.end(end) {
+        match outcome {
             Outcome::Done(after, entry) => return (after, entry),
             Outcome::Abandoned(None, entry) => return (After::Reset, entry),
             Outcome::Abandoned(Some(answer), entry) => {
-                return (client.answer(answer, asked.to_head, true).await, entry);
+                break Box::pin(async move {
+                    (client.answer(answer, asked.to_head, true).await, entry)
+                });
             }
             // Another connection that was left over, or a new one.
             Outcome::Failed(Failed::Unsent, ..) if is_reused => {}
@@ -240,17 +260,17 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
             }
             Outcome::Failed(failed, error, lease) => {
                 let answer = failed.answer();
-                return fail(client, asked, upload, answer, error.as_ref(), lease).await;
+                break Box::pin(fail(client, asked, upload, answer, error, lease));
             }
         }
-    }
+    };
+    rest.await
 }
 
 async fn connect(client: &Client, lease: &Lease) -> Option<io::Result<Stream>> {
     client
         .alarm
         .set(client.worker.alarms.now(), client.worker.limits().connect);
-    // Boxed, so that a request is small.
     let mut connecting = Box::pin(Stream::connect(&lease.run().upstream));
     client.alarm.until(|cx| connecting.as_mut().poll(cx)).await
 }
@@ -283,10 +303,11 @@ fn fail<'a>(
     asked: &'a Asked,
     upload: &'a Relay,
     answer: Answer,
-    error: Option<&io::Error>,
+    error: Option<io::Error>,
     lease: Lease,
 ) -> impl Future<Output = (After, Entry)> + use<'a> {
-    let name = lease.run().name().clone();
+    let run = Rc::clone(lease.run());
+    let name = run.name();
     tracing::warn!(
         slot_app = name.app,
         slot_name = name.slot,
@@ -294,12 +315,12 @@ fn fail<'a>(
         upstream = %lease.run().upstream,
         status = answer.status,
         request_id = %String::from_utf8_lossy(asked.written.request_id.of(upload.head())),
-        error = error.map(tracing::field::display),
+        error = error.as_ref().map(tracing::field::display),
         "{}", answer.reason
     );
     lease.failed();
     drop(lease);
-    refuse(client, asked, upload, answer, Some(name))
+    refuse(client, asked, upload, answer, Some(run))
 }
 
 /// Answers a sound request ourselves. The connection can be used on if its body has been read.
@@ -308,7 +329,7 @@ async fn refuse(
     asked: &Asked,
     upload: &Relay,
     answer: Answer,
-    run: Option<super::counts::RunName>,
+    run: Option<Rc<Run>>,
 ) -> (After, Entry) {
     let close = !answer.keep
         || !asked.keeps_alive

@@ -155,7 +155,7 @@ impl Relay {
             return;
         }
         for piece in self.pieces.as_slice() {
-            self.head.extend_from_slice(&buffer.bytes()[piece.clone()]);
+            self.head.extend_from_slice(piece.of(buffer.bytes()));
         }
         self.pieces = Pieces::default();
         buffer.consume(std::mem::take(&mut self.settled));
@@ -174,7 +174,7 @@ impl Relay {
             let mut parts = [IoSlice::new(head); MOST_PIECES + 1];
             let start = usize::from(head.is_empty());
             for (part, piece) in parts[1..].iter_mut().zip(self.pieces.as_slice()) {
-                *part = IoSlice::new(&buffer.bytes()[piece.clone()]);
+                *part = IoSlice::new(piece.of(buffer.bytes()));
             }
             ready!(to.poll_write(cx, &parts[start..=self.pieces.as_slice().len()]))?
         };

@@ -207,8 +207,8 @@ pub async fn resume(worker: Rc<Worker>, left: Left, lease: Lease) -> io::Result<
     if let Some(tried) = &left.tried {
         tried.begin();
     }
-    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-    let alarm = worker.alarms.add(waker);
+    let alarm = worker.alarms.add();
+    poll_fn(|cx| alarm.poll_claim(cx)).await;
     let Some(keeper) = &worker.keeper else {
         return Ok(());
     };

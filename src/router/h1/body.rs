@@ -2,9 +2,9 @@
 //!
 //! **Invariant:** nothing is copied; what is to be written is named as ranges of the buffer that was read.
 
-use super::Refusal;
 use super::chunked::Chunked;
 use super::framing::Framing;
+use super::{Refusal, Span};
 use std::ops::Range;
 
 /// Why a body is not passed on.
@@ -33,8 +33,8 @@ pub const MOST_PIECES: usize = 8;
 /// Ranges of a buffer to be written in this order.
 #[derive(Clone, Debug, Default)]
 pub struct Pieces {
-    list: [Range<usize>; MOST_PIECES],
-    count: usize,
+    list: [Span; MOST_PIECES],
+    count: u8,
 }
 
 impl Pieces {
@@ -43,20 +43,22 @@ impl Pieces {
         if range.is_empty() {
             return;
         }
-        if let Some(last) = self.list[..self.count].last_mut()
+        let range = Span::new(range.start, range.end);
+        let count = usize::from(self.count);
+        if let Some(last) = self.list[..count].last_mut()
             && last.end == range.start
         {
             last.end = range.end;
             return;
         }
-        self.list[self.count] = range;
+        self.list[count] = range;
         self.count += 1;
     }
 
     /// True if not every kind of step has room left: one step adds at most three ranges.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.count + 3 > MOST_PIECES
+        usize::from(self.count) + 3 > MOST_PIECES
     }
 
     /// True if there is nothing to write.
@@ -68,29 +70,30 @@ impl Pieces {
     /// How many bytes the ranges are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.as_slice().iter().map(Range::len).sum()
+        self.as_slice().iter().map(|piece| piece.len()).sum()
     }
 
     /// The ranges in order.
     #[must_use]
-    pub fn as_slice(&self) -> &[Range<usize>] {
-        &self.list[..self.count]
+    pub fn as_slice(&self) -> &[Span] {
+        &self.list[..usize::from(self.count)]
     }
 
     /// Takes `written` bytes off the front.
     pub fn advance(&mut self, mut written: usize) {
         let mut gone = 0;
-        for range in &mut self.list[..self.count] {
+        let list = &mut self.list[..usize::from(self.count)];
+        for range in &mut *list {
             let step = written.min(range.len());
-            range.start += step;
+            range.start += step as u32;
             written -= step;
             if range.start < range.end {
                 break;
             }
             gone += 1;
         }
-        self.list[..self.count].rotate_left(gone);
-        self.count -= gone;
+        list.rotate_left(gone);
+        self.count -= gone as u8;
     }
 }
 
@@ -207,11 +210,11 @@ mod tests {
         pieces.push(3..5);
         pieces.push(8..9);
         pieces.push(9..9);
-        assert_eq!(pieces.as_slice(), [0..5, 8..9]);
+        assert_eq!(pieces.as_slice(), [Span::new(0, 5), Span::new(8, 9)]);
         pieces.advance(2);
-        assert_eq!(pieces.as_slice(), [2..5, 8..9]);
+        assert_eq!(pieces.as_slice(), [Span::new(2, 5), Span::new(8, 9)]);
         pieces.advance(3);
-        assert_eq!(pieces.as_slice().first(), Some(&(8..9)));
+        assert_eq!(pieces.as_slice(), [Span::new(8, 9)]);
         pieces.advance(1);
         assert!(pieces.is_empty());
     }
@@ -223,6 +226,6 @@ mod tests {
         assert!(body.clone().end_of_input().is_err());
         assert_eq!(body.advance(b"cGET", 2, &mut pieces), Ok(1));
         assert!(body.is_done() && body.end_of_input().is_ok());
-        assert_eq!(pieces.as_slice().first(), Some(&(0..3)));
+        assert_eq!(pieces.as_slice(), [Span::new(0, 3)]);
     }
 }

@@ -252,7 +252,7 @@ mod tests {
                 pieces
                     .as_slice()
                     .iter()
-                    .for_each(|r| out.extend_from_slice(&input[r.clone()]));
+                    .for_each(|r| out.extend_from_slice(r.of(input)));
                 start += done;
                 if done == 0 {
                     break;

@@ -89,6 +89,11 @@ impl Known {
         }
     }
 
+    /// Its place in a set of those that are there.
+    fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
     /// True for fields that `Connection` cannot nominate away and a trailer cannot bring: those that
     /// frame or route a message, and those in which the router tells the upstream about the client.
     #[must_use]
@@ -190,6 +195,8 @@ impl Field {
 #[derive(Debug, Default)]
 pub struct Fields {
     list: Vec<Field>,
+    /// What is known of them, one bit each: most of what is asked for is not there.
+    there: u32,
 }
 
 impl Fields {
@@ -205,6 +212,7 @@ impl Fields {
         most: usize,
     ) -> Result<(), Refusal> {
         self.list.clear();
+        self.there = 0;
         let mut at = from;
         while at < end - 2 {
             let feed = memchr::memchr(b'\n', &buffer[at..end]).map_or(end, |n| at + n + 1);
@@ -214,7 +222,9 @@ impl Fields {
                     reason: "too many header fields",
                 });
             }
-            self.list.push(Field::parse(&buffer[at..feed], at)?);
+            let field = Field::parse(&buffer[at..feed], at)?;
+            self.there |= field.known.bit();
+            self.list.push(field);
             at = feed;
         }
         Ok(())
@@ -227,8 +237,11 @@ impl Fields {
 
     /// The values of the fields that are `known`, in their order.
     pub fn values<'b>(&self, buffer: &'b [u8], known: Known) -> impl Iterator<Item = &'b [u8]> {
-        self.list
-            .iter()
+        let list = match self.there & known.bit() {
+            0 => &[],
+            _ => self.list.as_slice(),
+        };
+        list.iter()
             .filter(move |f| f.known == known)
             .map(|f| f.value.of(buffer))
     }

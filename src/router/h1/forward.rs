@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** what is written has one framing, the one that the body was judged by.
 
-use super::fields::{Fields, Known, stays_here};
+use super::fields::{Field, Fields, Known, stays_here};
 use super::framing::Framing;
 use super::request::Request;
 use super::response::Response;
@@ -40,6 +40,49 @@ pub struct Written {
     pub request_id: Span,
 }
 
+/// Lines that are passed on as they came: neighbours are copied at once.
+struct AsTheyCame<'a> {
+    buffer: &'a [u8],
+    lines: Span,
+}
+
+impl<'a> AsTheyCame<'a> {
+    fn new(buffer: &'a [u8]) -> Self {
+        Self {
+            buffer,
+            lines: Span::default(),
+        }
+    }
+
+    /// Passes on `line`; returns where it begins in `out`.
+    fn push(&mut self, out: &mut Vec<u8>, line: Span) -> usize {
+        if line.start != self.lines.end {
+            self.write(out);
+            self.lines.start = line.start;
+        }
+        let begin = out.len() + (line.start - self.lines.start) as usize;
+        self.lines.end = line.end;
+        begin
+    }
+
+    /// Passes on a field, by its line if that reads as it is to be written.
+    fn push_field(&mut self, out: &mut Vec<u8>, field: &Field) {
+        if field.is_plain(self.buffer) {
+            self.push(out, field.line);
+        } else {
+            self.write(out);
+            let (name, value) = (field.name.of(self.buffer), field.value.of(self.buffer));
+            push_field(out, name, value);
+        }
+    }
+
+    /// Writes what was pushed; must come before anything else is written.
+    fn write(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.lines.of(self.buffer));
+        self.lines = Span::default();
+    }
+}
+
 /// Writes the head of `request` for the upstream at the end of `out`, which is empty.
 ///
 /// # Errors
@@ -74,10 +117,15 @@ pub fn request(
     let query = request.target.origin.end - request.target.path.end;
     written.path = Span::new(start, out.len() - query as usize);
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    let mut lengths = 0;
+    let (mut lengths, mut as_is) = (0, AsTheyCame::new(buffer));
     for field in fields.iter() {
         match field.known {
+            Known::Host if field.is_plain(buffer) && request.authority == Some(field.value) => {
+                let start = as_is.push(out, field.line) + field.name.len() + 2;
+                written.authority = Span::new(start, start + field.value.len());
+            }
             Known::Host => {
+                as_is.write(out);
                 out.extend_from_slice(field.name.of(buffer));
                 out.extend_from_slice(b": ");
                 written.authority = push(out, request.authority.unwrap_or(field.value).of(buffer));
@@ -86,6 +134,7 @@ pub fn request(
             Known::ContentLength => {
                 lengths += 1;
                 if lengths == 1 {
+                    as_is.write(out);
                     out.extend_from_slice(field.name.of(buffer));
                     out.extend_from_slice(b": ");
                     push_decimal(
@@ -107,10 +156,10 @@ pub fn request(
             Known::XForwardedOther if !hop.trusted => {}
             Known::Expect if !request.expects_continue => {}
             _ if stays_here(field, fields, buffer, request.connection) => {}
-            _ if field.is_plain(buffer) => out.extend_from_slice(field.line.of(buffer)),
-            _ => push_field(out, field.name.of(buffer), field.value.of(buffer)),
+            _ => as_is.push_field(out, field),
         }
     }
+    as_is.write(out);
     if written.authority.is_empty() {
         // HTTP/1.0 may come without a host, HTTP/1.1 may not go without one.
         out.extend_from_slice(b"Host: ");
@@ -180,11 +229,17 @@ pub fn response(
     response: &Response,
     toward: Toward,
 ) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    push_decimal(out, u64::from(response.status));
-    out.push(b' ');
-    out.extend_from_slice(response.reason.of(buffer));
-    out.extend_from_slice(b"\r\n");
+    let mut as_is = AsTheyCame::new(buffer);
+    match response.line {
+        Some(line) => _ = as_is.push(out, line),
+        None => {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            push_decimal(out, u64::from(response.status));
+            out.push(b' ');
+            out.extend_from_slice(response.reason.of(buffer));
+            out.extend_from_slice(b"\r\n");
+        }
+    }
     let has_no_length = response.status < 200 || response.status == 204;
     let mut lengths = 0;
     for field in fields.iter() {
@@ -192,18 +247,19 @@ pub fn response(
             Known::ContentLength => {
                 lengths += 1;
                 if lengths == 1 && !has_no_length {
-                    push_field(out, field.name.of(buffer), field.value.of(buffer));
+                    as_is.push_field(out, field);
                 }
             }
             // Also says what the body of a GET would be, in the answer to HEAD and in a 304.
             Known::TransferEncoding if toward.version == 1 && !has_no_length => {
+                as_is.write(out);
                 push_field(out, field.name.of(buffer), b"chunked");
             }
             _ if stays_here(field, fields, buffer, response.connection) => {}
-            _ if field.is_plain(buffer) => out.extend_from_slice(field.line.of(buffer)),
-            _ => push_field(out, field.name.of(buffer), field.value.of(buffer)),
+            _ => as_is.push_field(out, field),
         }
     }
+    as_is.write(out);
     if response.status == 101 {
         out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
     } else if response.is_interim() {

@@ -12,6 +12,8 @@ pub struct Response {
     pub status: u16,
     /// The reason phrase, perhaps empty.
     pub reason: Span,
+    /// The status line, if it can be passed on as it is: in version 1.1, with the space before the reason.
+    pub line: Option<Span>,
     /// The minor version: 0 or 1.
     pub version: u8,
     /// Where the body ends.
@@ -40,6 +42,9 @@ impl Response {
         limits: &Limits,
     ) -> Result<Self, Refusal> {
         let (status, reason, version, after) = status_line(buffer, head)?;
+        let line = Span::new(head.start as usize, after);
+        // "HTTP/1.1 200 " is what comes before the reason, and CR LF behind it.
+        let is_plain = version == 1 && line.len() == 13 + reason.len() + 2;
         fields.parse(buffer, after, head.end as usize, limits.fields)?;
         let declared = framing::declared(fields, buffer, version)?;
         let framing = if to_head || matches!(status, 100..=199 | 204 | 304) {
@@ -55,6 +60,7 @@ impl Response {
         Ok(Self {
             status,
             reason,
+            line: is_plain.then_some(line),
             version,
             framing,
             connection,

@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** no byte is looked at more than twice, however the head was split.
 
-use super::tokens::is_clean;
+use super::tokens::are_clean_lines;
 use super::{Limits, Refusal, Span};
 
 /// How far a head has come.
@@ -46,14 +46,11 @@ impl Scan {
     ) -> Result<Scanned, Refusal> {
         // Only what fits is looked at, so that the verdict does not depend on how much came at once.
         let visible = &bytes[..bytes.len().min(limits.head_bytes)];
+        let unjudged = self.checked;
         while let Some(found) = memchr::memchr(b'\n', &visible[self.checked..]) {
             let feed = self.checked + found;
             if feed == self.line || visible[feed - 1] != b'\r' {
                 return Err(LINE_END);
-            }
-            let from = self.checked.min(feed - 1);
-            if !is_clean(&visible[from..feed - 1]) {
-                return Err(CONTROL);
             }
             let empty = feed - 1 == self.line;
             self.line = feed + 1;
@@ -63,6 +60,9 @@ impl Scan {
                     self.start = 2;
                     continue;
                 }
+                if !are_clean_lines(&visible[unjudged..=feed]) {
+                    return Err(CONTROL);
+                }
                 if self.start == feed - 1 {
                     return Err(Refusal::bad("an empty line where a message should start"));
                 }
@@ -70,12 +70,10 @@ impl Scan {
             }
         }
         // A CR at the very end may still be followed by its LF.
-        let tail = &visible[self.checked..];
-        let tail = tail.strip_suffix(b"\r").unwrap_or(tail);
-        if !is_clean(tail) {
+        self.checked = visible.len() - usize::from(visible.ends_with(b"\r"));
+        if !are_clean_lines(&visible[unjudged..self.checked]) {
             return Err(CONTROL);
         }
-        self.checked += tail.len();
         if bytes.len() < limits.head_bytes {
             Ok(Scanned::Partial)
         } else if self.line == self.start {

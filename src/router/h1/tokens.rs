@@ -25,13 +25,29 @@ pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|b| TOKEN[usize::from(*b)])
 }
 
-/// True if no control character but a tab is in `bytes`. Written as a fold without a way out so that
-/// the compiler makes vector instructions of it: every byte of every head goes through here.
+/// True if no control character but a tab is in `bytes`.
 #[must_use]
 pub fn is_clean(bytes: &[u8]) -> bool {
-    !bytes.iter().fold(false, |bad, b| {
-        bad | ((*b < 0x20) & (*b != b'\t')) | (*b == 0x7f)
-    })
+    !bytes
+        .iter()
+        .fold(false, |bad, b| bad | (is_control(*b) & (*b != b'\t')))
+}
+
+/// True if no control character is in `bytes` but tabs, LF, and CR directly before LF. Written as a fold
+/// without a way out so that the compiler makes vector instructions of it: every byte of every head goes
+/// through here.
+#[must_use]
+pub fn are_clean_lines(bytes: &[u8]) -> bool {
+    let pairs = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
+    let bad = pairs.fold(false, |bad, (b, next)| {
+        let ends_a_line = (*b == b'\n') | ((*b == b'\r') & (*next == b'\n'));
+        bad | (is_control(*b) & (*b != b'\t') & !ends_a_line)
+    });
+    !bad && bytes.last().is_none_or(|b| *b == b'\n' || is_clean(&[*b]))
+}
+
+fn is_control(byte: u8) -> bool {
+    (byte < 0x20) | (byte == 0x7f)
 }
 
 /// `bytes` without spaces and tabs at its ends.
@@ -111,6 +127,16 @@ mod tests {
             let mut out = Vec::new();
             push_decimal(&mut out, value);
             assert_eq!(out, value.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_cr_is_clean_only_before_its_lf() {
+        for clean in ["", "\n", "\r\n", "a\r\nb\tc\r\n\r\n", "a\nb"] {
+            assert!(are_clean_lines(clean.as_bytes()), "{clean:?}");
+        }
+        for bad in ["\r", "a\rb", "a\r\r\n", "\r\n\r", "a\0", "\0\r\n", "\x7f"] {
+            assert!(!are_clean_lines(bad.as_bytes()), "{bad:?}");
         }
     }
 
