@@ -5,7 +5,7 @@
 //! | `GET /` | | `{"status":"ok"}` |
 //! | `GET /apps` | | [`Apps`] |
 //! | `GET /router` | | [`Routers`] |
-//! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; without a limit the old one may drain for as long as that takes |
+//! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; without a limit the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
 //! | `GET /apps/<app>/status` | | [`Status`] |
 //! | `POST /apps/<app>/deploy?drain=30s&queue=10m` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events` |
 //! | `POST /apps/<app>/rollback` | | [`Begun`] |
