@@ -163,3 +163,142 @@ fn a_client_that_goes_on_after_a_last_answer_is_not_reset() {
         assert!(client.send(GET));
     }
 }
+
+#[test]
+fn a_stream_whose_client_has_said_much_and_left_is_over() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.message();
+        raw.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+        assert_eq!(raw.end().1, End::Reset);
+    });
+    let rig = Rig::to(&upstream);
+    let mut client = rig.client();
+    client.send(GET);
+    client.until(b"one").unwrap();
+    rig.eventually("a stream", |s| s.slots[0].in_flight.streams == 1);
+    // More than the router would keep of it: behind that its end was not seen.
+    client.send(GET.repeat(4096));
+    client.reset();
+    rig.eventually("over", |s| s.slots[0].in_flight.total() == 0);
+}
+
+#[test]
+fn an_old_client_sees_the_end_of_an_answer_of_the_routers_own() {
+    let upstream = Upstream::answering(OK);
+    let source = Source::Given(table(1, vec![slot("blue", 0, upstream.address)]));
+    let rig = Rig::with(source, quick());
+    let mut client = rig.client();
+    client.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+    let answer = client.message().unwrap();
+    assert_eq!(
+        (answer.status(), answer.field("connection")),
+        (503, Some("close"))
+    );
+    assert_eq!(client.end(), (Vec::new(), End::Fin));
+}
+
+#[test]
+fn what_was_refused_to_a_head_request_has_no_body() {
+    let upstream = Upstream::answering(OK);
+    let rig = Rig::to(&upstream);
+    let mut client = rig.client();
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\nExpect: cake\r\n\r\n");
+    assert_eq!(client.head().unwrap().status(), 417);
+    assert_eq!(client.end(), (Vec::new(), End::Fin));
+}
+
+#[test]
+fn an_empty_line_behind_a_request_begins_no_other() {
+    let upstream = Upstream::answering(OK);
+    let limits = Limits {
+        head: Duration::from_millis(50),
+        idle: Duration::from_millis(400),
+        ..quick()
+    };
+    let rig = Rig::limited(&upstream, limits);
+    let mut client = rig.client();
+    client.send(format!("{GET}\r\n"));
+    assert_eq!(client.message().unwrap().text(), "ok");
+    assert_eq!(client.end(), (Vec::new(), End::Fin));
+}
+
+#[test]
+fn a_client_that_still_sends_much_after_an_early_answer_can_read_it() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.head().unwrap();
+        raw.send("HTTP/1.1 403 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
+    });
+    let rig = Rig::limited(
+        &upstream,
+        Limits {
+            linger: PATIENCE,
+            ..quick()
+        },
+    );
+    let mut client = rig.client();
+    let body = vec![b'x'; 16 * 1024 * 1024];
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        2 * body.len()
+    ));
+    assert!(client.send(body));
+    assert_eq!(client.message().unwrap().text(), "no");
+    client.shut();
+    assert_eq!(client.end(), (Vec::new(), End::Fin));
+}
+
+#[test]
+fn an_app_that_never_reads_a_request_is_told_from_one_that_is_slow() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let upstream = Upstream::start(move |_, _| _ = wait.lock().unwrap().recv());
+    let limits = Limits {
+        body_stall: Duration::from_millis(300),
+        ..quick()
+    };
+    let rig = Rig::limited(&upstream, limits);
+    let mut client = rig.client();
+    let answer = std::thread::scope(|threads| {
+        let mut sender = client.stream.try_clone().unwrap();
+        threads.spawn(move || {
+            _ = sender.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 67108864\r\n\r\n");
+            _ = sender.write_all(&vec![b'x'; 67_108_864]);
+        });
+        client.message().unwrap()
+    });
+    assert_eq!(
+        (
+            answer.status(),
+            answer.text().contains("did not read the request in time")
+        ),
+        (504, true),
+        "{}",
+        answer.text()
+    );
+    drop(go);
+}
+
+#[test]
+fn an_answer_under_way_when_the_router_must_end_is_seen_to_be_cut() {
+    for (request, answer) in [
+        (GET, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegin"),
+        (
+            "GET / HTTP/1.0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegin\r\n",
+        ),
+    ] {
+        let upstream = Upstream::start(move |raw, _| {
+            raw.head().unwrap();
+            raw.send(answer);
+            raw.end();
+        });
+        let mut rig = Rig::to(&upstream);
+        let mut client = rig.client();
+        client.send(request);
+        client.until(b"begin").unwrap();
+        let server = rig.server.take().unwrap();
+        server.control().drain_until(Some(1));
+        server.wait();
+        assert_eq!(client.end().1, End::Reset, "{answer}");
+    }
+}

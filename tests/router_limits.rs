@@ -427,6 +427,7 @@ fn item_12_the_deadline_of_a_head_is_absolute() {
     let upstream = Upstream::answering(OK);
     let limits = Limits {
         head: Duration::from_millis(100),
+        linger_most: Duration::from_millis(100),
         ..quick()
     };
     let rig = Rig::limited(&upstream, limits);

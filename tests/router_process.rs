@@ -130,9 +130,8 @@ fn it_takes_a_named_socket_says_when_it_is_ready_and_logs_requests() {
     client.send(GET);
     assert_eq!(client.message().unwrap().text(), "ok");
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    lines.read_line(&mut line).unwrap();
     let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(
         (
@@ -150,7 +149,18 @@ fn it_takes_a_named_socket_says_when_it_is_ready_and_logs_requests() {
     );
     notified.wait_for(|l| l == "WATCHDOG=1");
     notified.wait_for(|l| l == "STATUS=Accepting, table 1, 1 connections, 0 held");
-    drop(client);
+    let mut refused = Raw::connect(listener.local_addr().unwrap());
+    refused.send("GET / HTTP/1.1\r\n\r\n");
+    refused.end();
+    line.clear();
+    lines.read_line(&mut line).unwrap();
+    let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&entry["status"], &entry["client"], &entry["error"]),
+        (&400.into(), &"127.0.0.1".into(), &"Host is missing".into())
+    );
+    // Whoever takes no more notifications must not hold up the end: to a socket that is full they would wait.
+    drop((refused, client, notified));
     finish(child);
 }
 

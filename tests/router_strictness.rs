@@ -820,6 +820,57 @@ fn item_14_a_request_that_is_not_idempotent_is_never_sent_again() {
 }
 
 #[test]
+fn item_14_it_is_sent_again_on_a_new_connection_and_on_no_other_used_one() {
+    // Two connections are used once each; both end at their second request.
+    let both = std::sync::Barrier::new(2);
+    let upstream = Upstream::start(move |raw, number| {
+        raw.message();
+        if number < 2 {
+            both.wait();
+            raw.send(OK);
+            raw.message();
+            return;
+        }
+        raw.send(OK);
+        raw.end();
+    });
+    let rig = Rig::to(&upstream);
+    let mut clients = [rig.client(), rig.client()];
+    clients.iter_mut().for_each(|c| _ = c.send(GOOD));
+    clients
+        .iter_mut()
+        .for_each(|c| assert_eq!(c.message().unwrap().status(), 200));
+    assert_eq!(rig.ask(GOOD).status(), 200);
+    drop((clients, rig));
+    let mut counts: Vec<_> = upstream
+        .finish()
+        .iter()
+        .map(|seen| seen.matches("GET /good ").count())
+        .collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 1, 2]);
+}
+
+#[test]
+fn item_14_a_body_that_was_not_whole_at_hand_is_not_sent_again() {
+    let upstream = Upstream::start(|raw, number| {
+        raw.message();
+        if number == 0 {
+            raw.send(OK);
+            raw.head();
+        }
+    });
+    let rig = Rig::to(&upstream);
+    let mut client = rig.client();
+    client.send(GOOD);
+    assert_eq!(client.message().unwrap().status(), 200);
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    assert_eq!(client.message().unwrap().status(), 502);
+    drop((client, rig));
+    assert_eq!(upstream.finish().concat().matches("PUT / ").count(), 1);
+}
+
+#[test]
 fn item_14_nothing_is_sent_again_on_a_fresh_connection() {
     let upstream = Upstream::start(|raw, _| {
         raw.message();

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use serde::Serialize;
 
+use super::answer::Answer;
 use super::connection::Client;
 use super::exchange::Asked;
 use super::label::Label;
@@ -31,16 +32,20 @@ pub struct Entry {
     pub duration: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Line<'a> {
     client: &'a str,
     listener: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
     method: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     host: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     target: &'a str,
     status: u16,
     bytes: u64,
     ms: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     app: Option<&'a str>,
@@ -51,6 +56,9 @@ struct Line<'a> {
     /// It is of what the process before this one has left: `bytes` are those since then, and `target` is what was kept of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     picked_up: bool,
+    /// Why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
 }
 
 /// A queue to the thread that writes.
@@ -99,8 +107,21 @@ impl AccessLog {
             slot: run.map(|r| r.slot.as_str()),
             boot_id: run.and_then(|r| r.boot_id.as_deref()),
             picked_up: false,
+            error: None,
         };
         self.write(&line);
+    }
+
+    /// Records what is no request that could be passed on.
+    pub fn refused(&self, answer: Answer, client: &Client) {
+        let listeners = &client.worker.shared.listeners;
+        self.write(&Line {
+            client: &client.ip,
+            listener: listeners.get(client.listener).map(String::as_str),
+            status: answer.status,
+            error: Some(answer.reason),
+            ..Line::default()
+        });
     }
 
     /// Records a stream or tunnel that was picked up, and of which the client at `ip` got this many bytes since.
@@ -121,6 +142,7 @@ impl AccessLog {
             slot: Some(&label.run.slot),
             boot_id: label.run.boot_id.as_deref(),
             picked_up: true,
+            error: None,
         });
     }
 

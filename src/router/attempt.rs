@@ -82,6 +82,9 @@ impl Failed {
     }
 }
 
+/// Nobody is to blame for what was told to end.
+const ENDED: Answer = Answer::to_sound(503, "the slot was told to end before the app had answered");
+
 /// What became of an attempt.
 #[derive(Debug)]
 pub enum Outcome {
@@ -105,6 +108,8 @@ enum Event {
     Gone,
     /// The deadline has passed.
     Late,
+    /// Somebody has said that it is to end now.
+    Told,
     /// The whole answer was passed back.
     Whole,
 }
@@ -132,6 +137,15 @@ pub enum End {
 impl End {
     fn failed(failed: Failed) -> Self {
         Self::Failed(failed, None)
+    }
+}
+
+/// True if the client knows the end of this answer by the end of its connection alone.
+fn is_endless(response: &Response, toward: Toward) -> bool {
+    match response.framing {
+        Framing::UntilClose => true,
+        Framing::Chunked => toward.version == 0,
+        Framing::Empty | Framing::Length(_) => false,
     }
 }
 
@@ -267,6 +281,7 @@ impl<'a> Attempt<'a> {
                     return Err(End::Abandoned(Some(Refusal::from(error).into())));
                 }
                 Event::Gone => return Err(End::Abandoned(None)),
+                Event::Told => return Err(End::Abandoned(Some(ENDED))),
                 Event::Late if self.uploaded => return Err(End::failed(Failed::Slow)),
                 Event::Late if self.upload.is_writing() => return Err(End::failed(Failed::Stuck)),
                 Event::Late => {
@@ -337,14 +352,17 @@ impl<'a> Attempt<'a> {
 
     /// Nothing else to do: is the client still there, is there time left?
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.uploaded && self.client.poll_lost(cx).is_ready() {
-            return Poll::Ready(Event::Gone);
-        }
-        // A half-closed client waits for its answer, but nobody waits for a stream that way.
-        if self.client.ended && self.lease.class() == Class::Stream {
-            return Poll::Ready(Event::Gone);
-        }
-        if self.poll_called() || self.client.alarm.is_over() {
+        let gone = match self.lease.class() {
+            _ if !self.uploaded => Poll::Pending,
+            Class::Request => self.client.poll_lost(cx),
+            // Its connection ends with this: what it may say is for nobody, and hides no end.
+            Class::Stream | Class::Tunnel => self.client.stream.poll_gone(cx),
+        };
+        if gone.is_ready() {
+            Poll::Ready(Event::Gone)
+        } else if self.poll_called() {
+            Poll::Ready(Event::Told)
+        } else if self.client.alarm.is_over() {
             Poll::Ready(Event::Late)
         } else {
             Poll::Pending
@@ -366,21 +384,16 @@ impl<'a> Attempt<'a> {
         if response.status == 101 && !(self.asked.upgrades && response.upgrades && self.uploaded) {
             return Err(Failed::Switched);
         }
-        let without_end = match response.framing {
-            Framing::UntilClose => true,
-            Framing::Chunked => self.asked.version == 0,
-            Framing::Empty | Framing::Length(_) => false,
-        };
-        let toward = Toward {
+        let mut toward = Toward {
             version: self.asked.version,
             close: !self.asked.keeps_alive
                 || !self.uploaded
                 || self.refused
-                || without_end
                 || response.is_stream
                 || self.client.has_left()
                 || worker.draining.get(),
         };
+        toward.close |= is_endless(&response, toward);
         let mut out = worker.spare.head();
         forward::response(&mut out, bytes, &fields, &response, toward);
         drop(fields);
@@ -398,10 +411,21 @@ impl<'a> Attempt<'a> {
             self.lease.becomes(Class::Stream);
             self.client.stream.keep_alive();
         }
+        self.client.is_answering = true;
+        if is_endless(response, toward) {
+            // Also if this process is killed.
+            self.client.stream.close_is_reset(true);
+        }
         Relay::new(head, Body::new(response.framing, toward.version == 0))
     }
 
     fn delivered(&mut self, event: Event, response: Response, toward: Toward, sent: &Relay) -> End {
+        if matches!(event, Event::Whole) || sent.is_unsent() {
+            self.client.is_answering = false;
+            if is_endless(&response, toward) {
+                self.client.stream.close_is_reset(false);
+            }
+        }
         match event {
             Event::Whole => End::Whole(response, toward, sent.moved),
             Event::Lost(error, failed) if sent.is_unsent() => End::Failed(failed, error),
@@ -409,15 +433,16 @@ impl<'a> Attempt<'a> {
                 let limit = (failed == Failed::Slow).then_some(Limit::ResponseStall);
                 self.cut_short(response.status, sent.moved, limit, error.as_ref())
             }
-            Event::Bytes | Event::BadUpload(_) | Event::Gone | Event::Late => {
-                // Whoever was told to end it says so.
-                if matches!(event, Event::Late) && !self.poll_called() {
-                    let (limit, what) = match self.uploaded {
-                        true => (Limit::WriteStall, "it takes nothing of its answer"),
-                        false => (Limit::BodyStall, "the request's body did not come in time"),
-                    };
-                    self.client.tell(limit, what);
-                }
+            Event::Told if sent.is_unsent() => End::Abandoned(Some(ENDED)),
+            Event::Late => {
+                let (limit, what) = match sent.is_writing() {
+                    true => (Limit::WriteStall, "it takes nothing of its answer"),
+                    false => (Limit::BodyStall, "the request's body did not come in time"),
+                };
+                self.client.tell(limit, what);
+                End::Part(response.status, sent.moved)
+            }
+            Event::Bytes | Event::BadUpload(_) | Event::Gone | Event::Told => {
                 End::Part(response.status, sent.moved)
             }
         }

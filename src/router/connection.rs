@@ -25,9 +25,6 @@ use super::stream::Stream;
 use super::told::Limit;
 use super::worker::Worker;
 
-/// Bytes that a client may still send after an answer that closes.
-const LINGER: usize = 1024 * 1024;
-
 /// A client.
 #[derive(Debug)]
 pub struct Client {
@@ -47,6 +44,8 @@ pub struct Client {
     pub listener: usize,
     /// It will send nothing more.
     pub ended: bool,
+    /// It has a part of an answer: whatever ends its connection now is to be seen as that.
+    pub is_answering: bool,
     /// The thread it is on.
     pub worker: Rc<Worker>,
     scan: Scan,
@@ -93,6 +92,7 @@ impl Client {
             trusted: false,
             listener,
             ended: false,
+            is_answering: false,
             worker,
             scan: Scan::default(),
             _place: None,
@@ -119,7 +119,7 @@ impl Client {
                 after = match poll_fn(|cx| client.poll_head(cx, &mut begun)).await {
                     Heard::Head(head) => Box::pin(exchange::run(&mut client, head)).await,
                     Heard::Nothing => After::Close,
-                    Heard::Refused(answer) => Box::pin(client.answer(answer, false, true)).await,
+                    Heard::Refused(answer) => Box::pin(client.refuse(answer, false)).await,
                 };
             }
             Box::pin(client.leave(after)).await;
@@ -213,7 +213,7 @@ impl Client {
         match after {
             After::Keep | After::Close => {}
             After::Linger => self.linger().await,
-            After::Reset => self.stream.reset(),
+            After::Reset => self.stream.close_is_reset(true),
         }
     }
 
@@ -231,6 +231,8 @@ impl Client {
                         self.scan = Scan::default();
                         return Poll::Ready(Heard::Head(head));
                     }
+                    // An empty line behind the last request begins none (RFC 9112 section 2.2).
+                    Ok(Scanned::Partial) if matches!(self.buffer.bytes(), b"\r" | b"\r\n") => {}
                     Ok(Scanned::Partial) if !*begun => {
                         *begun = true;
                         self.alarm.set(worker.alarms.now(), limits.head);
@@ -297,6 +299,14 @@ impl Client {
         done == Some(true)
     }
 
+    /// Answers what is no request that could be passed on, and ends with it.
+    pub async fn refuse(&mut self, answer: Answer, to_head: bool) -> After {
+        if let Some(log) = &self.worker.shared.access {
+            log.refused(answer, self);
+        }
+        self.answer(answer, to_head, true).await
+    }
+
     /// Sends an answer of ours.
     pub async fn answer(&mut self, answer: Answer, to_head: bool, close: bool) -> After {
         if let Some(limit) = answer.limit {
@@ -304,7 +314,9 @@ impl Client {
         }
         let mut out = self.worker.spare.head();
         answer.write(&mut out, &self.worker.date, to_head, close);
+        self.is_answering = true;
         let written = self.write(&out).await;
+        self.is_answering = !written;
         self.worker.spare.give_head(out);
         match (written, close) {
             (false, _) => After::Reset,
@@ -315,23 +327,29 @@ impl Client {
 
     async fn linger(&mut self) {
         self.stream.end_writing();
-        self.alarm
-            .set(self.worker.alarms.now(), self.worker.limits().linger);
-        let mut left = LINGER;
-        while left > 0 && !self.ended {
+        let (worker, limits) = (&self.worker, self.worker.limits());
+        let last = worker.alarms.now() + limits.linger_most.as_millis() as u64;
+        while !self.ended {
             self.buffer.consume(self.buffer.len());
-            let Self {
-                stream,
-                buffer,
-                worker,
-                alarm,
-                ..
-            } = self;
-            let fill = alarm.until(|cx| buffer.poll_fill(cx, stream, SMALL, &worker.spare));
+            let now = worker.alarms.now();
+            self.alarm.set(now, limits.linger);
+            self.alarm.set_at(self.alarm.at().min(last));
+            let (stream, buffer) = (&self.stream, &mut self.buffer);
+            let fill = self
+                .alarm
+                .until(|cx| buffer.poll_fill(cx, stream, SMALL, &worker.spare));
             match fill.await {
-                Some(Ok(count @ 1..)) => left = left.saturating_sub(count),
+                Some(Ok(1..)) if now < last => {}
                 _ => return,
             }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.is_answering {
+            self.stream.close_is_reset(true);
         }
     }
 }

@@ -54,13 +54,14 @@ pub struct Asked {
 /// What is rare is boxed, here and below, and what is done with goes before the next wait: a request
 /// is to be small enough for malloc(3) to have its memory at hand.
 pub async fn run(client: &mut Client, head: Span) -> After {
+    let to_head = head.of(client.buffer.bytes()).starts_with(b"HEAD ");
     let (asked, mut upload) = {
         let mut out = client.worker.spare.head();
         match understand(client, head, &mut out) {
             Ok((asked, body)) => (asked, Relay::new(out, body)),
             Err(refusal) => {
                 client.worker.spare.give_head(out);
-                return Box::pin(client.answer(refusal.into(), false, true)).await;
+                return Box::pin(client.refuse(refusal.into(), to_head)).await;
             }
         }
     };
@@ -337,8 +338,10 @@ async fn refuse(
     answer: Answer,
     run: Option<Rc<Run>>,
 ) -> (After, Entry) {
+    // Old clients wait for the close: none of these answers promises them another one.
     let close = !answer.keep
         || !asked.keeps_alive
+        || asked.version == 0
         || !upload.has_read_all()
         || client.worker.draining.get();
     let entry = Entry {

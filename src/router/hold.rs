@@ -225,6 +225,8 @@ impl Patience {
         let until = pause.map_or(deadline, |p| deadline.min(now + p));
         client.alarm.set_at(until);
         client.alarm.awaits_table.set(true);
+        // A client that has closed only its side is taken for gone too: of those who wait for an app that is down most have
+        // closed both, to ask again, and must not all be sent to it when it is back.
         let (stream, mut may_close) = (&client.stream, true);
         let gone = client.alarm.until(|cx| {
             if worker.swaps.get() != swaps {

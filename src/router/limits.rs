@@ -29,8 +29,10 @@ pub struct Limits {
     pub response_head: Duration,
     /// An answer of known end without progress; then a reset. Streams may be silent for ever.
     pub response_stall: Duration,
-    /// After an answer that closes: how long a client may still send what is thrown away.
+    /// After an answer that closes: how long a client that still sends may pause before its connection is closed.
     pub linger: Duration,
+    /// And how long it may go on in all: what it sends is thrown away.
+    pub linger_most: Duration,
     /// A tunnel of which one side has ended and the other is silent.
     pub half_closed: Duration,
     /// An unused upstream connection.
@@ -65,6 +67,7 @@ impl Default for Limits {
             response_head: Duration::from_secs(60),
             response_stall: Duration::from_secs(300),
             linger: Duration::from_secs(2),
+            linger_most: Duration::from_secs(30),
             half_closed: Duration::from_secs(60),
             upstream_idle: Duration::from_secs(60),
             upstream_idle_count: 256,

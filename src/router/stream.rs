@@ -210,6 +210,11 @@ impl Stream {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
+            if self.full && !self.tells_room {
+                self.tell_room()?;
+                // Whoever waits to read this socket waits on what was just replaced.
+                cx.waker().wake_by_ref();
+            }
             let mut room = match self.full {
                 true => Some(ready!(self.socket.poll_write_ready(cx))?),
                 // There almost always is some: no need to wait for the event loop to say so.
@@ -231,12 +236,8 @@ impl Stream {
             if full && let Some(room) = &mut room {
                 room.clear_ready();
             }
+            // What was written is told before anything else can fail.
             self.full = full;
-            if full && !self.tells_room {
-                self.tell_room()?;
-                // Whoever waits to read this socket waits on what was just replaced.
-                cx.waker().wake_by_ref();
-            }
             match sent {
                 Err(Errno::AGAIN) => {}
                 sent => return Poll::Ready(Ok(sent?)),

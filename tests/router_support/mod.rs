@@ -307,6 +307,7 @@ pub fn quick() -> Limits {
     Limits {
         idle: Duration::from_secs(15),
         linger: Duration::from_millis(500),
+        linger_most: Duration::from_secs(5),
         ..Limits::default()
     }
 }

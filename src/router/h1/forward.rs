@@ -263,6 +263,12 @@ pub fn response(
     if response.status == 101 {
         out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
     } else if response.is_interim() {
+    } else if response.status == 426 && response.upgrades && toward.version == 1 {
+        // The one protocol that can be switched to through here has to be named (RFC 9110 section 15.5.22).
+        out.extend_from_slice(match toward.close {
+            true => b"Connection: close, Upgrade\r\nUpgrade: websocket\r\n",
+            false => b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+        });
     } else if toward.close {
         out.extend_from_slice(b"Connection: close\r\n");
     } else if toward.version == 0 {
@@ -428,6 +434,14 @@ mod tests {
             ),
             format!("{plain}Connection: keep-alive\r\n\r\n")
         );
+    }
+
+    #[test]
+    fn an_upgrade_that_is_required_is_still_named() {
+        let text = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n";
+        let [go_on, last] = [false, true].map(|close| answered(text, Toward { version: 1, close }));
+        assert!(go_on.ends_with("\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
+        assert!(last.ends_with("\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n"));
     }
 
     #[test]

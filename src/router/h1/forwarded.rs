@@ -7,6 +7,7 @@ use super::fields::{Fields, Known};
 use super::forward::Hop;
 use super::request::Request;
 use super::target;
+use super::tokens::members;
 
 /// An id from a trusted peer is at most this long: it stands in logs.
 const LONGEST_ID: usize = 128;
@@ -55,10 +56,15 @@ fn beside_those_of_the_peer(
     );
     out.extend_from_slice(hop.client.as_bytes());
     out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
-    let scheme = only(Known::XForwardedProto)
+    // Where every proxy has added its own, the first is what the client used.
+    let first = |known| {
+        let value = fields.values(buffer, known).next();
+        value.and_then(|value| members(value).next())
+    };
+    let scheme = first(Known::XForwardedProto)
         .filter(|s| s.eq_ignore_ascii_case(b"https") || s.eq_ignore_ascii_case(b"http"));
     out.extend_from_slice(scheme.unwrap_or(hop.scheme.as_bytes()));
-    let host = only(Known::XForwardedHost)
+    let host = first(Known::XForwardedHost)
         .filter(|h| target::host(h).is_ok_and(|name| !name.is_empty()))
         .or(authority);
     if let Some(host) = host {
@@ -153,6 +159,20 @@ mod tests {
         Forwarded: for=203.0.113.1;proto=https\r\n";
 
     #[test]
+    fn of_several_proxies_the_first_knows_what_the_client_used() {
+        let sent = "X-Forwarded-Proto: https, http\r\nX-Forwarded-Host: shop.example, inner\r\n";
+        assert_eq!(
+            told(sent, true, "192.0.2.7"),
+            [
+                "X-Forwarded-For: 192.0.2.7",
+                "X-Forwarded-Proto: https",
+                "X-Forwarded-Host: shop.example",
+                "X-Request-Id: own"
+            ]
+        );
+    }
+
+    #[test]
     fn a_peer_that_is_not_trusted_is_described_and_not_quoted() {
         assert_eq!(
             told(SENT, false, "192.0.2.7"),
@@ -194,7 +214,7 @@ mod tests {
             "X-Request-Id: own",
         ];
         assert_eq!(told(&sent, true, "192.0.2.7"), own);
-        let twice = "X-Forwarded-Proto: https\r\nX-Forwarded-Proto: https\r\nX-Request-Id: 1\r\nX-Request-Id: 2\r\n";
+        let twice = "X-Request-Id: 1\r\nX-Request-Id: 2\r\n";
         assert_eq!(told(twice, true, "192.0.2.7"), own);
         assert_eq!(told("X-Request-Id: a b\r\n", true, "192.0.2.7"), own);
     }
