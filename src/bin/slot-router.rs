@@ -38,15 +38,6 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     slot::telemetry::init("slot-router")?;
-    let settings = arguments
-        .config
-        .as_deref()
-        .map(Settings::read)
-        .transpose()?;
-    let Settings { machine, problem } = settings.unwrap_or_default();
-    if let Some(problem) = &problem {
-        tracing::error!("{problem}");
-    }
     unit::raise_open_files().context("cannot raise the limit of open files")?;
     let mut passed =
         unit::passed().context("cannot use the sockets that were passed (LISTEN_FDS)")?;
@@ -55,6 +46,14 @@ fn main() -> anyhow::Result<()> {
         let listener =
             TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         passed.listeners.push((name.to_owned(), listener));
+    }
+    let names = passed.listeners.iter().map(|(name, _)| name.as_str());
+    let names: Vec<&str> = names.collect();
+    let settings = arguments.config.as_deref();
+    let settings = settings.map(|file| Settings::read(file, &names));
+    let Settings { machine, problem } = settings.transpose()?.unwrap_or_default();
+    if let Some(problem) = &problem {
+        tracing::error!("{problem}");
     }
     let config = Config {
         table: arguments.table.map_or(Source::None, Source::File),

@@ -60,7 +60,7 @@ pub struct Config {
     pub limits: Limits,
     /// Who may say on whose behalf they ask.
     pub trusted_peers: Vec<Network>,
-    /// The listeners whose connections begin with a header of the PROXY protocol, by name.
+    /// The listeners whose connections begin with a header of the PROXY protocol, by name. One that there is not has no effect.
     pub proxy_protocol: Vec<String>,
     /// Why these settings are not those of the machine's file.
     pub problem: Option<String>,
@@ -156,10 +156,6 @@ impl Server {
             .then(AccessLog::to_stdout)
             .transpose()
             .map_err(StartError::Thread)?;
-        for name in config.proxy_protocol.iter().filter(|n| !names.contains(n)) {
-            // Its socket unit may not run today; the others are to be served all the same.
-            tracing::warn!(listener = %name, "there is no such listener to have the PROXY protocol");
-        }
         let proxied = names.iter().map(|n| config.proxy_protocol.contains(n));
         let peers = Peers::new(
             config.trusted_peers,
