@@ -165,6 +165,8 @@ pub struct Deploy {
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// How long the old slot may finish what is in flight; 0: as long as that takes
+    ///
+    /// In place of `drain` in slot.toml. A class that has a key of its own there (drain_requests, drain_streams, drain_tunnels) keeps that.
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub drain: Option<Span>,
     /// How long to wait for an idle slot
@@ -252,7 +254,7 @@ pub enum Router {
 /// `router upgrade`.
 #[derive(Debug, Args)]
 pub struct RouterUpgrade {
-    /// How long the old instance may finish what it has; 0: as long as that takes. If not given, what /etc/slot/machine.toml says
+    /// How long the old instance, and those that drain already, may finish what they have; 0: as long as that takes. If not given, what /etc/slot/machine.toml says
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub drain: Option<Span>,
 }

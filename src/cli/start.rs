@@ -66,7 +66,7 @@ async fn serve(options: &Start, project: Project, source: Option<Source>) -> any
     let (data, _lock) = data_directory(&project.file)?;
     let public = listen(options.listen)?;
     let name = app.name.to_string();
-    let drain = app.drain.last();
+    let drain = app.drain.by_class().last();
     let deployer = Deployer::start(app, &data, public).await?;
     let socket = reachable_socket(&deployer, &data);
     note(&format!(

@@ -165,9 +165,26 @@ pub struct SlotStatus {
     /// Under way, over all router instances; absent when no router answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<InFlight>,
-    /// When its drain is cut, milliseconds since the epoch.
+    /// When its drain is cut, milliseconds since the epoch: the last of its classes. Absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_until_ms: Option<u64>,
+    /// When each class is cut, where they differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_classes: Option<Deadlines>,
+}
+
+/// When each class of what is in flight is cut, milliseconds since the epoch. Absent: never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadlines {
+    /// Ordinary requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_ms: Option<u64>,
+    /// Event streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams_ms: Option<u64>,
+    /// WebSockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnels_ms: Option<u64>,
 }
 
 /// An attempt was begun.
