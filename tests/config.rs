@@ -314,7 +314,11 @@ fn limits_are_sizes_and_times_and_each_is_named_where_it_is_wrong() {
     for (line, says) in [
         (
             "body_bytes = -1",
-            ":3: limits.body_bytes: -1 is out of range",
+            ":3: limits.body_bytes: it is no number of bytes; write a whole number of bytes, or one with K, M or G",
+        ),
+        (
+            "body_bytes = 1.5",
+            ":3: limits.body_bytes: it is no number of bytes; write a whole number of bytes, or one with K, M or G",
         ),
         (
             "body_bytes = \"1T\"",
@@ -369,6 +373,16 @@ fn a_machines_file_may_be_empty_or_set_everything() {
         (5, 0, 7, 1 << 30)
     );
     assert!(machine.trusted_peers[0].contains([10, 1, 2, 3].into()));
+    let large = Machine::parse(
+        "[limits]\nbody_bytes = 5_000_000_000\n",
+        "machine.toml",
+        None,
+    );
+    assert_eq!(
+        large.unwrap().limits.apps.body_bytes,
+        Some(5_000_000_000),
+        "more than 32 bits have"
+    );
     assert_eq!(machine.proxy_protocol, ["http", "https"]);
     assert_eq!(machine.drain.map(|limit| limit.as_secs()), Some(600));
     assert_eq!(

@@ -234,6 +234,14 @@ fn the_machines_file_is_refused_whole_before_anything_listens() {
             "[router]\nproxy_protocol = [\"http\"]\n",
             ":2: router.proxy_protocol: everyone could claim any address",
         ),
+        (
+            "[router]\ntrusted_peers = [\"::/0\"]\n",
+            ":2: router.trusted_peers: everyone would be believed",
+        ),
+        (
+            "[router]\ntrusted_peers = [\"10.0.0.0/8\"]\nproxy_protocol = [\"htpp\"]\n",
+            ":3: router.proxy_protocol: the router has no listener \"htpp\"; write the FileDescriptorName= of one of its sockets: [\"http\"]",
+        ),
         ("trusted_peers = []\n", ":1: unknown key `trusted_peers`"),
     ] {
         std::fs::write(&config, text).unwrap();

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Parser;
 use slot::router::settings::Settings;
-use slot::router::{Config, Limits, Server, Source, unit};
+use slot::router::{Config, Server, Source, unit};
 
 /// Passes HTTP/1.1 requests to the slots that a table names.
 ///
 /// Under systemd the listeners are those of the socket units (LISTEN_FDS). SIGTERM drains: it
-/// answers what it holds, keeps streams and WebSockets to their end, and exits.
+/// answers what it holds, waits for streams and WebSockets to end, and exits. `systemctl stop`
+/// gives it TimeoutStopSec= for that; `slotctl router upgrade` as long as it takes.
 #[derive(Parser)]
 #[command(name = "slot-router", version)]
 struct Arguments {
@@ -63,11 +64,8 @@ fn main() -> anyhow::Result<()> {
         attend: true,
         draining: passed.draining,
         left: passed.left,
-        limits: Limits::default().with(&machine.limits),
-        trusted_peers: machine.trusted_peers,
-        proxy_protocol: machine.proxy_protocol,
         problem,
-        ..Config::new(passed.listeners)
+        ..Config::new(passed.listeners).of(machine)
     };
     let accepts = config.draining.is_none();
     let server = Server::start(config)?;

@@ -115,6 +115,9 @@ pub struct Start {
     /// Where to take requests
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: std::net::SocketAddr,
+    /// The router's limits, and whom it believes: a file as /etc/slot/machine.toml is
+    #[arg(long, value_name = "FILE")]
+    pub machine: Option<PathBuf>,
 }
 
 /// `init`.

@@ -94,9 +94,15 @@ fn router(
     if let Some(value) = keys.take("trusted_peers") {
         for item in value.list("[\"10.0.0.0/8\"]")? {
             let text = item.text("[\"10.0.0.0/8\"]")?;
-            let network = text.parse().map_err(|rule: String| {
+            let network: Network = text.parse().map_err(|rule: String| {
                 item.error(format!("{text:?} is no block of addresses"), rule)
             })?;
+            if network.is_everyone() {
+                return Err(item.error(
+                    "everyone would be believed whoever they say that they are",
+                    "name your own proxies, or the private network that they are in: \"10.0.0.0/8\"",
+                ));
+            }
             machine.trusted_peers.push(network);
         }
     }

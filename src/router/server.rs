@@ -21,7 +21,7 @@ use super::limits::Limits;
 use super::peers::Peers;
 use super::worker::{self, Shared};
 use super::{control_socket, load, unit};
-use crate::config::Network;
+use crate::config::{Machine, Network};
 use crate::telemetry::chain;
 use crate::wire;
 
@@ -83,6 +83,17 @@ impl Config {
             trusted_peers: Vec::new(),
             proxy_protocol: Vec::new(),
             problem: None,
+        }
+    }
+
+    /// This, with what the machine's settings say of limits and of who is believed.
+    #[must_use]
+    pub fn of(self, machine: Machine) -> Self {
+        Self {
+            limits: Limits::default().with(&machine.limits),
+            trusted_peers: machine.trusted_peers,
+            proxy_protocol: machine.proxy_protocol,
+            ..self
         }
     }
 }
