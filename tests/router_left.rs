@@ -131,8 +131,8 @@ impl Router {
     }
 
     fn address(&mut self) -> SocketAddr {
-        let line = self.says("accepting address=");
-        let (_, address) = line.trim().split_once("address=").unwrap();
+        let line = self.says("accepting on ");
+        let (_, address) = line.trim().split_once("accepting on ").unwrap();
         address.parse().unwrap()
     }
 

@@ -52,7 +52,7 @@ impl Process {
             _directory: directory,
         };
         let line = process.line("accepting");
-        let address = line.split_once("address=").unwrap().1;
+        let address = line.split_once("accepting on ").unwrap().1;
         process.address = address.trim().parse().unwrap();
         process
     }

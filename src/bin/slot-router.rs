@@ -70,7 +70,7 @@ fn main() -> anyhow::Result<()> {
     let accepts = config.draining.is_none();
     let server = Server::start(config)?;
     for address in server.addresses().iter().filter(|_| accepts) {
-        tracing::info!(%address, "accepting");
+        tracing::info!("accepting on {address}");
     }
     server.wait();
     Ok(())

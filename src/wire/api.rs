@@ -5,9 +5,9 @@
 //! | `GET /` | | `{"status":"ok"}` |
 //! | `GET /apps` | | [`Apps`] |
 //! | `GET /router` | | [`Routers`] |
-//! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; without a limit the old one may drain for as long as that takes |
+//! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; with a limit, that is also for those that drain already; without one, `drain` in machine.toml says how long the old one may, 0 being as long as it takes |
 //! | `GET /apps/<app>/status` | | [`Status`] |
-//! | `POST /apps/<app>/deploy?drain=30s&queue=10m` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events` |
+//! | `POST /apps/<app>/deploy?drain=30s&queue=10m` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file |
 //! | `POST /apps/<app>/rollback` | | [`Begun`] |
 //! | `POST /apps/<app>/promote?slot=green` | | [`Begun`] |
 //! | `GET /apps/<app>/connections` | | [`Connections`]: what is under way at slots that get no new requests |
