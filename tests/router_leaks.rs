@@ -5,11 +5,11 @@
 mod router_support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use router_support::{PATIENCE, Raw, Upstream, slot, table};
 use slot::wire::control::Stats;
@@ -82,6 +82,27 @@ impl Process {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// How long its threads have been on a processor (`schedstat`: Documentation/scheduler/sched-stats.rst of the kernel).
+    fn busy(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let spent = tasks.map(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
+            stat.split(' ').next().unwrap().parse::<u64>().unwrap()
+        });
+        Duration::from_nanos(spent.sum())
+    }
+
+    /// That it waits. A loop that does not takes what the machine has left; who waits takes nothing, however busy the machine is.
+    fn waits(&self, with: &str) {
+        const MUCH: Duration = Duration::from_millis(100);
+        let (before, end) = (self.busy(), Instant::now() + 4 * MUCH);
+        while Instant::now() < end {
+            let spent = self.busy() - before;
+            assert!(spent < MUCH, "{with}: {spent:?} on a processor");
+            std::thread::sleep(MUCH / 10);
+        }
+    }
+
     /// Waits until nothing is under way and no more is open than `most`.
     fn is_quiet(&self, most: usize) {
         let late = Instant::now() + PATIENCE;
@@ -148,7 +169,7 @@ fn misbehave(raw: &mut Raw, _: usize) {
         "resets" => {
             raw.send(&whole);
             let socket = socket2::SockRef::from(&raw.stream);
-            socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
             return;
         }
         _ => {
@@ -193,6 +214,85 @@ fn round(address: SocketAddr) {
                 client.reset();
             }
         }
+    }
+}
+
+/// What comes on a connection, up to the end of a head.
+fn head(stream: &mut TcpStream) {
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+}
+
+#[test]
+fn who_is_half_closed_and_waited_for_keeps_no_processor_busy() {
+    const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    const SWITCH: &str =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let router = Process::start(upstream.local_addr().unwrap());
+    let open = router.open();
+    // Who asks for what, what is answered, and who says that nothing more comes.
+    for (with, request, answer, shuts) in [
+        (
+            "a tunnel whose client has ended",
+            UPGRADE.to_owned(),
+            SWITCH,
+            "client",
+        ),
+        (
+            "a tunnel whose app has ended",
+            UPGRADE.to_owned(),
+            SWITCH,
+            "app",
+        ),
+        (
+            "a client that has ended and waits",
+            GET.to_owned(),
+            "",
+            "client",
+        ),
+        (
+            "a client that has ended behind its next request",
+            GET.repeat(2),
+            "",
+            "client",
+        ),
+        (
+            "a client that has ended inside the head of its answer",
+            GET.to_owned(),
+            "HTTP/1.1 200 OK\r\n",
+            "client",
+        ),
+        (
+            "an app that has answered and ended inside the upload",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello".to_owned(),
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "app",
+        ),
+    ] {
+        let mut client = Raw::connect(router.address);
+        client.send(&request);
+        let (mut app, _) = upstream.accept().unwrap();
+        app.set_read_timeout(Some(PATIENCE)).unwrap();
+        head(&mut app);
+        app.write_all(answer.as_bytes()).unwrap();
+        if answer.ends_with("\r\n\r\n") {
+            client.head().unwrap();
+        }
+        match shuts {
+            "client" => client.shut(),
+            _ => app.shutdown(Shutdown::Write).unwrap(),
+        }
+        router.waits(with);
+        client.reset();
+        drop(app);
+        router.is_quiet(open);
     }
 }
 

@@ -5,6 +5,7 @@
 mod router_support;
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
@@ -55,7 +56,30 @@ impl Notified {
     }
 }
 
-fn finish(mut child: Child) {
+/// Ended whatever becomes of its test.
+struct Running(Child);
+
+impl Deref for Running {
+    type Target = Child;
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+fn finish(mut child: Running) {
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     assert!(child.wait().unwrap().success());
 }
@@ -65,7 +89,7 @@ fn finish(mut child: Child) {
     unsafe_code,
     reason = "only between fork and exec can a process number its own descriptors"
 )]
-fn activated(listener: &std::net::TcpListener, command: &mut Command) -> Child {
+fn activated(listener: &std::net::TcpListener, command: &mut Command) -> Running {
     let fd = listener.as_raw_fd();
     command
         .env("LISTEN_FDS", "1")
@@ -78,7 +102,7 @@ fn activated(listener: &std::net::TcpListener, command: &mut Command) -> Child {
             Ok(())
         });
     }
-    command.spawn().unwrap()
+    Running(command.spawn().unwrap())
 }
 
 #[test]
@@ -200,12 +224,13 @@ fn wrong_settings_stop_whoever_starts_it_by_hand_and_not_a_unit() {
     assert!(!by_hand.status.success());
     assert!(String::from_utf8_lossy(&by_hand.stderr).contains(&says));
     let notified = Notified::new();
-    let mut unit = command
+    let unit = command
         .env("NOTIFY_SOCKET", &notified.path)
         .env("STATE_DIRECTORY", directory.path().join("kept"))
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut unit = Running(unit);
     notified.wait_for(|l| l == "READY=1");
     let mut first = String::new();
     let said = unit.stderr.take().unwrap();
@@ -225,7 +250,7 @@ fn idle_it_needs_little_memory() {
         .args(["--listen", "127.0.0.1:0"])
         .env("NOTIFY_SOCKET", &notified.path)
         .stderr(Stdio::null());
-    let child = command.spawn().unwrap();
+    let child = Running(command.spawn().unwrap());
     notified.wait_for(|l| l == "READY=1");
     let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", child.id())).unwrap();
     let anonymous = rollup

@@ -4,15 +4,16 @@
 //! counted and left out.
 
 use std::io::Write;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use serde::Serialize;
 
 use super::connection::Client;
-use super::counts::RunName;
 use super::exchange::Asked;
 use super::label::Label;
+use super::runs::Run;
 
 /// Lines under way to the writer.
 const QUEUE: usize = 8192;
@@ -25,7 +26,7 @@ pub struct Entry {
     /// Bytes of the answer's body, with its framing.
     pub bytes: u64,
     /// Who answered, or failed to.
-    pub run: Option<RunName>,
+    pub run: Option<Rc<Run>>,
     /// Milliseconds from the whole head to the end of the answer.
     pub duration: u64,
 }
@@ -78,7 +79,7 @@ impl AccessLog {
     /// Records a request whose head went upstream as `head`.
     pub fn record(&self, entry: &Entry, asked: &Asked, head: &[u8], client: &Client) {
         let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
-        let run = entry.run.as_ref();
+        let run = entry.run.as_ref().map(|run| run.name());
         let line = Line {
             client: &client.ip,
             listener: client

@@ -195,12 +195,29 @@ impl<'a> Attempt<'a> {
 
     /// Sends the request and passes the answer back.
     pub async fn run(&mut self) -> End {
+        let (response, head, toward) = match self.head().await {
+            Ok(answer) => answer,
+            Err(end) => return end,
+        };
+        if self.is_unread(&response) {
+            // Boxed, so that a request is small.
+            return Box::pin(self.stream(response, head, toward)).await;
+        }
+        let mut download = self.begin(&response, head, toward);
+        let event = poll_fn(|cx| self.poll_delivery(cx, &mut download)).await;
+        let worker = &self.client.worker;
+        worker.spare.give_head(download.take_head());
+        self.delivered(event, response, toward, &download)
+    }
+
+    /// Sends the request and waits for the head of its answer: what it says, and as it is passed back.
+    async fn head(&mut self) -> Result<(Response, Vec<u8>, Toward), End> {
         if !self.reused {
             match self.stream.unread() {
                 Unread::Nothing => {}
                 // An answer to nothing: somebody speaks before being asked (compare CVE-2026-1642).
-                Unread::Bytes => return End::failed(Failed::Malformed),
-                Unread::End => return End::failed(Failed::Unsent),
+                Unread::Bytes => return Err(End::failed(Failed::Malformed)),
+                Unread::End => return Err(End::failed(Failed::Unsent)),
             }
         }
         let worker = Rc::clone(&self.client.worker);
@@ -213,24 +230,18 @@ impl<'a> Attempt<'a> {
                 match scan.advance(self.buffer.bytes(), &worker.limits().heads, false) {
                     Ok(Scanned::Partial) => {}
                     Ok(Scanned::Whole(head)) => match self.understand(head) {
-                        Ok(Step::Final(response, head, toward)) if self.is_unread(&response) => {
-                            // Boxed, so that a request is small.
-                            return Box::pin(self.stream(response, head, toward)).await;
-                        }
                         Ok(Step::Final(response, head, toward)) => {
-                            let mut download = self.begin(&response, head, toward);
-                            let event = poll_fn(|cx| self.poll_delivery(cx, &mut download)).await;
-                            worker.spare.give_head(download.take_head());
-                            return self.delivered(event, response, toward, &download);
+                            return Ok((response, head, toward));
                         }
-                        Ok(Step::Switch(head)) => return Box::pin(self.switch(head)).await,
+                        Ok(Step::Switch(head)) => return Err(Box::pin(self.switch(head)).await),
                         Ok(Step::Interim(head)) => {
                             (scan, interim) = (Scan::default(), interim + 1);
                             if interim > worker.limits().interim {
-                                return End::failed(Failed::Interim);
+                                return Err(End::failed(Failed::Interim));
                             }
-                            if self.asked.version == 1 && !self.client.write(&head).await {
-                                return End::Abandoned(None);
+                            if self.asked.version == 1 && !Box::pin(self.client.write(&head)).await
+                            {
+                                return Err(End::Abandoned(None));
                             }
                             worker.spare.give_head(head);
                             self.client
@@ -238,33 +249,33 @@ impl<'a> Attempt<'a> {
                                 .set(worker.alarms.now(), self.lease.run().bounds.response_head);
                             continue;
                         }
-                        Err(failed) => return End::failed(failed),
+                        Err(failed) => return Err(End::failed(failed)),
                     },
-                    Err(_) => return End::failed(Failed::Malformed),
+                    Err(_) => return Err(End::failed(Failed::Malformed)),
                 }
             }
             match poll_fn(|cx| self.poll_head(cx)).await {
                 Event::Bytes | Event::Whole => {}
                 Event::Lost(error, _) if self.refused && self.upload.is_unsent() => {
-                    return End::Failed(Failed::Unsent, error);
+                    return Err(End::Failed(Failed::Unsent, error));
                 }
                 Event::Lost(error, _) if self.buffer.is_empty() && interim == 0 => {
-                    return End::Failed(Failed::Silent, error);
+                    return Err(End::Failed(Failed::Silent, error));
                 }
-                Event::Lost(error, failed) => return End::Failed(failed, error),
+                Event::Lost(error, failed) => return Err(End::Failed(failed, error)),
                 Event::BadUpload(error) => {
-                    return End::Abandoned(Some(Refusal::from(error).into()));
+                    return Err(End::Abandoned(Some(Refusal::from(error).into())));
                 }
-                Event::Gone => return End::Abandoned(None),
-                Event::Late if self.uploaded => return End::failed(Failed::Slow),
-                Event::Late if self.upload.is_writing() => return End::failed(Failed::Stuck),
+                Event::Gone => return Err(End::Abandoned(None)),
+                Event::Late if self.uploaded => return Err(End::failed(Failed::Slow)),
+                Event::Late if self.upload.is_writing() => return Err(End::failed(Failed::Stuck)),
                 Event::Late => {
                     let late = Refusal {
                         status: 408,
                         reason: "the request's body did not come in time",
                     };
                     self.client.tell(Limit::BodyStall, late.reason);
-                    return End::Abandoned(Some(late.into()));
+                    return Err(End::Abandoned(Some(late.into())));
                 }
             }
         }
@@ -565,7 +576,7 @@ impl<'a> Attempt<'a> {
         Entry {
             status,
             bytes,
-            run: recorded.then(|| self.lease.run().name().clone()),
+            run: recorded.then(|| Rc::clone(self.lease.run())),
             duration: 0,
         }
     }

@@ -5,6 +5,7 @@
 //! ended without a byte (RFC 9110 section 9.2.2).
 
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use super::access::Entry;
@@ -19,7 +20,7 @@ use super::h1::request::Request;
 use super::h1::{Refusal, Span};
 use super::hold::{Key, Patience, Without};
 use super::relay::Relay;
-use super::runs::Lease;
+use super::runs::{Lease, Run};
 use super::stream::Stream;
 use super::told::{self, Limit};
 
@@ -49,16 +50,20 @@ pub struct Asked {
 }
 
 /// Serves the request whose head is `head` in the client's buffer.
+///
+/// What is rare is boxed, here and below, and what is done with goes before the next wait: a request
+/// is to be small enough for malloc(3) to have its memory at hand.
 pub async fn run(client: &mut Client, head: Span) -> After {
-    let mut out = client.worker.spare.head();
-    let (asked, body) = match understand(client, head, &mut out) {
-        Ok(understood) => understood,
-        Err(refusal) => {
-            client.worker.spare.give_head(out);
-            return client.answer(refusal.into(), false, true).await;
+    let (asked, mut upload) = {
+        let mut out = client.worker.spare.head();
+        match understand(client, head, &mut out) {
+            Ok((asked, body)) => (asked, Relay::new(out, body)),
+            Err(refusal) => {
+                client.worker.spare.give_head(out);
+                return Box::pin(client.answer(refusal.into(), false, true)).await;
+            }
         }
     };
-    let mut upload = Relay::new(out, body);
     let (after, entry) = serve(client, &asked, &mut upload).await;
     let worker = Rc::clone(&client.worker);
     if let Some(log) = &worker.shared.access {
@@ -182,52 +187,67 @@ const CONNECT: Answer = Answer::to_sound(502, "the app's address could not be co
 const CONNECT_SLOW: Answer = Answer::to_sound(504, "the app did not accept the connection in time")
     .of_limit(Limit::ConnectTime);
 
+/// What is left to do for a request.
+type Rest<'a> = Pin<Box<dyn Future<Output = (After, Entry)> + 'a>>;
+
 /// Gives the request to slots until one answers or none will.
 async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After, Entry) {
     let whole_at_hand = upload.has_read_all();
     let (mut patience, mut second) = (Patience::default(), false);
-    loop {
+    let rest: Rest<'_> = loop {
         let key = Key::new(upload.head(), asked.written.authority, asked.written.path);
-        let lease = match patience.admit(client, key).await {
-            Ok(lease) => lease,
-            Err(Without::Gone) => return (After::Close, Entry::default()),
-            Err(Without::Answer(answer)) => {
-                return refuse(client, asked, upload, answer, None).await;
-            }
+        let lease = match patience.at_once(client, key) {
+            Some(lease) => lease,
+            None => match Box::pin(patience.admit(client, key)).await {
+                Ok(lease) => lease,
+                Err(Without::Gone) => return (After::Close, Entry::default()),
+                Err(Without::Answer(answer)) => {
+                    break Box::pin(refuse(client, asked, upload, answer, None));
+                }
+            },
         };
         if is_too_large(asked, upload, lease.run().bounds.body_bytes) {
             drop(lease);
-            return refuse(client, asked, upload, Refusal::TOO_LARGE.into(), None).await;
+            let answer = Refusal::TOO_LARGE.into();
+            break Box::pin(refuse(client, asked, upload, answer, None));
         }
-        let now = client.worker.alarms.now();
         let can_repeat = asked.idempotent && whole_at_hand;
-        let reused = if second {
-            None
-        } else {
-            lease.run().take(now, can_repeat)
+        let (stream, is_reused) = {
+            let now = client.worker.alarms.now();
+            let reused = match second {
+                true => None,
+                false => lease.run().take(now, can_repeat),
+            };
+            match reused {
+                Some(stream) => (stream, true),
+                None => match connect(client, &lease).await {
+                    Some(Ok(stream)) => (stream, false),
+                    Some(Err(error)) if is_down(&error) => {
+                        refused(client, &mut patience, &lease);
+                        continue;
+                    }
+                    Some(Err(error)) => {
+                        let error = Some(error);
+                        break Box::pin(fail(client, asked, upload, CONNECT, error, lease));
+                    }
+                    None => {
+                        break Box::pin(fail(client, asked, upload, CONNECT_SLOW, None, lease));
+                    }
+                },
+            }
         };
-        let is_reused = reused.is_some();
-        let stream = match reused {
-            Some(stream) => stream,
-            None => match connect(client, &lease).await {
-                Some(Ok(stream)) => stream,
-                Some(Err(error)) if is_down(&error) => {
-                    refused(client, &mut patience, &lease);
-                    continue;
-                }
-                Some(Err(error)) => {
-                    return fail(client, asked, upload, CONNECT, Some(&error), lease).await;
-                }
-                None => return fail(client, asked, upload, CONNECT_SLOW, None, lease).await,
-            },
+        let outcome = {
+            let mut attempt = Attempt::new(client, asked, upload, lease, stream, is_reused);
+            let end = attempt.run().await;
+            attempt.end(end)
         };
-        let mut attempt = Attempt::new(client, asked, upload, lease, stream, is_reused);
-        let end = attempt.run().await;
-        match attempt.end(end) {
+        match outcome {
             Outcome::Done(after, entry) => return (after, entry),
             Outcome::Abandoned(None, entry) => return (After::Reset, entry),
             Outcome::Abandoned(Some(answer), entry) => {
-                return (client.answer(answer, asked.to_head, true).await, entry);
+                break Box::pin(async move {
+                    (client.answer(answer, asked.to_head, true).await, entry)
+                });
             }
             // Another connection that was left over, or a new one.
             Outcome::Failed(Failed::Unsent, ..) if is_reused => {}
@@ -242,17 +262,17 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
             }
             Outcome::Failed(failed, error, lease) => {
                 let answer = failed.answer();
-                return fail(client, asked, upload, answer, error.as_ref(), lease).await;
+                break Box::pin(fail(client, asked, upload, answer, error, lease));
             }
         }
-    }
+    };
+    rest.await
 }
 
 async fn connect(client: &Client, lease: &Lease) -> Option<io::Result<Stream>> {
     client
         .alarm
         .set(client.worker.alarms.now(), client.worker.limits().connect);
-    // Boxed, so that a request is small.
     let mut connecting = Box::pin(Stream::connect(&lease.run().upstream));
     client.alarm.until(|cx| connecting.as_mut().poll(cx)).await
 }
@@ -285,10 +305,11 @@ fn fail<'a>(
     asked: &'a Asked,
     upload: &'a Relay,
     answer: Answer,
-    error: Option<&io::Error>,
+    error: Option<io::Error>,
     lease: Lease,
 ) -> impl Future<Output = (After, Entry)> + use<'a> {
-    let name = lease.run().name().clone();
+    let run = Rc::clone(lease.run());
+    let name = run.name();
     tracing::warn!(
         slot_app = name.app,
         slot_name = name.slot,
@@ -297,7 +318,7 @@ fn fail<'a>(
         status = answer.status,
         request_id = %String::from_utf8_lossy(asked.written.request_id.of(upload.head())),
         limit = answer.limit.map(Limit::key),
-        "{}", told::of_app(&name, &answer.reason, answer.limit, error)
+        "{}", told::of_app(name, &answer.reason, answer.limit, error.as_ref())
     );
     let answer = Answer {
         limit: None,
@@ -305,7 +326,7 @@ fn fail<'a>(
     };
     lease.failed();
     drop(lease);
-    refuse(client, asked, upload, answer, Some(name))
+    refuse(client, asked, upload, answer, Some(run))
 }
 
 /// Answers a sound request ourselves. The connection can be used on if its body has been read.
@@ -314,7 +335,7 @@ async fn refuse(
     asked: &Asked,
     upload: &Relay,
     answer: Answer,
-    run: Option<super::counts::RunName>,
+    run: Option<Rc<Run>>,
 ) -> (After, Entry) {
     let close = !answer.keep
         || !asked.keeps_alive

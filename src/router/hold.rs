@@ -149,6 +149,15 @@ impl Patience {
         self.pause = (self.pause * 2).clamp(20, 250);
     }
 
+    /// The slot of a request that need not wait, as almost none must.
+    pub fn at_once(&self, client: &Client, key: Key<'_>) -> Option<Lease> {
+        let waits = self.since.is_some() || self.refused.is_some();
+        match key.pick(&client.worker, client.listener) {
+            Ok(Some(Picked::Slot(lease))) if !waits => Some(lease),
+            _ => None,
+        }
+    }
+
     /// Finds a slot, waiting for one if need be.
     ///
     /// # Errors

@@ -134,7 +134,7 @@ impl Lease {
     }
 
     /// The run.
-    pub fn run(&self) -> &Run {
+    pub fn run(&self) -> &Rc<Run> {
         &self.run
     }
 

@@ -5,7 +5,7 @@
 //! | `GET /` | | `{"status":"ok"}` |
 //! | `GET /apps` | | [`Apps`] |
 //! | `GET /router` | | [`Routers`] |
-//! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; with a limit, that is also for those that drain already; without one, `drain` in machine.toml says how long the old one may, 0 being as long as it takes |
+//! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; a limit is also for those that drain already; without one the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
 //! | `GET /apps/<app>/status` | | [`Status`] |
 //! | `POST /apps/<app>/deploy?drain=30s&queue=10m` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file |
 //! | `POST /apps/<app>/rollback` | | [`Begun`] |
