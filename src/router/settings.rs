@@ -19,8 +19,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of `file`, for a router with these listeners. Right ones are kept in the unit's own directory (`STATE_DIRECTORY`, systemd.exec(5)) for a start that finds wrong
-    /// ones.
+    /// Those of `file`, for a router with these listeners. Right ones are kept in the unit's own directory (`STATE_DIRECTORY`,
+    /// systemd.exec(5)) for a start that finds wrong ones.
     ///
     /// # Errors
     /// The file is wrong, and this is no unit: whoever has started it by hand reads the error.
