@@ -536,3 +536,12 @@ fn an_interrupted_watch_says_that_the_deployment_goes_on() {
         stderr(&output)
     );
 }
+
+#[test]
+fn the_router_is_upgraded_whatever_project_this_directory_is_of() {
+    let fake = Fake::new(Script::default());
+    std::fs::write(fake.folder.path().join("slot.toml"), "comand = 1\n").unwrap();
+    // The fake has no router; that it is asked is what counts.
+    fake.slotctl(&["router", "upgrade"]);
+    assert_eq!(fake.asked(), ["POST /router/upgrade"]);
+}

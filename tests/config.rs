@@ -1,5 +1,7 @@
 //! Wrong app files, and what their authors are told: the file, the line, the key and what to write instead.
 
+use std::time::Duration;
+
 use slot::config::{App, Bind, Machine, Ready};
 use slot::deploy::ByClass;
 use slot::router::Limits;
@@ -27,13 +29,13 @@ fn the_shortest_file_has_the_defaults() {
     let seconds = [
         app.start_timeout,
         app.health_timeout,
-        app.drain.last().unwrap(),
+        app.drain.all,
         app.stop_timeout,
         app.soak,
     ]
     .map(|span| span.as_secs());
     assert_eq!(seconds, [60, 30, 120, 10, 30]);
-    assert_eq!(app.drain, ByClass::all(app.drain.requests));
+    assert_eq!(app.drain.by_class(), ByClass::all(Some(app.drain.all)));
     assert_eq!(
         (app.keep, app.hosts, app.paths),
         (5, vec!["*".to_owned()], vec!["/".to_owned()])
@@ -45,13 +47,20 @@ fn what_a_class_does_not_say_of_its_drain_is_said_by_drain() {
     let text =
         "command = \"./server\"\ndrain = \"1m\"\ndrain_streams = \"0s\"\ndrain_tunnels = \"1h\"\n";
     let drain = App::parse(text, "slot.toml").unwrap().drain;
-    let seconds = drain.map(|span| span.as_secs());
+    let seconds = drain.by_class().map(|span| span.as_secs());
     let expected = ByClass {
         requests: Some(60),
         streams: None,
         tunnels: Some(3600),
     };
     assert_eq!((seconds, seconds.last()), (expected, None));
+    // As `deploy --drain` does.
+    let other = drain.with(Duration::from_secs(5)).by_class();
+    let expected = ByClass {
+        requests: Some(5),
+        ..expected
+    };
+    assert_eq!(other.map(|span| span.as_secs()), expected);
     let wrong = refusal_of_line("drain_tunnels = 120");
     assert!(
         wrong.starts_with("slot.toml:2: drain_tunnels: 120 has no unit"),
@@ -305,7 +314,11 @@ fn limits_are_sizes_and_times_and_each_is_named_where_it_is_wrong() {
     for (line, says) in [
         (
             "body_bytes = -1",
-            ":3: limits.body_bytes: -1 is out of range",
+            ":3: limits.body_bytes: it is no number of bytes; write a whole number of bytes, or one with K, M or G",
+        ),
+        (
+            "body_bytes = 1.5",
+            ":3: limits.body_bytes: it is no number of bytes; write a whole number of bytes, or one with K, M or G",
         ),
         (
             "body_bytes = \"1T\"",
@@ -326,14 +339,14 @@ fn limits_are_sizes_and_times_and_each_is_named_where_it_is_wrong() {
 #[test]
 fn a_machines_file_may_be_empty_or_set_everything() {
     assert_eq!(
-        Machine::parse("", "machine.toml").unwrap(),
+        Machine::parse("", "machine.toml", None).unwrap(),
         Machine::default()
     );
     let text = "[limits]\nhead_bytes = \"32K\"\nhead_fields = 50\ntarget_bytes = 4096\nhead_timeout = \"10s\"\nidle_timeout = \"20s\"\n\
         connect_timeout = \"1s\"\nconnections = 5\nconnections_per_address = 0\nheld_requests = 7\nbody_bytes = \"1G\"\nbody_stall = \"2s\"\n\
         write_stall = \"3s\"\nresponse_timeout = \"4s\"\nresponse_stall = \"5s\"\n\
         [router]\ntrusted_peers = [\"10.0.0.0/8\", \"2001:db8::1\"]\nproxy_protocol = [\"http\", \"https\"]\ndrain = \"10m\"\n";
-    let machine = Machine::parse(text, "machine.toml").unwrap();
+    let machine = Machine::parse(text, "machine.toml", None).unwrap();
     let limits = Limits::default().with(&machine.limits);
     let seconds = [
         limits.connect,
@@ -360,6 +373,16 @@ fn a_machines_file_may_be_empty_or_set_everything() {
         (5, 0, 7, 1 << 30)
     );
     assert!(machine.trusted_peers[0].contains([10, 1, 2, 3].into()));
+    let large = Machine::parse(
+        "[limits]\nbody_bytes = 5_000_000_000\n",
+        "machine.toml",
+        None,
+    );
+    assert_eq!(
+        large.unwrap().limits.apps.body_bytes,
+        Some(5_000_000_000),
+        "more than 32 bits have"
+    );
     assert_eq!(machine.proxy_protocol, ["http", "https"]);
     assert_eq!(machine.drain.map(|limit| limit.as_secs()), Some(600));
     assert_eq!(
@@ -370,7 +393,7 @@ fn a_machines_file_may_be_empty_or_set_everything() {
 
 #[test]
 fn a_drain_of_the_router_without_a_limit_is_the_default_and_can_be_said() {
-    let drain = |text| Machine::parse(text, "machine.toml").map(|machine| machine.drain);
+    let drain = |text| Machine::parse(text, "machine.toml", None).map(|machine| machine.drain);
     assert_eq!(drain("[router]\ndrain = \"0s\"\n"), Ok(None));
     assert_eq!(drain("[router]\n"), Ok(None));
     let wrong = drain("[router]\ndrain = 600\n").unwrap_err().to_string();

@@ -189,10 +189,17 @@ struct Running {
 impl Running {
     /// One request; it is held until the app is there.
     fn get(&self) -> String {
+        self.get_from("/")
+    }
+
+    fn get_from(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
         stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .write_all(
+                format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                    .as_bytes(),
+            )
             .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -249,8 +256,12 @@ fn start_serves_a_project_and_takes_it_up_again() {
     assert_eq!(code, Some(0), "{said}");
 
     // What was active is active again, and a request meanwhile is held, not refused.
-    let running = project.start(&[]);
+    let machine = project.directory.path().join("machine.toml");
+    std::fs::write(machine, "[limits]\ntarget_bytes = 256\n").unwrap();
+    let running = project.start(&["--machine", "machine.toml"]);
     assert_eq!(running.get(), "release 1 on slot blue\n");
+    let long = format!("/{}", "x".repeat(256));
+    assert!(running.get_from(&long).contains("target"), "it is too long");
     let (code, said) = running.end();
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(
@@ -258,6 +269,26 @@ fn start_serves_a_project_and_takes_it_up_again() {
         Vec::<PathBuf>::new()
     );
     assert_no_process_of(project.directory.path());
+}
+
+#[test]
+fn settings_of_a_machine_that_are_wrong_or_not_there_are_refused_before_anything_is_served() {
+    let project = Project::new();
+    let machine = project.directory.path().join("wrong.toml");
+    std::fs::write(machine, "[limits]\ntarget_bites = 256\n").unwrap();
+    for (file, says) in [
+        (
+            "wrong.toml",
+            "wrong.toml:2: unknown key `limits.target_bites`",
+        ),
+        ("none.toml", "cannot read none.toml: No such file"),
+    ] {
+        let refused = project.slotctl(&["start", "--machine", file]).output();
+        let refused = refused.unwrap();
+        assert_eq!(refused.status.code(), Some(6), "{refused:?}");
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(text.contains(says), "{text}");
+    }
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Process {
         let address = loop {
             let mut line = String::new();
             assert!(said.read_line(&mut line).unwrap() > 0, "it ended");
-            if let Some((_, address)) = line.trim().split_once("accepting address=") {
+            if let Some((_, address)) = line.trim().split_once("accepting on ") {
                 break address.parse().unwrap();
             }
         };

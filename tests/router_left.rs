@@ -131,8 +131,8 @@ impl Router {
     }
 
     fn address(&mut self) -> SocketAddr {
-        let line = self.says("accepting address=");
-        let (_, address) = line.trim().split_once("address=").unwrap();
+        let line = self.says("accepting on ");
+        let (_, address) = line.trim().split_once("accepting on ").unwrap();
         address.parse().unwrap()
     }
 
@@ -143,8 +143,13 @@ impl Router {
     }
 
     fn stats(&self) -> Stats {
+        self.ask("GET /stats")
+    }
+
+    /// What its control socket answers.
+    fn ask(&self, what: &str) -> Stats {
         let mut control = UnixStream::connect(&self.control).unwrap();
-        let request = "GET /stats HTTP/1.1\r\nHost: slot-router\r\nConnection: close\r\n\r\n";
+        let request = format!("{what} HTTP/1.1\r\nHost: slot-router\r\nConnection: close\r\n\r\n");
         control.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         control.read_to_string(&mut answer).unwrap();
@@ -355,4 +360,23 @@ fn a_stream_that_finds_no_room_with_the_service_manager_is_served_and_said_once(
     let mut rest = String::new();
     router.said.read_to_string(&mut rest).unwrap();
     assert!(!rest.contains("FileDescriptorStoreMax="), "{rest}");
+}
+
+#[test]
+fn another_limit_of_a_drain_is_noted_in_place_of_the_one_before() {
+    let manager = Manager::new();
+    let mut router = manager.start(Vec::new(), |_| {});
+    let mut client = Raw::connect(router.address());
+    // One whose request has begun, so that the drain does not end meanwhile.
+    client.send("GET /");
+    while router.stats().connections == 0 {
+        std::thread::yield_now();
+    }
+    router.ask("POST /stop-accepting");
+    manager.told("FDNAME=kept.draining");
+    let stats = router.ask("POST /stop-accepting?limit_ms=600000");
+    let until = stats.drain_until_ms.unwrap();
+    manager.told(&format!("FDNAME=kept.draining.{until}"));
+    manager.told("FDSTOREREMOVE=1");
+    client.reset();
 }

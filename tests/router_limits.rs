@@ -52,7 +52,7 @@ impl Process {
             _directory: directory,
         };
         let line = process.line("accepting");
-        let address = line.split_once("address=").unwrap().1;
+        let address = line.split_once("accepting on ").unwrap().1;
         process.address = address.trim().parse().unwrap();
         process
     }
@@ -233,6 +233,14 @@ fn the_machines_file_is_refused_whole_before_anything_listens() {
         (
             "[router]\nproxy_protocol = [\"http\"]\n",
             ":2: router.proxy_protocol: everyone could claim any address",
+        ),
+        (
+            "[router]\ntrusted_peers = [\"::/0\"]\n",
+            ":2: router.trusted_peers: everyone would be believed",
+        ),
+        (
+            "[router]\ntrusted_peers = [\"10.0.0.0/8\"]\nproxy_protocol = [\"htpp\"]\n",
+            ":3: router.proxy_protocol: the router has no listener \"htpp\"; write the FileDescriptorName= of one of its sockets: [\"http\"]",
         ),
         ("trusted_peers = []\n", ":1: unknown key `trusted_peers`"),
     ] {

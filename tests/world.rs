@@ -10,23 +10,23 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::State as Given;
-use axum::routing::put;
+use axum::routing::{get, put};
 use axum::{Json, Router};
 use slot::config::App;
-use slot::daemon::app::Place;
+use slot::daemon::app::{Managed, Place};
 use slot::daemon::apps::{Apps, Source};
 use slot::daemon::live::Live;
 use slot::daemon::tables::Tables;
 use slot::daemon::units::{Report, Units};
 use slot::daemon::world::World;
 use slot::deploy::{
-    BootId, Effect, End, Event, Generation, Limits, Probe, ReleaseId, Route, Seen, SlotName, State,
-    UnitFailure,
+    BootId, ByClass, Effect, End, Event, Generation, Limits, Probe, ReleaseId, Route, Seen,
+    SlotName, State, UnitFailure,
 };
 use slot::release::named;
 use slot::store::StateFile;
 use slot::traffic::Routers;
-use slot::wire::control::Applied;
+use slot::wire::control::{Applied, Listener, Stats};
 use slot::wire::table::{self, Table};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -377,4 +377,59 @@ async fn the_first_table_has_every_app_however_long_one_takes_to_be_taken_up() {
         let apps: Vec<&str> = table.apps.iter().map(|app| app.name.as_str()).collect();
         assert_eq!(apps, names, "at revision {}", table.revision);
     }
+}
+
+#[tokio::test]
+async fn another_drain_for_one_deployment_is_not_for_a_class_with_its_own_in_the_file() {
+    let bench = bench();
+    let text = format!(
+        "drain = '1m'\ndrain_streams = '10m'\n{}",
+        file("web", 20_001)
+    );
+    std::fs::write(bench.at("apps/web.toml"), text).unwrap();
+    let apps = bench.apps().await;
+    apps.load().await;
+    let app = apps.get(Some("web")).await.unwrap();
+    let drain = Some(Duration::from_secs(5));
+    let begun = app.begin("root".to_owned(), drain, Duration::ZERO).await;
+    begun.unwrap();
+    let state = Arc::clone(&app.owner().state().borrow());
+    let drain = state.deployment.as_ref().unwrap().settings.drain;
+    let seconds = drain.map(|span| span.as_secs());
+    let own = ByClass {
+        streams: Some(600),
+        ..ByClass::all(Some(5))
+    };
+    assert_eq!(seconds, own);
+}
+
+#[tokio::test]
+async fn an_app_for_a_listener_that_the_router_does_not_have_is_not_deployed() {
+    let bench = bench();
+    let listener = |name: &str| format!("listener = '{name}'\n{}", file("web", 20_001));
+    std::fs::write(bench.at("apps/web.toml"), listener("htpp")).unwrap();
+    let apps = bench.apps().await;
+    apps.load().await;
+    let app = apps.get(Some("web")).await.unwrap();
+    let begin = async |app: &Managed<Slots>| {
+        let begun = app.begin("root".to_owned(), None, Duration::ZERO).await;
+        begun.map_err(|error| error.to_string())
+    };
+    let stats = Stats {
+        accepting: true,
+        listeners: vec![Listener {
+            name: "http".to_owned(),
+            address: "[::]:80".to_owned(),
+        }],
+        ..Stats::default()
+    };
+    let routes = Router::new().route("/stats", get(async || Json(stats)));
+    let socket = tokio::net::UnixListener::bind(bench.at("run/router/1/control.sock")).unwrap();
+    tokio::spawn(async move { axum::serve(socket, routes).await });
+    let why = begin(&app).await.unwrap_err();
+    let what = "nothing was done: nobody would reach web: its `listener` is \"htpp\", and the router has {\"http\"}; correct";
+    assert!(why.starts_with(what), "{why}");
+    std::fs::write(bench.at("apps/web.toml"), listener("http")).unwrap();
+    let app = apps.reload("web").await.unwrap();
+    begin(&app).await.unwrap();
 }

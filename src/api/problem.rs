@@ -74,7 +74,9 @@ impl From<TrafficError> for Problem {
 impl From<UpgradeError> for Problem {
     fn from(error: UpgradeError) -> Self {
         match error {
-            UpgradeError::Full | UpgradeError::Settings(_) => Self::refused(chain(&error)),
+            UpgradeError::Full | UpgradeError::Settings(_) | UpgradeError::Unheeded { .. } => {
+                Self::refused(chain(&error))
+            }
             UpgradeError::NotReady { .. }
             | UpgradeError::NotRetired { .. }
             | UpgradeError::Traffic(_) => Self::failed(&error),

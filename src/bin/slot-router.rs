@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Parser;
 use slot::router::settings::Settings;
-use slot::router::{Config, Limits, Server, Source, unit};
+use slot::router::{Config, Server, Source, unit};
 
 /// Passes HTTP/1.1 requests to the slots that a table names.
 ///
 /// Under systemd the listeners are those of the socket units (LISTEN_FDS). SIGTERM drains: it
-/// answers what it holds, keeps streams and WebSockets to their end, and exits.
+/// answers what it holds, waits for streams and WebSockets to end, and exits. `systemctl stop`
+/// gives it TimeoutStopSec= for that; `slotctl router upgrade` as long as it takes.
 #[derive(Parser)]
 #[command(name = "slot-router", version)]
 struct Arguments {
@@ -38,15 +39,6 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     slot::telemetry::init("slot-router")?;
-    let settings = arguments
-        .config
-        .as_deref()
-        .map(Settings::read)
-        .transpose()?;
-    let Settings { machine, problem } = settings.unwrap_or_default();
-    if let Some(problem) = &problem {
-        tracing::error!("{problem}");
-    }
     unit::raise_open_files().context("cannot raise the limit of open files")?;
     let mut passed =
         unit::passed().context("cannot use the sockets that were passed (LISTEN_FDS)")?;
@@ -56,6 +48,14 @@ fn main() -> anyhow::Result<()> {
             TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         passed.listeners.push((name.to_owned(), listener));
     }
+    let names = passed.listeners.iter().map(|(name, _)| name.as_str());
+    let names: Vec<&str> = names.collect();
+    let settings = arguments.config.as_deref();
+    let settings = settings.map(|file| Settings::read(file, &names));
+    let Settings { machine, problem } = settings.transpose()?.unwrap_or_default();
+    if let Some(problem) = &problem {
+        tracing::error!("{problem}");
+    }
     let config = Config {
         table: arguments.table.map_or(Source::None, Source::File),
         control: arguments.control,
@@ -64,16 +64,13 @@ fn main() -> anyhow::Result<()> {
         attend: true,
         draining: passed.draining,
         left: passed.left,
-        limits: Limits::default().with(&machine.limits),
-        trusted_peers: machine.trusted_peers,
-        proxy_protocol: machine.proxy_protocol,
         problem,
-        ..Config::new(passed.listeners)
+        ..Config::new(passed.listeners).of(machine)
     };
     let accepts = config.draining.is_none();
     let server = Server::start(config)?;
     for address in server.addresses().iter().filter(|_| accepts) {
-        tracing::info!(%address, "accepting");
+        tracing::info!("accepting on {address}");
     }
     server.wait();
     Ok(())

@@ -115,6 +115,9 @@ pub struct Start {
     /// Where to take requests
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: std::net::SocketAddr,
+    /// The router's limits, and whom it believes: a file as /etc/slot/machine.toml is
+    #[arg(long, value_name = "FILE")]
+    pub machine: Option<PathBuf>,
 }
 
 /// `init`.
@@ -165,6 +168,8 @@ pub struct Deploy {
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// How long the old slot may finish what is in flight; 0: as long as that takes
+    ///
+    /// In place of `drain` in slot.toml. A class that has a key of its own there (drain_requests, drain_streams, drain_tunnels) keeps that.
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub drain: Option<Span>,
     /// How long to wait for an idle slot
@@ -252,7 +257,7 @@ pub enum Router {
 /// `router upgrade`.
 #[derive(Debug, Args)]
 pub struct RouterUpgrade {
-    /// How long the old instance may finish what it has; 0: as long as that takes. If not given, what /etc/slot/machine.toml says
+    /// How long the old instance, and those that drain already, may finish what they have; 0: as long as that takes. If not given, what /etc/slot/machine.toml says
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub drain: Option<Span>,
 }

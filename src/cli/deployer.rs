@@ -17,13 +17,19 @@ use tokio::task::JoinHandle;
 
 use super::scratch::Scratch;
 use crate::api::{self, Access};
-use crate::config::App;
+use crate::config::{App, Machine};
 use crate::daemon::app::Place;
 use crate::daemon::apps::{Apps, Source};
 use crate::daemon::embedded::Embedded;
 use crate::daemon::tables::Tables;
 use crate::router::{Config, Server};
 use crate::traffic::Routers;
+
+/// What the one public socket is called.
+#[must_use]
+pub fn listener(app: &App) -> &str {
+    app.listener.as_deref().unwrap_or("http")
+}
 
 /// A deployer that runs.
 pub struct Deployer {
@@ -40,11 +46,16 @@ pub struct Deployer {
 }
 
 impl Deployer {
-    /// Starts to deploy an app, which has its ports, with its data in `data`. What was active there before is started again.
+    /// Starts to deploy an app, which has its ports, with its data in `data`, behind a router with the settings of `machine`. What was active there before is started again.
     ///
     /// # Errors
     /// What could not be made or read, and where.
-    pub async fn start(app: App, data: &Path, public: TcpListener) -> anyhow::Result<Self> {
+    pub async fn start(
+        app: App,
+        machine: Machine,
+        data: &Path,
+        public: TcpListener,
+    ) -> anyhow::Result<Self> {
         let run = Scratch::make(&run_base())?;
         let socket = |path: &Path| -> anyhow::Result<()> {
             let parent = path.parent().unwrap_or(path);
@@ -53,10 +64,10 @@ impl Deployer {
         };
         let control = run.path().join("router/1/control.sock");
         socket(&control)?;
-        let listener = app.listener.clone().unwrap_or_else(|| "http".to_owned());
+        let listener = listener(&app).to_owned();
         let config = Config {
             control: Some(control),
-            ..Config::new(vec![(listener, public)])
+            ..Config::new(vec![(listener, public)]).of(machine)
         };
         // It waits for its threads to be there.
         let router = tokio::task::spawn_blocking(|| Server::start(config)).await??;

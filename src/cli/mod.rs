@@ -108,7 +108,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Status(_) => wait_for(status::run(&client(global)?, global.json))?,
         Command::Router(args::Router::Upgrade(options)) => {
-            wait_for(router::upgrade(&client(global)?, options, global.json))?
+            // It is the machine's, whatever project this directory is of.
+            let client = Client::new(&global.socket, None);
+            wait_for(router::upgrade(&client, options, global.json))?
         }
         Command::Logs(options) => {
             match wait_for(logs::run(&client(global)?, options, global.json))? {}

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::status::{in_flight, time_until};
+use super::status::{cut, in_flight};
 use super::term::{Paint, harmless, span};
 use crate::wire::api::{Outcome, Report, Status};
 
@@ -72,9 +72,7 @@ fn success(
             continue;
         };
         if slot.condition == "draining" || slot.condition == "warm" {
-            let until = slot.drain_until_ms.map_or_else(String::new, |until| {
-                format!(", cut {}", time_until(until, now))
-            });
+            let until = cut(slot, now).map_or_else(String::new, |cut| format!(", {cut}"));
             let _ = writeln!(
                 text,
                 "  {} finishes what is in flight: {}{until}",

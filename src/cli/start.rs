@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::app::ports;
 use super::args::{Start, Wait};
 use super::client::Client;
-use super::deployer::Deployer;
+use super::deployer::{Deployer, listener};
 use super::exit::Exit;
 use super::follow::attempt;
 use super::outcome;
@@ -24,7 +24,7 @@ use super::project::Project;
 use super::source::Source;
 use super::status::now_ms;
 use super::term::{Paint, note};
-use crate::config::Bind;
+use crate::config::{App, Bind, Machine};
 use crate::wire::api::Status;
 
 /// Where a project's releases and state are, beside its file.
@@ -41,16 +41,32 @@ pub fn run(options: &Start) -> anyhow::Result<Exit> {
     if let Some(source) = &source {
         source.check_command(&project.app.command, &project.file)?;
     }
+    let machine = match &options.machine {
+        Some(file) => machine(file, &project.app)?,
+        None => Machine::default(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(serve(options, project, source));
+    let ended = runtime.block_on(serve(options, project, machine, source));
     // A child that does not end, or an upload, holds nobody up: what is left ends with this process.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(options: &Start, project: Project, source: Option<Source>) -> anyhow::Result<Exit> {
+fn machine(file: &Path, app: &App) -> anyhow::Result<Machine> {
+    let shown = file.display().to_string();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Exit::Input.because(format!("cannot read {shown}: {error}")))?;
+    Ok(Machine::parse(&text, &shown, Some(&[listener(app)]))?)
+}
+
+async fn serve(
+    options: &Start,
+    project: Project,
+    machine: Machine,
+    source: Option<Source>,
+) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let file = project.file.display().to_string();
     let mut app = project.app;
@@ -66,8 +82,8 @@ async fn serve(options: &Start, project: Project, source: Option<Source>) -> any
     let (data, _lock) = data_directory(&project.file)?;
     let public = listen(options.listen)?;
     let name = app.name.to_string();
-    let drain = app.drain.last();
-    let deployer = Deployer::start(app, &data, public).await?;
+    let drain = app.drain.by_class().last();
+    let deployer = Deployer::start(app, machine, &data, public).await?;
     let socket = reachable_socket(&deployer, &data);
     note(&format!(
         "{name} is served at http://{}/\nask it with: slotctl --socket {} status\n",

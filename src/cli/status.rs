@@ -289,10 +289,28 @@ fn row(slot: &SlotStatus, now: u64) -> [String; 7] {
         slot.release.clone().unwrap_or_else(none),
         format!("{}%", slot.weight),
         slot.in_flight.map_or_else(none, in_flight),
-        slot.drain_until_ms
-            .map_or_else(none, |until| format!("cut {}", time_until(until, now))),
+        cut(slot, now).unwrap_or_else(none),
         slot.unit.clone(),
     ]
+}
+
+/// `cut in 2m 15s`, or `cut requests now, streams in 10m, tunnels never`; nothing if it is never.
+#[must_use]
+pub fn cut(slot: &SlotStatus, now: u64) -> Option<String> {
+    let Some(classes) = slot.drain_classes else {
+        let until = slot.drain_until_ms?;
+        return Some(format!("cut {}", time_until(until, now)));
+    };
+    let each = [
+        ("requests", classes.requests_ms),
+        ("streams", classes.streams_ms),
+        ("tunnels", classes.tunnels_ms),
+    ]
+    .map(|(class, until)| {
+        let when = until.map_or_else(|| "never".to_owned(), |until| time_until(until, now));
+        format!("{class} {when}")
+    });
+    Some(format!("cut {}", each.join(", ")))
 }
 
 /// `requests 2, streams 1`, or `nothing`.
@@ -321,5 +339,28 @@ pub fn time_until(until: u64, now: u64) -> String {
     match until.saturating_sub(now) {
         0..1000 => "now".to_owned(),
         left => format!("in {}", whole_span(Duration::from_millis(left))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::api::Deadlines;
+
+    #[test]
+    fn a_drain_says_when_each_class_is_cut_where_they_differ() {
+        let mut slot = SlotStatus::default();
+        assert_eq!(cut(&slot, 1_000), None);
+        slot.drain_until_ms = Some(31_000);
+        assert_eq!(cut(&slot, 1_000).as_deref(), Some("cut in 30s"));
+        slot.drain_classes = Some(Deadlines {
+            requests_ms: Some(1_000),
+            streams_ms: Some(601_000),
+            tunnels_ms: None,
+        });
+        assert_eq!(
+            cut(&slot, 1_000).as_deref(),
+            Some("cut requests now, streams in 10m 0s, tunnels never")
+        );
     }
 }

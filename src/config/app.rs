@@ -8,8 +8,8 @@ use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
 use super::section::{Section, Value};
 use super::trust::replaceable;
-use super::{App, AppLimits, Bind, Ports, Ready};
-use crate::deploy::{AppName, ByClass, SlotName};
+use super::{App, AppLimits, Bind, Drain, Ports, Ready};
+use crate::deploy::{AppName, SlotName};
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
 const APP_NAMES_TAKEN: [&str; 3] = ["router", "slotd", "slotctl"];
@@ -41,13 +41,13 @@ impl App {
             .map_or(Ok("/".to_owned()), |value| target(&value, "\"/healthz\""))?;
         let start_timeout = positive(keys.take("start_timeout"), 60)?;
         let health_timeout = positive(keys.take("health_timeout"), 30)?;
-        let drain = span(keys.take("drain"), 120)?;
+        let all = span(keys.take("drain"), 120)?;
         let mut of_class = |key| {
-            let span = keys.take(key).map(|value| value.span("\"10m\""));
-            // 0 is for ever.
-            Ok(Some(span.transpose()?.unwrap_or(drain)).filter(|span| !span.is_zero()))
+            let own = keys.take(key);
+            own.map(|value| value.span("\"10m\"")).transpose()
         };
-        let drain = ByClass {
+        let drain = Drain {
+            all,
             requests: of_class("drain_requests")?,
             streams: of_class("drain_streams")?,
             tunnels: of_class("drain_tunnels")?,

@@ -102,8 +102,10 @@ fn small(value: Option<Value<'_>>, from: u32) -> Result<Option<u32>, ConfigError
 
 /// A number of bytes, or a string with `K`, `M` or `G` for powers of 1024.
 fn size(value: &Value<'_>) -> Result<u64, ConfigError> {
-    if value.is_number() {
-        return value.number(0, u32::MAX).map(u64::from);
+    const REMEDY: &str = "write a whole number of bytes, or one with K, M or G for powers of 1024 in quotes: \"10M\"";
+    if !value.is_text() {
+        let wrong = || value.error("it is no number of bytes", REMEDY);
+        return value.bytes().ok_or_else(wrong);
     }
     let text = value.text("\"10M\"")?;
     let (digits, shift) = match text.as_bytes().last() {
@@ -117,10 +119,5 @@ fn size(value: &Value<'_>) -> Result<u64, ConfigError> {
     number
         .and_then(|number| number.checked_mul(1 << shift))
         .filter(|bytes| *bytes <= i64::MAX as u64)
-        .ok_or_else(|| {
-            value.error(
-                format!("{text:?} is not a number of bytes"),
-                "write digits, and K, M or G for powers of 1024: \"10M\"",
-            )
-        })
+        .ok_or_else(|| value.error(format!("{text:?} is not a number of bytes"), REMEDY))
 }

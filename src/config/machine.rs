@@ -48,7 +48,7 @@ impl Machine {
     /// [`MachineError`], as it says.
     pub fn read(path: &Path) -> Result<Self, MachineError> {
         let text = Self::text(path)?;
-        Ok(Self::parse(&text, &path.display().to_string())?)
+        Ok(Self::parse(&text, &path.display().to_string(), None)?)
     }
 
     /// What the machine's file says; one that is not there says nothing.
@@ -65,11 +65,12 @@ impl Machine {
         }
     }
 
-    /// Reads the machine's file. `file` names it in errors.
+    /// Reads the machine's file. `file` names it in errors. `listeners` are those that the router has, where that is known: no other can
+    /// be named.
     ///
     /// # Errors
     /// With the first key that is wrong, its line and what to write instead.
-    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str, file: &str, listeners: Option<&[&str]>) -> Result<Self, ConfigError> {
         let mut keys = Section::of_file(Source { file, text })?;
         let mut machine = Self::default();
         if let Some(value) = keys.take("limits") {
@@ -78,26 +79,48 @@ impl Machine {
             limits.finish()?;
         }
         if let Some(value) = keys.take("router") {
-            router(&mut machine, value.section("[router]")?)?;
+            router(&mut machine, value.section("[router]")?, listeners)?;
         }
         keys.finish()?;
         Ok(machine)
     }
 }
 
-fn router(machine: &mut Machine, mut keys: Section<'_>) -> Result<(), ConfigError> {
+fn router(
+    machine: &mut Machine,
+    mut keys: Section<'_>,
+    listeners: Option<&[&str]>,
+) -> Result<(), ConfigError> {
     if let Some(value) = keys.take("trusted_peers") {
         for item in value.list("[\"10.0.0.0/8\"]")? {
             let text = item.text("[\"10.0.0.0/8\"]")?;
-            let network = text.parse().map_err(|rule: String| {
+            let network: Network = text.parse().map_err(|rule: String| {
                 item.error(format!("{text:?} is no block of addresses"), rule)
             })?;
+            if network.is_everyone() {
+                return Err(item.error(
+                    "everyone would be believed whoever they say that they are",
+                    "name your own proxies, or the private network that they are in: \"10.0.0.0/8\"",
+                ));
+            }
             machine.trusted_peers.push(network);
         }
     }
     if let Some(value) = keys.take("proxy_protocol") {
         for item in value.list("[\"http\"]")? {
-            machine.proxy_protocol.push(super::app::listener(&item)?);
+            let name = super::app::listener(&item)?;
+            if let Some(known) = listeners
+                && !known.contains(&name.as_str())
+            {
+                return Err(item.error(
+                    format!("the router has no listener {name:?}"),
+                    format!(
+                        "write the FileDescriptorName= of one of its sockets: {known:?}; a new socket unit needs `Sockets=` in the router's \
+                         unit besides, see slot-router(8)"
+                    ),
+                ));
+            }
+            machine.proxy_protocol.push(name);
         }
         if !machine.proxy_protocol.is_empty() && machine.trusted_peers.is_empty() {
             return Err(value.error(

@@ -3,6 +3,7 @@
 //! **Invariant:** a file with one wrong key is refused whole; the error names the file, the line, the key and what to write instead.
 
 mod app;
+mod drain;
 mod edit;
 mod env;
 mod error;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use drain::Drain;
 pub use edit::with_ports;
 pub use env::{is_env_name, is_reserved};
 pub use error::ConfigError;
@@ -26,7 +28,7 @@ pub use network::Network;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 
-use crate::deploy::{AppName, ByClass, SlotName};
+use crate::deploy::{AppName, SlotName};
 
 /// How the app is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,7 +85,7 @@ pub struct App {
     /// `health_timeout = "30s"`: from READY to the first probe that passes.
     pub health_timeout: Duration,
     /// `drain = "120s"`, `drain_requests`, `drain_streams`, `drain_tunnels`; `0s`: never forced.
-    pub drain: ByClass<Duration>,
+    pub drain: Drain,
     /// `stop_timeout = "10s"`: from SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
     /// `soak = "30s"`; `0s`: none.

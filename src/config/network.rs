@@ -17,6 +17,13 @@ impl Network {
     pub fn contains(&self, address: IpAddr) -> bool {
         bits(address) & self.mask == self.bits
     }
+
+    /// True if every IPv4 or every IPv6 address is in it.
+    #[must_use]
+    pub fn is_everyone(&self) -> bool {
+        let all_v4 = [0, u8::MAX].map(|octet| IpAddr::from([octet; 4]));
+        self.mask == 0 || all_v4.iter().all(|address| self.contains(*address))
+    }
 }
 
 fn bits(address: IpAddr) -> u128 {
@@ -80,6 +87,16 @@ mod tests {
         }
         assert!(has("0.0.0.0/0", "203.0.113.9") && !has("0.0.0.0/0", "2001:db8::1"));
         assert!(has("::/0", "203.0.113.9"));
+        for (block, everyone) in [
+            ("0.0.0.0/0", true),
+            ("::/0", true),
+            ("::ffff:0.0.0.0/96", true),
+            ("0.0.0.0/1", false),
+            ("2001:db8::/32", false),
+        ] {
+            let block: Network = block.parse().unwrap();
+            assert_eq!(block.is_everyone(), everyone, "{block:?}");
+        }
         assert!(
             has("10.0.0.0/8", "::ffff:10.0.0.1"),
             "however it is written"

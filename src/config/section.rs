@@ -208,6 +208,15 @@ impl<'t> Value<'t> {
             .ok_or_else(|| self.error(format!("{digits} is out of range"), remedy()))
     }
 
+    /// A whole number that is not negative, as large as TOML has them; nothing if it is none.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let DeValue::Integer(digits) = &self.value else {
+            return None;
+        };
+        let number = i64::from_str_radix(digits.as_str(), digits.radix()).ok()?;
+        u64::try_from(number).ok()
+    }
+
     /// A span of time.
     pub(super) fn span(&self, example: &str) -> Result<std::time::Duration, ConfigError> {
         let remedy = || {

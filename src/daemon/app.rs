@@ -15,8 +15,8 @@ use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    ByClass, Effect, Event, Facts, Found, Generation, Request, Settings, SlotName, State, Step,
-    effects, recover, rediscover,
+    Effect, Event, Facts, Found, Generation, Request, Settings, SlotName, State, Step, effects,
+    recover, rediscover,
 };
 use crate::release;
 use crate::store::{FileError, History, Loaded, StateFile};
@@ -74,15 +74,10 @@ pub fn settings(app: &App) -> Settings {
         slots: app.slots.clone(),
         start_timeout: app.start_timeout,
         health_timeout: app.health_timeout,
-        drain: app.drain,
+        drain: app.drain.by_class(),
         stop_timeout: app.stop_timeout,
         soak: app.soak,
     }
-}
-
-/// `drain = 0` never cuts.
-fn forever_if_zero(span: Duration) -> Option<Duration> {
-    (!span.is_zero()).then_some(span)
 }
 
 impl<U: Units> Managed<U> {
@@ -146,7 +141,8 @@ impl<U: Units> Managed<U> {
         &self.world
     }
 
-    /// Begins a deployment: it holds the lock from here on, and its release is to be uploaded.
+    /// Begins a deployment: it holds the lock from here on, and its release is to be uploaded. `drain` is in place of that of the app's
+    /// file, for the classes of which that says nothing else.
     ///
     /// # Errors
     /// Refused, or the disk is full; nothing was begun.
@@ -159,12 +155,15 @@ impl<U: Units> Managed<U> {
         if let Some(why) = self.world.units.objection().await {
             return Err(AskError::Harmful(why));
         }
+        if let Some(why) = self.unheard().await {
+            return Err(AskError::Harmful(why));
+        }
         self.world
             .set_reserve_aside()
             .map_err(|error| AskError::NotCommitted(chain(&error)))?;
         let mut settings = settings(&self.world.app);
         if let Some(drain) = drain {
-            settings.drain = ByClass::all(forever_if_zero(drain));
+            settings.drain = self.world.app.drain.with(drain).by_class();
         }
         let state = self
             .owner
@@ -175,6 +174,24 @@ impl<U: Units> Managed<U> {
             }))
             .await?;
         Ok(state.generation)
+    }
+
+    /// Why nobody would reach the app: the router that accepts has no listener of that name. Where none runs, that is not known.
+    async fn unheard(&self) -> Option<String> {
+        let listener = self.world.app.listener.as_deref()?;
+        let told = self.world.tables.routers().stats().await.ok()?;
+        let stats = told.into_iter().filter_map(|(_, stats)| stats.ok());
+        let listeners = stats
+            .filter(|stats| stats.accepting)
+            .flat_map(|stats| stats.listeners);
+        let known: BTreeSet<String> = listeners.map(|it| it.name).collect();
+        (!known.is_empty() && !known.contains(listener)).then(|| {
+            format!(
+                "nobody would reach {}: its `listener` is {listener:?}, and the router has {known:?}; correct slot.toml and run \
+                 `slotctl app add`, or, if that socket is new, `slotctl router upgrade`",
+                self.world.app.name
+            )
+        })
     }
 
     /// Puts the uploaded release of a deployment on disk, and the deployment on its way. Goes on when its caller does not, but not

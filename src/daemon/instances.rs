@@ -63,6 +63,18 @@ pub enum UpgradeError {
         #[source]
         source: TrafficError,
     },
+    /// The new instance came up and cannot use the machine's settings.
+    #[error(
+        "slot-router@{before} goes on as before, and slot-router@{new} was ended again: {problem}"
+    )]
+    Unheeded {
+        /// The new instance.
+        new: u8,
+        /// The one that accepts.
+        before: u8,
+        /// What is wrong with them.
+        problem: String,
+    },
     /// The instances cannot be found.
     #[error(transparent)]
     Traffic(#[from] TrafficError),
@@ -94,7 +106,8 @@ impl Instances {
     }
 
     /// Starts the next instance, waits until it accepts, and has the others stop accepting: each drains, for no longer than `limit`, where
-    /// zero is for ever and none what the machine's settings say. Goes on when its caller does not.
+    /// zero is for ever and none what the machine's settings say. A limit that is given is also that of those that drain already. Goes on
+    /// when its caller does not.
     ///
     /// # Errors
     /// [`UpgradeError`], as it says.
@@ -117,6 +130,7 @@ impl Instances {
 
     async fn exchange(&self, limit: Option<Duration>) -> Result<Upgraded, UpgradeError> {
         let settings = Machine::read(&self.settings)?;
+        let said = limit.is_some();
         let limit = limit.or(settings.drain).filter(|limit| !limit.is_zero());
         let seen = self.look().await?;
         if seen.is_empty() {
@@ -126,11 +140,24 @@ impl Instances {
             });
         }
         let new = succession::free(&seen).ok_or(UpgradeError::Full)?;
-        self.start(new, succession::accepting(&seen)).await?;
+        let before = succession::accepting(&seen);
+        self.start(new, before).await?;
+        if let (Some(before), Some(problem)) = (before, self.problem(new).await) {
+            // It accepts already: what it has come to hold meanwhile is not cut.
+            self.retire(new, None).await?;
+            return Err(UpgradeError::Unheeded {
+                new,
+                before,
+                problem,
+            });
+        }
         tracing::info!("slot-router@{new} accepts");
         let mut draining = Vec::new();
         for instance in self.look().await? {
-            if instance.number == new || !matches!(instance.doing, Doing::Accepts { .. }) {
+            let accepts = matches!(instance.doing, Doing::Accepts { .. });
+            // Those that drain already go by what this command says, if it does.
+            let drains = said && matches!(instance.doing, Doing::Drains);
+            if instance.number == new || !(accepts || drains) {
                 continue;
             }
             let retired = self.retire(instance.number, limit).await;
@@ -215,6 +242,13 @@ impl Instances {
                 before,
             }
         })
+    }
+
+    /// Why an instance does not go by the machine's settings as they are now.
+    async fn problem(&self, number: u8) -> Option<String> {
+        let told = self.routers.stats().await.ok()?.into_iter();
+        let own = told.filter(|(name, _)| *name == number.to_string());
+        own.filter_map(|(_, stats)| stats.ok()?.problem).next()
     }
 
     async fn retire(&self, number: u8, limit: Option<Duration>) -> Result<(), TrafficError> {

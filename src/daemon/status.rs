@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::app::Managed;
 use super::tell;
 use super::units::Units;
-use crate::deploy::{Condition, Phase, Service, Slot, SlotName, State};
+use crate::deploy::{ByClass, Condition, Phase, Service, Slot, SlotName, State};
 use crate::telemetry::chain;
 use crate::wire::api;
 use crate::wire::control::{InFlight, Listing, Stats};
@@ -183,11 +183,11 @@ impl<U: Units> Managed<U> {
         slot: &Slot,
         in_flight: Option<InFlight>,
     ) -> api::SlotStatus {
-        let (detail, drain_until_ms) = match &slot.condition {
+        let (detail, until) = match &slot.condition {
             Condition::Active(service) => (Some(service_name(service)), None),
             Condition::Failed(failure) => (Some(failure.text.clone()), None),
             Condition::Warm { drain: until, .. } | Condition::Draining { until } => {
-                (None, until.last().map(|until| until.0))
+                (None, Some(until.map(|until| until.0)))
             }
             Condition::Standby if slot.boot.is_none() => {
                 (Some("between two runs".to_owned()), None)
@@ -198,6 +198,7 @@ impl<U: Units> Managed<U> {
             | Condition::Standby
             | Condition::Stopping { .. } => (None, None),
         };
+        let differ = until.filter(|until| *until != ByClass::all(until.requests));
         api::SlotStatus {
             slot: name.to_string(),
             unit: self.world().units.unit(name),
@@ -212,7 +213,12 @@ impl<U: Units> Managed<U> {
                 0
             },
             in_flight,
-            drain_until_ms,
+            drain_until_ms: until.and_then(ByClass::last),
+            drain_classes: differ.map(|until| api::Deadlines {
+                requests_ms: until.requests,
+                streams_ms: until.streams,
+                tunnels_ms: until.tunnels,
+            }),
         }
     }
 

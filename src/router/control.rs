@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::counts::{Counts, RunName};
+use super::label::Draining;
 use super::load;
 use super::roll::{Cut, Whose};
 use super::table::TableError;
@@ -263,6 +264,12 @@ impl Control {
     pub fn drain_until(&self, until: Option<Until>) {
         self.until.send_replace(until);
         self.drain();
+    }
+
+    /// What it was told of a drain, if it was.
+    pub(super) fn draining(&self) -> Option<Draining> {
+        let until = *self.until.borrow();
+        (!self.accepting.load(Ordering::Relaxed)).then_some(Draining { until })
     }
 
     /// Ends the router when its drain is to be over; never returns before.

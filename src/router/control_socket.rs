@@ -191,7 +191,7 @@ async fn stop(State(control): State<Control>, Query(Limit { limit_ms }): Query<L
         (end + Duration::from_millis(limit)).as_millis() as u64
     });
     // Before anybody is told: once it is told, it stays so.
-    if let Err(error) = keep::draining(until) {
+    if let Err(error) = keep::draining(until, control.draining()) {
         tracing::warn!(
             "cannot note the drain: if this process is killed, the next one accepts: {error}"
         );

@@ -42,15 +42,19 @@ const OTHERS: usize = 16;
 /// the bytes flow all the same.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Notes that this instance drains, for the process that comes after it should this one be killed.
+/// Notes that this instance drains, in place of what was `noted`, for the process that comes after it should this one be killed.
 /// Does nothing where there is no service manager.
 ///
 /// # Errors
 /// The service manager cannot be reached.
-pub fn draining(until: Option<Until>) -> io::Result<()> {
+pub fn draining(until: Option<Until>, noted: Option<Draining>) -> io::Result<()> {
     // Any descriptor does; its name is the note.
-    let note = File::open("/dev/null")?;
-    say(&[(&storing(&Draining { until }.name()), &[note.as_fd()])])
+    let (note, name) = (File::open("/dev/null")?, Draining { until }.name());
+    say(&[(&storing(&name), &[note.as_fd()])])?;
+    match noted.map(Draining::name).filter(|before| *before != name) {
+        Some(before) => forget(&before),
+        None => Ok(()),
+    }
 }
 
 /// Has a descriptor kept; returns when it is. Does nothing where there is no service manager.

@@ -21,7 +21,7 @@ use super::limits::Limits;
 use super::peers::Peers;
 use super::worker::{self, Shared};
 use super::{control_socket, load, unit};
-use crate::config::Network;
+use crate::config::{Machine, Network};
 use crate::telemetry::chain;
 use crate::wire;
 
@@ -60,7 +60,7 @@ pub struct Config {
     pub limits: Limits,
     /// Who may say on whose behalf they ask.
     pub trusted_peers: Vec<Network>,
-    /// The listeners whose connections begin with a header of the PROXY protocol, by name.
+    /// The listeners whose connections begin with a header of the PROXY protocol, by name. One that there is not has no effect.
     pub proxy_protocol: Vec<String>,
     /// Why these settings are not those of the machine's file.
     pub problem: Option<String>,
@@ -83,6 +83,17 @@ impl Config {
             trusted_peers: Vec::new(),
             proxy_protocol: Vec::new(),
             problem: None,
+        }
+    }
+
+    /// This, with what the machine's settings say of limits and of who is believed.
+    #[must_use]
+    pub fn of(self, machine: Machine) -> Self {
+        Self {
+            limits: Limits::default().with(&machine.limits),
+            trusted_peers: machine.trusted_peers,
+            proxy_protocol: machine.proxy_protocol,
+            ..self
         }
     }
 }
@@ -156,10 +167,6 @@ impl Server {
             .then(AccessLog::to_stdout)
             .transpose()
             .map_err(StartError::Thread)?;
-        for name in config.proxy_protocol.iter().filter(|n| !names.contains(n)) {
-            // Its socket unit may not run today; the others are to be served all the same.
-            tracing::warn!(listener = %name, "there is no such listener to have the PROXY protocol");
-        }
         let proxied = names.iter().map(|n| config.proxy_protocol.contains(n));
         let peers = Peers::new(
             config.trusted_peers,

@@ -19,24 +19,24 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of `file`. Right ones are kept in the unit's own directory (`STATE_DIRECTORY`, systemd.exec(5)) for a start that finds wrong
-    /// ones.
+    /// Those of `file`, for a router with these listeners. Right ones are kept in the unit's own directory (`STATE_DIRECTORY`,
+    /// systemd.exec(5)) for a start that finds wrong ones.
     ///
     /// # Errors
     /// The file is wrong, and this is no unit: whoever has started it by hand reads the error.
-    pub fn read(file: &Path) -> Result<Self, MachineError> {
+    pub fn read(file: &Path, listeners: &[&str]) -> Result<Self, MachineError> {
         let kept = std::env::var_os("STATE_DIRECTORY");
         match kept.map(|directory| PathBuf::from(directory).join("machine.toml")) {
-            Some(kept) => Ok(Self::read_or(file, &kept)),
-            None => Machine::read(file).map(|machine| Self {
+            Some(kept) => Ok(Self::read_or(file, &kept, listeners)),
+            None => parsed(file, Some(listeners)).map(|(machine, _)| Self {
                 machine,
                 problem: None,
             }),
         }
     }
 
-    fn read_or(file: &Path, kept: &Path) -> Self {
-        let error = match parsed(file) {
+    fn read_or(file: &Path, kept: &Path, listeners: &[&str]) -> Self {
+        let error = match parsed(file, Some(listeners)) {
             Ok((machine, text)) => {
                 if let Err(error) = keep(kept, &text) {
                     tracing::warn!(
@@ -51,7 +51,8 @@ impl Settings {
             }
             Err(error) => chain(&error),
         };
-        let (machine, which) = match parsed(kept) {
+        // A listener of then that is missing now is no reason to forget everything else.
+        let (machine, which) = match parsed(kept, None) {
             Ok((machine, _)) if kept.exists() => (machine, "the last settings that were right"),
             _ => (Machine::default(), "the defaults"),
         };
@@ -65,9 +66,9 @@ impl Settings {
     }
 }
 
-fn parsed(file: &Path) -> Result<(Machine, String), MachineError> {
+fn parsed(file: &Path, listeners: Option<&[&str]>) -> Result<(Machine, String), MachineError> {
     let text = Machine::text(file)?;
-    let machine = Machine::parse(&text, &file.display().to_string())?;
+    let machine = Machine::parse(&text, &file.display().to_string(), listeners)?;
     Ok((machine, text))
 }
 
@@ -91,9 +92,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let at = |name| directory.path().join(name);
         let (file, kept) = (at("file"), at("kept"));
-        let read = |text| {
+        let read = |text: &str| {
             std::fs::write(&file, text).expect("a file");
-            Settings::read_or(&file, &kept)
+            Settings::read_or(&file, &kept, &["http"])
         };
         let wrong = read("[limits]\nhead_bites = 1\n");
         assert_eq!(wrong.machine, Machine::default());
@@ -117,9 +118,32 @@ mod tests {
             );
         }
         assert_eq!(read("").machine, Machine::default(), "right again");
+        let proxied = |name: &str| {
+            read(&format!(
+                "[router]\ntrusted_peers = [\"10.0.0.0/8\"]\nproxy_protocol = [\"{name}\"]\n"
+            ))
+        };
+        let right = proxied("http").machine;
+        let wrong = proxied("htpp");
+        assert_eq!(wrong.machine, right);
+        let problem = wrong.problem.expect("there is no such listener");
+        assert!(
+            problem.contains(
+                ":3: router.proxy_protocol: the router has no listener \"htpp\"; write the FileDescriptorName= of one of its sockets: [\"http\"]"
+            ),
+            "{problem}"
+        );
+        let text = "[router]\ntrusted_peers = [\"10.0.0.0/8\"]\nproxy_protocol = [\"http\"]\n";
+        std::fs::write(&file, text).expect("a file");
+        let gone = Settings::read_or(&file, &kept, &["https"]);
+        assert_eq!(
+            gone.machine, right,
+            "what is kept names a listener that was there"
+        );
+        assert!(gone.problem.is_some());
         std::fs::remove_file(&file).expect("it was there");
         assert_eq!(
-            Settings::read_or(&file, &kept).problem,
+            Settings::read_or(&file, &kept, &[]).problem,
             None,
             "none is needed"
         );

@@ -101,8 +101,11 @@ pub fn admit(file: Option<OwnedFd>, left: Vec<Left>) -> Vec<Left> {
                 slot_app = label.run.app,
                 slot_name = label.run.slot,
                 request_id = label.id,
-                "a {} was being picked up when the router crashed, {before} times; it is cut now, so that the router does not crash again",
-                label.class.name()
+                "a {} was being picked up when the router crashed, {before} times; it is cut now, so that the router does not crash again: {}@{}, {}",
+                label.class.name(),
+                label.run.app,
+                label.run.slot,
+                label.route
             );
             give_up(&left.name);
             continue;

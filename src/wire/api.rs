@@ -5,9 +5,9 @@
 //! | `GET /` | | `{"status":"ok"}` |
 //! | `GET /apps` | | [`Apps`] |
 //! | `GET /router` | | [`Routers`] |
-//! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; without a limit the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
+//! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; a limit is also for those that drain already; without one the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
 //! | `GET /apps/<app>/status` | | [`Status`] |
-//! | `POST /apps/<app>/deploy?drain=30s&queue=10m` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events` |
+//! | `POST /apps/<app>/deploy?drain=30s&queue=10m` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file |
 //! | `POST /apps/<app>/rollback` | | [`Begun`] |
 //! | `POST /apps/<app>/promote?slot=green` | | [`Begun`] |
 //! | `GET /apps/<app>/connections` | | [`Connections`]: what is under way at slots that get no new requests |
@@ -165,9 +165,26 @@ pub struct SlotStatus {
     /// Under way, over all router instances; absent when no router answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<InFlight>,
-    /// When its drain is cut, milliseconds since the epoch.
+    /// When its drain is cut, milliseconds since the epoch: the last of its classes. Absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_until_ms: Option<u64>,
+    /// When each class is cut, where they differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_classes: Option<Deadlines>,
+}
+
+/// When each class of what is in flight is cut, milliseconds since the epoch. Absent: never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadlines {
+    /// Ordinary requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_ms: Option<u64>,
+    /// Event streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams_ms: Option<u64>,
+    /// WebSockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnels_ms: Option<u64>,
 }
 
 /// An attempt was begun.

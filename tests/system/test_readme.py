@@ -99,6 +99,28 @@ def test_a_router_is_exchanged_and_writes_an_access_log_as_its_page_says(server)
     assert result["answers"]["release one"] > 0, result
 
 
+def test_another_listener_is_added_as_the_page_of_the_router_says(server):
+    server.run("dpkg -i /packages/*.deb && cd /root/web && slotctl init && slotctl deploy ./build")
+    server.run("cd /root/web && printf 'listener = \"internal\"\\n%s' \"$(cat slot.toml)\" >new && mv new slot.toml")
+    refused = server.run("cd /root/web && slotctl app add", check=False)
+    assert refused.returncode == 6, refused
+    assert "the router has no socket with FileDescriptorName=internal; write one of http, or" in refused.stderr, refused
+    page = (README.parent / "man/slot-router.8").read_text().replace("\\-", "-")
+    added = re.search(r"^\.SH ANOTHER LISTENER\n.*?^\.nf\n(.*?)^\.fi$", page, re.MULTILINE | re.DOTALL)[1]
+    with server.load() as load:
+        server.run(f"set -e\n{added}")
+        assert serves(server, "http://127.0.0.1:8081/"), "without a listener it is on both"
+        result = load.stop()
+    assert (result["failed"], result["failures"]) == (0, {}), result
+    server.run("cd /root/web && slotctl app add && echo '# more' >>build/server && slotctl deploy ./build")
+    server.wait_for("curl -sS -m 10 http://127.0.0.1:8081/ | grep -q ^release")
+    server.wait_for("test $(curl -sS -m 10 -o /dev/null -w '%{http_code}' http://127.0.0.1/) = 404")
+    # As after a start of the machine: no router runs, and this listener is the first that is asked.
+    server.run("systemctl stop 'slot-router@*.service'")
+    assert serves(server, "http://127.0.0.1:8081/")
+    server.wait_for("test $(curl -sS -m 10 -o /dev/null -w '%{http_code}' http://127.0.0.1/) = 404")
+
+
 def test_the_group_may_deploy_and_others_may_not_even_look(server):
     server.run("dpkg -i /packages/*.deb && cd /root/web && slotctl init && cp -r /root/web /srv/web && cd /srv/web && slotctl deploy ./build")
     server.run("useradd --create-home --groups slot ann && useradd --create-home bob")

@@ -155,6 +155,27 @@ def test_wrong_settings_are_refused_by_an_upgrade_and_stop_no_router_that_has_to
     assert "problem" not in routers(app)[0]
 
 
+def test_settings_with_a_listener_that_there_is_not_change_nothing(machine, app, load):
+    before = alone(app)
+    machine.write(MACHINE, '[router]\ntrusted_peers = ["10.0.0.0/8"]\nproxy_protocol = ["htpp"]\n')
+    refused = app.slotctl("router upgrade", check=False)
+    machine.run(f"rm {MACHINE}")
+    says = f'{MACHINE}:3: router.proxy_protocol: the router has no listener "htpp"; write the FileDescriptorName= of one of its sockets: ["http"]'
+    assert (refused["success"], refused["exit"]) == (False, 1) and says in refused["error"], refused
+    assert f"slot-router@{before} goes on as before" in refused["error"], refused
+    assert alone(app) == before
+    assert "problem" not in routers(app)[0]
+
+
+def test_another_limit_is_also_for_those_that_drain_already(machine, app):
+    first = alone(app)
+    stream, _ = open_stream(machine, "sse", seconds=60)
+    second = upgrade(app)["accepting"]
+    assert sorted(upgrade(app, "--drain 2s")["draining"]) == sorted([first, second])
+    assert alone(app) not in (first, second)
+    assert not json.loads(stream.communicate(timeout=30)[0].splitlines()[-1])["whole"]
+
+
 def test_an_instance_that_is_killed_while_it_drains_comes_back_draining(machine, app, load):
     old = alone(app)
     stream, _ = open_stream(machine, "sse", seconds=6)

@@ -59,3 +59,6 @@ def test_the_journal_says_which_limit_was_met(machine, app):
     lines = machine.out("journalctl -u slot-router@1 -o json").splitlines()
     told = [line for line in map(json.loads, lines) if line.get("LIMIT") == "target_bytes"]
     assert told and told[0]["CLIENT"] == "127.0.0.1", lines[-5:]
+    # As people look at it, too.
+    plain = machine.out("journalctl -o cat -u slot-router@1")
+    assert "127.0.0.1: the request target is too long (limit target_bytes)" in plain, plain

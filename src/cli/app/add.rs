@@ -91,6 +91,7 @@ pub async fn register(
     app.check_installed(&installed_file.display().to_string())?;
     check_env_file(&app, &file)?;
     check_routes(&app, &file)?;
+    check_listener(&app, &file)?;
     check_user(&app, &file)?;
     public::check()?;
 
@@ -127,6 +128,22 @@ fn check_env_file(app: &App, file: &str) -> anyhow::Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Refuses a `listener` that no socket of the router has: nobody would reach the app.
+fn check_listener(app: &App, file: &str) -> anyhow::Result<()> {
+    let Some(listener) = &app.listener else {
+        return Ok(());
+    };
+    let known = public::listeners()?;
+    if known.is_empty() || known.contains(listener) {
+        return Ok(());
+    }
+    Err(Exit::Input.because(format!(
+        "{file}: listener: the router has no socket with FileDescriptorName={listener}; write one of {}, or remove the key for all of \
+         them; slot-router(8) says how to add a socket",
+        known.join(", ")
+    )))
 }
 
 /// Refuses an app whose hosts and paths another app has, or that the routers could not have: they would refuse the whole table.

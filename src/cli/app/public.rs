@@ -55,6 +55,27 @@ pub fn addresses() -> Vec<String> {
         .collect()
 }
 
+/// The names of the listeners that the router gets: `FileDescriptorName=` of every socket that `Sockets=` in its unit names.
+///
+/// # Errors
+/// systemd does not say.
+pub fn listeners() -> anyhow::Result<Vec<String>> {
+    // `Sockets=` is there as its effect on the other side (systemd.service(5)).
+    let sockets = systemctl(&[
+        "show",
+        "--property=TriggeredBy",
+        "--value",
+        "slot-router@1.service",
+    ])?;
+    let mut words = vec!["show", "--property=FileDescriptorName", "--value"];
+    words.extend(sockets.split_ascii_whitespace());
+    if words.len() == 3 {
+        return Ok(Vec::new());
+    }
+    let names = systemctl(&words)?;
+    Ok(names.split_ascii_whitespace().map(str::to_owned).collect())
+}
+
 /// The ports in `[::]:80 (Stream)`, one address on each line.
 fn ports(listen: &str) -> impl Iterator<Item = u16> {
     listen

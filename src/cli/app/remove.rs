@@ -49,7 +49,7 @@ pub async fn run(global: &Global, options: &AppRemove) -> anyhow::Result<Exit> {
     forget(&Client::new(&global.socket, None), name).await?;
     delete(&rule)?;
     if !options.now {
-        let most = read_installed(name).map_or(Some(DRAIN), |app| app.drain.last());
+        let most = read_installed(name).map_or(Some(DRAIN), |app| app.drain.by_class().last());
         drain(name, most, &mut Screen::new(global.json)).await;
     }
     stop(name)?;

@@ -26,6 +26,7 @@ use super::exit::Exit;
 use super::scratch::Scratch;
 use super::start::Signals;
 use super::term::say_json;
+use crate::config::Machine;
 
 /// Where it is reached, unless somebody else listens there.
 const PORT: u16 = 8080;
@@ -52,7 +53,13 @@ async fn show(once: bool, json: bool) -> anyhow::Result<Exit> {
     let directory = Scratch::make(&std::env::temp_dir())?;
     let releases = Releases::write(directory.path())?;
     let (public, taken) = listen()?;
-    let deployer = Deployer::start(releases.app()?, &directory.path().join("data"), public).await?;
+    let deployer = Deployer::start(
+        releases.app()?,
+        Machine::default(),
+        &directory.path().join("data"),
+        public,
+    )
+    .await?;
     screen.opening(deployer.address(), taken);
     let figures = tokio::select! {
         told = story::tell(&deployer, &releases, &mut screen) => told,
