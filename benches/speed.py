@@ -84,7 +84,7 @@ def latency(rig):
         peaks = rig.peaks.get((path, up), {})
         of = ratios(rig, got, 'p99', path, up)
         figures = (f'{got.median(kind, "p50", path, up):.0f}, {got.median(kind, "p99", path, up):.0f}' for kind in rig.kinds)
-        rows.append([f'{name(path)}, {name(up)}', ', '.join(f'{peaks[p]:,}' if peaks else '' for p in PEERS), f'{per_second:,}',
+        rows.append([f'{name(path)}, {name(up)}', ', '.join(f'{peak:,}' for peak in peaks.values()) or 'not measured', f'{per_second:,}',
                      *figures, *(f'{r:.2f}' for r in of.values())])
     print('Microseconds from the moment at which a request was meant to go to the end of its answer, median and 99th percentile; '
           'the ratios are those of the latter:\n')
