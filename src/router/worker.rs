@@ -265,6 +265,8 @@ pub async fn run(
 mod tests {
     use tokio::runtime::{Builder, LocalOptions};
 
+    use super::super::book::Book;
+
     use super::*;
 
     /// A thread that has these commands before it begins; a message comes when it has ended.
@@ -281,7 +283,7 @@ mod tests {
             threads: vec![tell.downgrade()],
             access: None,
             keeps: false,
-            kept: Arc::new(Count::of_unit()),
+            kept: Arc::new(Count::of_unit(Book::new().expect("memory"))),
             unkept: AtomicU64::new(0),
         });
         for command in commands {
