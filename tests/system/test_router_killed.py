@@ -60,7 +60,7 @@ def test_four_websockets_of_60_megabytes_each_way_and_streams_survive_20_kills(m
     # Each process could write down what it was picking up.
     assert "picked up" not in machine.out("journalctl -o cat -p warning -u 'slot-router@*'")
     # Nothing of them is left with PID 1: only the file that says what is kept, if something is.
-    machine.wait_for(f"test $(systemctl show slot-router@{new} -P NFileDescriptorStore) = 1")
+    machine.wait_for(f"test $(systemctl show slot-router@{new} -P NFileDescriptorStore) -le 1")
 
 
 def test_eight_hundred_websockets_survive_two_kills(machine, app):
@@ -79,7 +79,7 @@ def test_eight_hundred_websockets_survive_two_kills(machine, app):
         kill(machine)
         assert alive() == 800
     assert machine.out("curl -sS -m 30 http://127.0.0.1/").startswith("release ")
-    many.kill()
+    many.communicate()
     machine.wait_for(f"test $(systemctl show {unit} -P NFileDescriptorStore) = 1")
 
 
