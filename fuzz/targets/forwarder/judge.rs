@@ -85,7 +85,17 @@ impl<'a> Judge<'a> {
 
     /// The next request; true if its answer was the last one.
     fn request(&mut self, request: &Accepted, is_whole: bool) -> Verdict<bool> {
-        let got = reader::answer(self.answer, request.is_to_head(), request.is_old)?;
+        let mut got = reader::answer(self.answer, request.is_to_head(), request.is_old)?;
+        if request.is_to_head() && !is_whole {
+            // What is refused for its body is refused as if it were no request, for which a HEAD is none either.
+            let with_body = reader::answer(self.answer, false, request.is_old)?;
+            if with_body
+                .as_ref()
+                .is_ok_and(|a| a.is_ours && a.end == End::Whole)
+            {
+                got = with_body;
+            }
+        }
         let mut sight = match self.sights {
             [first, rest @ ..] => {
                 is_of(first, request, is_whole)?;
