@@ -85,17 +85,7 @@ impl<'a> Judge<'a> {
 
     /// The next request; true if its answer was the last one.
     fn request(&mut self, request: &Accepted, is_whole: bool) -> Verdict<bool> {
-        let mut got = reader::answer(self.answer, request.is_to_head(), request.is_old)?;
-        if request.is_to_head() && !is_whole {
-            // What is refused for its body is refused as if it were no request, for which a HEAD is none either.
-            let with_body = reader::answer(self.answer, false, request.is_old)?;
-            if with_body
-                .as_ref()
-                .is_ok_and(|a| a.is_ours && a.end == End::Whole)
-            {
-                got = with_body;
-            }
-        }
+        let got = reader::answer(self.answer, request.is_to_head(), request.is_old)?;
         let mut sight = match self.sights {
             [first, rest @ ..] => {
                 is_of(first, request, is_whole)?;
@@ -181,10 +171,7 @@ impl<'a> Judge<'a> {
 
     /// What is no request gets one answer and no other.
     fn refusal(&mut self, to_head: bool) -> Verdict<()> {
-        let mut answer = reader::answer(self.answer, false, false)?;
-        if to_head && !answer.as_ref().is_ok_and(|a| a.end == End::Whole) {
-            answer = reader::answer(self.answer, true, false)?;
-        }
+        let answer = reader::answer(self.answer, to_head, false)?;
         let answer = answer.map_err(|interims| format!("no refusal, {interims:?}"))?;
         same(&answer.interims[..], &[], "before a refusal")?;
         let closes = self.ours(&answer, &[400, 404, 413, 414, 417, 431, 501, 505])?;

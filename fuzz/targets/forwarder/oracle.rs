@@ -55,13 +55,17 @@ pub fn requests(bytes: &[u8]) -> (Vec<Accepted>, Rest) {
     let (mut whole, mut fields, limits) = (Vec::new(), Fields::default(), Limits::default().heads);
     let mut used = 0;
     while used < bytes.len() {
+        if matches!(&bytes[used..], b"\r" | b"\r\n") {
+            // An empty line that nothing follows begins no request.
+            return (whole, Rest::Nothing);
+        }
         let Ok(Scanned::Whole(head)) = Scan::default().advance(&bytes[used..], &limits, true)
         else {
             return (whole, Rest::Refused(false));
         };
         let rest = &bytes[used..];
         let Ok(request) = Request::parse(rest, head, &mut fields, &limits) else {
-            return (whole, Rest::Refused(false));
+            return (whole, Rest::Refused(head.of(rest).starts_with(b"HEAD ")));
         };
         let text =
             |span: slot::router::h1::Span| String::from_utf8_lossy(span.of(rest)).into_owned();

@@ -375,10 +375,9 @@ impl<'p> Play<'p> {
         let outcome = oracle::outcome(said.bytes, head.starts_with("HEAD "), upgrades);
         let is_last = head.contains("\r\nConnection: close") && outcome.kind != Kind::Tunnel;
         let is_sound = matches!(outcome.kind, Kind::Whole(_)) && outcome.keeps_alive;
-        if matches!(said.then, Then::Stay | Then::Speak) && outcome.kind != Kind::Tunnel {
-            if is_last || !is_sound {
-                said.then = Then::End;
-            }
+        let stays = matches!(said.then, Then::Stay | Then::Speak);
+        if stays && outcome.kind != Kind::Tunnel && (is_last || !is_sound) {
+            said.then = Then::End;
         }
         side.spent = match outcome.kind {
             _ if is_last => Some("that it wanted to end itself"),
