@@ -14,6 +14,7 @@ use router_support::{End, OK, PATIENCE, Raw, Rig, Upstream, block_on, quick, slo
 use slot::router::counts::Class;
 use slot::router::roll::{Cut, Whose};
 use slot::router::{Limits, Source};
+use slot::wire::table::Slot;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -1147,6 +1148,66 @@ fn an_instance_that_does_not_say_what_is_under_way_hides_nothing_of_the_others()
     silent.join().unwrap();
     client.reset();
     drop(rig);
+}
+
+#[test]
+fn a_slot_that_is_taken_back_after_its_drain_was_cut_answers_whatever_comes_then() {
+    let upstream = Upstream::start(|raw, _| {
+        while let Some(request) = raw.head() {
+            if request.head.contains("/stuck") {
+                raw.end();
+            } else if request.head.contains("/events") {
+                raw.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n: 1\n");
+                raw.end();
+            } else if request.head.contains("/ws") {
+                raw.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n: 1\n");
+                raw.end();
+            } else {
+                raw.send(OK);
+            }
+        }
+    });
+    let weights = |revision, blue| {
+        let boot_id = Some("a".to_owned());
+        let slots = [("blue", blue), ("green", 100 - blue)].map(|(name, weight)| Slot {
+            boot_id: boot_id.clone(),
+            ..slot(name, weight, upstream.address)
+        });
+        table(revision, slots.to_vec())
+    };
+    let rig = Rig::with(Source::Given(weights(1, 100)), quick());
+    let mut stuck = rig.client();
+    stuck.send("GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n");
+    rig.eventually("under way", |s| s.slots[0].in_flight.requests == 1);
+    rig.put(weights(2, 0));
+    for class in [Class::Request, Class::Stream, Class::Tunnel] {
+        rig.control().cut(&Cut {
+            app: "web".into(),
+            slot: "blue".into(),
+            boot_id: Some("a".into()),
+            class: Some(class),
+            after: 0,
+            spread: 20,
+        });
+    }
+    assert_eq!(stuck.message().unwrap().status(), 503);
+    rig.put(weights(3, 100));
+    let (mut stream, mut tunnel) = (rig.client(), rig.client());
+    stream.send("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    tunnel.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\nSec-WebSocket-Version: 13\r\n\r\n");
+    assert!(stream.until(b": 1\n").is_some() && tunnel.until(b": 1\n").is_some());
+    // Whoever is asked now looks at what he was told as well.
+    let whose = Whose {
+        app: "web".into(),
+        slot: "blue".into(),
+    };
+    let listed = block_on(rig.control().connections(&whose));
+    assert_eq!(listed.connections.len(), 2);
+    for _ in 0..100 {
+        assert_eq!(rig.ask(GET).status(), 200);
+    }
+    rig.eventually("both", |s| s.slots[0].in_flight.total() == 2);
+    drop((stream, tunnel));
 }
 
 #[test]

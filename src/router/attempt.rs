@@ -26,6 +26,7 @@ use super::h1::response::Response;
 use super::h1::scan::{Scan, Scanned};
 use super::h1::{Refusal, Span};
 use super::relay::{Broken, Relay};
+use super::roll::Call;
 use super::runs::Lease;
 use super::stream::{Stream, Unread};
 use super::told::{self, Limit};
@@ -173,14 +174,16 @@ pub struct Attempt<'a> {
     stream: Stream,
     buffer: Buffer,
     reused: bool,
-    /// Calls that were answered.
-    called: u64,
+    /// The last call before its slot was chosen.
+    began: Call,
+    /// The last call that was answered.
+    called: Call,
     /// It was told to end then.
     ending: Option<Millis>,
 }
 
 impl<'a> Attempt<'a> {
-    /// An attempt on `stream`, which nothing was written to yet.
+    /// An attempt on `stream`, which nothing was written to yet. It answers the calls since it `began`.
     pub fn new(
         client: &'a mut Client,
         asked: &'a Asked,
@@ -188,6 +191,7 @@ impl<'a> Attempt<'a> {
         lease: Lease,
         stream: Stream,
         reused: bool,
+        began: Call,
     ) -> Self {
         let buffer = Buffer::default();
         Self {
@@ -202,7 +206,8 @@ impl<'a> Attempt<'a> {
             stream,
             buffer,
             reused,
-            called: 0,
+            began,
+            called: began,
             ending: None,
         }
     }
@@ -580,10 +585,10 @@ impl<'a> Attempt<'a> {
     /// When it is to end, if somebody has said so.
     fn poll_called(&mut self) -> bool {
         let worker = &self.client.worker;
-        if worker.roll.has_called(&mut self.called) {
+        if let Some(since) = worker.roll.called_since(&mut self.called) {
             let (run, class) = (self.lease.run().name(), self.lease.class());
             let describe = || self.label().describe();
-            let told = worker.roll.answer(run, class, describe);
+            let told = worker.roll.answer(since, run, class, describe);
             let told = told.map(|ending| ending.at).into_iter();
             self.ending = told.chain(self.ending).min();
         }

@@ -207,6 +207,7 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
                 }
             },
         };
+        let began = client.worker.roll.calls();
         if is_too_large(asked, upload, lease.run().bounds.body_bytes) {
             drop(lease);
             let answer = Refusal::TOO_LARGE.into();
@@ -238,7 +239,7 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
             }
         };
         let outcome = {
-            let mut attempt = Attempt::new(client, asked, upload, lease, stream, is_reused);
+            let mut attempt = Attempt::new(client, asked, upload, lease, stream, is_reused, began);
             let end = attempt.run().await;
             attempt.end(end)
         };

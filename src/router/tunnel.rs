@@ -22,7 +22,7 @@ use super::counts::Class;
 use super::keep::{Keeper, Kept, Left};
 use super::label::Label;
 use super::relay::Broken;
-use super::roll::Ending;
+use super::roll::{Call, Ending};
 use super::runs::Lease;
 use super::splice::{Pipe, Way};
 use super::stream::Stream;
@@ -42,6 +42,8 @@ pub struct Passage<'a> {
     pub client: &'a mut Stream,
     /// Its deadline, which wakes the task that this runs on.
     pub alarm: &'a alarm::Own,
+    /// The last call that need not be answered.
+    pub called: Call,
     /// The upstream's connection.
     pub upstream: &'a mut Stream,
     /// To the client.
@@ -104,17 +106,18 @@ impl Passage<'_> {
             write_stall,
             client,
             alarm,
+            called,
             upstream,
             down,
             up,
         } = self;
-        let (limits, mut called) = (worker.limits(), 0);
+        let limits = worker.limits();
         let mut ending: Option<Ending> = None;
         poll_fn(|cx| {
-            if worker.roll.has_called(&mut called) {
+            if let Some(since) = worker.roll.called_since(called) {
                 let told = worker
                     .roll
-                    .answer(&label.run, label.class, || label.describe());
+                    .answer(since, &label.run, label.class, || label.describe());
                 ending = told
                     .into_iter()
                     .chain(ending)
@@ -257,6 +260,8 @@ pub async fn resume(worker: Rc<Worker>, left: Left, lease: Lease) -> io::Result<
         write_stall: worker.limits().write_stall,
         client: &mut client,
         alarm: &alarm,
+        // It was under way before this process was.
+        called: 0,
         upstream: &mut upstream,
         down,
         up,

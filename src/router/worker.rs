@@ -241,18 +241,19 @@ pub async fn run(
                     accepting.drain(..).for_each(|task| task.abort());
                 }
                 Some(Command::List(whose, listed)) => {
-                    worker.roll.ask(whose);
+                    let call = worker.roll.ask(whose);
                     worker.alarms.call();
                     let worker = Rc::clone(&worker);
                     spawn_local(async move {
                         // Behind everyone who was woken just now.
                         tokio::task::yield_now().await;
-                        _ = listed.send(worker.roll.answers());
+                        _ = listed.send(worker.roll.answers(call));
                     });
                 }
                 Some(Command::Cut(cut)) => {
-                    worker.roll.cut(cut, worker.alarms.now());
-                    worker.alarms.call();
+                    if worker.roll.cut(cut, worker.alarms.now()) {
+                        worker.alarms.call();
+                    }
                 }
                 Some(Command::End) | None => return,
             },

@@ -88,6 +88,8 @@ impl Attempt<'_> {
             write_stall: self.lease.run().bounds.write_stall,
             client: &mut self.client.stream,
             alarm: &self.client.alarm,
+            // As what it is now it was not asked before.
+            called: self.began,
             upstream: &mut self.stream,
             down,
             up,
