@@ -3,13 +3,14 @@
 //! **Invariant:** a control socket that nothing listens on is an instance that does not run: it has nothing in flight, and it will read the
 //! table on disk when it starts. Every other failure is one.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -21,6 +22,12 @@ use crate::wire::table::Table;
 
 /// How long an instance may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// The most that an answer may be, in bytes: a router reads what strangers write, and is not to be believed without a bound.
+const LARGEST: usize = 4 << 20;
+
+/// The most of one that is a table, or a list of connections with their paths: what a router takes itself.
+const LARGEST_TABLE: usize = 64 << 20;
 
 /// How long one question about a drain stays open; an instance that ends meanwhile is noticed by the connection.
 const DRAIN_WAIT: Duration = Duration::from_secs(10);
@@ -112,7 +119,10 @@ impl Routers {
         let instances = self.running().await?;
         let asked = instances.into_iter().map(async |instance| {
             let name = instance.name.clone();
-            (name, instance.get("/stats", "GET /stats", ANSWER).await)
+            (
+                name,
+                instance.get("/stats", "GET /stats", ANSWER, LARGEST).await,
+            )
         });
         Ok(join_all(asked).await)
     }
@@ -177,7 +187,8 @@ impl Routers {
     ) -> Result<(Listing, Vec<TrafficError>), TrafficError> {
         let path = format!("/connections?app={app}&slot={slot}");
         let asked = self.running().await?.into_iter();
-        let asked = asked.map(|instance| instance.get(&path, "GET /connections", ANSWER));
+        let asked =
+            asked.map(|instance| instance.get(&path, "GET /connections", ANSWER, LARGEST_TABLE));
         let (mut all, mut silent) = (Listing::default(), Vec::new());
         for told in join_all(asked).await {
             match told {
@@ -193,7 +204,7 @@ impl Routers {
         let instances = self.running().await.ok()?;
         let asked = instances
             .into_iter()
-            .map(|instance| instance.get::<Table>("/table", "GET /table", ANSWER));
+            .map(|instance| instance.get::<Table>("/table", "GET /table", ANSWER, LARGEST_TABLE));
         join_all(asked)
             .await
             .into_iter()
@@ -201,7 +212,7 @@ impl Routers {
             .max_by_key(|table| table.revision)
     }
 
-    /// Returns when nothing is in flight at a run of a slot, at any instance.
+    /// Returns when nothing is in flight at a run of a slot, at any instance that listens.
     ///
     /// # Errors
     /// The first failure; ask again.
@@ -211,25 +222,36 @@ impl Routers {
         slot: &str,
         boot: Option<&str>,
     ) -> Result<(), TrafficError> {
+        loop {
+            let held = self.in_flight(app, slot, boot, DRAIN_WAIT).await?;
+            if held.into_iter().sum::<InFlight>().total() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What each instance that listens has in flight at a run of a slot, as soon as that is nothing, or after `wait`.
+    ///
+    /// # Errors
+    /// The first failure, when every instance was asked.
+    pub async fn in_flight(
+        &self,
+        app: &str,
+        slot: &str,
+        boot: Option<&str>,
+        wait: Duration,
+    ) -> Result<Vec<InFlight>, TrafficError> {
         let boot = boot
             .map(|boot| format!("&boot_id={boot}"))
             .unwrap_or_default();
         let path = format!(
             "/drained?app={app}&slot={slot}{boot}&wait_ms={}",
-            DRAIN_WAIT.as_millis()
+            wait.as_millis()
         );
-        loop {
-            let mut left = 0;
-            for instance in self.running().await? {
-                let held: InFlight = instance
-                    .get(&path, "GET /drained", DRAIN_WAIT + ANSWER)
-                    .await?;
-                left += held.total();
-            }
-            if left == 0 {
-                return Ok(());
-            }
-        }
+        let asked = self.running().await?.into_iter();
+        let asked =
+            asked.map(|instance| instance.get(&path, "GET /drained", wait + ANSWER, LARGEST));
+        join_all(asked).await.into_iter().collect()
     }
 
     /// The instances that listen.
@@ -282,7 +304,7 @@ impl Instance {
     async fn put(self, table: Bytes) -> Result<(), TrafficError> {
         let name = self.name.clone();
         match self
-            .ask("PUT", "/table", "PUT /table", table, ANSWER)
+            .ask("PUT", "/table", "PUT /table", table, ANSWER, LARGEST)
             .await?
         {
             (200, _) => Ok(()),
@@ -299,7 +321,10 @@ impl Instance {
 
     async fn post(self, path: &str, request: &'static str) -> Result<(), TrafficError> {
         let (name, none) = (self.name.clone(), Bytes::new());
-        match self.ask("POST", path, request, none, ANSWER).await? {
+        match self
+            .ask("POST", path, request, none, ANSWER, LARGEST)
+            .await?
+        {
             (200, _) => Ok(()),
             (_, answer) => Err(refused(name, request, &answer)),
         }
@@ -310,9 +335,10 @@ impl Instance {
         path: &str,
         request: &'static str,
         limit: Duration,
+        most: usize,
     ) -> Result<T, TrafficError> {
-        let name = self.name.clone();
-        match self.ask("GET", path, request, Bytes::new(), limit).await? {
+        let (name, none) = (self.name.clone(), Bytes::new());
+        match self.ask("GET", path, request, none, limit, most).await? {
             (200, answer) => decode(&name, request, &answer),
             (_, answer) => Err(refused(name, request, &answer)),
         }
@@ -325,6 +351,7 @@ impl Instance {
         request: &'static str,
         body: Bytes,
         limit: Duration,
+        most: usize,
     ) -> Result<(u16, Bytes), TrafficError> {
         let instance = self.name;
         let failed = |why: String| TrafficError::NoAnswer {
@@ -344,7 +371,8 @@ impl Instance {
             let answer = async {
                 let answer = sender.send_request(message).await?;
                 let status = answer.status().as_u16();
-                Ok((status, answer.into_body().collect().await?.to_bytes()))
+                let body = Limited::new(answer.into_body(), most).collect().await?;
+                Ok((status, body.to_bytes()))
             };
             // The connection is driven here, not by a task of its own, so that giving up on the question closes it.
             tokio::pin!(answer, connection);
@@ -358,7 +386,9 @@ impl Instance {
             }
         };
         match tokio::time::timeout(limit, exchange).await {
-            Ok(answered) => answered.map_err(|error: hyper::Error| failed(error.to_string())),
+            Ok(answered) => {
+                answered.map_err(|error: Box<dyn Error + Send + Sync>| failed(error.to_string()))
+            }
             Err(_) => Err(failed(format!("no answer within {} s", limit.as_secs()))),
         }
     }
@@ -385,5 +415,46 @@ fn refused(instance: String, request: &'static str, body: &[u8]) -> TrafficError
         instance,
         request,
         why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_instance_that_answers_without_end_is_an_error_and_not_all_our_memory() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let own = directory.path().join("1");
+        std::fs::create_dir(&own).expect("a directory");
+        let listener = UnixListener::bind(own.join("control.sock")).expect("a socket");
+        let answering = tokio::spawn(async move {
+            let (mut router, _) = listener.accept().await.expect("somebody asks");
+            // So that the end is no reset before the answer is read.
+            let mut request = [0; 4096];
+            assert!(router.read(&mut request).await.expect("a request") > 0);
+            router
+                .write_all(b"HTTP/1.1 200 OK\r\n\r\n")
+                .await
+                .expect("a head");
+            let (bytes, mut sent) = (vec![b' '; 1 << 16], 0);
+            while sent < 2 * LARGEST && router.write_all(&bytes).await.is_ok() {
+                sent += bytes.len();
+            }
+            sent
+        });
+        let routers = Routers::in_directory(directory.path().to_owned());
+        let told = routers.stats().await.expect("they are found");
+        let (name, Err(error)) = &told[0] else {
+            panic!("it never ended: {told:?}");
+        };
+        assert_eq!(name, "1");
+        let text = error.to_string();
+        assert!(text.contains("GET /stats: length limit exceeded"), "{text}");
+        let sent = answering.await.expect("it ends");
+        assert!(sent < 2 * LARGEST, "it was read to its end: {sent}");
     }
 }

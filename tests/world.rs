@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::extract::State as Given;
-use axum::routing::{get, put};
+use axum::extract::{RawQuery, State as Given};
+use axum::http::StatusCode;
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use slot::config::App;
 use slot::daemon::app::{Managed, Place};
@@ -21,12 +22,12 @@ use slot::daemon::units::{Report, Units};
 use slot::daemon::world::World;
 use slot::deploy::{
     BootId, ByClass, Effect, End, Event, Generation, Limits, Probe, ReleaseId, Route, Seen,
-    SlotName, State, UnitFailure,
+    SlotName, State, Time, UnitFailure,
 };
 use slot::release::named;
 use slot::store::StateFile;
 use slot::traffic::Routers;
-use slot::wire::control::{Applied, Listener, Stats};
+use slot::wire::control::{Applied, InFlight, Listener, Stats};
 use slot::wire::table::{self, Table};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -56,6 +57,9 @@ impl Units for Slots {
     }
 
     async fn stop(&self, slot: &SlotName) -> bool {
+        // An app that takes its time.
+        let mut answers = self.answers.clone();
+        answers.wait_for(|answers| *answers).await.unwrap();
         self.running.lock().unwrap().remove(slot);
         false
     }
@@ -432,4 +436,146 @@ async fn an_app_for_a_listener_that_the_router_does_not_have_is_not_deployed() {
     std::fs::write(bench.at("apps/web.toml"), listener("http")).unwrap();
     let app = apps.reload("web").await.unwrap();
     begin(&app).await.unwrap();
+}
+
+/// What a router that is asked about a drain says and was told.
+#[derive(Debug, Default)]
+struct Drain {
+    held: InFlight,
+    /// The queries of cuts, in their order.
+    cuts: watch::Sender<Vec<String>>,
+    /// So many cuts are refused first.
+    refused: usize,
+    /// So many cuts end all that is held.
+    enough: usize,
+}
+
+impl Bench {
+    /// A router that has something in flight until it was cut often enough.
+    fn holds(&self, drain: Drain) -> watch::Receiver<Vec<String>> {
+        let told = drain.cuts.subscribe();
+        let drain = Arc::new(drain);
+        let held = async |Given(drain): Given<Arc<Drain>>| match drain.cuts.borrow().len() {
+            count if count < drain.enough => Json(drain.held),
+            _ => Json(InFlight::default()),
+        };
+        let cut = async |Given(drain): Given<Arc<Drain>>, RawQuery(query): RawQuery| {
+            drain.cuts.send_modify(|cuts| cuts.extend(query));
+            match drain.cuts.borrow().len() > drain.refused {
+                true => StatusCode::OK,
+                false => StatusCode::SERVICE_UNAVAILABLE,
+            }
+        };
+        let routes = Router::new().route("/drained", get(held));
+        let routes = routes.route("/cut", post(cut)).with_state(drain);
+        let socket = self.at("run/router/1/control.sock");
+        let listener = tokio::net::UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        told
+    }
+}
+
+#[tokio::test]
+async fn a_class_whose_deadline_has_passed_is_cut_again_until_nothing_of_it_is_left() {
+    let bench = bench();
+    let world = bench.world(bench.at("run/table.json")).await;
+    let cuts = bench.holds(Drain {
+        held: InFlight {
+            streams: 2,
+            ..InFlight::default()
+        },
+        refused: 1,
+        enough: 3,
+        ..Drain::default()
+    });
+    let (report, mut reports) = mpsc::channel(1);
+    let (past, future) = (Some(Time(1)), Some(Time(u64::MAX)));
+    let drain = Effect::Drain {
+        slot: "blue".parse().unwrap(),
+        boot: None,
+        until: ByClass {
+            requests: past,
+            streams: past,
+            tunnels: future,
+        },
+    };
+    let draining = tokio::spawn(world.perform(drain, report));
+    let ended = tokio::time::timeout(LONG, reports.recv()).await.unwrap();
+    assert!(matches!(ended, Some(Event::Overdue { .. })), "{ended:?}");
+    // Of requests there was none to be cut.
+    let cut = "app=web&slot=blue&class=streams&after_ms=0&spread_ms=5000";
+    assert_eq!(*cuts.borrow(), [cut; 3]);
+    draining.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slot_is_not_overdue_while_a_router_does_not_say_what_it_has() {
+    let bench = bench();
+    let world = bench.world(bench.at("run/table.json")).await;
+    let cuts = bench.holds(Drain {
+        held: InFlight {
+            tunnels: 1,
+            ..InFlight::default()
+        },
+        enough: usize::MAX,
+        ..Drain::default()
+    });
+    // Another one, that ends whoever asks.
+    std::fs::create_dir(bench.at("run/router/2")).unwrap();
+    let silent = tokio::net::UnixListener::bind(bench.at("run/router/2/control.sock")).unwrap();
+    let (report, mut reports) = mpsc::channel(1);
+    let past = Some(Time(1));
+    let drain = Effect::Drain {
+        slot: "blue".parse().unwrap(),
+        boot: None,
+        until: ByClass {
+            requests: Some(Time(u64::MAX)),
+            streams: past,
+            tunnels: past,
+        },
+    };
+    let draining = tokio::spawn(world.perform(drain, report));
+    for _ in 0..3 {
+        let asked = tokio::time::timeout(LONG, silent.accept()).await.unwrap();
+        drop(asked.unwrap());
+    }
+    assert!(reports.try_recv().is_err(), "it may have some");
+    assert!(!cuts.borrow().is_empty(), "and is told to cut it");
+    drop(silent);
+    let ended = tokio::time::timeout(LONG, reports.recv()).await.unwrap();
+    assert!(matches!(ended, Some(Event::Overdue { .. })), "{ended:?}");
+    draining.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_router_that_did_not_hear_what_is_to_be_cut_after_a_stop_is_told_while_the_slot_stops() {
+    let bench = bench();
+    let world = bench.world(bench.at("run/table.json")).await;
+    let mut cuts = bench.holds(Drain {
+        held: InFlight {
+            tunnels: 1,
+            ..InFlight::default()
+        },
+        refused: 2,
+        enough: usize::MAX,
+        ..Drain::default()
+    });
+    bench.answers.send_replace(false);
+    let (report, mut reports) = mpsc::channel(1);
+    let slot: SlotName = "blue".parse().unwrap();
+    let stopping = tokio::spawn(world.perform(Effect::Stop { slot }, report));
+    let told = tokio::time::timeout(LONG, cuts.wait_for(|cuts| cuts.len() > 3)).await;
+    let after = |cut: &String| -> u64 {
+        let (_, after) = cut.split_once("after_ms=").unwrap();
+        after.split('&').next().unwrap().parse().unwrap()
+    };
+    let told: Vec<u64> = told.unwrap().unwrap().iter().map(after).collect();
+    assert!(
+        told.is_sorted_by(|one, next| one > next),
+        "what is left: {told:?}"
+    );
+    bench.answers.send_replace(true);
+    let ended = tokio::time::timeout(LONG, reports.recv()).await.unwrap();
+    assert!(matches!(ended, Some(Event::Stopped { .. })), "{ended:?}");
+    stopping.await.unwrap();
 }

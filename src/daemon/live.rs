@@ -157,8 +157,7 @@ impl<U: Units> Live<U> {
             Effect::Route(route) => self.route(route, &report).await,
             Effect::Drain { slot, boot, until } => self.drained(slot, boot, until).await,
             Effect::Stop { slot } => {
-                self.cut_after_stop(&slot).await;
-                let killed = self.units.stop(&slot).await;
+                let killed = self.stop(&slot).await;
                 Event::Stopped { slot, killed }
             }
             Effect::Link { live, prev } => {

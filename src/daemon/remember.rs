@@ -216,16 +216,12 @@ impl<U: Units> Live<U> {
 
     /// What is in flight at a run of a slot, out of what all routers say.
     pub(super) fn sum(&self, stats: &[Stats], slot: &SlotName, boot: Option<&BootId>) -> InFlight {
-        let mut sum = InFlight::default();
-        for run in stats.iter().flat_map(|stats| &stats.slots) {
-            let this = boot.is_none() || run.boot_id.as_deref() == boot.map(BootId::as_str);
-            if run.app == self.app.name.as_str() && run.slot == slot.as_str() && this {
-                sum.requests += run.in_flight.requests;
-                sum.streams += run.in_flight.streams;
-                sum.tunnels += run.in_flight.tunnels;
-            }
-        }
-        sum
+        let runs = stats.iter().flat_map(|stats| &stats.slots).filter(|run| {
+            run.app == self.app.name.as_str()
+                && run.slot == slot.as_str()
+                && (boot.is_none() || run.boot_id.as_deref() == boot.map(BootId::as_str))
+        });
+        runs.map(|run| run.in_flight).sum()
     }
 
     async fn report(&self, slot: &SlotName, boot: Option<&BootId>, cause: &Cause) -> api::Report {

@@ -27,12 +27,7 @@ pub enum Wait {
 /// A router instance as users see it.
 #[must_use]
 pub fn router(instance: String, stats: &Stats) -> api::RouterStatus {
-    let under_way = stats.slots.iter().map(|slot| slot.in_flight);
-    let in_flight = under_way.fold(InFlight::default(), |a, b| InFlight {
-        requests: a.requests + b.requests,
-        streams: a.streams + b.streams,
-        tunnels: a.tunnels + b.tunnels,
-    });
+    let in_flight: InFlight = stats.slots.iter().map(|slot| slot.in_flight).sum();
     api::RouterStatus {
         instance,
         accepting: stats.accepting,

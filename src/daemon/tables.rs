@@ -15,6 +15,7 @@ use crate::router::load;
 use crate::router::table::TableError;
 use crate::store::{FileError, replace_volatile};
 use crate::traffic::{Routers, TrafficError, table_on_disk};
+use crate::wire::control::InFlight;
 use crate::wire::table::{App, Table};
 
 /// How often the routers are compared with the table, for what no event tells.
@@ -117,8 +118,7 @@ impl Tables {
         self.instances.as_ref()
     }
 
-    /// Returns when nothing is in flight at a run of a slot. A router that is away for a moment has left its streams with PID 1: what the
-    /// others say counts only if each router that runs was there all the time.
+    /// Returns when nothing is in flight at a run of a slot.
     ///
     /// # Errors
     /// A router does not answer; ask again.
@@ -130,16 +130,35 @@ impl Tables {
     ) -> Result<(), TrafficError> {
         loop {
             self.routers.drained(app, slot, boot).await?;
-            let Some(instances) = &self.instances else {
-                return Ok(());
-            };
-            let before = instances.runs().await;
-            self.routers.drained(app, slot, boot).await?;
-            if before.is_some() && before == instances.runs().await {
-                return Ok(());
+            match self.in_flight(app, slot, boot).await? {
+                Some(held) if held.total() == 0 => return Ok(()),
+                Some(_) => {}
+                None => tokio::time::sleep(AWAY).await,
             }
-            tokio::time::sleep(AWAY).await;
         }
+    }
+
+    /// What is in flight at a run of a slot. A router that is away for a moment has left its streams with PID 1: what the others say is
+    /// not all then, and counts only if each router that runs was there all the time; else this is `None`.
+    ///
+    /// # Errors
+    /// A router does not answer; ask again.
+    pub async fn in_flight(
+        &self,
+        app: &str,
+        slot: &str,
+        boot: Option<&str>,
+    ) -> Result<Option<InFlight>, TrafficError> {
+        let ask = || self.routers.in_flight(app, slot, boot, Duration::ZERO);
+        let Some(instances) = &self.instances else {
+            return Ok(Some(ask().await?.into_iter().sum()));
+        };
+        let before = instances.runs().await;
+        let told = ask().await?;
+        // PID 1 may not have seen yet that one has ended; that one has said nothing.
+        let is_all = before.as_ref().is_some_and(|runs| runs.len() == told.len());
+        let is_all = is_all && before == instances.runs().await;
+        Ok(is_all.then(|| told.into_iter().sum()))
     }
 
     /// An app's part, as last published.

@@ -223,12 +223,7 @@ impl Control {
                 && name.slot == slot
                 && (boot_id.is_none() || name.boot_id.as_deref() == boot_id)
         });
-        runs.map(|counts| counts.in_flight())
-            .fold(InFlight::default(), |a, b| InFlight {
-                requests: a.requests + b.requests,
-                streams: a.streams + b.streams,
-                tunnels: a.tunnels + b.tunnels,
-            })
+        runs.map(|counts| counts.in_flight()).sum()
     }
 
     /// As [`Self::in_flight`], once that is nothing or after `wait`.

@@ -45,6 +45,16 @@ impl InFlight {
     }
 }
 
+impl std::iter::Sum for InFlight {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |a, b| Self {
+            requests: a.requests + b.requests,
+            streams: a.streams + b.streams,
+            tunnels: a.tunnels + b.tunnels,
+        })
+    }
+}
+
 /// Something that is under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
