@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use router_support::{End, OK, PATIENCE, Rig, Upstream, quick, slot, table};
+use router_support::{End, OK, PATIENCE, Rig, Upstream, block_on, quick, slot, table};
 use slot::router::{Limits, Source};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -91,6 +91,28 @@ fn a_slot_that_ends_every_connection_at_once_is_not_asked_without_end() {
     // Which one depends on whether the request or the reset was first.
     assert!(matches!(answer.status(), 502 | 503), "{}", answer.head);
     assert!(upstream.seen().len() < 10, "{}", upstream.seen().len());
+}
+
+#[test]
+fn whoever_has_waited_for_a_slot_that_refuses_is_sent_away_in_time_whatever_the_table_says() {
+    const WAIT: usize = 100;
+    let mut down = table(1, vec![slot("blue", 100, "127.0.0.1:1")]);
+    let mut ready = down.clone();
+    down.apps[0].slots[0].ready = false;
+    (ready.revision, ready.apps[0].hold_ms) = (2, 1);
+    let rig = Rig::with(Source::Given(down), quick());
+    let mut clients: Vec<_> = (0..WAIT).map(|_| rig.client()).collect();
+    for client in &mut clients {
+        client.send(GET);
+    }
+    rig.eventually("held", |s| s.held == WAIT as u64);
+    rig.put(ready);
+    for client in &mut clients {
+        assert_eq!(client.message().unwrap().status(), 503);
+    }
+    // It did not take a try for each to know that.
+    let tries = block_on(rig.control().stats()).slots[0].errors;
+    assert!((1..WAIT as u64 / 2).contains(&tries), "{tries}");
 }
 
 #[test]

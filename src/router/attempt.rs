@@ -337,6 +337,7 @@ impl<'a> Attempt<'a> {
             &worker.limits().heads,
         )
         .map_err(|_| Failed::Malformed)?;
+        self.lease.run().ramp.answered();
         if response.status == 101 && !(self.asked.upgrades && response.upgrades && self.uploaded) {
             return Err(Failed::Switched);
         }

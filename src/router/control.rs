@@ -111,11 +111,12 @@ pub(super) fn since_epoch(moment: SystemTime) -> Duration {
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Control {
-    /// `counts` are those of what was left by the process before this one.
+    /// `counts` are those of what was left by the process before this one, which was told to drain if this is `draining`.
     pub(super) fn new(
         shared: Arc<Shared>,
         threads: Vec<mpsc::UnboundedSender<Command>>,
         counts: HashMap<RunName, Arc<Counts>>,
+        draining: Option<Draining>,
     ) -> Self {
         let state = State {
             table: None,
@@ -125,8 +126,8 @@ impl Control {
             state: Arc::new(Mutex::new(state)),
             shared,
             threads: threads.into(),
-            accepting: Arc::new(AtomicBool::new(true)),
-            until: watch::Sender::new(None),
+            accepting: Arc::new(AtomicBool::new(draining.is_none())),
+            until: watch::Sender::new(draining.and_then(|it| it.until)),
             since: SystemTime::now(),
         }
     }
@@ -321,5 +322,24 @@ impl Control {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::worker::tests::shared;
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_comes_back_while_it_drains_never_says_that_it_accepts() {
+        let (thread, _told) = mpsc::unbounded_channel();
+        let control = |draining| {
+            let threads = vec![thread.clone()];
+            Control::new(shared(&thread), threads, HashMap::new(), draining)
+        };
+        let draining = Draining { until: Some(7) };
+        let said = control(Some(draining)).stats().await;
+        assert_eq!((said.accepting, said.drain_until_ms), (false, Some(7)));
+        assert!(control(None).stats().await.accepting);
     }
 }

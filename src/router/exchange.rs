@@ -282,15 +282,7 @@ async fn connect(client: &Client, lease: &Lease) -> Option<io::Result<Stream>> {
 /// The slot did not take the request.
 fn refused(client: &Client, patience: &mut Patience, lease: &Lease) {
     lease.failed();
-    lease.run().ramp.refused(client.worker.alarms.now());
-    patience.refused(hold_ms(client, lease));
-}
-
-/// How long the app of this slot holds requests, in milliseconds; not at all if no table names it any more.
-fn hold_ms(client: &Client, lease: &Lease) -> u64 {
-    let routing = client.worker.routing.borrow();
-    let hold_ms = routing.as_ref().and_then(|r| r.hold_ms(lease.run().name()));
-    hold_ms.unwrap_or_default()
+    patience.refused(&client.worker, lease);
 }
 
 /// True if nobody listens (any more, or yet), or the queue of a unix socket is full (connect(2), `EAGAIN`).

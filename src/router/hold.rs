@@ -142,10 +142,18 @@ const AMBIGUOUS: Answer = Answer::to_sound(
     "the path leads to different apps when it is normalised",
 );
 
+/// How long the app of this slot holds requests, in milliseconds; not at all if no table names it any more.
+fn hold_ms(worker: &Worker, lease: &Lease) -> u64 {
+    let routing = worker.routing.borrow();
+    let hold_ms = routing.as_ref().and_then(|r| r.hold_ms(lease.run().name()));
+    hold_ms.unwrap_or_default()
+}
+
 impl Patience {
     /// A slot's socket did not answer: ask again later.
-    pub fn refused(&mut self, hold_ms: u64) {
-        self.refused = Some(hold_ms);
+    pub fn refused(&mut self, worker: &Worker, lease: &Lease) {
+        lease.run().ramp.refused(worker.alarms.now());
+        self.refused = Some(hold_ms(worker, lease));
         self.pause = (self.pause * 2).clamp(20, 250);
     }
 
@@ -176,9 +184,12 @@ impl Patience {
                     if let Some(since) = self.since
                         && let Err(turn) = lease.run().ramp.go(now)
                     {
+                        let hold_ms = match lease.run().ramp.refuses() {
+                            true => hold_ms(&worker, &lease),
+                            // The slot is there: nobody is sent away now for having waited.
+                            false => turn - since + 1,
+                        };
                         drop(lease);
-                        // The slot is there: nobody is sent away now for having waited.
-                        let hold_ms = turn - since + 1;
                         self.wait(client, key, hold_ms, Some(turn - now), UNAVAILABLE)
                             .await?;
                         continue;

@@ -2,6 +2,8 @@
 //! has just come up is not brought down again by all that has waited for it.
 //!
 //! **Invariant:** those who did not wait are not delayed.
+//!
+//! **Invariant:** a slot counts as back from its first answer on, whatever a table says of it.
 
 use std::cell::Cell;
 
@@ -22,6 +24,8 @@ pub struct Ramp {
     began: Cell<Millis>,
     last: Cell<Millis>,
     gone: Cell<u64>,
+    /// The last who went were refused.
+    refuses: Cell<bool>,
 }
 
 impl Ramp {
@@ -50,6 +54,17 @@ impl Ramp {
         self.began.set(now);
         self.last.set(now);
         self.gone.set(FIRST);
+        self.refuses.set(true);
+    }
+
+    /// The slot has answered.
+    pub fn answered(&self) {
+        self.refuses.set(false);
+    }
+
+    /// True while nobody has been answered since the last refusal: those who wait, wait for a slot that is down.
+    pub fn refuses(&self) -> bool {
+        self.refuses.get()
     }
 }
 
@@ -92,5 +107,15 @@ mod tests {
         ramp.refused(5600);
         assert_eq!(gone(&ramp, 5600, 5701), [0, 8, 24]);
         assert_eq!(gone(&ramp, 7000, 7001), [8]);
+    }
+
+    #[test]
+    fn a_slot_is_down_from_a_refusal_to_the_next_answer() {
+        let ramp = Ramp::default();
+        assert!(!ramp.refuses());
+        ramp.refused(5000);
+        assert!(ramp.refuses() && ramp.go(7000).is_ok() && ramp.refuses());
+        ramp.answered();
+        assert!(!ramp.refuses());
     }
 }

@@ -223,7 +223,7 @@ impl Server {
             });
             threads.push(handle.map_err(StartError::Thread)?);
         }
-        let control = Control::new(shared, commands, counts);
+        let control = Control::new(shared, commands, counts, config.draining);
         let side = Side {
             control: control.clone(),
             table: config.table,
@@ -240,6 +240,8 @@ impl Server {
         let gone = || StartError::Thread(io::ErrorKind::BrokenPipe.into());
         started.recv().map_err(|_| gone())??;
         if let Some(Draining { until }) = config.draining {
+            tracing::info!("draining, as the process before this one was");
+            // Not before it has its table: a thread that has nothing left ends with that.
             control.drain_until(until);
         }
         Ok(Self {

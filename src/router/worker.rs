@@ -263,17 +263,16 @@ pub async fn run(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tokio::runtime::{Builder, LocalOptions};
 
     use super::super::book::Book;
 
     use super::*;
 
-    /// A thread that has these commands before it begins; a message comes when it has ended.
-    fn thread(commands: Vec<Command>) -> std::sync::mpsc::Receiver<()> {
-        let (tell, told) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
+    /// What the threads of a router share that has one and nothing else.
+    pub fn shared(thread: &mpsc::UnboundedSender<Command>) -> Arc<Shared> {
+        Arc::new(Shared {
             limits: Limits::default(),
             peers: Peers::new(Vec::new(), Vec::new(), 0),
             via: String::new(),
@@ -281,12 +280,18 @@ mod tests {
             addresses: Vec::new(),
             problem: None,
             gauges: vec![Gauges::default()],
-            threads: vec![tell.downgrade()],
+            threads: vec![thread.downgrade()],
             access: None,
             keeps: false,
             kept: Arc::new(Count::of_unit(Book::new().expect("memory"))),
             unkept: AtomicU64::new(0),
-        });
+        })
+    }
+
+    /// A thread that has these commands before it begins; a message comes when it has ended.
+    fn thread(commands: Vec<Command>) -> std::sync::mpsc::Receiver<()> {
+        let (tell, told) = mpsc::unbounded_channel();
+        let shared = shared(&tell);
         for command in commands {
             tell.send(command).expect("the other end is here");
         }

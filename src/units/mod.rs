@@ -262,7 +262,10 @@ fn identity(app: &App) -> String {
              Group=slot-upstream\n\
              UMask=0007\n\
              RuntimeDirectory=slot/{name}/%i\n\
-             RuntimeDirectoryMode=0750\n"
+             RuntimeDirectoryMode=0750\n\
+             # Others have this group too: of all sockets it sees its own.\n\
+             TemporaryFileSystem={RUN}:ro\n\
+             BindPaths={RUN}/{name}/%i\n"
         );
     }
     let _ = write!(

@@ -142,6 +142,23 @@ def test_a_unix_socket_is_for_the_routers_group(machine):
     assert machine.out("stat -c '%U %a' /run/slot") == "root 755"
 
 
+def test_an_app_reaches_no_other_apps_socket(machine):
+    # Each with the group that all of them have.
+    register(machine, "near", 'name = "near"\ncommand = "./server"\nbind = "unix"\nready = "notify"\n')
+    for app, slot in (("near", "blue"), ("sock", "blue"), ("sock", "green"), ("inherit", "blue")):
+        place(machine, app, slot, "notify", "one")
+        machine.run(f"systemctl start {app}@{slot}")
+    pid = machine.show("near@blue", "MainPID")["MainPID"]
+    inside = f"nsenter -t {pid} -m -S $(id -u slot-app-near) -G $(getent group slot-upstream | cut -d: -f3) --"
+    ask = f"{inside} curl -sS --unix-socket /run/slot/{{}}/http.sock http://x/"
+    assert machine.out(ask.format("near/blue")) == "release one"
+    assert machine.out(f"{inside} ls /run/slot") == "near"
+    for other in ("sock/blue", "sock/green", "inherit/blue"):
+        assert machine.out(f"curl -sS --unix-socket /run/slot/{other}/http.sock http://x/") == "release one"
+        assert machine.run(ask.format(other), check=False).returncode != 0, other
+    machine.run("systemctl stop inherit@blue.socket && systemctl stop near@blue sock@blue sock@green inherit@blue.service")
+
+
 def test_an_inherited_socket_keeps_the_queue_while_the_app_restarts(machine):
     place(machine, "inherit", "green", "notify", "one")
     machine.run("systemctl start inherit@green")
