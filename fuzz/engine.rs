@@ -82,6 +82,12 @@ const WORDS: &[&str] = &[
     ";x=y\r\n",
     "hello",
     "X: y\r\n",
+    "\u{1c}",
+    "\u{1d}",
+    "\u{1e}",
+    "\u{1f}",
+    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
 ];
 
 /// Inputs are no longer than this: everything fits into the buffers of sockets.

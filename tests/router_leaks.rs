@@ -287,7 +287,8 @@ fn who_is_half_closed_and_waited_for_keeps_no_processor_busy() {
         }
         match shuts {
             "client" => client.shut(),
-            _ => app.shutdown(Shutdown::Write).unwrap(),
+            // An app that answered before it had all is let go by then, perhaps.
+            _ => _ = app.shutdown(Shutdown::Write),
         }
         router.waits(with);
         client.reset();

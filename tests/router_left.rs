@@ -263,6 +263,27 @@ fn a_stream_that_was_left_goes_on_and_has_its_line_in_the_access_log_at_its_end(
 }
 
 #[test]
+fn a_stream_that_is_kept_under_a_number_is_told_by_the_book_and_gives_its_number_back() {
+    let manager = Manager::new();
+    let mut left = Left::new("abc");
+    let book: OwnedFd = memfd_create("book", MFdFlags::MFD_CLOEXEC).unwrap();
+    let mut line = left.name.clone().into_bytes();
+    line.resize(256, 0);
+    let writing = File::from(book.try_clone().unwrap());
+    writing.write_all_at(&line, 0).unwrap();
+    left.name = "~0".to_owned();
+    let mut kept = left.pass();
+    // Of this one the book knows nothing.
+    kept.push(("~1".to_owned(), File::open("/dev/null").unwrap().into()));
+    kept.push(("kept.book".to_owned(), book));
+    let mut router = manager.start(kept, |_| {});
+    router.says("has not kept all of a stream");
+    left.ends_well();
+    assert_eq!(router.access_line()["request_id"], "abc");
+    assert!(manager.told("FDNAME=~0").is_empty());
+}
+
+#[test]
 fn before_anything_that_was_left_is_touched_the_service_manager_has_it_that_it_is_tried() {
     let manager = Manager::new();
     let mut left = Left::new("abc");

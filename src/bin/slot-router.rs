@@ -64,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         attend: true,
         draining: passed.draining,
         left: passed.left,
+        book: passed.book,
         problem,
         ..Config::new(passed.listeners).of(machine)
     };

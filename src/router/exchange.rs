@@ -331,9 +331,9 @@ async fn refuse(
     answer: Answer,
     run: Option<Rc<Run>>,
 ) -> (After, Entry) {
-    // Old clients wait for the close: none of these answers promises them another one.
     let close = !answer.keep
         || !asked.keeps_alive
+        // It does not say `keep-alive`, without which an HTTP/1.0 client takes it for the last one (RFC 9112 section 9.3).
         || asked.version == 0
         || !upload.has_read_all()
         || client.worker.draining.get();

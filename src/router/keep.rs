@@ -1,7 +1,7 @@
 //! What outlives this process: descriptors that the service manager keeps (sd_pid_notify_with_fds(3),
 //! `FDSTORE=1`) and passes to the process that comes after it, unless the unit was stopped in between.
 //!
-//! **Invariant:** what is kept can be understood by its name alone.
+//! **Invariant:** what is kept can be understood by its name and the [`Book`], which is kept too.
 //!
 //! **Invariant:** a connection that is kept has no byte in this process's memory, and is forgotten by the
 //! service manager before this process forgets it.
@@ -22,6 +22,7 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::net::unix::pipe;
 
+use super::book::{self, Book};
 use super::control::Until;
 use super::label::{Draining, Inodes, Label};
 use super::splice::Pipe;
@@ -29,8 +30,9 @@ use super::stream::Stream;
 use super::tries::Try;
 
 /// Connections that are kept at once, unless the unit says otherwise. The service manager does not say when it has no room; so it must
-/// never come to that.
-const MOST: usize = 10_000;
+/// never come to that. Nor may all names together, five bytes each with what comes between, be longer than the 128 KiB of one
+/// string of the environment: with six descriptors each these are 120,000.
+const MOST: usize = 4000;
 
 /// Descriptors of a connection, at most.
 const EACH: usize = 6;
@@ -125,18 +127,21 @@ pub struct Keeper {
 pub struct Count {
     kept: AtomicUsize,
     most: usize,
+    book: Book,
 }
 
 impl Count {
     /// As many as the unit's `FileDescriptorStoreMax=` has room for, which systemd says from version 254 on (`$FDSTORE`,
-    /// systemd.exec(5)).
+    /// systemd.exec(5)), and never more than can be named. What they are is written in `book`.
     #[must_use]
-    pub fn of_unit() -> Self {
+    pub fn of_unit(book: Book) -> Self {
         let room = std::env::var("FDSTORE").ok();
         let room = room.and_then(|room| room.parse::<usize>().ok());
+        let room = room.map_or(MOST, |room| room.saturating_sub(OTHERS) / EACH);
         Self {
             kept: AtomicUsize::new(0),
-            most: room.map_or(MOST, |room| room.saturating_sub(OTHERS) / EACH),
+            most: room.min(MOST),
+            book,
         }
     }
 }
@@ -191,17 +196,29 @@ impl Keeper {
                 up: inode(4)?,
             })
         })();
-        let name = label.name(inodes.ok()?)?;
+        let line = label.name(inodes.ok()?)?;
         if self.count.kept.fetch_add(1, Ordering::Relaxed) >= self.count.most {
             self.count.kept.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
+        let book = &self.count.book;
+        let name = match book.enter(&line) {
+            Ok(name) => name,
+            Err(error) => {
+                tracing::warn!("a stream is not kept: it ends if this process is killed: {error}");
+                self.count.kept.fetch_sub(1, Ordering::Relaxed);
+                return None;
+            }
+        };
         let kept = async {
+            if let Some(file) = book.unkept() {
+                self.tell(&storing(book::NAME), &[file]).await?;
+            }
             self.tell(&storing(&name), &all).await?;
             self.barrier().await
         };
         match tokio::time::timeout(PATIENCE, kept).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => book.confirm(),
             Ok(Err(error)) => {
                 tracing::warn!("a stream is not kept: it ends if this process is killed: {error}")
             }
@@ -220,7 +237,10 @@ impl Keeper {
     /// Has a connection kept no more.
     pub async fn forget(&self, kept: Kept) {
         if let Err(error) = self.tell(&forgetting(&kept.name), &[]).await {
+            // Then its name must not come to stand for another.
             tracing::warn!("the service manager still keeps a stream that has ended: {error}");
+        } else {
+            self.count.book.leave(&kept.name);
         }
         self.count.kept.fetch_sub(1, Ordering::Relaxed);
     }
@@ -261,10 +281,10 @@ pub struct Left {
     pub tried: Option<Try>,
 }
 
-/// Puts together the descriptors of one name; `None` if some are missing.
+/// Puts together the descriptors of one name, which stands for `line`; `None` if some are missing.
 #[must_use]
-pub fn gather(name: &str, descriptors: Vec<OwnedFd>) -> Option<Left> {
-    let (label, inodes) = Label::from_name(name)?;
+pub fn gather(name: &str, line: &str, descriptors: Vec<OwnedFd>) -> Option<Left> {
+    let (label, inodes) = Label::from_name(line)?;
     let mut left: Vec<_> = descriptors
         .into_iter()
         .filter_map(|fd| {

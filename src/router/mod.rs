@@ -28,6 +28,7 @@ pub mod access;
 pub mod alarm;
 pub mod answer;
 pub mod attempt;
+pub mod book;
 pub mod buffer;
 pub mod connection;
 pub mod control;

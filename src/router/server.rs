@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use super::access::AccessLog;
+use super::book::Book;
 use super::control::Control;
 use super::counts::{Counts, Gauges};
 use super::ids::Ids;
@@ -56,6 +57,8 @@ pub struct Config {
     pub draining: Option<Draining>,
     /// Streams and tunnels that it has left.
     pub left: Vec<Left>,
+    /// What they are, and where it is written of further ones.
+    pub book: Option<Book>,
     /// Every bound.
     pub limits: Limits,
     /// Who may say on whose behalf they ask.
@@ -79,6 +82,7 @@ impl Config {
             attend: false,
             draining: None,
             left: Vec::new(),
+            book: None,
             limits: Limits::default(),
             trusted_peers: Vec::new(),
             proxy_protocol: Vec::new(),
@@ -154,6 +158,8 @@ impl Server {
         } else {
             config.threads
         };
+        let book = config.book.map_or_else(Book::new, Ok);
+        let book = book.map_err(StartError::Thread)?;
         let (names, listeners): (Vec<_>, Vec<_>) = config.listeners.into_iter().unzip();
         let mut addresses = Vec::with_capacity(names.len());
         for (name, listener) in names.iter().zip(&listeners) {
@@ -189,7 +195,7 @@ impl Server {
             problem: config.problem,
             gauges: (0..count).map(|_| Gauges::default()).collect(),
             keeps: config.attend,
-            kept: Arc::new(Count::of_unit()),
+            kept: Arc::new(Count::of_unit(book)),
             unkept: AtomicU64::new(0),
             access,
         });

@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
-use rustix::io::{Errno, write};
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice, tee};
+use rustix::io::{Errno, ioctl_fionread, write};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use tokio::io::Interest;
 
 use super::relay::Broken;
@@ -44,13 +44,7 @@ impl Pipe {
     /// # Errors
     /// It is no pipe.
     pub fn adopt(read: OwnedFd, write: OwnedFd) -> io::Result<Self> {
-        // What can be copied is what is in it.
-        let copy = Self::new()?;
-        let held = match tee(&read, &copy.write, MOST, SpliceFlags::NONBLOCK) {
-            Ok(held) => held,
-            Err(Errno::AGAIN) => 0,
-            Err(error) => return Err(error.into()),
-        };
+        let held = usize::try_from(ioctl_fionread(&read)?).unwrap_or(usize::MAX);
         Ok(Self { read, write, held })
     }
 

@@ -168,15 +168,20 @@ impl Passage<'_> {
                         alarm.set(now, limits.half_closed);
                     }
                 }
-                Class::Stream if progress && down.is_writing() => {
-                    alarm.set(now, *write_stall);
+                // Also of what was in the pipe when this process took it up, or when it began.
+                Class::Stream if down.is_writing() => {
+                    if progress || alarm.at() == u64::MAX {
+                        alarm.set(now, *write_stall);
+                    }
                 }
                 Class::Stream if progress => alarm.clear(),
                 Class::Request | Class::Stream | Class::Tunnel => {}
             }
             match alarm.is_over() {
                 false => Poll::Pending,
-                true if label.class == Class::Tunnel => Poll::Ready(End::Whole),
+                // An end that the upstream did not make is none for the client either.
+                true if label.class == Class::Tunnel && down.has_ended() => Poll::Ready(End::Whole),
+                true if label.class == Class::Tunnel => Poll::Ready(End::Client),
                 true => {
                     let what = format_args!("it takes nothing of its stream ({})", label.route);
                     worker

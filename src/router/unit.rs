@@ -9,6 +9,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::book::{self, Book};
 use super::control::Control;
 use super::keep::{self, Left};
 use super::label::{Draining, Label};
@@ -23,6 +24,8 @@ pub struct Passed {
     pub draining: Option<Draining>,
     /// Streams and tunnels that it has left.
     pub left: Vec<Left>,
+    /// What they are, and where it is written of further ones.
+    pub book: Option<Book>,
 }
 
 /// Takes what the service manager passed (sd_listen_fds_with_names(3)).
@@ -35,7 +38,7 @@ pub fn passed() -> io::Result<Passed> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut taken = Passed::default();
     let mut kept: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
-    let mut written = None;
+    let (mut written, mut book) = (None, None);
     for index in 0..passed.len() {
         let name = names.get(index).copied().filter(|n| !n.is_empty());
         let name = name.unwrap_or("unknown");
@@ -43,7 +46,9 @@ pub fn passed() -> io::Result<Passed> {
             taken.draining = Some(draining);
         } else if name == tries::NAME {
             written = passed.take_raw_fd(index)?.map(owned);
-        } else if Label::is_kept(name) {
+        } else if name == book::NAME {
+            book = passed.take_raw_fd(index)?.map(owned).map(Book::left);
+        } else if Label::is_kept(name) || Book::is_name(name) {
             if let Some(raw) = passed.take_raw_fd(index)? {
                 kept.entry(name.to_owned()).or_default().push(owned(raw));
             }
@@ -53,9 +58,14 @@ pub fn passed() -> io::Result<Passed> {
     }
     let mut left = Vec::with_capacity(kept.len());
     for (name, descriptors) in kept {
-        match keep::gather(&name, descriptors) {
+        let line = match Book::is_name(&name) {
+            true => book.as_ref().and_then(|book| book.read(&name)),
+            false => Some(name.clone()),
+        };
+        let line = line.unwrap_or_default();
+        match keep::gather(&name, &line, descriptors) {
             Some(whole) => left.push(whole),
-            None if Label::from_name(&name).is_some() => {
+            None if Book::is_name(&name) || Label::from_name(&line).is_some() => {
                 // Its peers wait for as long as anybody has it open.
                 tracing::warn!("the service manager has not kept all of a stream; it is cut");
                 tries::give_up(&name);
@@ -66,6 +76,10 @@ pub fn passed() -> io::Result<Passed> {
         }
     }
     taken.left = tries::admit(written, left);
+    if let Some(book) = &book {
+        book.go_on(taken.left.iter().map(|left| left.name.as_str()));
+    }
+    taken.book = book;
     Ok(taken)
 }
 

@@ -266,6 +266,8 @@ pub async fn run(
 pub(super) mod tests {
     use tokio::runtime::{Builder, LocalOptions};
 
+    use super::super::book::Book;
+
     use super::*;
 
     /// What the threads of a router share that has one and nothing else.
@@ -281,7 +283,7 @@ pub(super) mod tests {
             threads: vec![thread.downgrade()],
             access: None,
             keeps: false,
-            kept: Arc::new(Count::of_unit()),
+            kept: Arc::new(Count::of_unit(Book::new().expect("memory"))),
             unkept: AtomicU64::new(0),
         })
     }

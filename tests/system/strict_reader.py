@@ -169,8 +169,8 @@ def main():
         table.write_text(json.dumps({"revision": 1, "apps": [app]}))
         words = [ROUTER, "--listen", "127.0.0.1:0", "--threads", "1", "--table", str(table)]
         router = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-        line = next(line for line in router.stderr if "address=" in line)
-        host, port = line.split("address=")[1].split()[0].rsplit(":", 1)
+        line = next(line for line in router.stderr if "accepting on " in line)
+        host, port = line.split("accepting on ")[1].split()[0].rsplit(":", 1)
         threading.Thread(target=router.stderr.read, daemon=True).start()
         for request, expected in SOUND:
             check((host, int(port)), request, lambda status: status == 200, [expected])

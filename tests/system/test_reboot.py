@@ -86,7 +86,7 @@ def test_of_two_routers_before_a_reboot_one_is_left_after_it_and_nothing_of_the_
             open_stream(machine, "sse", seconds=600)
             new = app.slotctl("router upgrade")
             assert new == {"accepting": 2, "draining": [int(old)], "exit": 0}, new
-            assert machine.show(f"slot-router@{old}", "NFileDescriptorStore") == {"NFileDescriptorStore": "5"}
+            assert machine.show(f"slot-router@{old}", "NFileDescriptorStore") == {"NFileDescriptorStore": "6"}
             end()
             if machine.nspawn is None:
                 machine.boot()

@@ -189,7 +189,7 @@ def test_an_instance_that_is_killed_while_it_drains_comes_back_draining(machine,
     assert alone(app) == new
     log = machine.out(f"journalctl -o cat -u {unit} -n 20")
     after = log.split("Scheduled restart job")[1]
-    assert "stopped accepting" in after and "\naccepting" not in after, log
+    assert "\ndraining, as the process before" in after and "\naccepting" not in after, log
 
 
 def test_slotd_killed_at_any_point_of_an_upgrade_leaves_one_that_accepts(machine, app, load):
