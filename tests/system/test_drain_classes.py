@@ -63,6 +63,21 @@ def test_at_the_deadline_of_websockets_the_app_gets_sigterm_and_what_it_leaves_i
     assert "is cut" in told, told
 
 
+def test_a_rollback_after_a_deadline_takes_a_slot_back_that_serves_everything(app):
+    configure(app, 'drain = "0s"\ndrain_streams = "1s"')
+    app.deploy("one")
+    stream, ws = hold(app, "sse"), hold(app, "ws", seconds=20)
+    app.deploy("two")
+    assert not end_of(stream)["whole"]
+    assert app.slot("blue")["condition"] == "draining"
+    assert app.slotctl("rollback")["slot"] == "blue"
+    after, release = open_stream(app.machine, "sse", 5, app.host)
+    assert release == "one"
+    with app.machine.load("127.0.0.1:80", "--connections", "2", "--pause-ms", "20", "--host", app.host) as load:
+        answers_only(load, "one", requests=50)
+    assert end_of(after)["whole"] and end_of(ws)["whole"]
+
+
 def test_requests_have_a_deadline_too(app):
     configure(app, 'drain = "0s"\ndrain_requests = "1s"')
     app.deploy("one")

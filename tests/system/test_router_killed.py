@@ -100,6 +100,27 @@ def test_a_slot_that_drains_is_not_stopped_because_its_router_is_away(machine, a
     app.wait_for_slot(old, "idle")
 
 
+def test_a_router_that_was_away_at_a_deadline_cuts_what_is_overdue_when_it_is_back(machine, app):
+    app.configure(QUICK + 'drain_streams = "1s"\ndrain_tunnels = "0s"\n')
+    app.deploy("three")
+    stream, ws = (open_stream(machine, kind, seconds=40)[0] for kind in ("sse", "ws"))
+    old = app.active()
+    machine.write("/etc/systemd/system/slot-router@.service.d/away.conf", "[Service]\nRestartSec=4s\n")
+    machine.run("systemctl daemon-reload")
+    app.deploy("four")
+    kill(machine)
+    machine.run("rm /etc/systemd/system/slot-router@.service.d/away.conf && systemctl daemon-reload")
+    end = last_line(stream)
+    assert not end["whole"] and "reset" in end["error"].lower(), end
+    # And the slot is there for what has no deadline.
+    held = app.slot(old)
+    assert (held["condition"], held["in_flight"]) == ("draining", {"requests": 0, "streams": 0, "tunnels": 1}), held
+    app.slotctl(f"drain --now {old}")
+    assert not last_line(ws)["whole"]
+    app.configure(QUICK + 'drain = "0s"\n')
+    app.wait_for_slot(old, "idle")
+
+
 def test_what_cannot_live_on_is_cut_by_a_reset(machine, app):
     stream, _ = open_stream(machine, "sse", seconds=60)
     (unit,) = running(machine)
