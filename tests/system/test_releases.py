@@ -5,6 +5,9 @@ import json
 import pytest
 from slots import QUICK, App, answers_only, nothing_failed
 
+# Where there is no xz(1).
+XZ = "python3 -c 'import lzma, sys; sys.stdout.buffer.write(lzma.compress(sys.stdin.buffer.read()))'"
+
 
 @pytest.fixture(scope="module")
 def app(machine):
@@ -80,13 +83,13 @@ def test_an_archive_that_would_do_harm_is_refused_whole(machine, app):
     )
     for archive, says in [
         ("tar -C /srv/harm/su -cz .", "setuid"),
-        ("tar -C /srv/harm/dev -c . | xz", "neither a file"),
+        (f"tar -C /srv/harm/dev -c . | {XZ}", "neither a file"),
         ("tar -C /srv/harm/out -c . | gzip", "symlink that leaves"),
         ("tar -cPz /srv/harm/out/file", "relative, without"),
         ("tar -C /srv/harm/out -cP ../out/file", "relative, without"),
     ]:
         refused = piped(machine, archive)
-        assert (refused["exit"], refused["cause"]) == (1, "unprepared"), refused
+        assert (refused["exit"], refused.get("cause")) == (1, "unprepared"), refused
         assert says in refused["text"], refused
         assert machine.out("ls /var/lib/slot/web/releases") == before
     # Cut on its way, the sender knows; and slotd does.
