@@ -46,7 +46,9 @@ impl Manager {
 
     /// The next message of which one line is this.
     fn told(&self, line: &str) -> Vec<OwnedFd> {
+        let late = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < late, "{line} was not said");
             let mut buffer = [0; 4096];
             let mut control = nix::cmsg_space!([RawFd; 8]);
             let mut parts = [IoSliceMut::new(&mut buffer)];
