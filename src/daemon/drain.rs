@@ -23,6 +23,9 @@ const SPREAD: Duration = Duration::from_secs(5);
 /// can become a stream.
 const SETTLED: Duration = Duration::from_secs(10);
 
+/// What of a class is in flight.
+type Count = fn(&InFlight) -> u64;
+
 impl<U: Units> Live<U> {
     /// Asks the routers until nothing is in flight at a run of a slot, or nothing but what is overdue. A class whose deadline comes before
     /// the last one is cut by the routers, again and again while there is some of it: a router that was away has heard nothing. The last
@@ -35,7 +38,7 @@ impl<U: Units> Live<U> {
     ) -> Event {
         let (app, name) = (self.app.name.as_str(), slot.as_str());
         let run = boot.as_ref().map(BootId::as_str);
-        let classes: [(_, _, _, fn(&InFlight) -> u64); 2] = [
+        let classes: [(_, _, _, Count); 2] = [
             ("requests", until.requests, Duration::ZERO, |it| it.requests),
             ("streams", until.streams, SPREAD, |it| it.streams),
         ];
