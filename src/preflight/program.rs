@@ -10,6 +10,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use nix::unistd::geteuid;
+
 /// Where home directories are, which a unit with `ProtectHome=yes` does not see (systemd.exec(5)).
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 /// Symlinks that one path may pass through, as the kernel counts (path_resolution(7)).
@@ -94,14 +96,11 @@ pub fn objection(word: &str, runner: &Runner) -> Option<String> {
             home.display()
         ),
         Some((place, Followed::Barred(at))) => format!(
-            "the command runs {}, and {name}, as whom it runs, may not {} (`ls -ld {1}`); change its permissions, or name another \
+            "the command runs {}, and {name}, as whom it runs, may not {} {at} (`ls -ld {at}`); change its permissions, or name another \
              program in slot.toml",
             place.display(),
-            if at.is_dir() {
-                format!("enter {}", at.display())
-            } else {
-                format!("execute {}", at.display())
-            },
+            if at.is_dir() { "enter" } else { "execute" },
+            at = at.display(),
         ),
         _ if Path::new(word).is_absolute() => format!(
             "the command runs {word}, which is not there; install it, or correct `command` in slot.toml"
@@ -180,7 +179,13 @@ fn follow(path: &Path, runner: &Runner) -> Followed {
             return Followed::Absent;
         }
         if !runner.may_execute(&about) {
-            return Followed::Barred(at);
+            // What a deployer without a view of homes sees there is a cover.
+            let is_own_view = !in_home || runner.user == Some(geteuid().as_raw());
+            return if is_own_view {
+                Followed::Barred(at)
+            } else {
+                Followed::Unknown
+            };
         }
     }
     Followed::Runs

@@ -26,12 +26,17 @@ def refused(app, marker="three", words=""):
 
 
 def test_a_unit_whose_files_systemd_has_not_read_again(machine, app):
+    # What nothing refers to is read anew each time it is asked for; something has to keep the unit.
+    machine.run(f"systemd-run --quiet --unit=keeper -p PartOf=web@{app.idle()}.service sleep infinity")
+    # A directory that it has not seen yet systemd does not look into.
+    machine.write("/etc/systemd/system/web@.service.d/one.conf", "[Service]\nNice=4\n")
+    machine.run("systemctl daemon-reload")
     machine.write("/etc/systemd/system/web@.service.d/more.conf", "[Service]\nNice=5\n")
     error = refused(app)
     assert f"the files of web@{app.idle()}.service are newer" in error and "systemctl daemon-reload" in error, error
     machine.run("systemctl daemon-reload")
     app.deploy("two", "--wait=stopped")
-    machine.run("rm -r /etc/systemd/system/web@.service.d && systemctl daemon-reload")
+    machine.run("systemctl stop keeper; rm -r /etc/systemd/system/web@.service.d && systemctl daemon-reload")
 
 
 def test_a_port_that_somebody_else_has(machine, app):
@@ -41,7 +46,7 @@ def test_a_port_that_somebody_else_has(machine, app):
     machine.wait_for(f"curl -so /dev/null http://127.0.0.1:{port}/")
     error = refused(app)
     assert f"listens on 127.0.0.1:{port} already" in error and "[ports]" in error, error
-    stranger.kill()
+    machine.run("pkill -f '[h]ttp.server'")
     stranger.wait(10)
 
 
@@ -51,9 +56,9 @@ def test_a_program_in_a_home_directory_is_refused_and_with_its_owner_as_user_it_
     app.configure(QUICK, command="run ./server")
     error = refused(app)
     assert "/home/nora/bin/run" in error and "does not see home directories" in error and "user =" in error, error
-    nora = App(machine, "nora", QUICK + 'user = "nora"\nhosts = ["nora.test"]\n', command="run ./server")
-    nora.deploy("hers")
-    assert machine.out("curl -sS -H 'Host: nora.test' http://127.0.0.1/") == "release hers"
+    hers = App(machine, "hers", QUICK + 'user = "nora"\nhosts = ["hers.test"]\n', command="run ./server")
+    hers.deploy("hers")
+    assert machine.out("curl -sS -H 'Host: hers.test' http://127.0.0.1/") == "release hers"
     app.configure(QUICK)
 
 
