@@ -20,7 +20,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::peer::{Access, Peer};
 use super::problem::Problem;
-use crate::daemon::app::Managed;
+use crate::daemon::app::{Managed, Wish};
 use crate::daemon::apps::Apps;
 use crate::daemon::status::{self, Wait};
 use crate::daemon::units::Units;
@@ -197,6 +197,31 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Ask
 struct DeployQuery {
     drain: Option<String>,
     queue: Option<String>,
+    size: Option<u64>,
+    /// Checks to leave out, with commas.
+    skip: Option<String>,
+}
+
+impl DeployQuery {
+    fn wish(&self, by: String) -> Result<Wish, Problem> {
+        let of =
+            |key, text: &Option<String>| text.as_deref().map(|text| span(key, text)).transpose();
+        let checks = self.skip.as_deref().unwrap_or_default().split(',');
+        let checks = checks.filter(|word| !word.is_empty()).map(|word| {
+            word.parse().map_err(|()| {
+                Problem::bad_request(format!(
+                    "skip = {word:?} is no check that can be left out; write disk or memory"
+                ))
+            })
+        });
+        Ok(Wish {
+            by,
+            drain: of("drain", &self.drain)?,
+            queue: of("queue", &self.queue)?.unwrap_or_default(),
+            size: self.size,
+            unchecked: checks.collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 async fn deploy<U: Units>(
@@ -207,20 +232,10 @@ async fn deploy<U: Units>(
     body: Body,
 ) -> Result<Json<api::Begun>, Problem> {
     let begun = async {
-        let drain = query
-            .drain
-            .as_deref()
-            .map(|text| span("drain", text))
-            .transpose()?;
-        let queue = query
-            .queue
-            .as_deref()
-            .map(|text| span("queue", text))
-            .transpose()?
-            .unwrap_or_default();
+        let wish = query.wish(peer.name())?;
         let app = api.app(&named).await?;
         api.apps.check_file(app.app().name.as_str())?;
-        let generation = app.begin(peer.name(), drain, queue).await?;
+        let generation = app.begin(wish).await?;
         Ok::<_, Problem>((app, generation))
     };
     let (app, generation) = match begun.await {
