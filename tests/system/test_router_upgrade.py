@@ -201,7 +201,8 @@ def test_an_instance_that_fails_to_come_back_to_its_streams_is_not_stopped(machi
     machine.run("systemctl daemon-reload")
     try:
         machine.run(f"systemctl kill --signal=KILL {unit}")
-        # For longer than slotd lets pass between two looks.
+        # One that begins looks at every instance; and for longer than it lets pass between two looks.
+        machine.run("systemctl restart slotd.service")
         machine.wait_for(f"test $(systemctl show {unit} -P NRestarts) -ge 40", timeout=60)
         assert accepting(app) == [new]
     finally:
