@@ -160,7 +160,7 @@ impl Screen {
 /// The order in which phases can follow each other.
 fn rank(phase: &str) -> u8 {
     match phase {
-        "" => 0,
+        "" | "queued" => 0,
         "preparing" => 1,
         "waiting" => 2,
         "starting" => 3,
