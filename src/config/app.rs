@@ -8,7 +8,7 @@ use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
 use super::section::{Section, Value};
 use super::trust::replaceable;
-use super::{App, AppLimits, Bind, Drain, Ports, Ready};
+use super::{App, AppLimits, Bind, Drain, Ports, Ready, Semantics};
 use crate::deploy::{AppName, SlotName};
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
@@ -99,6 +99,7 @@ impl App {
             env_file: env_file.transpose()?,
             env,
             limits,
+            semantics: Semantics::Slot,
         })
     }
 
@@ -341,16 +342,21 @@ fn limits(value: Option<Value<'_>>) -> Result<AppLimits, ConfigError> {
 /// A path with no query, as it stands in a request line.
 fn target(value: &Value<'_>, example: &str) -> Result<String, ConfigError> {
     let path = value.text(example)?;
+    match target_problem(&path) {
+        None => Ok(path),
+        Some(problem) => Err(value.error(
+            problem,
+            format!("begin it with / and escape what is not ASCII: `{example}`"),
+        )),
+    }
+}
+
+/// Why a path cannot stand in a request line.
+pub(super) fn target_problem(path: &str) -> Option<String> {
     let clean = path
         .bytes()
         .all(|b| b.is_ascii_graphic() && b != b'#' && b != b'\\');
-    if !path.starts_with('/') || !clean {
-        return Err(value.error(
-            format!("{path:?} is not a path of a URL"),
-            format!("begin it with / and escape what is not ASCII: `{example}`"),
-        ));
-    }
-    Ok(path)
+    (!path.starts_with('/') || !clean).then(|| format!("{path:?} is not a path of a URL"))
 }
 
 /// A route's path: without a query, and ending at a segment.
