@@ -61,7 +61,7 @@ pub enum Command {
     Demo(Demo),
     /// Run router, deployer and app in this process, where no systemd runs
     Start(Start),
-    /// Write a commented slot.toml into the current directory
+    /// Write a commented slot.toml into the current directory, by what the project is made with
     Init(Init),
     /// Register, list and remove apps
     #[command(subcommand)]
@@ -123,9 +123,21 @@ pub struct Start {
 /// `init`.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// Write over a slot.toml that is there
+    /// Which file: slot.toml, or slot-machine's slot-machine.json
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Toml)]
+    pub format: Format,
+    /// Write over one that is there
     #[arg(long)]
     pub force: bool,
+}
+
+/// What `init` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// slot.toml.
+    Toml,
+    /// slot-machine.json.
+    Json,
 }
 
 /// `app …`.

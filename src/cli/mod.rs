@@ -93,7 +93,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(options) => demo::run(options.once, global.json)?,
         Command::DemoApp => return demo::app::run(),
         Command::Start(options) => start::run(options)?,
-        Command::Init(options) => init::run(global.app.as_ref(), options.force, global.json)?,
+        Command::Init(options) => init::run(global.app.as_ref(), options, global.json)?,
         Command::App(command) => wait_for(app::run(global, command))?,
         Command::Deploy(options) => wait_for(deploy::deploy(global, options))?,
         Command::Rollback(options) => {

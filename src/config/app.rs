@@ -99,6 +99,7 @@ impl App {
             env_file: env_file.transpose()?,
             env,
             limits,
+            internal_listener: None,
             semantics: Semantics::Slot,
         })
     }

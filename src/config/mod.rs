@@ -121,6 +121,8 @@ pub struct App {
     pub env: BTreeMap<String, String>,
     /// `[limits]`: what its requests may be and take.
     pub limits: AppLimits,
+    /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.
+    pub internal_listener: Option<String>,
     /// By which kind of file it was read.
     pub semantics: Semantics,
 }

@@ -31,6 +31,10 @@ use super::{App, AppLimits, Bind, Drain, Ready, Semantics};
 /// The file's name in a project.
 pub const FILE: &str = "slot-machine.json";
 
+/// What the listeners on `port` and on `internal_port` are called.
+const LISTENER: &str = "http";
+const INTERNAL: &str = "internal";
+
 /// Where the API is without `api_port`.
 const API_PORT: u16 = 9100;
 
@@ -142,11 +146,12 @@ impl SlotMachine {
             keep: 0,
             hosts: vec!["*".to_owned()],
             paths: vec!["/".to_owned()],
-            listener: None,
+            listener: Some(LISTENER.to_owned()),
             user: None,
             env_file: env_file.map(|file| repository.join(file).to_string_lossy().into_owned()),
             env: std::collections::BTreeMap::new(),
             limits: AppLimits::default(),
+            internal_listener: (internal_port != port).then(|| INTERNAL.to_owned()),
             semantics: Semantics::SlotMachine,
         };
         let _ = (setup, shared);
@@ -166,7 +171,9 @@ impl SlotMachine {
 /// # Errors
 /// The file is no JSON, or the key no port.
 pub fn api_port(text: &str, file: &str) -> Result<u16, ConfigError> {
-    Ok(Keys::read(text, file)?.port("api_port")?.unwrap_or(API_PORT))
+    Ok(Keys::read(text, file)?
+        .port("api_port")?
+        .unwrap_or(API_PORT))
 }
 
 /// A line for the shell. Its dollars are the shell's, and not for the launcher to replace.
@@ -199,7 +206,12 @@ impl<'t> Keys<'t> {
         }
     }
 
-    fn error(&self, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> ConfigError {
+    fn error(
+        &self,
+        key: &str,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> ConfigError {
         self.source.whole(key, problem, remedy)
     }
 
@@ -336,7 +348,10 @@ mod tests {
     #[test]
     fn wrong_types_and_missing_keys_are_refused_with_the_key() {
         for (text, said) in [
-            (r#"{"port":1}"#, "f.json: start_command: the file does not say what to run"),
+            (
+                r#"{"port":1}"#,
+                "f.json: start_command: the file does not say what to run",
+            ),
             (r#"{"start_command":"s"}"#, "f.json: port: "),
             (
                 r#"{"start_command":["s"],"port":1}"#,
@@ -346,8 +361,14 @@ mod tests {
                 r#"{"start_command":"s","port":"3000"}"#,
                 "f.json: port: it is a string, not a number; write `\"port\": 3000`",
             ),
-            (r#"{"start_command":"s","port":70000}"#, "f.json: port: 70000 is not a whole"),
-            (r#"{"start_command":"s","port":-1}"#, "f.json: port: -1 is not a whole"),
+            (
+                r#"{"start_command":"s","port":70000}"#,
+                "f.json: port: 70000 is not a whole",
+            ),
+            (
+                r#"{"start_command":"s","port":-1}"#,
+                "f.json: port: -1 is not a whole",
+            ),
             (
                 r#"{"start_command":"s","port":1,"drain_timeout_ms":1.5}"#,
                 "f.json: drain_timeout_ms: 1.5 is not a whole number",
@@ -368,7 +389,10 @@ mod tests {
                 r#"{"start_command":"s","port":9100}"#,
                 "f.json: api_port: 9100 is `port` as well",
             ),
-            (r#"{"start_command":"s","port":1,"listen":"lo"}"#, "f.json: listen: \"lo\" is"),
+            (
+                r#"{"start_command":"s","port":1,"listen":"lo"}"#,
+                "f.json: listen: \"lo\" is",
+            ),
             ("[]", "f.json: it is not an object"),
             ("{\n\"port\" 1}", "f.json:2: "),
         ] {

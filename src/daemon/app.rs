@@ -108,7 +108,9 @@ impl<U: Units> Managed<U> {
         let first = take_up(&world, loaded).await;
         for effect in effects(&first.state) {
             if let Effect::Route(route) = effect {
-                world.tables.gather(world.part(&route).await).await;
+                for part in world.parts(&route).await {
+                    world.tables.gather(part).await;
+                }
             }
         }
         let owner = Owner::start(Arc::clone(&world), first).await?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::units::{Report, Units};
 use crate::children::{Changes, Child, Listener, Phase, Program};
-use crate::config::{App, Bind, Ready};
+use crate::config::{App, Bind, Ready, Semantics};
 use crate::deploy::{BootId, End, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::launch::{Env, EnvFile, Order, launch};
 use crate::probe::{Address, Owner, ask, listeners, process_group_of};
@@ -91,13 +91,7 @@ impl Embedded {
         let release = self.root.join("releases").join(release.as_str());
         let path = self.app.env_file.as_deref().map(|file| release.join(file));
         let text = match &path {
-            Some(path) => Some(tokio::fs::read_to_string(path).await.map_err(|error| {
-                let path = path.display();
-                failure(
-                    "config",
-                    format!("cannot read env_file {path}: {error}; make it, or remove `env_file`"),
-                )
-            })?),
+            Some(path) => self.env_file(path).await?,
             None => None,
         };
         let injected = self.app.injected(&self.run, slot);
@@ -125,7 +119,29 @@ impl Embedded {
             listener: self.listener(slot)?,
             start_limit: limits.start,
             stop_limit: limits.stop,
+            restart: self.app.semantics == Semantics::Slot,
+            whole: self.app.semantics == Semantics::SlotMachine,
         })
+    }
+
+    async fn env_file(&self, path: &Path) -> Result<Option<String>, UnitFailure> {
+        match tokio::fs::read_to_string(path).await {
+            Ok(text) => Ok(Some(text)),
+            Err(error)
+                if self.app.semantics == Semantics::SlotMachine
+                    && error.kind() == std::io::ErrorKind::NotFound =>
+            {
+                tracing::warn!("env_file {} is not there, and is left out", path.display());
+                Ok(None)
+            }
+            Err(error) => Err(failure(
+                "config",
+                format!(
+                    "cannot read env_file {}: {error}; make it, or remove `env_file`",
+                    path.display()
+                ),
+            )),
+        }
     }
 
     /// The slot's own listening socket with `bind = "fd"`, made at its first start.
@@ -223,11 +239,15 @@ impl Embedded {
         let group = self.child(slot).and_then(Child::group);
         let group = group.map(nix::unistd::Pid::as_raw);
         self.check_owner(&internal, answer.listener, group)?;
-        if answer.passes() && public != internal {
+        let pass = match self.app.semantics {
+            Semantics::Slot => answer.passes(),
+            Semantics::SlotMachine => answer.status == 200,
+        };
+        if pass && public != internal {
             self.check_owner(&public, None, group)?;
         }
         Ok(Probe {
-            pass: answer.passes(),
+            pass,
             text: answer.to_string(),
         })
     }
@@ -254,7 +274,12 @@ impl Units for Embedded {
             );
             return Err(failure("config", text));
         }
-        if matches!(child.phase(), Phase::Stopped | Phase::Ended(_)) {
+        let phase = child.phase();
+        if self.app.semantics == Semantics::SlotMachine && matches!(phase, Phase::Ended(_)) {
+            // It has ended by itself, and stays so until it is stopped for something else.
+            return std::future::pending().await;
+        }
+        if matches!(phase, Phase::Stopped | Phase::Ended(_)) {
             self.check_ports(slot)?;
         }
         child
@@ -282,7 +307,10 @@ impl Units for Embedded {
         match self.child(slot).map(Child::phase) {
             Some(Phase::Up(boot) | Phase::Stopping(boot)) => Seen::Running(boot),
             Some(Phase::Starting(_)) => Seen::Coming,
-            Some(Phase::Ended(failure)) => Seen::Ended(End::Restarting(failure)),
+            Some(Phase::Ended(failure)) => Seen::Ended(match self.app.semantics {
+                Semantics::Slot => End::Restarting(failure),
+                Semantics::SlotMachine => End::Failed(failure),
+            }),
             Some(Phase::Stopped) | None => Seen::Ended(End::ByHand),
         }
     }
@@ -297,6 +325,10 @@ impl Units for Embedded {
 
     fn upstream(&self, slot: &SlotName) -> String {
         self.addresses(slot).0.to_string()
+    }
+
+    fn internal_upstream(&self, slot: &SlotName) -> String {
+        self.addresses(slot).1.to_string()
     }
 
     async fn probe(&self, slot: &SlotName, limit: Duration) -> Probe {
