@@ -4,6 +4,7 @@
 
 mod door;
 mod listener;
+pub mod machine;
 mod peer;
 mod problem;
 mod routes;

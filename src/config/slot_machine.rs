@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::app::target_problem;
+use super::app::{SETUP_TIMEOUT, shared_dir, target_problem};
 use super::error::{ConfigError, Source};
 use super::{App, AppLimits, Bind, Drain, Ready, Semantics};
 
@@ -82,7 +82,7 @@ impl SlotMachine {
         let health_timeout = keys.millis("health_timeout_ms")?.unwrap_or(10_000);
         let drain_timeout = keys.millis("drain_timeout_ms")?.unwrap_or(5_000);
         let env_file = keys.text("env_file", "\".env\"")?;
-        let shared = keys.list("shared_dirs", "[\"uploads\"]")?;
+        let shared_dirs = keys.directories("shared_dirs")?;
 
         let Some(start) = start else {
             return Err(keys.missing(
@@ -126,6 +126,9 @@ impl SlotMachine {
         let app = App {
             name: "slot".parse().expect("`slot` is a valid app name"),
             command: shell(&start),
+            setup_command: setup.as_deref().map(shell),
+            setup_timeout: SETUP_TIMEOUT,
+            shared_dirs,
             slots: ["blue", "green"]
                 .map(|name| name.parse().expect("both are valid slot names"))
                 .to_vec(),
@@ -154,7 +157,6 @@ impl SlotMachine {
             internal_listener: (internal_port != port).then(|| INTERNAL.to_owned()),
             semantics: Semantics::SlotMachine,
         };
-        let _ = (setup, shared);
         Ok(Self {
             app,
             listen,
@@ -250,17 +252,24 @@ impl<'t> Keys<'t> {
         }
     }
 
-    fn list(&mut self, key: &str, example: &str) -> Result<Vec<String>, ConfigError> {
+    fn directories(&mut self, key: &str) -> Result<Vec<String>, ConfigError> {
+        const EXAMPLE: &str = "[\"uploads\"]";
         let values = match self.keys.remove(key) {
             None | Some(Value::Null) => return Ok(Vec::new()),
             Some(Value::Array(values)) => values,
-            Some(other) => return Err(self.wrong(key, &other, "a list of strings", example)),
+            Some(other) => return Err(self.wrong(key, &other, "a list of strings", EXAMPLE)),
         };
-        let texts = values.into_iter().map(|value| match value {
-            Value::String(text) => Ok(text),
-            other => Err(self.wrong(key, &other, "a string", example)),
+        let paths = values.into_iter().map(|value| match value {
+            Value::String(text) => shared_dir(&text).map(ToOwned::to_owned).ok_or_else(|| {
+                self.error(
+                    key,
+                    format!("{text:?} is no directory of the release"),
+                    format!("write its path from there, without `..`: `\"{key}\": {EXAMPLE}`"),
+                )
+            }),
+            other => Err(self.wrong(key, &other, "a string", EXAMPLE)),
         });
-        texts.collect()
+        paths.collect()
     }
 
     fn number(&mut self, key: &str, most: u64, example: &str) -> Result<Option<u64>, ConfigError> {
@@ -301,7 +310,7 @@ mod tests {
     fn every_key_has_its_meaning() {
         let read = parse(
             r#"{"start_command":"node server.js --at $PORT","port":3000,"internal_port":3900,"health_endpoint":"/up",
-                "health_timeout_ms":1500,"drain_timeout_ms":700,"env_file":".env","api_port":9200,"listen":"0.0.0.0"}"#,
+                "setup_command":"npm ci","shared_dirs":["uploads/","./data"],"health_timeout_ms":1500,"drain_timeout_ms":700,"env_file":".env","api_port":9200,"listen":"0.0.0.0"}"#,
         )
         .unwrap();
         assert_eq!(
@@ -311,6 +320,8 @@ mod tests {
         assert_eq!(read.listen.to_string(), "0.0.0.0");
         let app = read.app;
         assert_eq!(app.command, ["/bin/sh", "-c", "node server.js --at $$PORT"]);
+        assert_eq!(app.setup_command.unwrap(), ["/bin/sh", "-c", "npm ci"]);
+        assert_eq!(app.shared_dirs, ["uploads", "data"]);
         assert_eq!(app.health, "/up");
         assert_eq!(app.health_timeout, Duration::from_millis(1500));
         assert_eq!(app.stop_timeout, Duration::from_millis(700));
@@ -380,6 +391,10 @@ mod tests {
             (
                 r#"{"start_command":"s","port":1,"shared_dirs":[1]}"#,
                 "f.json: shared_dirs: it is a number, not a string",
+            ),
+            (
+                r#"{"start_command":"s","port":1,"shared_dirs":["../a"]}"#,
+                "f.json: shared_dirs: \"../a\" is no directory of the release",
             ),
             (
                 r#"{"start_command":"s","port":1,"health_endpoint":"healthz"}"#,

@@ -15,8 +15,8 @@ use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    Effect, Event, Facts, Found, Generation, Request, Settings, SlotName, State, Step, effects,
-    recover, rediscover,
+    Effect, Event, Facts, Found, Generation, ReleaseId, Request, Settings, SlotName, State, Step,
+    effects, recover, rediscover,
 };
 use crate::release;
 use crate::store::{FileError, History, Loaded, StateFile};
@@ -236,6 +236,42 @@ impl<U: Units> Managed<U> {
             id
         });
         task.await.ok().flatten()
+    }
+
+    /// Puts a deployment on its way when its release has been made. Making it is given up when the deployment has ended or was taken
+    /// over.
+    pub async fn carry(
+        &self,
+        generation: Generation,
+        making: impl Future<Output = Result<ReleaseId, Event>> + Send,
+    ) {
+        let mut state = self.owner.state();
+        let ended = state.wait_for(|state| {
+            let held = state.deployment.as_ref().map(|held| held.generation);
+            held != Some(generation)
+        });
+        let event = tokio::select! {
+            made = making => match made {
+                Ok(release) => Event::Prepared { generation, release },
+                Err(event) => event,
+            },
+            _ = ended => return,
+        };
+        self.owner.report(event).await;
+    }
+
+    /// Returns when the symlinks are those of the state, and what nobody needs is gone.
+    pub async fn on_disk(&self) {
+        let state = Arc::clone(&self.owner.state().borrow());
+        let (report, _) = tokio::sync::mpsc::channel(1);
+        for effect in effects(&state) {
+            if let Effect::Link { .. } | Effect::Retain { .. } = effect {
+                // They are under way already; to perform one again changes nothing.
+                Arc::clone(&self.world)
+                    .perform(effect, report.clone())
+                    .await;
+            }
+        }
     }
 
     /// Goes back to the previous release.

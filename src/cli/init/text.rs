@@ -23,12 +23,12 @@ pub(super) fn slot_toml(
         .unwrap_or("server");
     // A binary is deployed by itself, so it is at the top of its release.
     let command = match detected {
-        Some(detected) if detected.with != super::BINARY => command(&detected.start),
+        Some(detected) if detected.with != super::BINARY => line_as_value(&detected.start),
         Some(_) | None => format!("\"./{program}\""),
     };
     let setup = match detected.and_then(|detected| detected.setup.as_deref()) {
-        Some(setup) => format!("#   {setup}"),
-        None => "#   npm ci".to_owned(),
+        Some(setup) => format!("setup_command = {}", line_as_value(setup)),
+        None => "# setup_command = \"npm ci\"".to_owned(),
     };
     let env_file = match env_file {
         true => {
@@ -44,7 +44,7 @@ pub(super) fn slot_toml(
 }
 
 /// A line for a shell as the value of `command`: the words alone where that means the same, else the shell.
-fn command(line: &str) -> String {
+fn line_as_value(line: &str) -> String {
     let words = shell_words::split(line).unwrap_or_default();
     let assigns = |word: &String| {
         let name = word.split('=').next().unwrap_or_default();
@@ -106,6 +106,10 @@ command = {command}
 
 # What makes a release ready before it is started, in its own directory, as another user: installs what it needs, builds.
 {setup}
+# setup_timeout = "15m"
+
+# Directories that every release shares: what the app writes there stays.
+# shared_dirs = ["uploads"]
 
 # How the app is reached.
 #   "port"  it listens on 127.0.0.1:$PORT
@@ -194,6 +198,7 @@ mod tests {
             let text = slot_toml(&"web".parse().unwrap(), Some(&made), None, false);
             let app = App::parse(&text, "slot.toml").unwrap();
             assert_eq!(app.command, words, "{line}");
+            assert_eq!(app.setup_command.unwrap(), words, "{line}");
         }
     }
 
