@@ -106,15 +106,32 @@ pub struct Demo {
 /// `start`.
 #[derive(Debug, Args)]
 pub struct Start {
-    /// The app's file
-    #[arg(long, value_name = "FILE", default_value = "slot.toml")]
-    pub config: PathBuf,
-    /// What to deploy at once: a binary or a directory
+    /// The app's file; otherwise ./slot.toml, otherwise ./slot-machine.json
+    ///
+    /// A file that is JSON is slot-machine's, whatever its name, and the app is then run as slot-machine runs it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to deploy at once, with slot.toml: a binary or a directory
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// Where to take requests
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    pub listen: std::net::SocketAddr,
+    /// Where to take requests; 127.0.0.1:8080, or what slot-machine.json says
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Where releases and state are kept; .slot beside slot.toml, .slot-machine in the repository with slot-machine.json
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The repository whose commits are deployed, with slot-machine.json; the current directory if not given
+    #[arg(long, value_name = "DIR")]
+    pub repo: Option<PathBuf>,
+    /// Where slot-machine's API answers, on 127.0.0.1; `api_port` of slot-machine.json if not given
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Deploy nothing at first, where slot-machine's way is to deploy HEAD
+    #[arg(long)]
+    pub no_deploy: bool,
+    /// Changes nothing: slot-machine's old scripts have it
+    #[arg(long, hide = true)]
+    pub no_proxy: bool,
     /// The router's limits, and whom it believes: a file as /etc/slot/machine.toml is
     #[arg(long, value_name = "FILE")]
     pub machine: Option<PathBuf>,
@@ -176,9 +193,9 @@ pub struct AppRemove {
 /// `deploy`.
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// A binary, or a directory with all that the app needs
+    /// A binary, or a directory with all that the app needs; with slot-machine.json a commit, HEAD if not given
     #[arg(value_name = "PATH")]
-    pub path: PathBuf,
+    pub path: Option<PathBuf>,
     /// How long the old slot may finish what is in flight; 0: as long as that takes
     ///
     /// In place of `drain` in slot.toml. A class that has a key of its own there (drain_requests, drain_streams, drain_tunnels) keeps that.

@@ -18,14 +18,15 @@ use crate::config::{App, Bind, Ready, Semantics};
 use crate::deploy::{BootId, End, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::launch::{Env, EnvFile, Order, launch};
 use crate::probe::{Address, Owner, ask, listeners, process_group_of};
+use crate::release::Root;
 use crate::telemetry::chain;
 
 /// The children of one app; they end with the last clone.
 #[derive(Clone, Debug)]
 pub struct Embedded {
     app: Arc<App>,
-    /// The app's directory, absolute: `releases` and the slots' symlinks are in it.
-    root: PathBuf,
+    /// The app's directory, absolute: its releases and the slots' symlinks are in it.
+    root: Root,
     /// For sockets; its path is short, because a socket's may have 107 bytes (unix(7)).
     run: PathBuf,
     inherited: Env,
@@ -36,9 +37,9 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// An app whose slots are all stopped. Must be called within a tokio runtime, which the children's supervision then runs on.
+    /// An app whose slots are all stopped, with its directory at `root`. Must be called within a tokio runtime, which the children's supervision then runs on.
     #[must_use]
-    pub fn new(app: Arc<App>, root: PathBuf, run: PathBuf, inherited: Env) -> Self {
+    pub fn new(app: Arc<App>, root: impl Into<Root>, run: PathBuf, inherited: Env) -> Self {
         let changes = Arc::new(Changes::default());
         let child = |slot: &SlotName| {
             let own = run.join(app.name.as_str()).join(slot.as_str());
@@ -48,7 +49,7 @@ impl Embedded {
         Self {
             children: Arc::new(app.slots.iter().map(child).collect()),
             app,
-            root,
+            root: root.into(),
             run,
             inherited,
             listeners: Arc::default(),
@@ -88,7 +89,7 @@ impl Embedded {
         release: &ReleaseId,
         limits: Limits,
     ) -> Result<Program, UnitFailure> {
-        let release = self.root.join("releases").join(release.as_str());
+        let release = self.root.home(release);
         let path = self.app.env_file.as_deref().map(|file| release.join(file));
         let text = match &path {
             Some(path) => self.env_file(path).await?,

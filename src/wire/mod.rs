@@ -7,4 +7,5 @@ pub mod api;
 pub mod apps_socket;
 pub mod control;
 pub mod machine;
+pub mod release;
 pub mod table;
