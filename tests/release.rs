@@ -6,12 +6,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use slot::deploy::ReleaseId;
-use slot::release::{ReleaseError, Turn, link, link_in_turn, named, prune, tidy};
+use slot::release::{
+    About, Identity, Links, Record, ReleaseError, Settled, Turn, begin, choose, known, link,
+    link_in_turn, list, named, prune, take, tidy,
+};
 use slot::telemetry::chain;
+use slot::wire::release::Origin;
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 
@@ -65,7 +69,7 @@ fn root() -> TempDir {
 
 /// Somebody waits for it all the time.
 fn unpack(root: &Path, archive: impl Read) -> Result<ReleaseId, ReleaseError> {
-    slot::release::unpack(root, archive, || true)
+    slot::release::unpack(root, archive, &About::default(), || true)
 }
 
 fn unpacked(root: &Path, packed: &Packed) -> Result<ReleaseId, ReleaseError> {
@@ -220,7 +224,39 @@ fn what_a_release_may_not_hold_is_refused_whole() {
         ),
         (
             "hard link",
-            good().entry(EntryType::Link, "other", "server", 0o644, b""),
+            good()
+                .entry(EntryType::Link, "other", "later", 0o644, b"")
+                .file("later", "x"),
+        ),
+        (
+            "hard link",
+            good()
+                .link("way", "server")
+                .entry(EntryType::Link, "other", "way", 0o644, b""),
+        ),
+        (
+            "hard link",
+            good()
+                .directory("d")
+                .entry(EntryType::Link, "other", "d", 0o644, b""),
+        ),
+        (
+            "hard link",
+            good().entry(EntryType::Link, "other", "../escaped", 0o644, b""),
+        ),
+        (
+            "setuid",
+            good().entry(EntryType::Link, "other", "server", 0o4755, b""),
+        ),
+        (
+            "behind a symlink",
+            good().directory("real").link("way", "real").entry(
+                EntryType::Link,
+                "way/in",
+                "server",
+                0o644,
+                b"",
+            ),
         ),
         (
             "hard link",
@@ -383,13 +419,22 @@ fn what_a_crash_left_of_an_upload_does_not_get_into_the_next() {
     assert!(left.contains(&Path::new("releases").join(id.as_str())));
 }
 
+fn record(root: &Path, id: &ReleaseId) -> PathBuf {
+    root.join(format!("releases/{id}.json"))
+}
+
 #[test]
 fn a_release_whose_bits_are_not_those_of_its_id_is_not_taken_for_it() {
     let root = root();
     let packed = Packed::default().file("a", "1");
     let id = unpacked(root.path(), &packed).unwrap();
-    let digest = root.path().join(format!("releases/{id}.sha256"));
-    fs::write(&digest, "0123abcd".repeat(8)).unwrap();
+    let other = format!("{id}{}", "0".repeat(56));
+    let noted = fs::read_to_string(record(root.path(), &id)).unwrap();
+    let noted: serde_json::Value = serde_json::from_str(&noted).unwrap();
+    let mut noted = noted.as_object().unwrap().clone();
+    noted.insert("digest".to_owned(), other.into());
+    let noted = serde_json::to_string(&noted).unwrap();
+    fs::write(record(root.path(), &id), noted).unwrap();
     let error = unpacked(root.path(), &packed).unwrap_err();
     assert!(
         chain(&error).contains("with other content"),
@@ -401,27 +446,288 @@ fn a_release_whose_bits_are_not_those_of_its_id_is_not_taken_for_it() {
 }
 
 #[test]
-fn a_release_whose_digest_was_lost_is_still_itself() {
+fn a_record_says_what_the_release_is_of_what_it_is_called_and_how_large() {
+    let root = root();
+    let about = |path: &str, label: Option<&str>| About {
+        origin: Origin::Path {
+            path: path.to_owned(),
+        },
+        label: label.map(|label| label.parse().unwrap()),
+    };
+    let archive = Packed::default()
+        .file("a", "12")
+        .directory("d")
+        .program("d/b", "345")
+        .entry(EntryType::Link, "d/c", "a", 0o644, b"")
+        .whole();
+    let deploy = |about: &About| {
+        slot::release::unpack(root.path(), archive.as_slice(), about, || true).unwrap()
+    };
+    let id = deploy(&about("build", Some("v1")));
+    let text = fs::read_to_string(record(root.path(), &id)).unwrap();
+    let noted: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(noted["version"], 1);
+    assert!(noted["digest"].as_str().unwrap().starts_with(id.as_str()));
+    assert_eq!(noted["digest"].as_str().unwrap().len(), 64);
+    assert_eq!(
+        noted["source"],
+        serde_json::json!({"kind": "path", "path": "build"})
+    );
+    assert_eq!((&noted["label"], &noted["size"]), (&"v1".into(), &5.into()));
+    let first = Record::read(root.path(), &id).unwrap();
+    // The same bits under another label: that is its label now. Without one it keeps what it has.
+    assert_eq!(deploy(&about("other", Some("v2"))), id);
+    assert_eq!(deploy(&about("other", None)), id);
+    let mut expected = first.clone();
+    expected.origin = about("other", None).origin;
+    expected.label = Some("v2".parse().unwrap());
+    assert_eq!(Record::read(root.path(), &id), Some(expected));
+    assert_eq!(list(root.path()).len(), 1);
+}
+
+#[test]
+fn a_hard_link_is_a_second_name_of_a_file_that_came_before() {
+    let root = root();
+    let linked = Packed::default().program("bin/one", "run me").entry(
+        EntryType::Link,
+        "./two",
+        "./bin/one",
+        0o755,
+        b"",
+    );
+    let copied = Packed::default()
+        .program("bin/one", "run me")
+        .program("two", "run me");
+    let id = unpacked(root.path(), &linked).unwrap();
+    let home = root.path().join("releases").join(id.as_str());
+    let inode = |path: &str| fs::metadata(home.join(path)).unwrap().ino();
+    assert_eq!(inode("two"), inode("bin/one"));
+    assert_eq!(unpacked(root.path(), &copied).unwrap(), id);
+}
+
+#[test]
+fn an_archive_of_git_is_an_archive() {
+    let root = root();
+    let comment = b"52 comment=0123456789012345678901234567890123456789\n";
+    let packed = Packed::default()
+        .entry(
+            EntryType::XGlobalHeader,
+            "pax_global_header",
+            "",
+            0o666,
+            comment,
+        )
+        .file("a", "1");
+    let plain = Packed::default().file("a", "1");
+    let id = unpacked(root.path(), &packed).unwrap();
+    assert_eq!(unpacked(root.path(), &plain).unwrap(), id);
+}
+
+#[test]
+fn names_may_have_spaces_and_newlines_in_them() {
     let root = root();
     let packed = Packed::default()
-        .directory("static")
-        .directory("empty")
-        .file("static/a", "1")
-        .program("deep/er/server", "2")
-        .link("b", "static/a");
+        .file("a b\nc/\td\u{e9}", "1")
+        .entry(EntryType::Link, "e\nf", "a b\nc/\td\u{e9}", 0o644, b"")
+        .link("g h", "a b\nc");
     let id = unpacked(root.path(), &packed).unwrap();
-    let digest = root.path().join(format!("releases/{id}.sha256"));
-    let noted = fs::read(&digest).unwrap();
-    for lost in [&b""[..], b"0123", b"\0\0\0\0"] {
-        fs::write(&digest, lost).unwrap();
-        assert_eq!(unpacked(root.path(), &packed).unwrap(), id);
-        assert_eq!(fs::read(&digest).unwrap(), noted);
-    }
-    fs::remove_file(&digest).unwrap();
     let home = root.path().join("releases").join(id.as_str());
-    fs::write(home.join("static/a"), "other").unwrap();
-    let error = unpacked(root.path(), &packed).unwrap_err();
+    assert_eq!(fs::read(home.join("g h/\td\u{e9}")).unwrap(), b"1");
+    assert_eq!(fs::read(home.join("e\nf")).unwrap(), b"1");
+}
+
+#[test]
+fn a_directory_without_a_record_is_no_release_and_what_is_deployed_next_takes_its_place() {
+    let root = root();
+    let packed = Packed::default().file("a", "1");
+    let id = unpacked(root.path(), &packed).unwrap();
+    let home = root.path().join("releases").join(id.as_str());
+    for lost in [
+        Some(&b""[..]),
+        Some(b"{\"version\":1}"),
+        Some(b"\0\0\0\0"),
+        None,
+    ] {
+        fs::write(home.join("half"), "of a layout").unwrap();
+        match lost {
+            Some(lost) => fs::write(record(root.path(), &id), lost).unwrap(),
+            None => fs::remove_file(record(root.path(), &id)).unwrap(),
+        }
+        assert_eq!(list(root.path()), []);
+        assert_eq!(unpacked(root.path(), &packed).unwrap(), id);
+        assert_eq!(everything(&home), BTreeSet::from(["a".into()]));
+        assert_eq!(list(root.path()).len(), 1);
+    }
+    fs::remove_file(record(root.path(), &id)).unwrap();
+    tidy(root.path()).unwrap();
+    assert_eq!(everything(root.path()), BTreeSet::from(["releases".into()]));
+}
+
+#[test]
+fn a_release_that_a_symlink_names_outlives_the_loss_of_its_record() {
+    let root = root();
+    let packed = Packed::default().file("a", "1");
+    let id = unpacked(root.path(), &packed).unwrap();
+    link(root.path(), "live", Some(&id)).unwrap();
+    let home = root.path().join("releases").join(id.as_str());
+    let inode = || fs::metadata(&home).unwrap().ino();
+    let before = inode();
+    let heals: [&dyn Fn(); 2] = [&|| tidy(root.path()).unwrap(), &|| {
+        unpacked(root.path(), &packed).unwrap();
+    }];
+    for heal in heals {
+        fs::remove_file(record(root.path(), &id)).unwrap();
+        heal();
+        assert_eq!(inode(), before);
+        let listed = list(root.path());
+        assert_eq!((&listed[0].0, listed[0].1.size), (&id, 1));
+    }
+}
+
+#[test]
+fn releases_of_before_there_were_records_get_theirs() {
+    let root = root();
+    let id = unpacked(root.path(), &Packed::default().file("a", "1")).unwrap();
+    let noted = Record::read(root.path(), &id).unwrap();
+    fs::remove_file(record(root.path(), &id)).unwrap();
+    let digest = root.path().join(format!("releases/{id}.sha256"));
+    fs::write(&digest, format!("{}\n", noted.digest.as_ref().unwrap())).unwrap();
+    fs::create_dir(root.path().join("releases/00000000")).unwrap();
+    fs::write(root.path().join("releases/00000000.sha256"), "").unwrap();
+    tidy(root.path()).unwrap();
+    let healed = Record::read(root.path(), &id).unwrap();
+    assert_eq!((healed.digest, healed.size), (noted.digest, 1));
+    assert_eq!(list(root.path()).len(), 1);
+    assert!(!digest.exists());
+    assert!(!root.path().join("releases/00000000").exists());
+}
+
+fn commit(first: &str) -> Identity {
+    Identity::Commit(format!("{first}{}", "0".repeat(32)))
+}
+
+fn of(identity: &Identity) -> About {
+    let Identity::Commit(commit) = identity else {
+        panic!("{identity:?} is no commit");
+    };
+    About {
+        origin: Origin::Git {
+            commit: commit.clone(),
+            reference: Some("main".to_owned()),
+        },
+        label: None,
+    }
+}
+
+#[test]
+fn what_somebody_else_laid_out_is_a_release_once_it_is_finished() {
+    let root = root();
+    let one = commit("0123abcd");
+    let incoming = begin(root.path()).unwrap();
+    fs::write(incoming.path().join("server"), "x").unwrap();
+    fs::set_permissions(
+        incoming.path().join("server"),
+        PermissionsExt::from_mode(0o700),
+    )
+    .unwrap();
+    fs::create_dir(incoming.path().join("d")).unwrap();
+    fs::set_permissions(incoming.path().join("d"), PermissionsExt::from_mode(0o700)).unwrap();
+    symlink("../server", incoming.path().join("d/link")).unwrap();
+    let Settled::New(unfinished) = incoming.settle(one.clone(), || true).unwrap() else {
+        panic!("it was there");
+    };
+    assert!(list(root.path()).is_empty(), "it may be built in still");
+    assert_eq!(known(root.path(), &one).unwrap(), None);
+    // As a build does.
+    symlink("/usr/bin/python3", unfinished.path().join("python")).unwrap();
+    let id = unfinished.finish(&of(&one), Links::Any, || true).unwrap();
+    assert_eq!(id.as_str(), "0123abcd");
+    let home = root.path().join("releases/0123abcd");
+    let mode = |path: &str| fs::metadata(home.join(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("server"), mode("d")), (0o755, 0o755));
+    assert_eq!(known(root.path(), &one).unwrap(), Some(id.clone()));
+    // The same again is the same, whatever lies in the new directory; another commit with these digits is not.
+    let again = |identity: &Identity| {
+        let incoming = begin(root.path()).unwrap();
+        fs::write(incoming.path().join("other"), "x").unwrap();
+        incoming.finish(identity.clone(), &of(identity), Links::Inside, || true)
+    };
+    assert_eq!(again(&one).unwrap(), id);
+    assert!(home.join("server").exists());
+    let other = Identity::Commit(format!("0123abcd{}", "1".repeat(32)));
+    let error = again(&other).unwrap_err();
     assert!(matches!(error, ReleaseError::Collision { .. }), "{error}");
+    assert!(!root.path().join("incoming").exists());
+}
+
+#[test]
+fn what_is_given_up_before_it_is_finished_leaves_nothing() {
+    let root = root();
+    let lay_out = || {
+        let incoming = begin(root.path()).unwrap();
+        fs::write(incoming.path().join("server"), "x").unwrap();
+        incoming
+    };
+    drop(lay_out());
+    let settle = || match lay_out().settle(commit("0123abcd"), || true).unwrap() {
+        Settled::New(unfinished) => unfinished,
+        Settled::Known(id) => panic!("{id} was there"),
+    };
+    drop(settle());
+    let about = of(&commit("0123abcd"));
+    let refused = |work: &dyn Fn(&Path), words: &str| {
+        let unfinished = settle();
+        work(&unfinished.path());
+        let error = unfinished
+            .finish(&about, Links::Inside, || true)
+            .unwrap_err();
+        assert!(chain(&error).contains(words), "{words}: {}", chain(&error));
+    };
+    refused(
+        &|home| symlink("/etc", home.join("out")).unwrap(),
+        "symlink that leaves",
+    );
+    let listen =
+        |home: &Path| drop(std::os::unix::net::UnixListener::bind(home.join("socket")).unwrap());
+    refused(&listen, "neither a file");
+    refused(
+        &|home| fs::remove_file(home.join("server")).unwrap(),
+        "at least one file",
+    );
+    let error = settle().finish(&about, Links::Any, || false).unwrap_err();
+    assert!(matches!(error, ReleaseError::Unwanted), "{error}");
+    let error = lay_out()
+        .settle(Identity::Commit("é".repeat(40)), || true)
+        .unwrap_err();
+    assert!(matches!(error, ReleaseError::Nameless), "{error}");
+    assert_eq!(everything(root.path()), BTreeSet::from(["releases".into()]));
+    // One whose place another has taken since is not that other.
+    let (first, second) = (settle(), settle());
+    let error = first.finish(&about, Links::Any, || true).unwrap_err();
+    assert!(matches!(error, ReleaseError::Unwanted), "{error}");
+    let id = second.finish(&about, Links::Any, || true).unwrap();
+    assert_eq!(list(root.path())[0].0, id);
+    assert!(root.path().join("releases/0123abcd/server").exists());
+}
+
+#[test]
+fn what_is_taken_or_chosen_again_outlives_a_removal_that_was_decided_before() {
+    let root = root();
+    let ids = ["1", "2", "3"].map(|content| release(root.path(), content));
+    let about = About::default();
+    take(root.path(), &ids[0], &about, || true).unwrap();
+    choose(root.path(), &ids[1]).unwrap();
+    prune(root.path(), &BTreeSet::new(), 0).unwrap();
+    let left: BTreeSet<ReleaseId> = list(root.path()).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(left, ids[..2].iter().cloned().collect());
+    // Once a symlink has named it, what holds it is that symlink.
+    link(root.path(), "blue", Some(&ids[1])).unwrap();
+    link(root.path(), "blue", Some(&ids[0])).unwrap();
+    prune(root.path(), &BTreeSet::new(), 0).unwrap();
+    assert_eq!(list(root.path()).len(), 1);
+    let gone = take(root.path(), &ids[1], &about, || true).unwrap_err();
+    assert!(gone.to_string().contains("slotctl releases"), "{gone}");
+    choose(root.path(), &ids[2]).unwrap_err();
 }
 
 #[test]
@@ -487,9 +793,10 @@ fn what_is_in_use_and_the_newest_of_the_others_stay() {
     let ids: Vec<ReleaseId> = (0..6_u64)
         .map(|number| {
             let id = release(root.path(), &number.to_string());
-            let home = fs::File::open(root.path().join("releases").join(id.as_str())).unwrap();
-            let when = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000 + number);
-            home.set_modified(when).unwrap();
+            let text = fs::read_to_string(record(root.path(), &id)).unwrap();
+            let mut noted: serde_json::Value = serde_json::from_str(&text).unwrap();
+            noted["made_ms"] = (1_000 + number).into();
+            fs::write(record(root.path(), &id), noted.to_string()).unwrap();
             id
         })
         .collect();
@@ -499,7 +806,7 @@ fn what_is_in_use_and_the_newest_of_the_others_stay() {
     let there: Vec<bool> = ids.iter().map(left).collect();
     assert_eq!(there, [true, false, true, false, true, true]);
     let files = fs::read_dir(root.path().join("releases")).unwrap().count();
-    assert_eq!(files, 8, "a directory and a digest for each of the four");
+    assert_eq!(files, 8, "a directory and a record for each of the four");
     prune(root.path(), &in_use, 0).unwrap();
     let there: Vec<bool> = ids.iter().map(left).collect();
     // Nothing has named the last upload yet.
@@ -562,7 +869,8 @@ fn an_upload_that_nobody_waits_for_any_more_ends_at_its_next_read_and_leaves_not
         .file("b", &"b".repeat(9_000));
     let archive = packed.whole();
     let mut read = Interrupted(&archive, Some(|| wanted.set(false)));
-    let error = slot::release::unpack(&root, &mut read, || wanted.get()).unwrap_err();
+    let error =
+        slot::release::unpack(&root, &mut read, &About::default(), || wanted.get()).unwrap_err();
     assert!(matches!(error, ReleaseError::Unwanted), "{error}");
     assert!(!read.0.is_empty(), "it was read to its end");
     assert_eq!(everything(outside.path()), BTreeSet::from(["web".into()]));
@@ -572,14 +880,15 @@ fn an_upload_that_nobody_waits_for_any_more_ends_at_its_next_read_and_leaves_not
         asked.set(asked.get() + 1);
         true
     };
-    slot::release::unpack(&root, archive.as_slice(), count).unwrap();
+    slot::release::unpack(&root, archive.as_slice(), &About::default(), count).unwrap();
     prune(&root, &BTreeSet::new(), 0).unwrap();
     let (last, left) = (asked.replace(0), everything(&root));
     let until_last = || {
         asked.set(asked.get() + 1);
         asked.get() < last
     };
-    let error = slot::release::unpack(&root, archive.as_slice(), until_last).unwrap_err();
+    let error = slot::release::unpack(&root, archive.as_slice(), &About::default(), until_last)
+        .unwrap_err();
     assert!(matches!(error, ReleaseError::Unwanted), "{error}");
     assert_eq!(everything(&root), left);
 }

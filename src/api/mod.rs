@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** nothing is decided here but who may ask; and no path of a caller's is ever opened.
 
+mod deploy;
 mod door;
 mod listener;
 mod peer;

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -16,8 +15,8 @@ use axum::{Json, Router};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::deploy::{deploy, releases};
 use super::peer::{Access, Peer};
 use super::problem::Problem;
 use crate::daemon::app::Managed;
@@ -30,11 +29,8 @@ use crate::wire::api;
 /// How long a question for an outcome stays open before it is answered with the progress so far.
 const OUTCOME_WAIT: Duration = Duration::from_secs(1);
 
-/// How long an upload may send nothing.
-const STALL: Duration = Duration::from_secs(60);
-
-struct Api<U> {
-    apps: Arc<Apps<U>>,
+pub(super) struct Api<U> {
+    pub(super) apps: Arc<Apps<U>>,
     access: Access,
 }
 
@@ -58,6 +54,7 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         .route("/connections", get(connections))
         .route("/outcome", get(outcome))
         .route("/events", get(events))
+        .route("/releases", get(releases))
         .route("/reload", post(reload));
     Router::new()
         .route("/apps", get(list))
@@ -101,12 +98,12 @@ async fn admit<U: Units>(
 
 /// The app of a path, if the path names one.
 #[derive(Deserialize)]
-struct Named {
+pub(super) struct Named {
     app: Option<String>,
 }
 
 impl<U: Units> Api<U> {
-    async fn app(&self, named: &Named) -> Result<Arc<Managed<U>>, Problem> {
+    pub(super) async fn app(&self, named: &Named) -> Result<Arc<Managed<U>>, Problem> {
         Ok(self.apps.get(named.app.as_deref()).await?)
     }
 }
@@ -179,7 +176,7 @@ async fn status<U: Units>(
 }
 
 /// A query, whose refusal is an object like every other.
-struct Asked<T>(T);
+pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Problem;
@@ -192,71 +189,7 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Ask
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DeployQuery {
-    drain: Option<String>,
-    queue: Option<String>,
-}
-
-async fn deploy<U: Units>(
-    State(api): State<Api<U>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(named): Path<Named>,
-    Asked(query): Asked<DeployQuery>,
-    body: Body,
-) -> Result<Json<api::Begun>, Problem> {
-    let begun = async {
-        let drain = query
-            .drain
-            .as_deref()
-            .map(|text| span("drain", text))
-            .transpose()?;
-        let queue = query
-            .queue
-            .as_deref()
-            .map(|text| span("queue", text))
-            .transpose()?
-            .unwrap_or_default();
-        let app = api.app(&named).await?;
-        api.apps.check_file(app.app().name.as_str())?;
-        let generation = app.begin(peer.name(), drain, queue).await?;
-        Ok::<_, Problem>((app, generation))
-    };
-    let (app, generation) = match begun.await {
-        Ok(begun) => begun,
-        Err(problem) => {
-            // A client that still sends does not read; let it come to the answer.
-            let mut rest = body.into_data_stream();
-            while let Some(Ok(_)) = rest.next().await {}
-            return Err(problem);
-        }
-    };
-    let archive = SyncIoBridge::new(StreamReader::new(Box::pin(flowing(body))));
-    let release = app.upload(generation, archive).await;
-    Ok(Json(api::Begun {
-        generation: generation.0,
-        release,
-    }))
-}
-
-/// The bytes of an upload, for as long as they come: one that stalls would hold the app's lock for ever.
-fn flowing(body: Body) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
-    stream::try_unfold(
-        body.into_data_stream(),
-        async |mut bytes| match tokio::time::timeout(STALL, bytes.next()).await {
-            Ok(Some(Ok(piece))) => Ok(Some((piece, bytes))),
-            Ok(Some(Err(error))) => Err(std::io::Error::other(error)),
-            Ok(None) => Ok(None),
-            Err(_) => Err(std::io::Error::other(format!(
-                "nothing came for {} s",
-                STALL.as_secs()
-            ))),
-        },
-    )
-}
-
-fn span(key: &str, text: &str) -> Result<Duration, Problem> {
+pub(super) fn span(key: &str, text: &str) -> Result<Duration, Problem> {
     crate::config::parse_span(text).ok_or_else(|| {
         Problem::bad_request(format!(
             "{key} = {text:?} is no span of time; write 30s, 2m or 0"
@@ -414,23 +347,4 @@ async fn remove<U: Units>(
         .remove(named.app.as_deref().unwrap_or_default())
         .await?;
     Ok(Json(serde_json::json!({ "status": "ok" })))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::pin::pin;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_upload_that_stalls_is_ended_after_its_limit() {
-        let pieces = stream::iter([Ok::<_, Infallible>("some bytes")]);
-        let mut upload = pin!(flowing(Body::from_stream(pieces.chain(stream::pending()))));
-        assert_eq!(upload.next().await.unwrap().unwrap(), "some bytes");
-        let stalled = tokio::time::Instant::now();
-        let ended = upload.next().await.unwrap().unwrap_err();
-        assert_eq!(stalled.elapsed(), STALL);
-        assert_eq!(ended.to_string(), "nothing came for 60 s");
-        assert!(upload.next().await.is_none());
-    }
 }

@@ -15,12 +15,13 @@ use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    Effect, Event, Facts, Found, Generation, Request, Settings, SlotName, State, Step, effects,
-    recover, rediscover,
+    Effect, Event, Facts, Found, Generation, ReleaseId, Request, Settings, SlotName, State, Step,
+    effects, recover, rediscover,
 };
-use crate::release;
+use crate::release::{self, About, Record};
 use crate::store::{FileError, History, Loaded, StateFile};
 use crate::telemetry::chain;
+use crate::wire::release as api;
 
 /// Why an app cannot be managed.
 #[derive(Debug, thiserror::Error)]
@@ -199,41 +200,76 @@ impl<U: Units> Managed<U> {
     pub async fn upload(
         &self,
         generation: Generation,
+        about: About,
         mut archive: impl Read + Send + 'static,
     ) -> Option<String> {
         let (root, owner) = (self.world.root.clone(), self.owner.clone());
-        let state = owner.state();
-        let wanted = move || {
-            let held = state.borrow().deployment.as_ref().map(|it| it.generation);
-            // The state of an owner that has ended stays as it was; it has no deployment any more.
-            held == Some(generation) && state.has_changed().is_ok()
-        };
+        let wanted = self.wanted(generation);
         let task = tokio::spawn(async move {
-            let (unpacked, mut rest) =
-                blocking(move || (release::unpack(&root, &mut archive, wanted), archive)).await;
-            let (id, event) = match unpacked {
-                Ok(release) => (
-                    Some(release.to_string()),
-                    Event::Prepared {
-                        generation,
-                        release,
-                    },
-                ),
-                Err(error) => (
-                    None,
-                    Event::Unprepared {
-                        generation,
-                        why: chain(&error),
-                    },
-                ),
+            let work = move || {
+                let unpacked = release::unpack(&root, &mut archive, &about, wanted);
+                (unpacked, archive)
             };
-            owner.report(event).await;
+            let (unpacked, mut rest) = blocking(work).await;
+            let id = prepared(&owner, generation, unpacked).await;
             // An archive may end, or be refused, before its upload does. Whoever still sends does not read: what he sends is taken,
             // so that he comes to the answer. Where the connection is gone there is nobody to answer.
             let _ = blocking(move || std::io::copy(&mut rest, &mut std::io::sink())).await;
             id
         });
         task.await.ok().flatten()
+    }
+
+    /// Puts a deployment on its way with a release that is on disk; what it says of the release is written down.
+    pub async fn again(
+        &self,
+        generation: Generation,
+        id: ReleaseId,
+        about: About,
+    ) -> Option<String> {
+        let (root, owner) = (self.world.root.clone(), self.owner.clone());
+        let wanted = self.wanted(generation);
+        let task = tokio::spawn(async move {
+            let taken = blocking(move || release::take(&root, &id, &about, wanted)).await;
+            prepared(&owner, generation, taken).await
+        });
+        task.await.ok().flatten()
+    }
+
+    /// Asks whether somebody still waits for the release of a deployment: it has not ended, and was not taken over.
+    fn wanted(&self, generation: Generation) -> impl Fn() -> bool + Send + 'static {
+        let state = self.owner.state();
+        move || {
+            let held = state.borrow().deployment.as_ref().map(|it| it.generation);
+            // The state of an owner that has ended stays as it was; it has no deployment any more.
+            held == Some(generation) && state.has_changed().is_ok()
+        }
+    }
+
+    /// The releases that are on disk, newest first.
+    pub async fn releases(&self) -> api::Releases {
+        let (root, state) = (self.world.root.clone(), self.owner.state());
+        let listed = blocking(move || release::list(&root)).await;
+        let state = state.borrow();
+        let shown = |(id, record): (ReleaseId, Record)| api::Release {
+            source: record.origin,
+            label: record.label.as_ref().map(ToString::to_string),
+            size: record.size,
+            made_ms: record.made_ms,
+            live: state.live() == Some(&id),
+            prev: state.prev.as_ref() == Some(&id),
+            marked: state.marked.contains(&id),
+            slots: state
+                .slots
+                .iter()
+                .filter(|(_, slot)| slot.release.as_ref() == Some(&id))
+                .map(|(name, _)| name.to_string())
+                .collect(),
+            id: id.to_string(),
+        };
+        api::Releases {
+            releases: listed.into_iter().map(shown).collect(),
+        }
     }
 
     /// Goes back to the previous release.
@@ -286,6 +322,32 @@ impl<U: Units> Managed<U> {
             .withdraw(self.world.app.name.as_str())
             .await
     }
+}
+
+/// Tells the owner what came of putting a release on disk.
+async fn prepared(
+    owner: &Owner,
+    generation: Generation,
+    result: Result<ReleaseId, release::ReleaseError>,
+) -> Option<String> {
+    let (id, event) = match result {
+        Ok(release) => (
+            Some(release.to_string()),
+            Event::Prepared {
+                generation,
+                release,
+            },
+        ),
+        Err(error) => (
+            None,
+            Event::Unprepared {
+                generation,
+                why: chain(&error),
+            },
+        ),
+    };
+    owner.report(event).await;
+    id
 }
 
 async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {

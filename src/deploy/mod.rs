@@ -41,7 +41,7 @@ mod watch;
 
 pub use effect::{Effect, Limits, Pace, Route, effects};
 pub use event::{End, Event, Probe, Refusal, Request, UnitFailure, UnitResult};
-pub use names::{AppName, BootId, Generation, NameError, ReleaseId, SlotName, Time};
+pub use names::{AppName, BootId, Generation, Label, NameError, ReleaseId, SlotName, Time};
 pub use notice::Notice;
 pub use policy::{ByClass, FAILED_PROBES, HOLD, SLOT_WAIT, START_MARGIN, Settings};
 pub use recovery::{Facts, Found, Seen, recover, rediscover};

@@ -92,6 +92,14 @@ text!(
     |value| is_hex(value, 8)
 );
 text!(
+    /// What whoever deployed a release calls it: `v1.2`.
+    Label,
+    "label",
+    "use 1 to 64 printable ASCII characters without spaces and `/`",
+    |value| (1..=64).contains(&value.len())
+        && value.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+);
+text!(
     /// One run of a slot: the unit's InvocationID (systemd.exec(5)), 32 hexadecimal digits.
     BootId,
     "boot id",

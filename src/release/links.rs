@@ -36,8 +36,10 @@ pub fn link_in_turn(
         }
         set(root, name, release)?;
         ledger.set.insert(name.to_owned(), turn);
-        if ledger.uploaded.as_ref() == release {
-            ledger.uploaded = None;
+        for held in [&mut ledger.uploaded, &mut ledger.chosen] {
+            if held.as_ref() == release {
+                *held = None;
+            }
         }
         Ok(())
     })

@@ -1,32 +1,39 @@
-//! Releases on disk: `releases/<id>/`, immutable once they have their name, and the symlinks that name them.
+//! Releases on disk: `releases/<id>/`, immutable once they have their record, and the symlinks that name them.
 //!
 //! ```text
 //! /var/lib/slot/<app>/releases/<id>/       the bits
-//!                     releases/<id>.sha256 their whole digest
-//!                     incoming/<n>/        what is being unpacked, each upload in its own
+//!                     releases/<id>.json   their record
+//!                     incoming/<n>/        what is being laid out, each deployment in its own
 //!                     blue -> releases/<id>   green -> …   live -> …   prev -> …
 //! ```
 //!
-//! **Invariant:** a directory in `releases` is complete and on disk; what is not is in `incoming`.
+//! **Invariant:** what has a record is complete and on disk; a directory without one is no release.
 //! **Invariant:** a symlink is replaced by rename, and what one names is not removed, so it always names something.
 //! **Invariant:** whatever gets or loses a name here does so in `order`, where one comes after the other.
 
+mod incoming;
 mod links;
 mod order;
+mod record;
 mod tree;
 mod unpack;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use incoming::{Incoming, Links, Settled, Unfinished, begin, choose, known, take};
 pub use links::{link, link_in_turn, named};
 pub use order::Turn;
+pub use record::{About, Identity, Record};
 pub use tree::stays_inside;
 pub use unpack::unpack;
 
 use crate::deploy::ReleaseId;
+use crate::wire::release::Origin;
+use incoming::set_aside;
 use order::Ledger;
 
 /// What went wrong with a release.
@@ -46,16 +53,22 @@ pub enum ReleaseError {
     /// The archive has no file in it.
     #[error("the archive is empty: name a binary or a directory with at least one file in it")]
     Empty,
-    /// Two different contents have the same id.
-    #[error("release {id} is on disk with other content; remove {path:?} and deploy again")]
+    /// Two different releases have the same id.
+    #[error("release {id} is on disk with other content; remove {0} and {0}.json, and deploy again", path.display())]
     Collision {
         /// The id of both.
         id: ReleaseId,
         /// Where the other is.
         path: PathBuf,
     },
-    /// Nobody waits for the upload any more.
-    #[error("the deployment that the upload was for has ended")]
+    /// Neither a digest nor a commit.
+    #[error("what the release was to be known by is neither a digest nor a commit")]
+    Nameless,
+    /// It is not on disk, or not any more.
+    #[error("release {0} is not on disk; `slotctl releases` lists those that are")]
+    Absent(ReleaseId),
+    /// Nobody waits for it any more.
+    #[error("the deployment that the release was for has ended")]
     Unwanted,
     /// The disk refused.
     #[error("cannot {operation} {path:?}{}", if source.kind() == io::ErrorKind::StorageFull { " (the file system is full: `df -h` shows it; free some space, then deploy again)" } else { "" })]
@@ -108,36 +121,49 @@ fn doom(
     in_use: &BTreeSet<ReleaseId>,
     keep: usize,
 ) -> Result<Vec<Result<PathBuf, ReleaseError>>, ReleaseError> {
-    let releases = root.join("releases");
-    let listed = match fs::read_dir(&releases) {
-        Ok(listed) => listed,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(ReleaseError::disk("list", &releases)(error)),
-    };
-    let mut idle: Vec<_> = listed
-        .filter_map(Result::ok)
-        .filter_map(|entry| {
-            let id: ReleaseId = entry.file_name().to_str()?.parse().ok()?;
-            (!in_use.contains(&id)).then_some(())?;
-            Some((entry.metadata().ok()?.modified().ok()?, id))
-        })
-        .collect();
-    idle.sort_by(|one, other| other.cmp(one));
-    let named = links::all_named(root)?;
-    Ok(idle
+    let idle = list(root)
         .into_iter()
-        .skip(keep)
-        .map(|(_, id)| id)
-        .filter(|id| !named.contains(id) && ledger.uploaded.as_ref() != Some(id))
-        .map(|id| {
-            let path = releases.join(id.as_str());
-            // One that was removed before may still be on its way out.
-            let doomed = releases.join(format!("{id}.{}.removed", Turn::next().number()));
-            fs::rename(&path, &doomed).map_err(ReleaseError::disk("remove", &path))?;
-            let _ = fs::remove_file(digest_path(root, &id));
-            Ok(doomed)
+        .filter(|(id, _)| !in_use.contains(id));
+    let mut doomed = idle.skip(keep).map(|(id, _)| id).peekable();
+    if doomed.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    let named = links::all_named(root)?;
+    let doomed = doomed.filter(|id| {
+        let held = [&ledger.uploaded, &ledger.chosen];
+        !named.contains(id) && !held.contains(&&Some(id.clone()))
+    });
+    Ok(doomed
+        .filter_map(|id| {
+            // The record first: without it nobody takes the rest for a release.
+            record::remove(root, &id)
+                .and_then(|()| set_aside(root, &id))
+                .transpose()
         })
         .collect())
+}
+
+/// The releases that are on disk, newest first.
+#[must_use]
+pub fn list(root: &Path) -> Vec<(ReleaseId, Record)> {
+    let mut listed: Vec<_> = directories(root)
+        .into_iter()
+        .filter_map(|id| Record::read(root, &id).map(|record| (id, record)))
+        .collect();
+    listed.sort_by(|(one, a), (other, b)| (b.made_ms, other).cmp(&(a.made_ms, one)));
+    listed
+}
+
+/// Every directory in `releases` that has the name of a release.
+fn directories(root: &Path) -> Vec<ReleaseId> {
+    let Ok(listed) = fs::read_dir(root.join("releases")) else {
+        return Vec::new();
+    };
+    listed
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// Removes a tree, read-only directories included.
@@ -148,7 +174,8 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Clears what a crash left behind: half-unpacked uploads and half-removed releases.
+/// Clears what a crash left behind: half-made and half-removed releases, and records of nothing. One that a symlink names has
+/// served; where its record is lost it gets another.
 ///
 /// # Errors
 /// What could not be removed.
@@ -162,21 +189,67 @@ pub fn tidy(root: &Path) -> Result<(), ReleaseError> {
         }
         _ => remove_tree(&doomed).map_err(ReleaseError::disk("remove", &doomed))?,
     }
+    order::alone(root, |ledger| {
+        // Whoever has one still is not waited for any more.
+        ledger.unfinished.clear();
+        let named = links::all_named(root)?;
+        for id in directories(root) {
+            if Record::read(root, &id).is_some() || adopt(root, &id, named.contains(&id))? {
+                continue;
+            }
+            set_aside(root, &id)?;
+        }
+        Ok(())
+    })?;
     let Ok(listed) = fs::read_dir(root.join("releases")) else {
         return Ok(());
     };
     for entry in listed.filter_map(Result::ok) {
         let path = entry.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "removed")
-        {
-            remove_tree(&path).map_err(ReleaseError::disk("remove", &path))?;
+        let Some((id, rest)) = path
+            .file_name()
+            .and_then(OsStr::to_str)
+            .and_then(|name| name.split_once('.'))
+        else {
+            continue;
+        };
+        let is_orphan = !path.with_file_name(id).is_dir();
+        let left = match rest {
+            "json" => is_orphan,
+            "sha256" | "json.new" => true,
+            rest => rest.ends_with("removed"),
+        };
+        if left {
+            let removed = if path.is_dir() {
+                remove_tree(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(ReleaseError::disk("remove", &path))?;
         }
     }
     Ok(())
 }
 
-fn digest_path(root: &Path, id: &ReleaseId) -> PathBuf {
-    root.join("releases").join(format!("{id}.sha256"))
+/// Gives a release without a record one, if it is a release: a symlink names it, or it has the digest that slot 0.1 noted instead.
+fn adopt(root: &Path, id: &ReleaseId, is_named: bool) -> Result<bool, ReleaseError> {
+    let home = root.join("releases").join(id.as_str());
+    let noted = fs::read_to_string(home.with_extension("sha256")).unwrap_or_default();
+    let digest = Some(noted.trim().to_owned())
+        .filter(|noted| noted.len() == 64 && noted.starts_with(id.as_str()));
+    if !is_named && digest.is_none() {
+        return Ok(false);
+    }
+    let made = fs::metadata(&home)
+        .and_then(|about| about.modified())
+        .map_err(ReleaseError::disk("look at", &home))?;
+    let record = Record {
+        digest,
+        origin: Origin::Unknown,
+        label: None,
+        // An app that writes in its release may have left there what no release holds.
+        size: incoming::survey(&home, Links::Any).map_or(0, |found| found.size),
+        made_ms: incoming::millis(made),
+    };
+    record.write(root, id).map(|()| true)
 }

@@ -42,8 +42,12 @@ impl Turn {
 pub(super) struct Ledger {
     /// The latest turn in which each symlink was set.
     pub set: BTreeMap<String, Turn>,
-    /// What was uploaded last, until a symlink names it: a deployment is about to start it, and no state names it yet.
+    /// What a deployment took last, until a symlink names it: it is about to be started, and no state names it yet.
     pub uploaded: Option<ReleaseId>,
+    /// The same of a rollback that named a release.
+    pub chosen: Option<ReleaseId>,
+    /// The directories in `releases` that are somebody's and no releases yet, by the turn in which each came there.
+    pub unfinished: BTreeMap<ReleaseId, Turn>,
 }
 
 /// Does something to an app's directory while nobody else in this process does.

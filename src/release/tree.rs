@@ -3,9 +3,6 @@
 //! **Invariant:** directories count only where nothing is in them: packers differ in whether they name the others.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -18,6 +15,16 @@ pub(super) enum Content {
     Directory,
     Link(PathBuf),
     File { executable: bool, digest: [u8; 32] },
+}
+
+impl Content {
+    /// The same again, if it is a file.
+    pub(super) fn file(&self) -> Option<Self> {
+        match *self {
+            Self::File { executable, digest } => Some(Self::File { executable, digest }),
+            Self::Directory | Self::Link(_) => None,
+        }
+    }
 }
 
 /// The entries of a release by their paths in it. Paths are ordered by their components: what lies in a directory comes right
@@ -53,46 +60,6 @@ pub(super) fn digest(contents: &Contents) -> [u8; 32] {
         }
     }
     hash.finalize().into()
-}
-
-/// What is on disk of a release.
-pub(super) fn read(home: &Path) -> io::Result<Contents> {
-    let mut contents = Contents::new();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(home.join(&folder))? {
-            let entry = entry?;
-            let (path, found) = (folder.join(entry.file_name()), entry.metadata()?);
-            let content = if found.is_dir() {
-                folders.push(path.clone());
-                Content::Directory
-            } else if found.is_symlink() {
-                Content::Link(fs::read_link(entry.path())?)
-            } else {
-                Content::File {
-                    // Of the three bits the one that no umask takes away.
-                    executable: found.permissions().mode() & 0o100 != 0,
-                    digest: file_digest(&entry.path())?,
-                }
-            };
-            contents.insert(path, content);
-        }
-    }
-    Ok(contents)
-}
-
-fn file_digest(path: &Path) -> io::Result<[u8; 32]> {
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
-    let mut hash = Sha256::new();
-    loop {
-        let bytes = file.fill_buf()?;
-        if bytes.is_empty() {
-            return Ok(hash.finalize().into());
-        }
-        hash.update(bytes);
-        let count = bytes.len();
-        file.consume(count);
-    }
 }
 
 /// Whether a symlink of a release leads to somewhere in it, whatever other symlinks of it its target passes through.

@@ -1,8 +1,7 @@
 //! A tar archive in, a release out.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
@@ -11,12 +10,10 @@ use tar::{Archive, EntryType};
 
 use crate::deploy::ReleaseId;
 
-use super::order::{Turn, alone};
+use super::ReleaseError;
+use super::incoming::{Incoming, Links, begin};
+use super::record::{About, Identity};
 use super::tree::{self, Content, Contents};
-use super::{ReleaseError, digest_path, remove_tree};
-
-/// Up to so many files are synced one by one; more of them with the whole file system, at the price of what others wrote.
-const SYNCED_SINGLY: usize = 32;
 
 /// What an archive is read from; remembers whether it ended, and ends itself when nobody waits for it any more.
 struct Source<R, W> {
@@ -38,9 +35,6 @@ impl<R: Read, W: Fn() -> bool> Read for Source<R, W> {
 
 /// Unpacks an archive into a release and gives its id, which is of its content alone: the same bits again are the same release.
 ///
-/// An archive may hold regular files, directories and symlinks that stay inside it. Owners are dropped; of the modes only the
-/// executable bit is kept. An archive with anything else in it is refused whole.
-///
 /// `wanted` is asked before each read and before the release gets its name: once it says no, the unpacking ends. Any number of
 /// archives may be unpacked at once.
 ///
@@ -49,45 +43,44 @@ impl<R: Read, W: Fn() -> bool> Read for Source<R, W> {
 pub fn unpack(
     root: &Path,
     archive: impl Read,
+    about: &About,
     wanted: impl Fn() -> bool,
 ) -> Result<ReleaseId, ReleaseError> {
-    let incoming = make_incoming(root)?;
-    let mut unpacked = unpack_into(root, &incoming, archive, &wanted);
-    if unpacked.is_err() && !wanted() {
-        unpacked = Err(ReleaseError::Unwanted);
-    }
-    let cleared = remove_tree(&incoming).map_err(ReleaseError::disk("clear", &incoming));
-    // The last one out removes the directory of them all; another one's makes this fail.
-    alone(root, |_| fs::remove_dir(root.join("incoming"))).ok();
-    // The first error is the one to report; what is left is cleared when slotd starts.
-    unpacked.and_then(|id| cleared.map(|()| id))
+    let incoming = begin(root)?;
+    let identity = incoming.unpack(archive, Links::Inside, &wanted)?;
+    incoming.finish(identity, about, Links::Inside, wanted)
 }
 
-/// A directory that no other upload has had: one whose deployment has ended may still write to its own.
-fn make_incoming(root: &Path) -> Result<PathBuf, ReleaseError> {
-    alone(root, |_| {
-        make_directory(&root.join("incoming"))?;
-        loop {
-            let path = root.join(format!("incoming/{}", Turn::next().number()));
-            match DirBuilder::new().mode(0o755).create(&path) {
-                // Left of a process that was killed.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => {
-                    return made
-                        .map(|()| path.clone())
-                        .map_err(ReleaseError::disk("make the directory", &path));
-                }
+impl Incoming {
+    /// Unpacks an archive into the directory, and gives what the content of it is known by.
+    ///
+    /// An archive may hold regular files, directories, hard links to files that it had before, and symlinks. Owners are dropped; of
+    /// the modes only the executable bit is kept. An archive with anything else in it is refused whole.
+    ///
+    /// # Errors
+    /// The directory may have a part of it in it then.
+    pub fn unpack(
+        &self,
+        archive: impl Read,
+        links: Links,
+        wanted: impl Fn() -> bool,
+    ) -> Result<Identity, ReleaseError> {
+        unpack_into(&self.path, archive, links, &wanted).map_err(|error| {
+            if wanted() {
+                error
+            } else {
+                ReleaseError::Unwanted
             }
-        }
-    })
+        })
+    }
 }
 
 fn unpack_into(
-    root: &Path,
     incoming: &Path,
     archive: impl Read,
+    links: Links,
     wanted: &impl Fn() -> bool,
-) -> Result<ReleaseId, ReleaseError> {
+) -> Result<Identity, ReleaseError> {
     let mut contents = Contents::new();
     let mut archive = Archive::new(Source {
         reader: archive,
@@ -104,6 +97,10 @@ fn unpack_into(
             });
         };
         let kind = entry.header().entry_type();
+        if kind.is_pax_global_extensions() {
+            // git-archive(1) notes its commit in one.
+            continue;
+        }
         admit(&contents, &path, kind)?;
         let content = match kind {
             EntryType::Directory => {
@@ -127,10 +124,23 @@ fn unpack_into(
                 Content::Link(target)
             }
             EntryType::Link => {
-                return Err(ReleaseError::Refused {
-                    path,
-                    why: "is a hard link; pack it as a file",
-                });
+                file_mode(&entry, &path)?;
+                let target = entry.link_name().map_err(ReleaseError::Truncated)?;
+                let target = target.and_then(|target| inside(&target));
+                let Some((target, same)) = target.and_then(|target| {
+                    let same = contents.get(&target)?.file()?;
+                    Some((target, same))
+                }) else {
+                    return Err(ReleaseError::Refused {
+                        path,
+                        why: "is a hard link to what is no file before it in the archive",
+                    });
+                };
+                make_parents(incoming, &path)?;
+                let at = incoming.join(&path);
+                fs::hard_link(incoming.join(target), &at)
+                    .map_err(ReleaseError::disk("make the hard link", &at))?;
+                same
             }
             _ => {
                 return Err(ReleaseError::Refused {
@@ -153,7 +163,8 @@ fn unpack_into(
         Some(Content::Directory | Content::File { .. }) | None => None,
     };
     for (path, content) in &contents {
-        if let Content::Link(target) = content
+        if links == Links::Inside
+            && let Content::Link(target) = content
             && !tree::stays_inside(link_at, path, target)
         {
             return Err(ReleaseError::Refused {
@@ -168,7 +179,7 @@ fn unpack_into(
     {
         return Err(ReleaseError::Empty);
     }
-    settle(root, incoming, &contents, wanted)
+    Ok(Identity::Content(hex(&tree::digest(&contents))))
 }
 
 /// Refuses a path that the archive had before, other than a directory's, and one below a file of it.
@@ -217,14 +228,6 @@ fn file_mode<R: Read>(entry: &tar::Entry<'_, R>, path: &Path) -> Result<bool, Re
     Ok(mode & 0o111 != 0)
 }
 
-fn make_directory(path: &Path) -> Result<(), ReleaseError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
-        .map_err(ReleaseError::disk("make the directory", path))
-}
-
 /// Makes the directories above an entry; refuses to go through a symlink that the archive brought.
 fn make_parents(incoming: &Path, path: &Path) -> Result<(), ReleaseError> {
     let Some(parent) = path.parent() else {
@@ -239,8 +242,15 @@ fn make_parents(incoming: &Path, path: &Path) -> Result<(), ReleaseError> {
                 why: "lies behind a symlink of the archive",
             });
         }
+        // Never the directory of the whole: where that is gone, so is what was unpacked before.
+        match DirBuilder::new().mode(0o755).create(&at) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(ReleaseError::disk("make the directory", &at)(error));
+            }
+            _ => {}
+        }
     }
-    make_directory(&incoming.join(parent))
+    Ok(())
 }
 
 fn write_file(
@@ -274,82 +284,6 @@ fn write_file(
         executable,
         digest: hash.finalize().into(),
     })
-}
-
-/// Gives what was unpacked its name, once all of it is on disk.
-fn settle(
-    root: &Path,
-    incoming: &Path,
-    contents: &Contents,
-    wanted: &impl Fn() -> bool,
-) -> Result<ReleaseId, ReleaseError> {
-    let digest = hex(&tree::digest(contents));
-    let id: ReleaseId = digest[..8].parse().expect("eight hexadecimal digits");
-    let releases = root.join("releases");
-    let home = releases.join(id.as_str());
-    // Even if the release is there already: it may be removed before the others let this one in.
-    sync(incoming, contents)?;
-    alone(root, |ledger| {
-        if !wanted() {
-            return Err(ReleaseError::Unwanted);
-        }
-        make_directory(&releases)?;
-        if home.is_dir() {
-            if digest_of(root, &id, &home)? != digest {
-                return Err(ReleaseError::Collision { id, path: home });
-            }
-        } else {
-            note_digest(root, &id, &digest)?;
-            fs::rename(incoming, &home).map_err(ReleaseError::disk("name the release", &home))?;
-            sync_one(&releases)?;
-        }
-        ledger.uploaded = Some(id.clone());
-        Ok(id)
-    })
-}
-
-/// The digest of a release that is there, as noted when it was uploaded. Where that is lost, as a disk may that was full or lost
-/// power, it is reckoned from the bits and noted again.
-fn digest_of(root: &Path, id: &ReleaseId, home: &Path) -> Result<String, ReleaseError> {
-    let noted = fs::read_to_string(digest_path(root, id)).unwrap_or_default();
-    let noted = noted.trim();
-    if noted.len() == 64 && noted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(noted.to_owned());
-    }
-    let contents = tree::read(home).map_err(ReleaseError::disk("read", home))?;
-    let reckoned = hex(&tree::digest(&contents));
-    note_digest(root, id, &reckoned)?;
-    Ok(reckoned)
-}
-
-/// Notes it lastingly; a release gets its name after this.
-fn note_digest(root: &Path, id: &ReleaseId, digest: &str) -> Result<(), ReleaseError> {
-    let path = digest_path(root, id);
-    fs::write(&path, format!("{digest}\n")).map_err(ReleaseError::disk("write", &path))?;
-    sync_one(&path)?;
-    sync_one(&root.join("releases"))
-}
-
-fn sync(incoming: &Path, contents: &Contents) -> Result<(), ReleaseError> {
-    if contents.len() > SYNCED_SINGLY {
-        let directory = File::open(incoming).map_err(ReleaseError::disk("open", incoming))?;
-        return nix::unistd::syncfs(directory.as_fd()).map_err(|error| {
-            ReleaseError::disk("sync the file system of", incoming)(error.into())
-        });
-    }
-    for (path, content) in contents {
-        match content {
-            Content::File { .. } | Content::Directory => sync_one(&incoming.join(path))?,
-            Content::Link(_) => {}
-        }
-    }
-    sync_one(incoming)
-}
-
-fn sync_one(path: &Path) -> Result<(), ReleaseError> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(ReleaseError::disk("sync", path))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -6,4 +6,5 @@
 pub mod api;
 pub mod apps_socket;
 pub mod control;
+pub mod release;
 pub mod table;

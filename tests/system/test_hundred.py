@@ -56,5 +56,5 @@ def test_a_hundred_deploys_under_load_fail_no_request_and_leak_nothing(machine):
     releases = machine.out("find /var/lib/slot/web/releases -mindepth 1 -maxdepth 1 -type d").split()
     # The old ones, and those that the slots and `rollback` name.
     assert len(releases) <= KEEP + 3, releases
-    sums = machine.out("find /var/lib/slot/web/releases -mindepth 1 -maxdepth 1 -name '*.sha256'").split()
+    sums = machine.out("find /var/lib/slot/web/releases -mindepth 1 -maxdepth 1 -name '*.json'").split()
     assert len(sums) == len(releases)

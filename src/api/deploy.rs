@@ -1,0 +1,177 @@
+//! The routes of releases: one comes and is deployed, one that is there is deployed again, all are listed.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, Path, State};
+use futures_util::{Stream, StreamExt, stream};
+use serde::Deserialize;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::peer::Peer;
+use super::problem::Problem;
+use super::routes::{Api, Asked, Named, span};
+use crate::daemon::app::Managed;
+use crate::daemon::units::Units;
+use crate::deploy::ReleaseId;
+use crate::release::About;
+use crate::wire::api;
+use crate::wire::release::{Origin, Releases};
+
+/// How long the name of what was deployed may be, in bytes: as long as a path (limits.h(0p), `PATH_MAX`).
+const LONGEST_NAME: usize = 4096;
+
+/// How long an upload may send nothing.
+const STALL: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeployQuery {
+    drain: Option<String>,
+    queue: Option<String>,
+    label: Option<String>,
+    origin: Option<SentAs>,
+    name: Option<String>,
+    release: Option<String>,
+}
+
+/// What the sender of an archive had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SentAs {
+    Path,
+    Archive,
+}
+
+impl DeployQuery {
+    /// What is said of the release.
+    fn about(&self) -> Result<About, Problem> {
+        let path = self.name.clone().unwrap_or_else(|| "-".to_owned());
+        if path.is_empty() || path.len() > LONGEST_NAME {
+            return Err(Problem::bad_request(format!(
+                "name is to be 1 to {LONGEST_NAME} bytes of UTF-8"
+            )));
+        }
+        let origin = match (self.release.is_some(), self.origin) {
+            // It has come before, and from where is known.
+            (true, _) => Origin::Unknown,
+            (false, Some(SentAs::Path)) => Origin::Path { path },
+            (false, Some(SentAs::Archive) | None) => Origin::Archive { path },
+        };
+        let label = self.label.as_deref().map(str::parse).transpose()?;
+        Ok(About { origin, label })
+    }
+}
+
+pub(super) async fn deploy<U: Units>(
+    State(api): State<Api<U>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(named): Path<Named>,
+    Asked(query): Asked<DeployQuery>,
+    body: Body,
+) -> Result<Json<api::Begun>, Problem> {
+    let begun = async {
+        let drain = query
+            .drain
+            .as_deref()
+            .map(|text| span("drain", text))
+            .transpose()?;
+        let queue = query
+            .queue
+            .as_deref()
+            .map(|text| span("queue", text))
+            .transpose()?
+            .unwrap_or_default();
+        let about = query.about()?;
+        let app = api.app(&named).await?;
+        api.apps.check_file(app.app().name.as_str())?;
+        let release = match &query.release {
+            Some(id) => Some(on_disk(&app, id).await?),
+            None => None,
+        };
+        let generation = app.begin(peer.name(), drain, queue).await?;
+        Ok::<_, Problem>((app, generation, about, release))
+    };
+    let (app, generation, about, release) = match begun.await {
+        Ok(begun) => begun,
+        Err(problem) => {
+            // A client that still sends does not read; let it come to the answer.
+            let mut rest = body.into_data_stream();
+            while let Some(Ok(_)) = rest.next().await {}
+            return Err(problem);
+        }
+    };
+    let release = if let Some(id) = release {
+        app.again(generation, id, about).await
+    } else {
+        let archive = SyncIoBridge::new(StreamReader::new(Box::pin(flowing(body))));
+        app.upload(generation, about, archive).await
+    };
+    Ok(Json(api::Begun {
+        generation: generation.0,
+        release,
+    }))
+}
+
+/// A release that somebody names, if it is on disk.
+async fn on_disk<U: Units>(app: &Managed<U>, id: &str) -> Result<ReleaseId, Problem> {
+    let wanted: ReleaseId = id.parse()?;
+    let listed = app.releases().await.releases;
+    if listed.iter().any(|release| release.id == id) {
+        return Ok(wanted);
+    }
+    let there: Vec<&str> = listed.iter().map(|release| release.id.as_str()).collect();
+    Err(Problem::not_found(match there.is_empty() {
+        true => format!("release {id} is not on disk, nor is any other; deploy one first"),
+        false => format!(
+            "release {id} is not on disk: it was never deployed here, or was removed since (`keep` in slot.toml says how many stay); \
+             there are {}",
+            there.join(", ")
+        ),
+    }))
+}
+
+pub(super) async fn releases<U: Units>(
+    State(api): State<Api<U>>,
+    Path(named): Path<Named>,
+) -> Result<Json<Releases>, Problem> {
+    Ok(Json(api.app(&named).await?.releases().await))
+}
+
+/// The bytes of an upload, for as long as they come: one that stalls would hold the app's lock for ever.
+fn flowing(body: Body) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
+    stream::try_unfold(
+        body.into_data_stream(),
+        async |mut bytes| match tokio::time::timeout(STALL, bytes.next()).await {
+            Ok(Some(Ok(piece))) => Ok(Some((piece, bytes))),
+            Ok(Some(Err(error))) => Err(std::io::Error::other(error)),
+            Ok(None) => Ok(None),
+            Err(_) => Err(std::io::Error::other(format!(
+                "nothing came for {} s",
+                STALL.as_secs()
+            ))),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use std::convert::Infallible;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_stalls_is_ended_after_its_limit() {
+        let pieces = stream::iter([Ok::<_, Infallible>("some bytes")]);
+        let mut upload = pin!(flowing(Body::from_stream(pieces.chain(stream::pending()))));
+        assert_eq!(upload.next().await.unwrap().unwrap(), "some bytes");
+        let stalled = tokio::time::Instant::now();
+        let ended = upload.next().await.unwrap().unwrap_err();
+        assert_eq!(stalled.elapsed(), STALL);
+        assert_eq!(ended.to_string(), "nothing came for 60 s");
+        assert!(upload.next().await.is_none());
+    }
+}

@@ -1,0 +1,86 @@
+//! What is known of a release besides its bits: on disk beside them, and in the API.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a release's bits came from, as whoever deployed it named it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Origin {
+    /// A commit.
+    Git {
+        /// 40 hexadecimal digits.
+        commit: String,
+        /// The branch, the tag or the part of the hash that was asked for.
+        #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+        reference: Option<String>,
+    },
+    /// A file or a directory.
+    Path {
+        /// `build/server`.
+        path: String,
+    },
+    /// An archive.
+    Archive {
+        /// `release.tar.gz`; `-` for one that had no name.
+        path: String,
+    },
+    /// What said it is lost, or of a later version.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl Origin {
+    /// As people are told: `main (commit 1a2b3c4d)`, `build/server`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Git { commit, reference } => {
+                let short = commit.get(..8).unwrap_or(commit);
+                match reference
+                    .as_deref()
+                    .filter(|name| !commit.starts_with(name))
+                {
+                    Some(name) => format!("{name} (commit {short})"),
+                    None => format!("commit {short}"),
+                }
+            }
+            Self::Archive { path } if path == "-" => "standard input".to_owned(),
+            Self::Path { path } | Self::Archive { path } => path.clone(),
+            Self::Unknown => "unknown".to_owned(),
+        }
+    }
+}
+
+/// The releases of an app, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Releases {
+    /// Each that is on disk.
+    pub releases: Vec<Release>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Its id.
+    pub id: String,
+    /// Where its bits came from.
+    pub source: Origin,
+    /// What `--version` called it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Its files' bytes together.
+    pub size: u64,
+    /// When it was put on disk, milliseconds since the epoch.
+    pub made_ms: u64,
+    /// The active slot runs it.
+    pub live: bool,
+    /// `rollback` goes to it.
+    pub prev: bool,
+    /// It was rolled back by itself: `rollback` never goes to it.
+    #[serde(default)]
+    pub marked: bool,
+    /// The slots that have it.
+    #[serde(default)]
+    pub slots: Vec<String>,
+}
