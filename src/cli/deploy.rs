@@ -28,7 +28,8 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
         None => Project::find(Some(&options.path))?,
     };
     let name = meant(global, project.as_ref())?;
-    if let Some(project) = &project {
+    // What a setup_command makes is not there yet.
+    if let Some(project) = project.as_ref().filter(|it| it.app.setup_command.is_none()) {
         source.check_command(&project.app.command, &project.file)?;
     }
     let client = Client::new(&global.socket, Some(name.as_str()));
