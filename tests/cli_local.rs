@@ -55,7 +55,7 @@ fn a_usage_error_is_json_where_json_is_asked_for() {
             &["deploy", "x", "--drain", "30", "--json"],
             "not a span of time",
         ),
-        (&["frobnicate", "--json"], "unrecognized subcommand"),
+        (&["frobnicate", "--json"], "unknown command"),
         (&["--json"], "Usage: slotctl"),
         (&["app", "--json"], "Usage: slotctl app"),
     ] {

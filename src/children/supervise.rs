@@ -245,7 +245,7 @@ impl Supervisor {
 }
 
 /// True if SIGTERM was not enough. What the main process leaves behind is waited for only where SIGTERM was for that too.
-async fn terminate(group: &mut Group, program: &Program) -> bool {
+pub(super) async fn terminate(group: &mut Group, program: &Program) -> bool {
     let ended = async {
         if !program.whole {
             group.terminate();
@@ -260,7 +260,7 @@ async fn terminate(group: &mut Group, program: &Program) -> bool {
 }
 
 /// How a main process ended that nobody stopped, in systemd's words (systemd.exec(5), `$SERVICE_RESULT`).
-fn failure(ended: std::io::Result<ExitStatus>, up: bool) -> UnitFailure {
+pub(super) fn failure(ended: std::io::Result<ExitStatus>, up: bool) -> UnitFailure {
     let failure = |result: &str, text: String| UnitFailure {
         result: result.into(),
         text,
@@ -293,7 +293,7 @@ fn failure(ended: std::io::Result<ExitStatus>, up: bool) -> UnitFailure {
 }
 
 /// A fresh boot id: 128 random bits from the kernel (random(4)).
-fn boot_id() -> std::io::Result<BootId> {
+pub(super) fn boot_id() -> std::io::Result<BootId> {
     let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
     uuid.trim()
         .replace('-', "")

@@ -22,13 +22,18 @@ use crate::wire::api::{Outcome, Status};
 /// # Errors
 /// If the path or the app's file is refused, if slotd is, or does.
 pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
-    let source = Source::look_over(&options.path)?;
+    let Some(path) = &options.path else {
+        return Err(Exit::Usage
+            .because("name what to deploy: a binary, or a directory with all that the app needs"));
+    };
+    let source = Source::look_over(path)?;
     let project = match &options.config {
         Some(file) => Some(Project::read(file)?),
-        None => Project::find(Some(&options.path))?,
+        None => Project::find(Some(path))?,
     };
     let name = meant(global, project.as_ref())?;
-    if let Some(project) = &project {
+    // What a setup_command makes is not there yet.
+    if let Some(project) = project.as_ref().filter(|it| it.app.setup_command.is_none()) {
         source.check_command(&project.app.command, &project.file)?;
     }
     let client = Client::new(&global.socket, Some(name.as_str()));

@@ -62,7 +62,11 @@ pub fn run(options: &Start) -> anyhow::Result<Exit> {
     }
     let project = Project::read(&file)?;
     let source = options.path.as_deref().map(Source::look_over).transpose()?;
-    if let Some(source) = &source {
+    // What a setup_command makes is not there yet.
+    if let Some(source) = source
+        .as_ref()
+        .filter(|_| project.app.setup_command.is_none())
+    {
         source.check_command(&project.app.command, &project.file)?;
     }
     let machine = match &options.machine {
@@ -96,7 +100,7 @@ fn config(options: &Start) -> anyhow::Result<PathBuf> {
         })
 }
 
-fn machine(file: &Path, app: &App) -> anyhow::Result<Machine> {
+pub(super) fn machine(file: &Path, app: &App) -> anyhow::Result<Machine> {
     let shown = file.display().to_string();
     let text = std::fs::read_to_string(file)
         .map_err(|error| Exit::Input.because(format!("cannot read {shown}: {error}")))?;

@@ -25,6 +25,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::app::{SETUP_TIMEOUT, shared_dir, target_problem};
+use super::env::is_env_name;
 use super::error::{ConfigError, Source};
 use super::{App, AppLimits, Bind, Drain, Ready, Semantics};
 
@@ -176,6 +177,18 @@ pub fn api_port(text: &str, file: &str) -> Result<u16, ConfigError> {
     Ok(Keys::read(text, file)?
         .port("api_port")?
         .unwrap_or(API_PORT))
+}
+
+/// slot-machine's env file as one that the launcher reads: there a line is a name, an `=` and a value that nobody unquotes, and what
+/// is none is passed over.
+#[must_use]
+pub fn env_file(text: &str) -> String {
+    let lines = text.lines().map(str::trim);
+    let pairs = lines.filter_map(|line| line.split_once('='));
+    let pairs = pairs.filter(|(name, value)| is_env_name(name) && !value.contains('\0'));
+    pairs
+        .map(|(name, value)| format!("{name}='{}'\n", value.replace('\'', "'\\''")))
+        .collect()
 }
 
 /// A line for the shell. Its dollars are the shell's, and not for the launcher to replace.
@@ -414,6 +427,13 @@ mod tests {
             let error = SlotMachine::parse(text, "f.json", Path::new("/")).unwrap_err();
             assert!(error.to_string().starts_with(said), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_env_file_is_read_as_slot_machine_reads_it() {
+        let text = "# A=0\nA=1\n  B = spaced\nB=it's \"so\" $HOME \\n\n\nnothing\nexport C=1\nD=\n";
+        let made = env_file(text);
+        assert_eq!(made, "A='1'\nB='it'\\''s \"so\" $HOME \\n'\nD=''\n");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::live::{Live, blocking};
 use super::owner::{AskError, Owner};
+use super::prepare::Preparation;
 use super::tables::Tables;
 use super::units::Units;
 use super::world::World;
@@ -18,10 +19,13 @@ use crate::deploy::{
     AppName, Effect, Event, Facts, Found, Generation, ReleaseId, Request, Settings, SlotName,
     State, Step, effects, recover, rediscover,
 };
-use crate::release::{self, About, Layout, Record, Root};
+use crate::release::{self, About, Identity, Layout, Links, Record, ReleaseError, Root};
 use crate::store::{FileError, History, Loaded, StateFile};
 use crate::telemetry::chain;
-use crate::wire::release as api;
+use crate::wire::release::{self as api, Origin};
+
+/// The step in which a commit is laid out.
+const CHECKOUT: &str = "checkout";
 
 /// Why an app cannot be managed.
 #[derive(Debug, thiserror::Error)]
@@ -212,22 +216,27 @@ impl<U: Units> Managed<U> {
     }
 
     /// Puts the uploaded release of a deployment on disk, and the deployment on its way. Goes on when its caller does not, but not
-    /// when the deployment has ended or was taken over: a rollback needs no upload to finish.
+    /// when the deployment has ended or was taken over: a rollback needs no upload to finish. Returns the release's id when that is
+    /// known.
     pub async fn upload(
         &self,
         generation: Generation,
         about: About,
         mut archive: impl Read + Send + 'static,
     ) -> Option<String> {
-        let (root, owner) = (self.world.root.clone(), self.owner.clone());
-        let wanted = self.wanted(generation);
+        let root = self.world.root.clone();
+        let preparation = self.preparation(generation, about);
+        let wanted = preparation.wanted();
         let task = tokio::spawn(async move {
             let work = move || {
-                let unpacked = release::unpack(&root, &mut archive, &about, wanted);
-                (unpacked, archive)
+                let laid_out = release::begin(&root).and_then(|incoming| {
+                    let identity = incoming.unpack(&mut archive, Links::Inside, wanted)?;
+                    Ok((incoming, identity))
+                });
+                (laid_out, archive)
             };
-            let (unpacked, mut rest) = blocking(work).await;
-            let id = prepared(&owner, generation, unpacked).await;
+            let (laid_out, mut rest) = blocking(work).await;
+            let id = preparation.go_on(laid_out).await;
             // An archive may end, or be refused, before its upload does. Whoever still sends does not read: what he sends is taken,
             // so that he comes to the answer. Where the connection is gone there is nobody to answer.
             let _ = blocking(move || std::io::copy(&mut rest, &mut std::io::sink())).await;
@@ -236,26 +245,53 @@ impl<U: Units> Managed<U> {
         task.await.ok().flatten()
     }
 
-    /// Puts a deployment on its way when its release has been made. Making it is given up when the deployment has ended or was taken
-    /// over.
-    pub async fn carry(
+    /// Puts a deployment on its way with a commit, which `lay_out` lays out in a directory unless there is a release of it. Goes on when
+    /// its caller does not.
+    pub async fn check_out<F>(
         &self,
         generation: Generation,
-        making: impl Future<Output = Result<ReleaseId, Event>> + Send,
-    ) {
-        let mut state = self.owner.state();
-        let ended = state.wait_for(|state| {
-            let held = state.deployment.as_ref().map(|held| held.generation);
-            held != Some(generation)
-        });
-        let event = tokio::select! {
-            made = making => match made {
-                Ok(release) => Event::Prepared { generation, release },
-                Err(event) => event,
-            },
-            _ = ended => return,
+        commit: String,
+        reference: Option<String>,
+        lay_out: impl FnOnce(PathBuf) -> F + Send + 'static,
+    ) -> Option<String>
+    where
+        F: Future<Output = Result<(), String>> + Send,
+    {
+        let origin = Origin::Git {
+            commit: commit.clone(),
+            reference,
         };
-        self.owner.report(event).await;
+        let about = About {
+            origin,
+            label: None,
+        };
+        let (root, preparation) = (self.world.root.clone(), self.preparation(generation, about));
+        let identity = Identity::Commit(commit);
+        let task = tokio::spawn(async move {
+            let (looked, wanted) = (root.clone(), identity.clone());
+            let known = blocking(move || release::known(&looked, &wanted)).await;
+            if let Ok(Some(id)) = known {
+                return preparation.again(id).await;
+            }
+            let laid_out = async {
+                known?;
+                preparation.world.enter_step(generation, CHECKOUT);
+                let incoming = blocking(move || release::begin(&root)).await?;
+                lay_out(incoming.path().to_owned())
+                    .await
+                    .map_err(ReleaseError::NotLaidOut)?;
+                blocking(move || incoming.check(Links::Inside).map(|()| (incoming, identity))).await
+            };
+            let laid_out = laid_out.await;
+            preparation.go_on(laid_out).await
+        });
+        task.await.ok().flatten()
+    }
+
+    /// Where its releases are.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.world.root
     }
 
     /// Returns when the symlinks are those of the state, and what nobody needs is gone.
@@ -279,22 +315,16 @@ impl<U: Units> Managed<U> {
         id: ReleaseId,
         about: About,
     ) -> Option<String> {
-        let (root, owner) = (self.world.root.clone(), self.owner.clone());
-        let wanted = self.wanted(generation);
-        let task = tokio::spawn(async move {
-            let taken = blocking(move || release::take(&root, &id, &about, wanted)).await;
-            prepared(&owner, generation, taken).await
-        });
+        let task = tokio::spawn(self.preparation(generation, about).again(id));
         task.await.ok().flatten()
     }
 
-    /// Asks whether somebody still waits for the release of a deployment: it has not ended, and was not taken over.
-    fn wanted(&self, generation: Generation) -> impl Fn() -> bool + Send + 'static {
-        let state = self.owner.state();
-        move || {
-            let held = state.borrow().deployment.as_ref().map(|it| it.generation);
-            // The state of an owner that has ended stays as it was; it has no deployment any more.
-            held == Some(generation) && state.has_changed().is_ok()
+    fn preparation(&self, generation: Generation, about: About) -> Preparation<U> {
+        Preparation {
+            world: Arc::clone(&self.world),
+            owner: self.owner.clone(),
+            generation,
+            about,
         }
     }
 
@@ -374,32 +404,6 @@ impl<U: Units> Managed<U> {
             .withdraw(self.world.app.name.as_str())
             .await
     }
-}
-
-/// Tells the owner what came of putting a release on disk.
-async fn prepared(
-    owner: &Owner,
-    generation: Generation,
-    result: Result<ReleaseId, release::ReleaseError>,
-) -> Option<String> {
-    let (id, event) = match result {
-        Ok(release) => (
-            Some(release.to_string()),
-            Event::Prepared {
-                generation,
-                release,
-            },
-        ),
-        Err(error) => (
-            None,
-            Event::Unprepared {
-                generation,
-                why: chain(&error),
-            },
-        ),
-    };
-    owner.report(event).await;
-    id
 }
 
 async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {

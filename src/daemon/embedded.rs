@@ -12,14 +12,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::units::{Report, Units};
-use crate::children::{Changes, Child, Listener, Phase, Program};
-use crate::config::{App, Bind, Ready, Semantics};
+use super::live::blocking;
+use super::units::{Report, Unbuilt, Units};
+use crate::children::{Changes, Child, Ended, Listener, Phase, Program, once};
+use crate::config::{App, Bind, Ready, Semantics, slot_machine};
 use crate::deploy::{BootId, End, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::launch::{Env, EnvFile, Order, launch};
 use crate::probe::{Address, Owner, ask, listeners, process_group_of};
-use crate::release::Root;
+use crate::release::{Root, Site, seed};
 use crate::telemetry::chain;
+
+/// What a build is called where a slot has its name.
+const SETUP: &str = "setup";
+
+/// From SIGTERM to SIGKILL, for a build that has outlived its limit.
+const SETUP_STOP: Duration = Duration::from_secs(5);
 
 /// The children of one app; they end with the last clone.
 #[derive(Clone, Debug)]
@@ -86,34 +93,33 @@ impl Embedded {
     async fn program(
         &self,
         slot: &SlotName,
-        release: &ReleaseId,
+        id: &ReleaseId,
         limits: Limits,
     ) -> Result<Program, UnitFailure> {
-        let release = self.root.home(release);
-        let path = self.app.env_file.as_deref().map(|file| release.join(file));
-        let text = match &path {
-            Some(path) => self.env_file(path).await?,
-            None => None,
-        };
+        let release = self.root.home(id);
+        let (seeded, shared, data) = (release.clone(), self.app.shared_dirs.clone(), self.data());
+        blocking(move || seed(&seeded, &shared, &data))
+            .await
+            .map_err(|error| failure("resources", chain(&error)))?;
+        let env_file = self.env_file(&release).await?;
         let injected = self.app.injected(&self.run, slot);
         let launch = launch(&Order {
             command: &self.app.command,
             release: &release,
             inherited: &self.inherited,
             env: &self.app.env,
-            env_file: path
-                .as_deref()
-                .zip(text.as_deref())
-                .map(|(path, text)| EnvFile { path, text }),
+            env_file: env_file.as_ref().map(|(path, text)| EnvFile { path, text }),
             injected: &injected
                 .into_iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
         })
         .map_err(|error| failure("config", error.to_string()))?;
+        let mut env = launch.env;
+        env.insert("SLOT_RELEASE".into(), id.as_str().into());
         Ok(Program {
             argv: launch.argv,
-            env: launch.env,
+            env,
             cwd: launch.cwd,
             notify: self.app.ready == Ready::Notify,
             leaves: (self.app.bind == Bind::Unix).then(|| self.app.socket(&self.run, slot)),
@@ -125,13 +131,19 @@ impl Embedded {
         })
     }
 
-    async fn env_file(&self, path: &Path) -> Result<Option<String>, UnitFailure> {
-        match tokio::fs::read_to_string(path).await {
-            Ok(text) => Ok(Some(text)),
-            Err(error)
-                if self.app.semantics == Semantics::SlotMachine
-                    && error.kind() == std::io::ErrorKind::NotFound =>
-            {
+    /// The app's `env_file`, and what stands in it.
+    async fn env_file(&self, release: &Path) -> Result<Option<(PathBuf, String)>, UnitFailure> {
+        let Some(file) = self.app.env_file.as_deref() else {
+            return Ok(None);
+        };
+        let (path, lenient) = (
+            release.join(file),
+            self.app.semantics == Semantics::SlotMachine,
+        );
+        match tokio::fs::read_to_string(&path).await {
+            Ok(text) if lenient => Ok(Some((path, slot_machine::env_file(&text)))),
+            Ok(text) => Ok(Some((path, text))),
+            Err(error) if lenient && error.kind() == std::io::ErrorKind::NotFound => {
                 tracing::warn!("env_file {} is not there, and is left out", path.display());
                 Ok(None)
             }
@@ -337,6 +349,68 @@ impl Units for Embedded {
             Ok(probe) => probe,
             Err(text) => Probe { pass: false, text },
         }
+    }
+
+    async fn build(&self, site: &Site) -> Result<(), Unbuilt> {
+        let Some(command) = &self.app.setup_command else {
+            return Ok(());
+        };
+        let unit = format!("{}@{SETUP}", self.app.name);
+        let injected = self.app.injected_in_setup().into_iter();
+        let env_file = match self.app.semantics {
+            // The app's secrets are not the build's.
+            Semantics::Slot => None,
+            Semantics::SlotMachine => self.env_file(&site.path()).await.unwrap_or_default(),
+        };
+        let launched = launch(&Order {
+            command,
+            release: &site.path(),
+            inherited: &self.inherited,
+            env: &self.app.env,
+            env_file: env_file.as_ref().map(|(path, text)| EnvFile { path, text }),
+            injected: &injected
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        });
+        let ended = match launched {
+            Ok(launch) => {
+                let program = Program {
+                    argv: launch.argv,
+                    env: launch.env,
+                    cwd: launch.cwd,
+                    notify: false,
+                    leaves: None,
+                    listener: None,
+                    start_limit: self.app.setup_timeout,
+                    stop_limit: SETUP_STOP,
+                    restart: false,
+                    whole: true,
+                };
+                tracing::info!(slot_app = %self.app.name, slot_release = %site.id(), "runs setup_command");
+                once(&program, &self.app.name, SETUP).await
+            }
+            Err(error) => Ended {
+                failure: Some(failure("config", format!("cannot be run: {error}"))),
+                log: Vec::new(),
+            },
+        };
+        let Some(failure) = ended.failure else {
+            return Ok(());
+        };
+        Err(Unbuilt {
+            report: Report {
+                unit,
+                result: Some(failure.result.as_str().to_owned()),
+                exit: Some(failure.text.clone()),
+                log: ended.log,
+                ..Report::default()
+            },
+            failure,
+        })
+    }
+
+    fn data(&self) -> PathBuf {
+        self.root.to_path_buf()
     }
 
     async fn report(&self, slot: &SlotName, boot: Option<&BootId>) -> Report {

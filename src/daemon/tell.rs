@@ -46,7 +46,7 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             }
         }
         Cause::Interrupted => {
-            "slotd was restarted while the release was being uploaded; deploy again".to_owned()
+            "slotd was restarted while the release was being prepared; deploy again".to_owned()
         }
         Cause::Preempted => "a rollback went ahead of it".to_owned(),
         Cause::NoIdleSlot { holder, condition } => {

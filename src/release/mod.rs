@@ -11,11 +11,14 @@
 //! **Invariant:** a symlink is replaced by rename, and what one names is not removed, so it always names something.
 //! **Invariant:** whatever gets or loses a name here does so in `order`, where one comes after the other.
 
+mod built;
 mod incoming;
 mod links;
 mod order;
+mod pack;
 mod record;
 mod root;
+mod shared;
 mod tree;
 mod unpack;
 
@@ -25,11 +28,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use built::Site;
 pub use incoming::{Incoming, Links, Settled, Unfinished, begin, choose, known, take};
 pub use links::{link, link_in_turn, named};
 pub use order::Turn;
+pub use pack::{pack, unpack_own};
 pub use record::{About, Identity, Record};
 pub use root::{Layout, Root};
+pub use shared::{seed, share, shared};
 pub use tree::stays_inside;
 pub use unpack::unpack;
 
@@ -63,6 +69,9 @@ pub enum ReleaseError {
         /// Where the other is.
         path: PathBuf,
     },
+    /// The commit's files could not be put there.
+    #[error("{0}")]
+    NotLaidOut(String),
     /// Neither a digest nor a commit.
     #[error("what the release was to be known by is neither a digest nor a commit")]
     Nameless,

@@ -8,4 +8,5 @@ pub mod apps_socket;
 pub mod control;
 pub mod machine;
 pub mod release;
+pub mod setup;
 pub mod table;

@@ -1,7 +1,7 @@
 //! Deploying a commit and going back, as slot-machine's API does: each is answered when it is over, its old slot stopped and the disk
 //! as it is to be.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,10 +12,12 @@ use crate::daemon::app::Managed;
 use crate::daemon::owner::AskError;
 use crate::daemon::status::Wait;
 use crate::daemon::units::Units;
-use crate::deploy::{Event, Generation, Refusal, ReleaseId};
+use crate::deploy::{Condition, Generation, Refusal, ReleaseId, Service, State};
+use crate::release::Record;
 use crate::telemetry::chain;
 use crate::wire::api::Outcome;
 use crate::wire::machine::{Deployed, Entry, Status, rfc3339};
+use crate::wire::release::Origin;
 
 /// Who an attempt is by.
 const BY: &str = "slot-machine's API";
@@ -30,32 +32,29 @@ const STAGING_WAIT: Duration = Duration::from_secs(10);
 const NOT_STARTED: [&str; 2] = ["exited with status 126", "exited with status 127"];
 
 /// The commits that are deployed.
-pub trait Commits: Send + Sync + 'static {
+pub trait Commits: Clone + Send + Sync + 'static {
     /// The 40 hexadecimal digits of a commit, by whatever name it has: `HEAD`, a branch, a tag, some of its digits.
     ///
     /// # Errors
     /// A sentence: which name it is that means nothing, or more than one thing.
     fn resolve(&self, name: &str) -> impl Future<Output = Result<String, String>> + Send;
 
-    /// Makes a release of a commit, if there is none yet: laid out, and made ready by the app's setup command.
+    /// Puts exactly the files of a commit into a directory, which is empty.
     ///
     /// # Errors
-    /// The event that ends the deployment.
-    fn release(
-        &self,
-        generation: Generation,
+    /// A sentence.
+    fn lay_out(
+        self,
         commit: String,
-    ) -> impl Future<Output = Result<ReleaseId, Event>> + Send + 'static;
-
-    /// The commit that a release is of.
-    fn commit(&self, release: &ReleaseId) -> impl Future<Output = Option<String>> + Send;
+        directory: PathBuf,
+    ) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Makes staging anew after a promotion, unless there is work in it; says why, if so.
     fn stage(
-        &self,
+        self,
         release: ReleaseId,
         commit: String,
-    ) -> impl Future<Output = Result<(), String>> + Send + 'static;
+    ) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 /// An app that is deployed by its commits.
@@ -70,7 +69,7 @@ pub struct Machine<U, C> {
 
 impl<U: Units, C: Commits> Machine<U, C> {
     /// An app with its data in `data`.
-    pub fn new(app: Arc<Managed<U>>, commits: C, data: &PathBuf) -> Self {
+    pub fn new(app: Arc<Managed<U>>, commits: C, data: &Path) -> Self {
         Self {
             app,
             commits,
@@ -96,8 +95,13 @@ impl<U: Units, C: Commits> Machine<U, C> {
             Ok(generation) => generation,
             Err(error) => return (refusal(&error), failed(chain(&error))),
         };
-        let making = self.commits.release(generation, commit.clone());
-        self.app.carry(generation, making).await;
+        let reference = (!commit.starts_with(name)).then(|| name.to_owned());
+        let commits = self.commits.clone();
+        let laid_out = commit.clone();
+        let lay_out = move |directory| commits.lay_out(laid_out, directory);
+        self.app
+            .check_out(generation, commit.clone(), reference, lay_out)
+            .await;
         let outcome = self.ended(generation).await;
         if !outcome.success {
             return (
@@ -187,9 +191,8 @@ impl<U: Units, C: Commits> Machine<U, C> {
 
     /// Returns when the active slot, if there is one, has come up or has not.
     pub async fn settled(&self) {
-        use crate::deploy::{Condition, Service};
         let mut state = self.app.owner().state();
-        let booting = |state: &Arc<crate::deploy::State>| {
+        let booting = |state: &Arc<State>| {
             let active = state.active.as_ref();
             let slot = active.and_then(|active| state.slots.get(active));
             slot.is_some_and(|slot| {
@@ -210,8 +213,17 @@ impl<U: Units, C: Commits> Machine<U, C> {
         let Some(release) = release else {
             return (String::new(), String::new());
         };
-        let commit = self.commits.commit(&release).await;
-        (slot_of(&release), commit.unwrap_or_default())
+        let slot = format!("slot-{release}");
+        if let Some(Record {
+            origin: Origin::Git { commit, .. },
+            ..
+        }) = Record::read(self.app.root(), &release)
+        {
+            return (slot, commit);
+        }
+        // slot-machine itself has laid it out, and its name is all that is known of it.
+        let commit = self.commits.resolve(release.as_str()).await;
+        (slot, commit.unwrap_or_default())
     }
 
     /// How long a deployment waits for the slot that another one has just left.
@@ -260,7 +272,7 @@ impl<U: Units, C: Commits> Machine<U, C> {
         }
         if let Some(release) = release {
             // Making it may take long, and nobody but the next author waits for it.
-            let staging = tokio::spawn(self.commits.stage(release, commit));
+            let staging = tokio::spawn(self.commits.clone().stage(release, commit));
             let staged = tokio::time::timeout(STAGING_WAIT, staging).await;
             let why = match staged {
                 Ok(Ok(Err(why))) => Some(why),
@@ -275,11 +287,6 @@ impl<U: Units, C: Commits> Machine<U, C> {
         }
         slot
     }
-}
-
-/// What a release is called on disk.
-fn slot_of(release: &ReleaseId) -> String {
-    format!("slot-{release}")
 }
 
 fn refusal(error: &AskError) -> StatusCode {

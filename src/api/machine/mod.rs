@@ -18,7 +18,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 
-pub use attempt::{Commits, Machine};
+pub use attempt::{Commits, Machine, STAGING};
 pub use journal::Journal;
 
 use crate::daemon::units::Units;

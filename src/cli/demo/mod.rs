@@ -21,7 +21,7 @@ use anyhow::Context;
 use self::figures::Figures;
 use self::releases::Releases;
 use self::screen::Screen;
-use super::deployer::Deployer;
+use super::deployer::{Deployer, listener};
 use super::exit::Exit;
 use super::scratch::Scratch;
 use super::start::Signals;

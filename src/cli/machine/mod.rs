@@ -97,8 +97,8 @@ async fn run(
         listeners.push((name.clone(), listen(internal)?));
     }
     let api = ApiDoor::reserve(options.port.unwrap_or(read.api_port))?;
-    let deployer = Deployer::start(app.clone(), machine, &data, listeners).await?;
-    let commits = Repository::new(repository, &data, app);
+    let deployer = Deployer::start(app, machine, &data, listeners).await?;
+    let commits = Repository::new(repository, &data);
     let machine = Arc::new(Machine::new(deployer.app().await?, commits, &data));
     tokio::select! {
         () = first(&machine, options.no_deploy) => {}
