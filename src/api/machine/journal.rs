@@ -49,7 +49,7 @@ impl Journal {
             .unwrap_or_else(PoisonError::into_inner)
             .clone_from(&entry.time);
         let line = serde_json::to_string(entry).expect("an entry is strings");
-        append(&self.path, &line)
+        append(&self.path, &format!("{line}\n"))
     }
 }
 
