@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::http::StatusCode;
 
 use super::journal::Journal;
-use crate::daemon::app::Managed;
+use crate::daemon::app::{Managed, Wish};
 use crate::daemon::owner::AskError;
 use crate::daemon::status::Wait;
 use crate::daemon::units::Units;
@@ -90,7 +90,15 @@ impl<U: Units, C: Commits> Machine<U, C> {
             Ok(commit) => commit,
             Err(why) => return (StatusCode::INTERNAL_SERVER_ERROR, failed(why)),
         };
-        let begun = self.app.begin(BY.to_owned(), None, self.patience()).await;
+        // Who comes while another deployment is under way is refused; who comes while the slot before is being left waits for it.
+        let is_busy = self.app.owner().state().borrow().deployment.is_some();
+        let queue = if is_busy { Duration::ZERO } else { self.patience() };
+        let wish = Wish {
+            by: BY.to_owned(),
+            queue,
+            ..Wish::default()
+        };
+        let begun = self.app.begin(wish).await;
         let generation = match begun {
             Ok(generation) => generation,
             Err(error) => return (refusal(&error), failed(chain(&error))),
