@@ -54,7 +54,7 @@ const BAD_CONFIG: u8 = 78;
 pub fn build(request: &Request) -> Result<(), Failure> {
     let releases = request.root.join(request.app.as_str()).join("releases");
     // ExecStopPost= does it after a build, unless the machine went down.
-    clear(&releases).map_err(failed)?;
+    release::clear(&releases).map_err(|error| failed(error.into()))?;
     let (stream, order) = called(&request.socket).map_err(failed)?;
     if order.command != request.command {
         return Err(Failure {
@@ -200,19 +200,4 @@ fn ended_badly(status: ExitStatus) -> Failure {
         code: u8::try_from(code).unwrap_or(FAILED),
         error: anyhow!("setup_command {how}"),
     }
-}
-
-/// Removes what is in a directory.
-fn clear(directory: &Path) -> anyhow::Result<()> {
-    let about = || format!("cannot clear {}", directory.display());
-    for entry in fs::read_dir(directory).with_context(about)? {
-        let path = entry.with_context(about)?.path();
-        let removed = if path.is_dir() && !path.is_symlink() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        removed.with_context(about)?;
-    }
-    Ok(())
 }

@@ -217,13 +217,23 @@ def test_slotd_killed_in_a_build_leaves_nothing_of_it(machine, app):
     assert outcome["success"], outcome
 
 
-def test_a_build_as_the_apps_own_user(machine, app):
+def test_a_build_as_the_apps_own_user_which_was_another_before(machine, app):
     machine.run("useradd --system --no-create-home builder")
-    own = App(machine, "own", QUICK + 'paths = ["/own"]\nuser = "builder"\nsetup_command = "./setup"\n')
-    for number in ("1", "2"):
-        outcome = deploy(own, f"made-{number}", "id -un >made; echo x >>$HOME/seen; wc -l <$HOME/seen >>made")
-        assert outcome["success"], outcome
-        assert machine.out(f"cat /var/lib/slot/own/releases/{outcome['release']}/made").split() == ["builder", number]
+    setup = "id -un >made; echo x >>$HOME/seen; wc -l <$HOME/seen >>made"
+    lines = QUICK + 'paths = ["/own"]\nsetup_command = "./setup"\n'
+    own = App(machine, "own", lines)
+    made = []
+    for number, user in (("1", ""), ("2", 'user = "builder"\n'), ("3", 'user = "builder"\n')):
+        if number == "2":
+            machine.run("systemctl stop 'own@*.service'")
+            own.configure(user + lines)
+        outcome = deploy(own, f"made-{number}", setup)
+        made.append(machine.out(f"cat /var/lib/slot/own/releases/{outcome['release']}/made").split())
+    assert made == [["slot-bld-own", "1"], ["builder", "2"], ["builder", "3"]]
+    own.slotctl("app remove own --now --purge")
+    left = machine.run("ls -d /var/lib/slot-setup/own /var/lib/private/slot-setup/own /var/cache/slot-setup/own "
+                       "/var/cache/private/slot-setup/own /var/lib/slot/own", check=False)  # fmt: skip
+    assert left.stdout == ""
 
 
 def test_a_unit_that_is_older_than_the_file_is_not_started(machine, app):
