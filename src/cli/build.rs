@@ -13,6 +13,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, anyhow};
 use nix::sys::signal::Signal;
@@ -51,15 +53,8 @@ const BAD_CONFIG: u8 = 78;
 /// The command did not end with status 0, or something around it failed.
 pub fn build(request: &Request) -> Result<(), Failure> {
     let releases = request.root.join(request.app.as_str()).join("releases");
-    let built = clear(&releases)
-        .map_err(failed)
-        .and_then(|()| build_in(request, &releases));
-    // What is left is another copy of what slotd has. The next build clears it too, so that it may fail here.
-    let _ = clear(&releases);
-    built
-}
-
-fn build_in(request: &Request, releases: &Path) -> Result<(), Failure> {
+    // ExecStopPost= does it after a build, unless the machine went down.
+    release::clear(&releases).map_err(|error| failed(error.into()))?;
     let (stream, order) = called(&request.socket).map_err(failed)?;
     if order.command != request.command {
         return Err(Failure {
@@ -83,13 +78,19 @@ fn build_in(request: &Request, releases: &Path) -> Result<(), Failure> {
     taken.map_err(failed)?;
     let to = from.get_ref().try_clone();
     let to = to.context("cannot answer slotd").map_err(failed)?;
-    std::thread::spawn(move || end_with(from));
+    let handed_back = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&handed_back);
+    std::thread::spawn(move || end_with(from, &done));
     run(&request.command, &directory)?;
     let mut out = BufWriter::with_capacity(1 << 16, &to);
     release::pack(&directory, &mut out)
         .map_err(anyhow::Error::from)
         .and_then(|()| Ok(out.flush()?))
-        .and_then(|()| Ok(to.shutdown(Shutdown::Write)?))
+        .and_then(|()| {
+            // slotd closes its side when it has read the end.
+            handed_back.store(true, Ordering::SeqCst);
+            Ok(to.shutdown(Shutdown::Write)?)
+        })
         .context("cannot hand the release back to slotd")
         .map_err(failed)
 }
@@ -121,13 +122,16 @@ fn called(socket: &Path) -> anyhow::Result<(UnixStream, setup::Order)> {
 }
 
 /// slotd says nothing more; when its side is closed, nobody waits any more. PID 1 then ends what else the unit has.
-fn end_with(mut slotd: BufReader<UnixStream>) {
+fn end_with(mut slotd: BufReader<UnixStream>, handed_back: &AtomicBool) {
     loop {
         match slotd.fill_buf().map(<[u8]>::len) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Ok(0) | Err(_) => break,
             Ok(more) => slotd.consume(more),
         }
+    }
+    if handed_back.load(Ordering::SeqCst) {
+        return;
     }
     note("slotctl: the deployment has ended, and so this does\n");
     std::process::exit(FAILED.into());
@@ -196,19 +200,4 @@ fn ended_badly(status: ExitStatus) -> Failure {
         code: u8::try_from(code).unwrap_or(FAILED),
         error: anyhow!("setup_command {how}"),
     }
-}
-
-/// Removes what is in a directory.
-fn clear(directory: &Path) -> anyhow::Result<()> {
-    let about = || format!("cannot clear {}", directory.display());
-    for entry in fs::read_dir(directory).with_context(about)? {
-        let path = entry.with_context(about)?.path();
-        let removed = if path.is_dir() && !path.is_symlink() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        removed.with_context(about)?;
-    }
-    Ok(())
 }

@@ -14,6 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, anyhow};
 
+use super::term::note;
 use crate::config::is_reserved;
 use crate::deploy::{AppName, SlotName};
 use crate::launch::{Env, EnvFile, Launch, Order, launch as compute};
@@ -124,6 +125,14 @@ fn share(release: &Path, directories: &[String]) -> Result<(), Failure> {
             "there is no STATE_DIRECTORY for shared_dirs; the app's unit sets it"
         ))
     })?;
+    for directory in directories {
+        if !release.join(directory).is_symlink() {
+            note(&format!(
+                "slotctl: {directory} of this release is its own, and is lost with it: the release was put on disk before shared_dirs \
+                 named it\n"
+            ));
+        }
+    }
     seed(release, directories, Path::new(&data)).map_err(|error| failed(error.into()))
 }
 

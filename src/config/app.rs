@@ -19,6 +19,8 @@ const COMMAND: &str = "\"./server --flag\"";
 const SETUP: &str = "\"npm ci\"";
 /// How long a setup command may take if the file does not say.
 pub(super) const SETUP_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Users that can do more than an app should.
+const PRIVILEGED: [&str; 3] = ["root", "slot", "slot-router"];
 /// Names beside the slots' symlinks in `/var/lib/slot/<app>`.
 const SLOT_NAMES_TAKEN: [&str; 6] = ["live", "prev", "releases", "staging", "shared", "incoming"];
 
@@ -116,6 +118,13 @@ impl App {
             internal_listener: None,
             semantics: Semantics::Slot,
         })
+    }
+
+    /// Whom the setup command runs as: the app's user, unless that is one who can do more than any build should, or one of its own.
+    #[must_use]
+    pub fn setup_user(&self) -> Option<&str> {
+        let user = self.user.as_deref();
+        user.filter(|user| !PRIVILEGED.contains(user))
     }
 
     /// Whether the file may stand in `/etc/slot/apps` under its name: every slot has its ports, and
@@ -474,7 +483,7 @@ fn user(value: &Value<'_>, allow_privileged: bool) -> Result<String, ConfigError
             "write the name of a user that exists, or remove the key: the app gets one of its own",
         ));
     }
-    if ["root", "slot", "slot-router"].contains(&user.as_str()) && !allow_privileged {
+    if PRIVILEGED.contains(&user.as_str()) && !allow_privileged {
         return Err(value.error(
             format!("an app that runs as {user} can do to this machine what {user} can"),
             "remove the key (the app gets a user of its own), name another user, or write `allow_privileged_user = true`",

@@ -401,7 +401,8 @@ impl<U: Units> Managed<U> {
         task.await.ok().flatten()
     }
 
-    fn preparation(&self, generation: Generation, about: About) -> Preparation<U> {
+    /// What puts a release on disk for a deployment, and that on its way.
+    pub(super) fn preparation(&self, generation: Generation, about: About) -> Preparation<U> {
         Preparation {
             world: Arc::clone(&self.world),
             owner: self.owner.clone(),

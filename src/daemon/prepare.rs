@@ -104,9 +104,15 @@ impl<U: Units> Preparation<U> {
     }
 
     /// That a release has the program that the app's command runs, if it is one of the release.
-    fn runnable(&self, home: PathBuf) -> impl FnOnce() -> Result<(), ReleaseError> + Send + 'static {
+    fn runnable(
+        &self,
+        home: PathBuf,
+    ) -> impl FnOnce() -> Result<(), ReleaseError> + Send + 'static {
         let word = self.world.app.command.first().cloned().unwrap_or_default();
-        move || preflight::lacking(&word, &home).map_or(Ok(()), |why| Err(ReleaseError::Unrunnable(why)))
+        move || {
+            preflight::lacking(&word, &home)
+                .map_or(Ok(()), |why| Err(ReleaseError::Unrunnable(why)))
+        }
     }
 
     async fn build(&self, unfinished: &Unfinished) -> Result<(), Unready> {

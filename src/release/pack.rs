@@ -130,3 +130,39 @@ pub fn unpack_own(archive: impl Read, directory: &Path) -> Result<(), ReleaseErr
         .unpack(directory)
         .map_err(ReleaseError::disk("unpack the release into", directory))
 }
+
+/// Removes what is in a directory, and not the directory.
+///
+/// # Errors
+/// What could not be removed.
+pub fn clear(directory: &Path) -> Result<(), ReleaseError> {
+    let about = || ReleaseError::disk("clear", directory);
+    for entry in fs::read_dir(directory).map_err(about())? {
+        let entry = entry.map_err(about())?;
+        let path = entry.path();
+        let removed = match entry.file_type().map_err(about())?.is_dir() {
+            true => super::remove_tree(&path),
+            false => fs::remove_file(&path),
+        };
+        removed.map_err(ReleaseError::disk("remove", &path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_that_nobody_may_write_to_are_cleared_too() {
+        let place = tempfile::tempdir().unwrap();
+        let inner = place.path().join("mod/inner");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("file"), "").unwrap();
+        for path in [inner.as_path(), &place.path().join("mod")] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        clear(place.path()).unwrap();
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+}

@@ -41,7 +41,7 @@ pub(super) fn setup_drop_in(app: &App, source: &Path) -> Option<UnitFile> {
         let _ = write!(text, " {}", word(argument));
     }
     let _ = writeln!(text, "\nRuntimeMaxSec={}", systemd_span(app.setup_timeout));
-    if let Some(user) = &app.user {
+    if let Some(user) = app.setup_user() {
         let _ = write!(text, "DynamicUser=no\nUser={user}\nProtectHome=read-only\n");
     }
     for (variable, value) in &app.env {

@@ -92,7 +92,11 @@ impl<U: Units, C: Commits> Machine<U, C> {
         };
         // Who comes while another deployment is under way is refused; who comes while the slot before is being left waits for it.
         let is_busy = self.app.owner().state().borrow().deployment.is_some();
-        let queue = if is_busy { Duration::ZERO } else { self.patience() };
+        let queue = if is_busy {
+            Duration::ZERO
+        } else {
+            self.patience()
+        };
         let wish = Wish {
             by: BY.to_owned(),
             queue,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::super::live::blocking;
 use super::super::units::{Report, Unbuilt};
@@ -71,11 +71,18 @@ impl Setup {
             Err(error) => return Err(self.not_started(bus, error).await),
         };
         let built = timeout_at(until, self.exchange(bus, &door, site)).await;
-        if built.is_err() {
-            self.end(bus).await;
-        }
+        let late = built.is_err();
+        let why = match built {
+            // A whole archive comes of a command that ended well. What the unit still clears away is not waited for.
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(why)) => why,
+            Err(_) => {
+                self.end(bus).await;
+                String::new()
+            }
+        };
         // The command's own end says more than that its archive did not come.
-        let unit = match timeout_at(until + MARGIN, self.ended(bus)).await {
+        let unit = match timeout(MARGIN, self.ended(bus)).await {
             Ok(unit) => unit,
             Err(_) => {
                 self.end(bus).await;
@@ -87,12 +94,11 @@ impl Setup {
             result: result.into(),
             text,
         };
-        let failure = match built {
-            Err(_) => own("timeout", "did not end in time".to_owned()),
-            _ if unit.result == "timeout" => own("timeout", "did not end in time".to_owned()),
-            _ if !matches!(unit.result.as_str(), "" | "success") => failure(&unit),
-            Ok(Err(why)) => own("refused", why),
-            Ok(Ok(())) => return Ok(()),
+        let failure = match unit.result.as_str() {
+            "timeout" => own("timeout", "did not end in time".to_owned()),
+            _ if late => own("timeout", "did not end in time".to_owned()),
+            "" | "success" => own("refused", why),
+            _ => failure(&unit),
         };
         Err(Unbuilt {
             report: self.report(&failure.result, Some(&unit), Some(&run)).await,
@@ -117,8 +123,13 @@ impl Setup {
         blocking(move || {
             hand_over(&stream, &order, &site.path())
                 .map_err(|error| format!("could not be given the release: {}", chain(&error)))?;
-            site.take_back(BufReader::new(&stream))
-                .map_err(|error| format!("gave back what is no release: {}", chain(&error)))
+            let mut back = BufReader::with_capacity(1 << 16, &stream);
+            site.take_back(&mut back)
+                .map_err(|error| format!("gave back what is no release: {}", chain(&error)))?;
+            // Until its end: the builder takes it for a deployment that has ended when this side is closed first.
+            io::copy(&mut back, &mut io::sink())
+                .map(drop)
+                .map_err(|error| format!("broke off: {error}"))
         })
         .await
     }
