@@ -52,6 +52,7 @@ async fn main() -> anyhow::Result<()> {
     let place = Place {
         data: arguments.state,
         machine_boot: boot,
+        layout: slot::release::Layout::Slot,
     };
     let apps = Arc::new(Apps::new(source, place, Arc::clone(&tables), move |app| {
         SystemdUnits::new(

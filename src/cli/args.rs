@@ -61,7 +61,7 @@ pub enum Command {
     Demo(Demo),
     /// Run router, deployer and app in this process, where no systemd runs
     Start(Start),
-    /// Write a commented slot.toml into the current directory
+    /// Write a commented slot.toml into the current directory, by what the project is made with
     Init(Init),
     /// Register, list and remove apps
     #[command(subcommand)]
@@ -86,6 +86,9 @@ pub enum Command {
     /// Start an app in its slot's environment (what ExecStart= of an app's unit calls)
     #[command(hide = true)]
     Launch(Launch),
+    /// Make a release ready (what ExecStart= of slot-setup@ calls)
+    #[command(hide = true)]
+    Build(Build),
     /// Be the sample app of `demo`
     #[command(hide = true)]
     DemoApp,
@@ -108,15 +111,32 @@ pub struct Demo {
 /// `start`.
 #[derive(Debug, Args)]
 pub struct Start {
-    /// The app's file
-    #[arg(long, value_name = "FILE", default_value = "slot.toml")]
-    pub config: PathBuf,
-    /// What to deploy at once: a binary, a directory or a tar archive
+    /// The app's file; otherwise ./slot.toml, otherwise ./slot-machine.json
+    ///
+    /// A file that is JSON is slot-machine's, whatever its name, and the app is then run as slot-machine runs it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to deploy at once, with slot.toml: a binary, a directory or a tar archive
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// Where to take requests
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    pub listen: std::net::SocketAddr,
+    /// Where to take requests; 127.0.0.1:8080, or what slot-machine.json says
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Where releases and state are kept; .slot beside slot.toml, .slot-machine in the repository with slot-machine.json
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The repository whose commits are deployed, with slot-machine.json; the current directory if not given
+    #[arg(long, value_name = "DIR")]
+    pub repo: Option<PathBuf>,
+    /// Where slot-machine's API answers, on 127.0.0.1; `api_port` of slot-machine.json if not given
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Deploy nothing at first, where slot-machine's way is to deploy HEAD
+    #[arg(long)]
+    pub no_deploy: bool,
+    /// Changes nothing: slot-machine's old scripts have it
+    #[arg(long, hide = true)]
+    pub no_proxy: bool,
     /// The router's limits, and whom it believes: a file as /etc/slot/machine.toml is
     #[arg(long, value_name = "FILE")]
     pub machine: Option<PathBuf>,
@@ -125,9 +145,21 @@ pub struct Start {
 /// `init`.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// Write over a slot.toml that is there
+    /// Which file: slot.toml, or slot-machine's slot-machine.json
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Toml)]
+    pub format: Format,
+    /// Write over one that is there
     #[arg(long)]
     pub force: bool,
+}
+
+/// What `init` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// slot.toml.
+    Toml,
+    /// slot-machine.json.
+    Json,
 }
 
 /// `app …`.
@@ -168,8 +200,8 @@ pub struct AppRemove {
 pub struct Deploy {
     /// A binary, a directory with all that the app needs, or a tar archive of one
     ///
-    /// An archive may be compressed with gzip, zstd or xz. `-` is one on standard input: `tar c . | ssh host slotctl deploy -`.
-    #[arg(value_name = "PATH", required_unless_present = "release")]
+    /// With slot-machine.json a commit, HEAD if not given. An archive may be compressed with gzip, zstd or xz. `-` is one on standard input: `tar c . | ssh host slotctl deploy -`.
+    #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
     /// Deploy a release again that is still on disk: its id or its label, as `slotctl releases` lists them
     #[arg(long, value_name = "ID", conflicts_with = "path")]
@@ -332,7 +364,21 @@ pub struct Launch {
     /// Absolute, or relative to the release
     #[arg(long, value_name = "PATH")]
     pub env_file: Option<PathBuf>,
+    /// A directory of the release that is the app's own data instead
+    #[arg(long, value_name = "PATH")]
+    pub shared_dir: Vec<String>,
     /// The app's command
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// `build`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// The directory of all apps
+    #[arg(long, value_name = "PATH")]
+    pub root: PathBuf,
+    /// The app's setup command
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
 }

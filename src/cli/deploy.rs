@@ -22,12 +22,19 @@ use crate::wire::api::{Outcome, Status};
 /// # Errors
 /// If the path or the app's file is refused, if slotd is, or does.
 pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
+    if options.path.is_none() && options.release.is_none() {
+        return Err(Exit::Usage.because(
+            "name what to deploy: a binary, a directory with all that the app needs, an archive of one, or --release ID",
+        ));
+    }
     let source = options.path.as_deref().map(Upload::look_over).transpose()?;
     let project = match &options.config {
         Some(file) => Some(Project::read(file)?),
         None => Project::find(options.path.as_deref())?,
     };
-    if let (Some(source), Some(project)) = (&source, &project) {
+    // What a setup_command makes is not there yet.
+    let whole = project.as_ref().filter(|it| it.app.setup_command.is_none());
+    if let (Some(source), Some(project)) = (&source, whole) {
         source.check_command(&project.app.command, &project.file)?;
     }
     let client = reach(global, project.as_ref()).await?;

@@ -1,4 +1,5 @@
-//! TOML in, validated settings out: `/etc/slot/apps/<app>.toml` (or a project's `slot.toml`) and `/etc/slot/machine.toml`.
+//! TOML in, validated settings out: `/etc/slot/apps/<app>.toml` (or a project's `slot.toml`) and `/etc/slot/machine.toml`. JSON too,
+//! where it is slot-machine's ([`slot_machine`]).
 //!
 //! **Invariant:** a file with one wrong key is refused whole; the error names the file, the line, the key and what to write instead.
 
@@ -11,6 +12,7 @@ mod limits;
 mod machine;
 mod network;
 mod section;
+pub mod slot_machine;
 mod span;
 mod trust;
 
@@ -25,10 +27,14 @@ pub use error::ConfigError;
 pub use limits::{AppLimits, Limits};
 pub use machine::{Machine, MachineError};
 pub use network::Network;
+pub use slot_machine::SlotMachine;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 
 use crate::deploy::{AppName, SlotName};
+
+/// Where a release keeps what its [`App::shared_dirs`] had in them when it was deployed.
+pub const SEED: &str = ".slot-seed";
 
 /// How the app is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +58,17 @@ pub enum Ready {
     Health,
 }
 
+/// Whose rules hold where slot and slot-machine differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Semantics {
+    /// Of a slot.toml.
+    #[default]
+    Slot,
+    /// Of a slot-machine.json: what ends by itself is not started again, SIGTERM goes to all of the app's processes, health is a 200,
+    /// an `env_file` that is not there is none, and what the app serves on `INTERNAL_PORT` is routed too.
+    SlotMachine,
+}
+
 /// A port per slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
@@ -69,6 +86,12 @@ pub struct App {
     /// `command = "./server --flag"` or an array; the first word is relative to the release when it begins with `./`.
     /// `$NAME` and `${NAME}` are replaced from the environment by the launcher.
     pub command: Vec<String>,
+    /// `setup_command = "npm ci"` or an array, as `command`: makes a release ready in its own directory before it is first started.
+    pub setup_command: Option<Vec<String>>,
+    /// `setup_timeout = "15m"`: how long that may take.
+    pub setup_timeout: Duration,
+    /// `shared_dirs = ["uploads"]`: directories of the release that are the app's own data instead, the same for every release.
+    pub shared_dirs: Vec<String>,
     /// `slots = ["blue", "green"]`, at least two.
     pub slots: Vec<SlotName>,
     /// `bind = "port" | "unix" | "fd"`.
@@ -107,6 +130,10 @@ pub struct App {
     pub env: BTreeMap<String, String>,
     /// `[limits]`: what its requests may be and take.
     pub limits: AppLimits,
+    /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.
+    pub internal_listener: Option<String>,
+    /// By which kind of file it was read.
+    pub semantics: Semantics,
 }
 
 impl App {
@@ -139,5 +166,14 @@ impl App {
             (Bind::Port, None) | (Bind::Fd, _) => {}
         }
         words
+    }
+
+    /// What slot itself tells the setup command, without `SLOT_RELEASE`.
+    #[must_use]
+    pub fn injected_in_setup(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("SLOT_MACHINE".to_owned(), "1".to_owned()),
+            ("SLOT_APP".to_owned(), self.name.to_string()),
+        ])
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +12,23 @@ use tokio::time::Instant;
 
 use super::live::{Live, blocking};
 use super::owner::{AskError, Owner};
+use super::prepare::Preparation;
 use super::tables::Tables;
 use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    Effect, Event, Facts, Found, Generation, Refusal, ReleaseId, Request, Settings, SlotName,
-    State, Step, effects, recover, rediscover,
+    AppName, Effect, Event, Facts, Found, Generation, Refusal, ReleaseId, Request, Settings,
+    SlotName, State, Step, effects, recover, rediscover,
 };
 use crate::preflight::{self, Room};
-use crate::release::{self, About, Record};
+use crate::release::{self, About, Identity, Layout, Links, Record, ReleaseError, Root};
 use crate::store::{FileError, History, Loaded, StateFile};
 use crate::telemetry::chain;
-use crate::wire::release as api;
+use crate::wire::release::{self as api, Origin};
+
+/// The step in which a commit is laid out.
+const CHECKOUT: &str = "checkout";
 
 /// Why an app cannot be managed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +58,20 @@ pub struct Place {
     /// The machine's boot id: when it changes, nothing that ran runs any more. An embedded deployer, whose children end with it,
     /// makes a new one each time.
     pub machine_boot: String,
+    /// How an app's directory is laid out. slot-machine's is that of its one app, and `data` itself.
+    pub layout: Layout,
+}
+
+impl Place {
+    /// An app's directory.
+    #[must_use]
+    pub fn root(&self, app: &AppName) -> Root {
+        let path = match self.layout {
+            Layout::Slot => self.data.join(app.as_str()),
+            Layout::SlotMachine => self.data.clone(),
+        };
+        Root::new(path, self.layout)
+    }
 }
 
 /// What is asked for with a deployment, and by whom.
@@ -131,11 +149,11 @@ impl<U: Units> Managed<U> {
         place: &Place,
         tables: Arc<Tables>,
     ) -> Result<Self, OpenError> {
-        let root = place.data.join(app.name.as_str());
+        let root = place.root(&app.name);
         let tidied = root.clone();
         blocking(move || {
-            std::fs::create_dir_all(&tidied).map_err(|source| OpenError::Directory {
-                path: tidied.clone(),
+            std::fs::create_dir_all(&*tidied).map_err(|source| OpenError::Directory {
+                path: tidied.to_path_buf(),
                 source,
             })?;
             release::tidy(&tidied).map_err(OpenError::from)
@@ -148,7 +166,9 @@ impl<U: Units> Managed<U> {
         let first = take_up(&world, loaded).await;
         for effect in effects(&first.state) {
             if let Effect::Route(route) = effect {
-                world.tables.gather(world.part(&route).await).await;
+                for part in world.parts(&route).await {
+                    world.tables.gather(part).await;
+                }
             }
         }
         let owner = Owner::start(Arc::clone(&world), first).await?;
@@ -278,29 +298,96 @@ impl<U: Units> Managed<U> {
     }
 
     /// Puts the uploaded release of a deployment on disk, and the deployment on its way. Goes on when its caller does not, but not
-    /// when the deployment has ended or was taken over: a rollback needs no upload to finish.
+    /// when the deployment has ended or was taken over: a rollback needs no upload to finish. Returns the release's id when that is
+    /// known.
     pub async fn upload(
         &self,
         generation: Generation,
         about: About,
         mut archive: impl Read + Send + 'static,
     ) -> Option<String> {
-        let (root, owner) = (self.world.root.clone(), self.owner.clone());
-        let wanted = self.wanted(generation);
-        let runnable = self.runnable();
+        let root = self.world.root.clone();
+        let preparation = self.preparation(generation, about);
+        let wanted = preparation.wanted();
         let task = tokio::spawn(async move {
             let work = move || {
-                let unpacked = release::unpack(&root, &mut archive, &about, wanted);
-                (unpacked.and_then(runnable), archive)
+                let laid_out = release::begin(&root).and_then(|incoming| {
+                    let identity = incoming.unpack(&mut archive, Links::Inside, wanted)?;
+                    Ok((incoming, identity))
+                });
+                (laid_out, archive)
             };
-            let (unpacked, mut rest) = blocking(work).await;
-            let id = prepared(&owner, generation, unpacked).await;
+            let (laid_out, mut rest) = blocking(work).await;
+            let id = preparation.go_on(laid_out).await;
             // An archive may end, or be refused, before its upload does. Whoever still sends does not read: what he sends is taken,
             // so that he comes to the answer. Where the connection is gone there is nobody to answer.
             let _ = blocking(move || std::io::copy(&mut rest, &mut std::io::sink())).await;
             id
         });
         task.await.ok().flatten()
+    }
+
+    /// Puts a deployment on its way with a commit, which `lay_out` lays out in a directory unless there is a release of it. Goes on when
+    /// its caller does not.
+    pub async fn check_out<F>(
+        &self,
+        generation: Generation,
+        commit: String,
+        reference: Option<String>,
+        lay_out: impl FnOnce(PathBuf) -> F + Send + 'static,
+    ) -> Option<String>
+    where
+        F: Future<Output = Result<(), String>> + Send,
+    {
+        let origin = Origin::Git {
+            commit: commit.clone(),
+            reference,
+        };
+        let about = About {
+            origin,
+            label: None,
+        };
+        let (root, preparation) = (self.world.root.clone(), self.preparation(generation, about));
+        let identity = Identity::Commit(commit);
+        let task = tokio::spawn(async move {
+            let (looked, wanted) = (root.clone(), identity.clone());
+            let known = blocking(move || release::known(&looked, &wanted)).await;
+            if let Ok(Some(id)) = known {
+                return preparation.again(id).await;
+            }
+            let laid_out = async {
+                known?;
+                preparation.world.enter_step(generation, CHECKOUT);
+                let incoming = blocking(move || release::begin(&root)).await?;
+                lay_out(incoming.path().to_owned())
+                    .await
+                    .map_err(ReleaseError::NotLaidOut)?;
+                blocking(move || incoming.check(Links::Inside).map(|()| (incoming, identity))).await
+            };
+            let laid_out = laid_out.await;
+            preparation.go_on(laid_out).await
+        });
+        task.await.ok().flatten()
+    }
+
+    /// Where its releases are.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.world.root
+    }
+
+    /// Returns when the symlinks are those of the state, and what nobody needs is gone.
+    pub async fn on_disk(&self) {
+        let state = Arc::clone(&self.owner.state().borrow());
+        let (report, _) = tokio::sync::mpsc::channel(1);
+        for effect in effects(&state) {
+            if let Effect::Link { .. } | Effect::Retain { .. } = effect {
+                // They are under way already; to perform one again changes nothing.
+                Arc::clone(&self.world)
+                    .perform(effect, report.clone())
+                    .await;
+            }
+        }
     }
 
     /// Puts a deployment on its way with a release that is on disk; what it says of the release is written down.
@@ -310,35 +397,17 @@ impl<U: Units> Managed<U> {
         id: ReleaseId,
         about: About,
     ) -> Option<String> {
-        let (root, owner) = (self.world.root.clone(), self.owner.clone());
-        let (wanted, runnable) = (self.wanted(generation), self.runnable());
-        let task = tokio::spawn(async move {
-            let take = move || release::take(&root, &id, &about, wanted).and_then(runnable);
-            let taken = blocking(take).await;
-            prepared(&owner, generation, taken).await
-        });
+        let task = tokio::spawn(self.preparation(generation, about).again(id));
         task.await.ok().flatten()
     }
 
-    /// That a release has the program that the app's command runs, if it is one of the release.
-    fn runnable(
-        &self,
-    ) -> impl FnOnce(ReleaseId) -> Result<ReleaseId, release::ReleaseError> + Send + 'static {
-        let word = self.world.app.command.first().cloned().unwrap_or_default();
-        let releases = self.world.root.join("releases");
-        move |id| match preflight::lacking(&word, &releases.join(id.as_str())) {
-            Some(why) => Err(release::ReleaseError::Unrunnable(why)),
-            None => Ok(id),
-        }
-    }
-
-    /// Asks whether somebody still waits for the release of a deployment: it has not ended, and was not taken over.
-    fn wanted(&self, generation: Generation) -> impl Fn() -> bool + Send + 'static {
-        let state = self.owner.state();
-        move || {
-            let held = state.borrow().deployment.as_ref().map(|it| it.generation);
-            // The state of an owner that has ended stays as it was; it has no deployment any more.
-            held == Some(generation) && state.has_changed().is_ok()
+    /// What puts a release on disk for a deployment, and that on its way.
+    pub(super) fn preparation(&self, generation: Generation, about: About) -> Preparation<U> {
+        Preparation {
+            world: Arc::clone(&self.world),
+            owner: self.owner.clone(),
+            generation,
+            about,
         }
     }
 
@@ -427,32 +496,6 @@ impl<U: Units> Managed<U> {
             .withdraw(self.world.app.name.as_str())
             .await
     }
-}
-
-/// Tells the owner what came of putting a release on disk.
-async fn prepared(
-    owner: &Owner,
-    generation: Generation,
-    result: Result<ReleaseId, release::ReleaseError>,
-) -> Option<String> {
-    let (id, event) = match result {
-        Ok(release) => (
-            Some(release.to_string()),
-            Event::Prepared {
-                generation,
-                release,
-            },
-        ),
-        Err(error) => (
-            None,
-            Event::Unprepared {
-                generation,
-                why: chain(&error),
-            },
-        ),
-    };
-    owner.report(event).await;
-    id
 }
 
 async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {

@@ -18,6 +18,7 @@ pub mod instances;
 pub mod live;
 mod observe;
 pub mod owner;
+mod prepare;
 mod reach;
 mod remember;
 mod route;

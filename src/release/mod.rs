@@ -11,23 +11,32 @@
 //! **Invariant:** a symlink is replaced by rename, and what one names is not removed, so it always names something.
 //! **Invariant:** whatever gets or loses a name here does so in `order`, where one comes after the other.
 
+mod built;
 mod incoming;
 mod links;
 mod order;
+mod pack;
 mod record;
+mod root;
+mod shared;
 mod tree;
 mod unpack;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+pub use built::Site;
 pub use incoming::{Incoming, Links, Settled, Unfinished, begin, choose, known, take};
 pub use links::{link, link_in_turn, named};
 pub use order::Turn;
+pub use pack::{clear, pack, unpack_own};
 pub use record::{About, Identity, Record};
+pub use root::{Layout, Root};
+pub use shared::{seed, share, shared};
 pub use tree::stays_inside;
 pub use unpack::unpack;
 
@@ -61,6 +70,9 @@ pub enum ReleaseError {
         /// Where the other is.
         path: PathBuf,
     },
+    /// The commit's files could not be put there.
+    #[error("{0}")]
+    NotLaidOut(String),
     /// Neither a digest nor a commit.
     #[error("what the release was to be known by is neither a digest nor a commit")]
     Nameless,
@@ -104,7 +116,12 @@ impl ReleaseError {
 ///
 /// # Errors
 /// What could not be removed; the rest has been tried.
-pub fn prune(root: &Path, in_use: &BTreeSet<ReleaseId>, keep: usize) -> Result<(), ReleaseError> {
+pub fn prune(
+    root: impl Into<Root>,
+    in_use: &BTreeSet<ReleaseId>,
+    keep: usize,
+) -> Result<(), ReleaseError> {
+    let root = &root.into();
     let mut result = Ok(());
     for doomed in order::alone(root, |ledger| doom(root, ledger, in_use, keep))? {
         // Trees are removed when the others may come again: that can take long.
@@ -119,7 +136,7 @@ pub fn prune(root: &Path, in_use: &BTreeSet<ReleaseId>, keep: usize) -> Result<(
 
 /// Takes the names of the releases that are to be removed away, so that a crash leaves no half of a release under one.
 fn doom(
-    root: &Path,
+    root: &Root,
     ledger: &Ledger,
     in_use: &BTreeSet<ReleaseId>,
     keep: usize,
@@ -148,7 +165,8 @@ fn doom(
 
 /// The releases that are on disk, newest first.
 #[must_use]
-pub fn list(root: &Path) -> Vec<(ReleaseId, Record)> {
+pub fn list(root: impl Into<Root>) -> Vec<(ReleaseId, Record)> {
+    let root = &root.into();
     let mut listed: Vec<_> = directories(root)
         .into_iter()
         .filter_map(|id| Record::read(root, &id).map(|record| (id, record)))
@@ -158,14 +176,14 @@ pub fn list(root: &Path) -> Vec<(ReleaseId, Record)> {
 }
 
 /// Every directory in `releases` that has the name of a release.
-fn directories(root: &Path) -> Vec<ReleaseId> {
-    let Ok(listed) = fs::read_dir(root.join("releases")) else {
+fn directories(root: &Root) -> Vec<ReleaseId> {
+    let Ok(listed) = fs::read_dir(root.homes()) else {
         return Vec::new();
     };
     listed
         .filter_map(Result::ok)
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|entry| root.id(&entry.file_name()))
         .collect()
 }
 
@@ -173,8 +191,24 @@ fn directories(root: &Path) -> Vec<ReleaseId> {
 fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // A build may leave those (Go's modules are in such), and who is not root removes nothing from them.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(path)?;
+            fs::remove_dir_all(path)
+        }
         done => done,
     }
+}
+
+fn make_writable(directory: &Path) -> io::Result<()> {
+    fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Clears what a crash left behind: half-made and half-removed releases, and records of nothing. One that a symlink names has
@@ -182,7 +216,8 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// What could not be removed.
-pub fn tidy(root: &Path) -> Result<(), ReleaseError> {
+pub fn tidy(root: impl Into<Root>) -> Result<(), ReleaseError> {
+    let root = &root.into();
     let (incoming, doomed) = (root.join("incoming"), root.join("incoming.removed"));
     remove_tree(&doomed).map_err(ReleaseError::disk("remove", &doomed))?;
     // An upload whose owner has just ended may still be writing there, and clears what it makes anew.
@@ -204,7 +239,7 @@ pub fn tidy(root: &Path) -> Result<(), ReleaseError> {
         }
         Ok(())
     })?;
-    let Ok(listed) = fs::read_dir(root.join("releases")) else {
+    let Ok(listed) = fs::read_dir(root.records()) else {
         return Ok(());
     };
     for entry in listed.filter_map(Result::ok) {
@@ -216,7 +251,8 @@ pub fn tidy(root: &Path) -> Result<(), ReleaseError> {
         else {
             continue;
         };
-        let is_orphan = !path.with_file_name(id).is_dir();
+        let id: Option<ReleaseId> = id.parse().ok();
+        let is_orphan = !id.is_some_and(|id| root.home(&id).is_dir());
         let left = match rest {
             "json" => is_orphan,
             "sha256" | "json.new" => true,
@@ -235,9 +271,9 @@ pub fn tidy(root: &Path) -> Result<(), ReleaseError> {
 }
 
 /// Gives a release without a record one, if it is a release: a symlink names it, or it has the digest that slot 0.1 noted instead.
-fn adopt(root: &Path, id: &ReleaseId, is_named: bool) -> Result<bool, ReleaseError> {
-    let home = root.join("releases").join(id.as_str());
-    let noted = fs::read_to_string(home.with_extension("sha256")).unwrap_or_default();
+fn adopt(root: &Root, id: &ReleaseId, is_named: bool) -> Result<bool, ReleaseError> {
+    let home = root.home(id);
+    let noted = fs::read_to_string(root.records().join(format!("{id}.sha256"))).unwrap_or_default();
     let digest = Some(noted.trim().to_owned())
         .filter(|noted| noted.len() == 64 && noted.starts_with(id.as_str()));
     if !is_named && digest.is_none() {

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType};
@@ -11,6 +12,7 @@ use tar::{Archive, EntryType};
 use crate::deploy::ReleaseId;
 
 use super::ReleaseError;
+use super::Root;
 use super::incoming::{Incoming, Links, begin};
 use super::record::{About, Identity};
 use super::tree::{self, Content, Contents};
@@ -41,11 +43,12 @@ impl<R: Read, W: Fn() -> bool> Read for Source<R, W> {
 /// # Errors
 /// Nothing of the archive is left on disk then.
 pub fn unpack(
-    root: &Path,
+    root: impl Into<Root>,
     archive: impl Read,
     about: &About,
     wanted: impl Fn() -> bool,
 ) -> Result<ReleaseId, ReleaseError> {
+    let root = &root.into();
     let incoming = begin(root)?;
     let identity = incoming.unpack(archive, Links::Inside, &wanted)?;
     incoming.finish(identity, about, Links::Inside, wanted)
@@ -116,7 +119,12 @@ fn unpack_into(
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let executable = file_mode(&entry, &path)?;
                 make_parents(incoming, &path)?;
-                write_file(&incoming.join(&path), &mut entry, executable)?
+                let made = match links {
+                    // What a build has compiled knows its source by that.
+                    Links::Any => entry.header().mtime().ok(),
+                    Links::Inside => None,
+                };
+                write_file(&incoming.join(&path), &mut entry, executable, made)?
             }
             EntryType::Symlink => {
                 let target = entry
@@ -275,6 +283,7 @@ fn write_file(
     path: &Path,
     content: &mut impl Read,
     executable: bool,
+    made: Option<u64>,
 ) -> Result<Content, ReleaseError> {
     let mode = if executable { 0o755 } else { 0o644 };
     let file = OpenOptions::new()
@@ -298,12 +307,17 @@ fn write_file(
             .map_err(ReleaseError::disk("write", path))?;
     }
     file.flush().map_err(ReleaseError::disk("write", path))?;
+    if let Some(made) = made.and_then(|made| UNIX_EPOCH.checked_add(Duration::from_secs(made))) {
+        file.get_ref()
+            .set_modified(made)
+            .map_err(ReleaseError::disk("set the time of", path))?;
+    }
     Ok(Content::File {
         executable,
         digest: hash.finalize().into(),
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -21,7 +21,7 @@ use anyhow::Context;
 use self::figures::Figures;
 use self::releases::Releases;
 use self::screen::Screen;
-use super::deployer::Deployer;
+use super::deployer::{Deployer, listener};
 use super::exit::Exit;
 use super::scratch::Scratch;
 use super::start::Signals;
@@ -53,13 +53,10 @@ async fn show(once: bool, json: bool) -> anyhow::Result<Exit> {
     let directory = Scratch::make(&std::env::temp_dir())?;
     let releases = Releases::write(directory.path())?;
     let (public, taken) = listen()?;
-    let deployer = Deployer::start(
-        releases.app()?,
-        Machine::default(),
-        &directory.path().join("data"),
-        public,
-    )
-    .await?;
+    let app = releases.app()?;
+    let listeners = vec![(listener(&app).to_owned(), public)];
+    let data = directory.path().join("data");
+    let deployer = Deployer::start(app, Machine::default(), &data, listeners).await?;
     screen.opening(deployer.address(), taken);
     let figures = tokio::select! {
         told = story::tell(&deployer, &releases, &mut screen) => told,
