@@ -44,9 +44,9 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     }
     app::listen(&global.socket)?;
     let mut screen = Screen::new(global.json);
+    let path = deploy_path(options, source.size());
     let (body, packing) = source.body()?;
     let (sent, size) = packing.counter();
-    let path = deploy_path(options);
     let ended = attempt(
         &client,
         client.post(&path, body),
@@ -61,16 +61,19 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     }
 }
 
-fn deploy_path(options: &Deploy) -> String {
-    let asked: Vec<String> = [("drain", &options.drain), ("queue", &options.queue)]
+fn deploy_path(options: &Deploy, size: u64) -> String {
+    let spans = [("drain", &options.drain), ("queue", &options.queue)];
+    let spans = spans
         .iter()
-        .filter_map(|(key, span)| span.as_ref().map(|span| format!("{key}={}", span.text)))
+        .filter_map(|(key, span)| span.as_ref().map(|span| format!("&{key}={}", span.text)));
+    let skipped: Vec<&str> = options
+        .skip_check
+        .iter()
+        .map(|check| check.word())
         .collect();
-    if asked.is_empty() {
-        "/deploy".to_owned()
-    } else {
-        format!("/deploy?{}", asked.join("&"))
-    }
+    let skip = (!skipped.is_empty()).then(|| format!("&skip={}", skipped.join(",")));
+    let asked: String = spans.chain(skip).collect();
+    format!("/deploy?size={size}{asked}")
 }
 
 fn meant(global: &Global, project: Option<&Project>) -> anyhow::Result<AppName> {

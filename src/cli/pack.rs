@@ -152,8 +152,8 @@ impl Packing {
         let sent = sent.load(Ordering::Relaxed).min(size);
         format!(
             "{} of {}",
-            super::term::bytes(sent),
-            super::term::bytes(size)
+            crate::telemetry::bytes(sent),
+            crate::telemetry::bytes(size)
         )
     }
 

@@ -2,12 +2,15 @@
 //!
 //! **Invariant:** it goes on when whoever asked does not, and ends when the deployment does: a rollback waits for no build.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::live::{Live, blocking};
 use super::owner::Owner;
 use super::units::{Unbuilt, Units};
+use crate::config::App;
 use crate::deploy::{Event, Generation, ReleaseId};
+use crate::preflight;
 use crate::release::{
     self, About, Identity, Incoming, Links, ReleaseError, Settled, Unfinished, share,
 };
@@ -74,7 +77,12 @@ impl<U: Units> Preparation<U> {
     /// The same with a release that is on disk.
     pub(super) async fn again(self, id: ReleaseId) -> Option<String> {
         let (root, about, wanted) = (self.world.root.clone(), self.about.clone(), self.wanted());
-        let taken = blocking(move || release::take(&root, &id, &about, wanted)).await;
+        let app = Arc::clone(&self.world.app);
+        let take = move || {
+            let id = release::take(&root, &id, &about, wanted)?;
+            runnable(&app, &root.join("releases").join(id.as_str())).map(|()| id)
+        };
+        let taken = blocking(take).await;
         self.report(taken.map_err(Unready::from)).await
     }
 
@@ -87,7 +95,9 @@ impl<U: Units> Preparation<U> {
         let app = Arc::clone(&self.world.app);
         let (data, about, wanted) = (self.world.units.data(), self.about.clone(), self.wanted());
         let finished = blocking(move || {
-            share(&unfinished.path(), &app.shared_dirs, &data)?;
+            let path = unfinished.path();
+            runnable(&app, &path)?;
+            share(&path, &app.shared_dirs, &data)?;
             // What was sent has been looked over; what was made of it here may lead anywhere.
             unfinished.finish(&about, Links::Any, wanted)
         });
@@ -168,4 +178,10 @@ impl<U: Units> Preparation<U> {
             })
             .await;
     }
+}
+
+/// That a release has the program that the app's command runs, if it is one of the release.
+fn runnable(app: &App, release: &Path) -> Result<(), ReleaseError> {
+    let word = app.command.first().map_or("", String::as_str);
+    preflight::lacking(word, release).map_or(Ok(()), |why| Err(ReleaseError::Unrunnable(why)))
 }
