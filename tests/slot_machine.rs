@@ -55,7 +55,8 @@ def serve(name, internal):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ[name])), Handler)
     server.internal = internal
     server.serve_forever()
-threading.Thread(target=serve, args=("INTERNAL_PORT", True), daemon=True).start()
+if os.environ["PORT"] != os.environ["INTERNAL_PORT"]:
+    threading.Thread(target=serve, args=("INTERNAL_PORT", True), daemon=True).start()
 threading.Thread(target=serve, args=("PORT", False), daemon=True).start()
 while True: time.sleep(3600)
 "#;
@@ -901,6 +902,34 @@ fn staging_is_a_work_tree_of_what_is_live_and_stays_while_there_is_work_in_it() 
     assert_eq!(project.app(), "public C");
 }
 
+#[test]
+fn a_slot_toml_is_run_by_its_own_rules_with_the_same_api_and_directories() {
+    let project = Project::new();
+    let text =
+        "name = 'web'\ncommand = 'python3 app.py'\nhealth = '/'\nsoak = '0s'\ndrain = '5s'\n";
+    std::fs::write(project.file(), text).unwrap();
+    let first = project.commit("A", "ok");
+    let (listen, api) = (
+        format!("127.0.0.1:{}", project.port),
+        project.api.to_string(),
+    );
+    let mut daemon = project.start(&["--listen", &listen, "--port", &api]);
+    assert_eq!(project.status()["live_slot"], slot(&first));
+    assert_eq!(project.app(), "public A");
+    let second = project.commit("B", "ok");
+    assert_eq!(project.deployed("main")["previous_commit"], *first);
+    assert_eq!(project.link("live"), slot(&second));
+    // Its own rule: what ends by itself is started again.
+    let pid = get(project.port, "/pid").1;
+    assert_eq!(post(project.port, "/crash", &json!({})).0, 200);
+    until("the app's return", || {
+        let (status, now) = get(project.port, "/pid");
+        status == 200 && now != pid
+    });
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ended(), Some(0));
+}
+
 fn ask(project: &Project, words: &[&str]) -> Output {
     std::fs::copy(project.file(), project.repo().join("slot-machine.json")).unwrap();
     let within = project.repo().join("deeper");
@@ -985,7 +1014,7 @@ fn a_key_that_means_nothing_is_warned_about_by_name_and_one_data_directory_has_o
         "{said}"
     );
     let mut second = project.spawn(&["--port", &free_port().to_string()]);
-    assert_eq!(second.ended(), Some(5));
+    assert_eq!(second.ended(), Some(1));
     second.says("another `slotctl start`");
 }
 

@@ -122,13 +122,13 @@ pub struct Start {
     /// Where to take requests; 127.0.0.1:8080, or what slot-machine.json says
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<std::net::SocketAddr>,
-    /// Where releases and state are kept; .slot beside slot.toml, .slot-machine in the repository with slot-machine.json
+    /// Where releases and state are kept; .slot, or .slot-machine with slot-machine.json, if not given
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// The repository whose commits are deployed, with slot-machine.json; the current directory if not given
+    /// The repository whose commits are deployed, and HEAD at first; with slot-machine.json the current directory if not given
     #[arg(long, value_name = "DIR")]
     pub repo: Option<PathBuf>,
-    /// Where slot-machine's API answers, on 127.0.0.1; `api_port` of slot-machine.json if not given
+    /// Where slot-machine's API answers, on 127.0.0.1; `api_port` of slot-machine.json, otherwise 9100
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// Deploy nothing at first, where slot-machine's way is to deploy HEAD

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::scratch::Scratch;
 use crate::api::{self, Access};
-use crate::config::{App, Machine, Semantics};
+use crate::config::{App, Machine};
 use crate::daemon::app::{Managed, Place};
 use crate::daemon::apps::{Apps, Source};
 use crate::daemon::embedded::Embedded;
@@ -47,7 +47,7 @@ pub struct Deployer {
 }
 
 impl Deployer {
-    /// Starts to deploy an app, which has its ports, with its data in `data`, behind a router with the settings of `machine` on these
+    /// Starts to deploy an app, which has its ports, with its data in `data`, which is laid out so, behind a router with the settings of `machine` on these
     /// listeners, each with its name. What was active there before is started again.
     ///
     /// # Errors
@@ -56,6 +56,7 @@ impl Deployer {
         app: App,
         machine: Machine,
         data: &Path,
+        layout: Layout,
         listeners: Vec<(String, TcpListener)>,
     ) -> anyhow::Result<Self> {
         let run = Scratch::make(&run_base())?;
@@ -83,10 +84,7 @@ impl Deployer {
         let place = Place {
             data: data.to_owned(),
             machine_boot: fresh_boot()?,
-            layout: match app.semantics {
-                Semantics::Slot => Layout::Slot,
-                Semantics::SlotMachine => Layout::SlotMachine,
-            },
+            layout,
         };
         let root = place.root(&app.name);
         let units = Embedded::new(

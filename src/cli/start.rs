@@ -25,13 +25,14 @@ use super::project::{FILE, Project};
 use super::status::now_ms;
 use super::term::{Paint, note};
 use crate::config::{App, Bind, Machine, SlotMachine, slot_machine};
+use crate::release::Layout;
 use crate::wire::api::Status;
 
 /// Where a project's releases and state are, beside its file.
-const DATA: &str = ".slot";
+pub(super) const DATA: &str = ".slot";
 
 /// Where requests are taken unless that is said.
-const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// Runs until it is told to end.
 ///
@@ -46,19 +47,8 @@ pub fn run(options: &Start) -> anyhow::Result<Exit> {
             file.display()
         ))
     })?;
-    if SlotMachine::is_meant(&text) {
+    if SlotMachine::is_meant(&text) || options.repo.is_some() || options.port.is_some() {
         return super::machine::start(options, &file, &text);
-    }
-    for (option, is_there) in [
-        ("--repo", options.repo.is_some()),
-        ("--port", options.port.is_some()),
-    ] {
-        if is_there {
-            return Err(Exit::Usage.because(format!(
-                "{option} is for slot-machine.json, and {} is none; name that with --config",
-                file.display()
-            )));
-        }
     }
     let project = Project::read(&file)?;
     let source = options.path.as_deref().map(Upload::look_over).transpose()?;
@@ -133,7 +123,7 @@ async fn serve(
     let name = app.name.to_string();
     let drain = app.drain.by_class().last();
     let listeners = vec![(listener(&app).to_owned(), public)];
-    let deployer = Deployer::start(app, machine, &data, listeners).await?;
+    let deployer = Deployer::start(app, machine, &data, Layout::Slot, listeners).await?;
     let socket = reachable_socket(&deployer, &data);
     note(&format!(
         "{name} is served at http://{}/\nask it with: slotctl --socket {} status\n",

@@ -37,7 +37,7 @@ const LISTENER: &str = "http";
 const INTERNAL: &str = "internal";
 
 /// Where the API is without `api_port`.
-const API_PORT: u16 = 9100;
+pub const API_PORT: u16 = 9100;
 
 /// What such a file says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -63,6 +63,16 @@ pub struct Place {
 }
 
 impl Place {
+    /// A directory of slot's own layout.
+    #[must_use]
+    pub fn new(data: PathBuf, machine_boot: String) -> Self {
+        Self {
+            data,
+            machine_boot,
+            layout: Layout::Slot,
+        }
+    }
+
     /// An app's directory.
     #[must_use]
     pub fn root(&self, app: &AppName) -> Root {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::http::StatusCode;
 
 use super::journal::Journal;
+use crate::config::Semantics;
 use crate::daemon::app::{Managed, Wish};
 use crate::daemon::owner::AskError;
 use crate::daemon::status::Wait;
@@ -244,12 +245,17 @@ impl<U: Units, C: Commits> Machine<U, C> {
         drain + self.app.app().stop_timeout + Duration::from_secs(5)
     }
 
-    /// How an attempt ended, once nothing of what it replaced runs any more.
+    /// How an attempt ended; with slot-machine's rules, once nothing of what it replaced runs any more.
     async fn ended(&self, generation: Generation) -> Outcome {
+        let until = match self.app.app().semantics {
+            Semantics::SlotMachine => Wait::Stopped,
+            // A soak is watched for long after whoever deployed has gone on.
+            Semantics::Slot => Wait::Switched,
+        };
         let mut state = self.app.owner().state();
         loop {
             state.mark_unchanged();
-            if let Some(outcome) = self.app.settled(generation.0, Wait::Stopped) {
+            if let Some(outcome) = self.app.settled(generation.0, until) {
                 return outcome;
             }
             if state.changed().await.is_err() {

@@ -27,6 +27,7 @@ use super::scratch::Scratch;
 use super::start::Signals;
 use super::term::say_json;
 use crate::config::Machine;
+use crate::release::Layout;
 
 /// Where it is reached, unless somebody else listens there.
 const PORT: u16 = 8080;
@@ -56,7 +57,7 @@ async fn show(once: bool, json: bool) -> anyhow::Result<Exit> {
     let app = releases.app()?;
     let listeners = vec![(listener(&app).to_owned(), public)];
     let data = directory.path().join("data");
-    let deployer = Deployer::start(app, Machine::default(), &data, listeners).await?;
+    let deployer = Deployer::start(app, Machine::default(), &data, Layout::Slot, listeners).await?;
     screen.opening(deployer.address(), taken);
     let figures = tokio::select! {
         told = story::tell(&deployer, &releases, &mut screen) => told,

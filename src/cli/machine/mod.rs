@@ -16,11 +16,12 @@ use tokio::task::JoinHandle;
 use super::args::Start;
 use super::deployer::Deployer;
 use super::exit::Exit;
-use super::start::{Signals, data_directory, listen};
+use super::start::{Signals, data_directory, listen, reachable_socket};
 use super::term::note;
 use crate::api::machine::{Machine, serve};
-use crate::config::{self, SlotMachine};
+use crate::config::{self, App, Semantics, SlotMachine};
 use crate::daemon::embedded::Embedded;
+use crate::release::Layout;
 use crate::wire::machine::Deployed;
 use repository::Repository;
 
@@ -35,87 +36,137 @@ const LAST: Duration = Duration::from_secs(9);
 
 type Served = Machine<Embedded, Repository>;
 
-/// Runs the app of a slot-machine.json until it is told to end.
+/// What a file comes to.
+struct Plan {
+    app: App,
+    public: SocketAddr,
+    /// For `INTERNAL_PORT`.
+    internal: Option<SocketAddr>,
+    api: u16,
+    data: PathBuf,
+    repository: PathBuf,
+}
+
+impl Plan {
+    fn read(options: &Start, file: &Path, text: &str) -> anyhow::Result<Self> {
+        let here = std::env::current_dir()?;
+        let repository = options.repo.as_deref().unwrap_or(&here);
+        let repository = repository.canonicalize().map_err(|error| {
+            Exit::Input.because(format!(
+                "cannot find the repository {}: {error}",
+                repository.display()
+            ))
+        })?;
+        let data = |name| match &options.data {
+            Some(data) => data.clone(),
+            None => repository.join(name),
+        };
+        let shown = file.display().to_string();
+        if !SlotMachine::is_meant(text) {
+            let mut app = App::parse(text, &shown)?;
+            let chosen = super::app::ports::choose(&app, &app.name.clone(), &shown, None)?;
+            app.ports.extend(chosen);
+            return Ok(Self {
+                app,
+                public: options.listen.unwrap_or(super::start::LISTEN),
+                internal: None,
+                api: options.port.unwrap_or(config::slot_machine::API_PORT),
+                data: data(super::start::DATA),
+                repository,
+            });
+        }
+        let SlotMachine {
+            mut app,
+            listen,
+            port,
+            internal_port,
+            api_port,
+            unknown,
+        } = SlotMachine::parse(text, &shown, &repository)?;
+        for key in unknown {
+            note(&format!(
+                "{shown}: {key} means nothing to slot, and changes nothing\n"
+            ));
+        }
+        let public = options.listen.unwrap_or(SocketAddr::new(listen, port));
+        ports::choose(&mut app, &[public.port(), internal_port])?;
+        let internal = app.internal_listener.as_ref();
+        Ok(Self {
+            internal: internal.map(|_| SocketAddr::new(listen, internal_port)),
+            app,
+            public,
+            api: options.port.unwrap_or(api_port),
+            data: data(DATA),
+            repository,
+        })
+    }
+
+    /// How long the daemon waits for what is in flight when it ends, and for all of it; `None`: as long as that takes.
+    fn ends_within(&self) -> (Option<Duration>, Option<Duration>) {
+        match self.app.semantics {
+            Semantics::SlotMachine => (Some(END), Some(LAST)),
+            Semantics::Slot => (self.app.drain.by_class().last(), None),
+        }
+    }
+}
+
+/// Runs an app whose commits are deployed, until it is told to end: that of a slot-machine.json, or, with its own rules, of a slot.toml.
 ///
 /// # Errors
 /// If the file is refused, or something cannot be had.
 pub fn start(options: &Start, file: &Path, text: &str) -> anyhow::Result<Exit> {
     if let Some(path) = &options.path {
         return Err(Exit::Usage.because(format!(
-            "{} deploys commits, and {} is a path; leave it out, and name a commit with `slotctl deploy`",
-            file.display(),
+            "commits of a repository are deployed here, and {} is a path; leave it out, and name a commit with `slotctl deploy`",
             path.display()
         )));
     }
-    let here = std::env::current_dir()?;
-    let repository = options.repo.as_deref().unwrap_or(&here);
-    let repository = repository.canonicalize().map_err(|error| {
-        Exit::Input.because(format!(
-            "cannot find the repository {}: {error}",
-            repository.display()
-        ))
-    })?;
-    let read = SlotMachine::parse(text, &file.display().to_string(), &repository)?;
-    for key in &read.unknown {
-        note(&format!(
-            "{}: {key} means nothing to slot, and changes nothing\n",
-            file.display()
-        ));
-    }
+    let plan = Plan::read(options, file, text)?;
     let machine = match &options.machine {
-        Some(file) => super::start::machine(file, &read.app)?,
+        Some(file) => super::start::machine(file, &plan.app)?,
         None => config::Machine::default(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(run(options, read, machine, &repository));
+    let ended = runtime.block_on(run(options.no_deploy, plan, machine));
     // A child that does not end, or a request, holds nobody up: what is left ends with this process.
     runtime.shutdown_background();
     ended
 }
 
-async fn run(
-    options: &Start,
-    read: SlotMachine,
-    machine: config::Machine,
-    repository: &Path,
-) -> anyhow::Result<Exit> {
+async fn run(no_deploy: bool, plan: Plan, machine: config::Machine) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
-    let public = options
-        .listen
-        .unwrap_or(SocketAddr::new(read.listen, read.port));
-    let (data, _lock) = data_directory(&match &options.data {
-        Some(data) => data.clone(),
-        None => repository.join(DATA),
-    })?;
-    let mut app = read.app;
-    ports::choose(&mut app, &[public.port(), read.internal_port])?;
-    let mut listeners = vec![(super::deployer::listener(&app).to_owned(), listen(public)?)];
-    if let Some(name) = &app.internal_listener {
-        let internal = SocketAddr::new(read.listen, read.internal_port);
-        listeners.push((name.clone(), listen(internal)?));
+    let (data, _lock) = data_directory(&plan.data)?;
+    let limits = plan.ends_within();
+    let public = super::deployer::listener(&plan.app).to_owned();
+    let mut listeners = vec![(public, listen(plan.public)?)];
+    if let (Some(name), Some(at)) = (&plan.app.internal_listener, plan.internal) {
+        listeners.push((name.clone(), listen(at)?));
     }
-    let api = ApiDoor::reserve(options.port.unwrap_or(read.api_port))?;
-    let deployer = Deployer::start(app, machine, &data, listeners).await?;
-    let commits = Repository::new(repository, &data);
+    let api = ApiDoor::reserve(plan.api)?;
+    let layout = Layout::SlotMachine;
+    let deployer = Deployer::start(plan.app, machine, &data, layout, listeners).await?;
+    let socket = reachable_socket(&deployer, &data);
+    let commits = Repository::new(&plan.repository, &data);
     let machine = Arc::new(Machine::new(deployer.app().await?, commits, &data));
     tokio::select! {
-        () = first(&machine, options.no_deploy) => {}
-        () = signals.next() => return Ok(end(deployer, &mut signals).await),
+        () = first(&machine, no_deploy) => {}
+        () = signals.next() => return Ok(end(deployer, limits, &mut signals).await),
     }
     let api = api.open(Arc::clone(&machine))?;
     note(&format!(
-        "the app is served at http://{}/\nask this daemon with `slotctl status`, or at http://{}/status\n",
+        "the app is served at http://{}/\nask this daemon with `slotctl status`, at http://{}/status, or with `slotctl --socket {} status`\n",
         deployer.address(),
-        api.address
+        api.address,
+        shell_words::quote(&socket.to_string_lossy()),
     ));
     signals.next().await;
     note("ending when what is in flight has ended; once more to end now\n");
     // Whoever asks for something now is refused: nobody would carry it on.
     drop(api.end);
     api.served.abort();
-    Ok(end(deployer, &mut signals).await)
+    Ok(end(deployer, limits, &mut signals).await)
 }
 
 /// Brings up what was live, or deploys HEAD where nothing was.
@@ -144,14 +195,24 @@ fn told(deployed: &Deployed, what: &str) -> String {
     text
 }
 
-async fn end(deployer: Deployer, signals: &mut Signals) -> Exit {
-    tokio::select! {
-        ended = tokio::time::timeout(LAST, deployer.end(Some(END))) => {
-            if ended.is_err() {
-                note("the app did not end in time, and was killed\n");
+async fn end(
+    deployer: Deployer,
+    (drain, all): (Option<Duration>, Option<Duration>),
+    signals: &mut Signals,
+) -> Exit {
+    let ending = async {
+        let ending = deployer.end(drain);
+        match all {
+            None => ending.await,
+            Some(limit) => {
+                if tokio::time::timeout(limit, ending).await.is_err() {
+                    note("the app did not end in time, and was killed\n");
+                }
             }
-            Exit::Ok
         }
+    };
+    tokio::select! {
+        () = ending => Exit::Ok,
         () = signals.next() => Exit::Interrupted,
     }
 }
