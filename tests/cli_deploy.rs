@@ -11,14 +11,16 @@ use slot::wire::api::{Apps, Outcome, Problem, RolledBack, Status};
 #[test]
 fn a_deploy_sends_the_binary_under_its_name_and_shows_release_slot_address_and_phases() {
     let fake = Fake::new(Script::default());
-    let path = fake.project();
+    fake.project();
     let output = fake.slotctl(&[
         "deploy",
-        path.to_str().unwrap(),
+        "build/server",
         "--drain",
         "5s",
         "--queue",
         "10m",
+        "--version",
+        "v1+a&b",
         "--skip-check",
         "memory",
     ]);
@@ -32,7 +34,8 @@ fn a_deploy_sends_the_binary_under_its_name_and_shows_release_slot_address_and_p
     let asked = fake.asked();
     assert!(
         asked.contains(
-            &"POST /apps/web/deploy?size=23&drain=5000ms&queue=600000ms&skip=memory".to_owned()
+            &"POST /apps/web/deploy?drain=5000ms&queue=600000ms&skip=memory&label=v1%2Ba%26b&origin=path&name=build/server&size=23"
+                .to_owned()
         ),
         "{asked:?}"
     );

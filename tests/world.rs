@@ -450,6 +450,7 @@ async fn an_app_for_a_listener_that_the_router_does_not_have_is_not_deployed() {
         listeners: vec![Listener {
             name: "http".to_owned(),
             address: "[::]:80".to_owned(),
+            proxied: false,
         }],
         ..Stats::default()
     };
@@ -543,6 +544,67 @@ async fn a_second_copy_that_has_no_room_in_memory_is_refused_before_anything_beg
         ..by_root(None)
     };
     app.begin(unchecked).await.unwrap();
+}
+
+/// What became of a deployment behind a router that listens at an address.
+async fn deployed_behind(at: std::net::SocketAddr) -> (Option<SlotName>, String) {
+    let bench = bench();
+    bench.write("web", 20_001);
+    let apps = bench.apps().await;
+    apps.load().await;
+    let stats = Stats {
+        accepting: true,
+        listeners: vec![Listener {
+            name: "http".to_owned(),
+            address: at.to_string(),
+            proxied: false,
+        }],
+        ..Stats::default()
+    };
+    async fn take(Json(table): Json<Table>) -> Json<Applied> {
+        Json(Applied {
+            revision: table.revision,
+        })
+    }
+    let routes = Router::new()
+        .route("/stats", get(async || Json(stats)))
+        .route("/table", put(take));
+    let socket = tokio::net::UnixListener::bind(bench.at("run/router/1/control.sock")).unwrap();
+    tokio::spawn(async move { axum::serve(socket, routes).await });
+    let app = apps.get(Some("web")).await.unwrap();
+    let release = bench.release("web", "00000001");
+    let generation = app.begin(by_root(None)).await.unwrap();
+    let prepared = Event::Prepared {
+        generation,
+        release,
+    };
+    app.owner().report(prepared).await;
+    let mut state = app.owner().state();
+    let ended = state.wait_for(|state| state.outcome.is_some());
+    let state = Arc::clone(&*tokio::time::timeout(LONG, ended).await.unwrap().unwrap());
+    let cause = state.outcome.as_ref().unwrap().cause.code().to_owned();
+    (state.active.clone(), cause)
+}
+
+#[tokio::test]
+async fn a_switch_is_one_once_the_public_listener_has_answered_for_it() {
+    let public = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = public.local_addr().unwrap();
+    let answers = Router::new().route("/", get(async || "hello"));
+    tokio::spawn(async move { axum::serve(public, answers).await });
+    let (active, cause) = deployed_behind(at).await;
+    assert_eq!(active.unwrap().as_str(), "blue");
+    assert_eq!(cause, "switched");
+}
+
+#[tokio::test]
+async fn a_switch_is_taken_back_where_the_public_listener_does_not_answer() {
+    let public = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = public.local_addr().unwrap();
+    let refuses = Router::new().fallback(async || (StatusCode::SERVICE_UNAVAILABLE, "no"));
+    tokio::spawn(async move { axum::serve(public, refuses).await });
+    let (active, cause) = deployed_behind(at).await;
+    assert_eq!((active, cause.as_str()), (None, "unrouted"));
 }
 
 /// What a router that is asked about a drain says and was told.

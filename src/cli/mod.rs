@@ -6,6 +6,7 @@
 //! **Invariant:** nothing is decided here: slotd refuses or agrees, and slotctl says which and what to do next.
 
 pub mod app;
+pub mod archive;
 pub mod args;
 pub mod build;
 pub mod client;
@@ -25,6 +26,7 @@ pub mod pack;
 pub mod pages;
 pub mod progress;
 pub mod project;
+pub mod releases;
 pub mod router;
 pub mod scratch;
 pub mod source;
@@ -118,7 +120,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             if let Some(file) = slot_machine(global)? {
                 return Ok(wait_for(machine::ask::rollback(&file, global.json))?.into());
             }
-            wait_for(deploy::rollback(global, &client(global)?, options.wait))?
+            wait_for(deploy::rollback(global, &client(global)?, options))?
         }
         Command::Promote(options) => wait_for(deploy::promote(global, &client(global)?, options))?,
         Command::Drain(options) => {
@@ -131,6 +133,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             Some(file) => wait_for(machine::ask::status(&file, global.json))?,
             None => wait_for(status::run(&client(global)?, global.json))?,
         },
+        Command::Releases => wait_for(releases::run(&client(global)?, global.json))?,
         Command::Router(args::Router::Upgrade(options)) => {
             // It is the machine's, whatever project this directory is of.
             let client = Client::new(&global.socket, None);

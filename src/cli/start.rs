@@ -14,14 +14,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::app::ports;
 use super::args::{Start, Wait};
 use super::client::Client;
+use super::deploy::{named, path_of};
 use super::deployer::{Deployer, listener};
 use super::exit::Exit;
 use super::follow::attempt;
 use super::outcome;
-use super::pack::Packing;
+use super::pack::{Packing, Upload};
 use super::progress::Screen;
 use super::project::{FILE, Project};
-use super::source::Source;
 use super::status::now_ms;
 use super::term::{Paint, note};
 use crate::config::{App, Bind, Machine, SlotMachine, slot_machine};
@@ -51,7 +51,7 @@ pub fn run(options: &Start) -> anyhow::Result<Exit> {
         return super::machine::start(options, &file, &text);
     }
     let project = Project::read(&file)?;
-    let source = options.path.as_deref().map(Source::look_over).transpose()?;
+    let source = options.path.as_deref().map(Upload::look_over).transpose()?;
     // What a setup_command makes is not there yet.
     if let Some(source) = source
         .as_ref()
@@ -101,7 +101,7 @@ async fn serve(
     options: &Start,
     project: Project,
     machine: Machine,
-    source: Option<Source>,
+    source: Option<Upload>,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let file = project.file.display().to_string();
@@ -146,13 +146,14 @@ async fn serve(
 }
 
 /// Deploys what was named on the command line, and shows what came of it; the deployer goes on in any case.
-async fn deploy(client: &Client, source: Source, name: &str) -> anyhow::Result<()> {
+async fn deploy(client: &Client, source: Upload, name: &str) -> anyhow::Result<()> {
     let mut screen = Screen::new(false);
+    let path = path_of("/deploy", &named(&source));
     let (body, packing) = source.body()?;
     let (sent, size) = packing.counter();
     let ended = attempt(
         client,
-        client.post("/deploy", body),
+        client.post(&path, body),
         || Some(Packing::progress(&sent, size)),
         Wait::Switched,
         &mut screen,

@@ -2,12 +2,13 @@
 //!
 //! **Invariant:** it goes on when whoever asked does not, and ends when the deployment does: a rollback waits for no build.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::live::{Live, blocking};
 use super::owner::Owner;
 use super::units::{Unbuilt, Units};
+use crate::config::App;
 use crate::deploy::{Event, Generation, ReleaseId};
 use crate::preflight;
 use crate::release::{
@@ -76,10 +77,10 @@ impl<U: Units> Preparation<U> {
     /// The same with a release that is on disk.
     pub(super) async fn again(self, id: ReleaseId) -> Option<String> {
         let (root, about, wanted) = (self.world.root.clone(), self.about.clone(), self.wanted());
-        let runnable = self.runnable(root.home(&id));
+        let (app, home) = (Arc::clone(&self.world.app), root.home(&id));
         let take = move || {
             let id = release::take(&root, &id, &about, wanted)?;
-            runnable().map(|()| id)
+            runnable(&app, &home).map(|()| id)
         };
         let taken = blocking(take).await;
         self.report(taken.map_err(Unready::from)).await
@@ -93,26 +94,14 @@ impl<U: Units> Preparation<U> {
         }
         let app = Arc::clone(&self.world.app);
         let (data, about, wanted) = (self.world.units.data(), self.about.clone(), self.wanted());
-        let runnable = self.runnable(unfinished.path());
         let finished = blocking(move || {
-            runnable()?;
-            share(&unfinished.path(), &app.shared_dirs, &data)?;
+            let path = unfinished.path();
+            runnable(&app, &path)?;
+            share(&path, &app.shared_dirs, &data)?;
             // What was sent has been looked over; what was made of it here may lead anywhere.
             unfinished.finish(&about, Links::Any, wanted)
         });
         Ok(finished.await?)
-    }
-
-    /// That a release has the program that the app's command runs, if it is one of the release.
-    fn runnable(
-        &self,
-        home: PathBuf,
-    ) -> impl FnOnce() -> Result<(), ReleaseError> + Send + 'static {
-        let word = self.world.app.command.first().cloned().unwrap_or_default();
-        move || {
-            preflight::lacking(&word, &home)
-                .map_or(Ok(()), |why| Err(ReleaseError::Unrunnable(why)))
-        }
     }
 
     async fn build(&self, unfinished: &Unfinished) -> Result<(), Unready> {
@@ -189,4 +178,10 @@ impl<U: Units> Preparation<U> {
             })
             .await;
     }
+}
+
+/// That a release has the program that the app's command runs, if it is one of the release.
+fn runnable(app: &App, release: &Path) -> Result<(), ReleaseError> {
+    let word = app.command.first().map_or("", String::as_str);
+    preflight::lacking(word, release).map_or(Ok(()), |why| Err(ReleaseError::Unrunnable(why)))
 }

@@ -40,7 +40,7 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             generation,
             failure,
         } => draft.unprepared(generation, Cause::Unbuilt(failure)),
-        Event::Rollback { by, settings } => draft.rollback(by, settings)?,
+        Event::Rollback { to, by, settings } => draft.rollback(to, by, settings)?,
         Event::Promote { slot, by, settings } => draft.promote(slot, by, settings)?,
         Event::DrainNow { slot } => draft.drain_now(&slot)?,
         Event::Started {

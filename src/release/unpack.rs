@@ -105,12 +105,18 @@ fn unpack_into(
             continue;
         }
         admit(&contents, &path, kind)?;
+        if is_sparse(&mut entry)? {
+            return Err(ReleaseError::Refused {
+                path,
+                why: "is a sparse file in a form that only its own packer reads; pack it without --sparse",
+            });
+        }
         let content = match kind {
             EntryType::Directory => {
                 make_parents(incoming, &path.join("entry"))?;
                 Content::Directory
             }
-            EntryType::Regular | EntryType::Continuous => {
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let executable = file_mode(&entry, &path)?;
                 make_parents(incoming, &path)?;
                 let made = match links {
@@ -162,9 +168,12 @@ fn unpack_into(
         }
     }
     // An archive ends with blocks of zeros (tar(5)); one that was cut between two entries just ends.
-    if archive.into_inner().ended {
+    let mut rest = archive.into_inner();
+    if rest.ended {
         return Err(ReleaseError::Truncated(io::ErrorKind::UnexpectedEof.into()));
     }
+    // What comes behind the end says nothing, but whether it comes does: the sender of a torn one breaks off.
+    io::copy(&mut rest, &mut io::sink()).map_err(ReleaseError::Truncated)?;
     // Only now: what a target passes through may come after the symlink. Nothing has followed one until here.
     let link_at = |path: &Path| match contents.get(path) {
         Some(Content::Link(target)) => Some(target.as_path()),
@@ -223,6 +232,15 @@ fn inside(path: &Path) -> Option<PathBuf> {
             Component::CurDir => Some(clean),
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => None,
         })
+}
+
+/// The sparse files of POSIX archives (bsdtar's, and GNU tar's with `--format=pax`): what they hold begins with a map of itself.
+fn is_sparse<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<bool, ReleaseError> {
+    let keys = entry.pax_extensions().map_err(ReleaseError::Truncated)?;
+    Ok(keys.is_some_and(|keys| {
+        keys.filter_map(Result::ok)
+            .any(|key| key.key_bytes().starts_with(b"GNU.sparse."))
+    }))
 }
 
 fn file_mode<R: Read>(entry: &tar::Entry<'_, R>, path: &Path) -> Result<bool, ReleaseError> {

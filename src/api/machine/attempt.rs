@@ -146,7 +146,7 @@ impl<U: Units, C: Commits> Machine<U, C> {
             error: Some(error),
             ..Deployed::default()
         };
-        let generation = match self.app.rollback(BY.to_owned()).await {
+        let generation = match self.app.rollback(None, BY.to_owned()).await {
             Ok(state) => state.generation,
             Err(error) => return (refusal(&error), failed(chain(&error))),
         };
