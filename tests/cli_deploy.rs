@@ -11,14 +11,16 @@ use slot::wire::api::{Apps, Outcome, Problem, RolledBack, Status};
 #[test]
 fn a_deploy_sends_the_binary_under_its_name_and_shows_release_slot_address_and_phases() {
     let fake = Fake::new(Script::default());
-    let path = fake.project();
+    fake.project();
     let output = fake.slotctl(&[
         "deploy",
-        path.to_str().unwrap(),
+        "build/server",
         "--drain",
         "5s",
         "--queue",
         "10m",
+        "--version",
+        "v1+a&b",
     ]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(
@@ -29,7 +31,10 @@ fn a_deploy_sends_the_binary_under_its_name_and_shows_release_slot_address_and_p
     );
     let asked = fake.asked();
     assert!(
-        asked.contains(&"POST /apps/web/deploy?drain=5000ms&queue=600000ms".to_owned()),
+        asked.contains(
+            &"POST /apps/web/deploy?drain=5000ms&queue=600000ms&label=v1%2Ba%26b&origin=path&name=build/server"
+                .to_owned()
+        ),
         "{asked:?}"
     );
     assert!(

@@ -366,6 +366,49 @@ fn a_second_rollback_goes_forward_again() {
 }
 
 #[test]
+fn a_rollback_to_a_release_by_name_starts_it_or_gives_it_the_traffic_if_it_still_runs() {
+    let mut app = App::new();
+    app.serve(1).settle().serve(2).settle().serve(3).settle();
+    app.on(app.ask_rollback_to(Some(release(1))));
+    assert_eq!(app.phase(), Some("starting"));
+    let candidate = app.candidate();
+    assert_eq!(app.state.slots[&candidate].release, Some(release(1)));
+    app.started(&candidate).probed(&candidate, true).routed();
+    assert_eq!(
+        (app.state.live(), app.state.prev.as_ref()),
+        (Some(&release(1)), Some(&release(3)))
+    );
+    // What was left is what the next one goes to; and it still runs.
+    app.on(app.ask_rollback_to(Some(release(3))));
+    assert_eq!(app.phase(), Some("shifting"));
+    app.routed();
+    assert_eq!(app.state.live(), Some(&release(3)));
+}
+
+#[test]
+fn a_rollback_to_a_release_that_is_live_or_marked_is_refused() {
+    let mut app = in_soak();
+    let live = app.ask_rollback_to(app.state.live().cloned());
+    assert_eq!(
+        app.refused(live),
+        Refusal::AlreadyLive {
+            release: release(2)
+        }
+    );
+    app.vanished("green", crashed()).routed().stopped("green");
+    assert_eq!(
+        app.refused(app.ask_rollback_to(Some(release(2)))),
+        Refusal::Marked {
+            release: release(2)
+        }
+    );
+    // Where nothing is to go back to, one that is named is.
+    assert_eq!(app.state.prev, None);
+    app.on(app.ask_rollback_to(Some(release(9))));
+    assert_eq!(app.phase(), Some("starting"));
+}
+
+#[test]
 fn three_failed_probes_in_a_row_roll_back_once_and_mark_the_release() {
     let mut app = in_soak();
     let green = slot("green");

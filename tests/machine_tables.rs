@@ -215,6 +215,11 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
             },
         ),
         ("rollback", app.ask_rollback()),
+        ("rollback to r9", app.ask_rollback_to(Some(release(9)))),
+        (
+            "rollback to what is live",
+            app.ask_rollback_to(app.state.live().cloned()),
+        ),
         ("promote", app.ask_promote(name)),
         ("drain now", Event::DrainNow { slot: at.clone() }),
         ("started", started(known.generation)),

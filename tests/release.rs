@@ -363,6 +363,11 @@ fn an_archive_cut_anywhere_is_no_release() {
         }
         assert_eq!(everything(root.path()), BTreeSet::new());
     }
+    let error = unpack(root.path(), Breaks(&whole)).unwrap_err();
+    assert!(
+        matches!(error, ReleaseError::Truncated(_)),
+        "torn behind its end: {error}"
+    );
     assert!(unpack(root.path(), whole.as_slice()).is_ok());
 }
 

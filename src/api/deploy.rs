@@ -115,7 +115,7 @@ pub(super) async fn deploy<U: Units>(
 }
 
 /// A release that somebody names, if it is on disk.
-async fn on_disk<U: Units>(app: &Managed<U>, id: &str) -> Result<ReleaseId, Problem> {
+pub(super) async fn on_disk<U: Units>(app: &Managed<U>, id: &str) -> Result<ReleaseId, Problem> {
     let wanted: ReleaseId = id.parse()?;
     let listed = app.releases().await.releases;
     if listed.iter().any(|release| release.id == id) {

@@ -8,6 +8,7 @@ use crate::daemon::apps::AppError;
 use crate::daemon::instances::UpgradeError;
 use crate::daemon::owner::AskError;
 use crate::deploy::{NameError, Refusal};
+use crate::release::ReleaseError;
 use crate::telemetry::chain;
 use crate::traffic::TrafficError;
 use crate::wire::api;
@@ -108,14 +109,17 @@ impl From<AskError> for Problem {
             AskError::Refused(Refusal::NothingToRollBackTo { .. }) => {
                 (StatusCode::BAD_REQUEST, "nothing-to-roll-back-to")
             }
-            AskError::Refused(Refusal::NoSuchSlot { .. }) => (StatusCode::NOT_FOUND, "not-found"),
+            AskError::Refused(Refusal::NoSuchSlot { .. })
+            | AskError::Release(ReleaseError::Absent(_)) => (StatusCode::NOT_FOUND, "not-found"),
             AskError::Refused(
-                Refusal::NotStandingBy { .. }
+                Refusal::AlreadyLive { .. }
+                | Refusal::Marked { .. }
+                | Refusal::NotStandingBy { .. }
                 | Refusal::BetweenRuns { .. }
                 | Refusal::NotDraining { .. },
             )
             | AskError::Harmful(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
-            AskError::NotCommitted(_) | AskError::Gone => {
+            AskError::NotCommitted(_) | AskError::Release(_) | AskError::Gone => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "failed")
             }
         };

@@ -16,7 +16,7 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::deploy::{deploy, releases};
+use super::deploy::{deploy, on_disk, releases};
 use super::peer::{Access, Peer};
 use super::problem::Problem;
 use crate::daemon::app::Managed;
@@ -197,15 +197,27 @@ pub(super) fn span(key: &str, text: &str) -> Result<Duration, Problem> {
     })
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollbackQuery {
+    to: Option<String>,
+}
+
 async fn rollback<U: Units>(
     State(api): State<Api<U>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(named): Path<Named>,
+    Asked(query): Asked<RollbackQuery>,
 ) -> Result<Json<api::Begun>, Problem> {
-    let state = api.app(&named).await?.rollback(peer.name()).await?;
+    let app = api.app(&named).await?;
+    let to = match &query.to {
+        Some(id) => Some(on_disk(&app, id).await?),
+        None => None,
+    };
+    let state = app.rollback(to, peer.name()).await?;
     Ok(Json(api::Begun {
         generation: state.generation.0,
-        release: None,
+        release: query.to,
     }))
 }
 

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::client::SOCKET;
 use super::exit;
 use crate::config::parse_span;
-use crate::deploy::{AppName, SlotName};
+use crate::deploy::{AppName, Label, SlotName};
 
 /// Zero-downtime deploys on a Linux server, made of systemd itself.
 #[derive(Debug, Parser)]
@@ -66,10 +66,12 @@ pub enum Command {
     /// Register, list and remove apps
     #[command(subcommand)]
     App(App),
-    /// Deploy a binary or a directory
+    /// Deploy a binary, a directory or a tar archive
     Deploy(Deploy),
-    /// Make the previous release active again
-    Rollback(Watching),
+    /// Make the previous release active again, or an earlier one
+    Rollback(Rollback),
+    /// List the releases that are on disk
+    Releases,
     /// Make a slot that was started by hand active
     Promote(Promote),
     /// Cut now what a slot still drains
@@ -109,7 +111,7 @@ pub struct Start {
     /// The app's file
     #[arg(long, value_name = "FILE", default_value = "slot.toml")]
     pub config: PathBuf,
-    /// What to deploy at once: a binary or a directory
+    /// What to deploy at once: a binary, a directory or a tar archive
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
     /// Where to take requests
@@ -164,9 +166,17 @@ pub struct AppRemove {
 /// `deploy`.
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// A binary, or a directory with all that the app needs
-    #[arg(value_name = "PATH")]
-    pub path: PathBuf,
+    /// A binary, a directory with all that the app needs, or a tar archive of one
+    ///
+    /// An archive may be compressed with gzip, zstd or xz. `-` is one on standard input: `tar c . | ssh host slotctl deploy -`.
+    #[arg(value_name = "PATH", required_unless_present = "release")]
+    pub path: Option<PathBuf>,
+    /// Deploy a release again that is still on disk: its id or its label, as `slotctl releases` lists them
+    #[arg(long, value_name = "ID", conflicts_with = "path")]
+    pub release: Option<String>,
+    /// What to call the release: 1 to 64 characters without spaces and `/`
+    #[arg(long = "version", value_name = "LABEL")]
+    pub label: Option<Label>,
     /// How long the old slot may finish what is in flight; 0: as long as that takes
     ///
     /// In place of `drain` in slot.toml. A class that has a key of its own there (drain_requests, drain_streams, drain_tunnels) keeps that.
@@ -178,6 +188,17 @@ pub struct Deploy {
     /// The app's file; otherwise ./slot.toml, or that of a directory above it or above PATH
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// When to return.
+    #[command(flatten)]
+    pub watching: Watching,
+}
+
+/// `rollback`.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The release to go to: its id or its label, as `slotctl releases` lists them
+    #[arg(long, value_name = "ID")]
+    pub to: Option<String>,
     /// When to return.
     #[command(flatten)]
     pub watching: Watching,

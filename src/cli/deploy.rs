@@ -3,49 +3,52 @@
 use std::io::{stderr, stdout};
 
 use super::app;
-use super::args::{Deploy, Global, Promote, Wait};
+use super::args::{Deploy, Global, Promote, Rollback};
 use super::client::{Client, ClientError, empty};
 use super::exit::Exit;
 use super::follow::attempt;
 use super::outcome;
-use super::pack::Packing;
+use super::pack::{Packing, Upload};
 use super::progress::Screen;
 use super::project::Project;
-use super::source::Source;
+use super::releases;
 use super::status::{complete, now_ms, table};
 use super::term::{Paint, note, say, say_json, width};
 use crate::deploy::{AppName, SlotName};
 use crate::wire::api::{Outcome, Status};
 
-/// Deploys a path.
+/// Deploys a path, an archive, or a release that is on disk.
 ///
 /// # Errors
 /// If the path or the app's file is refused, if slotd is, or does.
 pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
-    let source = Source::look_over(&options.path)?;
+    let source = options.path.as_deref().map(Upload::look_over).transpose()?;
     let project = match &options.config {
         Some(file) => Some(Project::read(file)?),
-        None => Project::find(Some(&options.path))?,
+        None => Project::find(options.path.as_deref())?,
     };
-    let name = meant(global, project.as_ref())?;
-    if let Some(project) = &project {
+    if let (Some(source), Some(project)) = (&source, &project) {
         source.check_command(&project.app.command, &project.file)?;
     }
-    let client = Client::new(&global.socket, Some(name.as_str()));
-    match (client.get::<Status>("/status").await, &project) {
-        (Err(error), project) => {
-            register(global, &client, &name, project.as_ref(), error).await?;
-        }
-        (Ok(status), Some(project)) if !project.is_of_another(&name) => {
-            app::changes::take_over_or_tell(global, &name, project, &status).await?;
-        }
-        (Ok(_), _) => {}
-    }
+    let client = reach(global, project.as_ref()).await?;
     app::listen(&global.socket)?;
     let mut screen = Screen::new(global.json);
+    let mut asked = spans(options);
+    if let Some(label) = &options.label {
+        asked.push(("label", label.to_string()));
+    }
+    let Some(source) = source else {
+        let named = options.release.as_deref().unwrap_or_default();
+        asked.push(("release", releases::meant(&client, named).await?));
+        let path = path_of("/deploy", &asked);
+        let begin = client.post(&path, empty());
+        let outcome = attempt(&client, begin, || None, options.watching.wait, &mut screen).await?;
+        return show(global, &client, &outcome).await;
+    };
+    asked.extend(named(&source));
     let (body, packing) = source.body()?;
     let (sent, size) = packing.counter();
-    let path = deploy_path(options);
+    let path = path_of("/deploy", &asked);
     let ended = attempt(
         &client,
         client.post(&path, body),
@@ -60,26 +63,64 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     }
 }
 
-fn deploy_path(options: &Deploy) -> String {
-    let asked: Vec<String> = [("drain", &options.drain), ("queue", &options.queue)]
-        .iter()
-        .filter_map(|(key, span)| span.as_ref().map(|span| format!("{key}={}", span.text)))
-        .collect();
-    if asked.is_empty() {
-        "/deploy".to_owned()
-    } else {
-        format!("/deploy?{}", asked.join("&"))
-    }
+fn spans(options: &Deploy) -> Vec<(&'static str, String)> {
+    [("drain", &options.drain), ("queue", &options.queue)]
+        .into_iter()
+        .filter_map(|(key, span)| span.as_ref().map(|span| (key, span.text.clone())))
+        .collect()
 }
 
-fn meant(global: &Global, project: Option<&Project>) -> anyhow::Result<AppName> {
-    match (&global.app, project) {
-        (Some(name), _) => Ok(name.clone()),
-        (None, Some(project)) => Ok(project.app.name.clone()),
-        (None, None) => Err(Exit::Input.because(
-            "there is no slot.toml here or above; write one with `slotctl init`, or name an app that is registered with --app",
-        )),
+/// What is noted of where a release comes from.
+pub(super) fn named(source: &Upload) -> [(&'static str, String); 2] {
+    let (origin, name) = source.origin();
+    [("origin", origin.to_owned()), ("name", name)]
+}
+
+/// A path with a query, whose values may be anything (RFC 3986, 2.1).
+pub(super) fn path_of(path: &str, asked: &[(&str, String)]) -> String {
+    let mut whole = path.to_owned();
+    for (number, (key, value)) in asked.iter().enumerate() {
+        whole.push(if number == 0 { '?' } else { '&' });
+        whole.push_str(key);
+        whole.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'-' | b'.' | b'_' | b'~' | b'/' => whole.push(byte.into()),
+                byte if byte.is_ascii_alphanumeric() => whole.push(byte.into()),
+                byte => whole.push_str(&format!("%{byte:02X}")),
+            }
+        }
     }
+    whole
+}
+
+/// The app that is meant, which slotd knows by now: it is registered if it was not and its file is at hand.
+async fn reach(global: &Global, project: Option<&Project>) -> anyhow::Result<Client> {
+    let Some(name) = meant(global, project) else {
+        // Then slotd's only one, or the one called `slot`.
+        let client = Client::new(&global.socket, None);
+        return match client.get::<Status>("/status").await {
+            Ok(status) => Ok(Client::new(&global.socket, Some(&status.app))),
+            Err(error) => Err(Exit::Input.because(format!(
+                "there is no slot.toml here or above, and slotd does not say which app is meant: {error}; write one with `slotctl init`, \
+                 or name an app that is registered with --app"
+            ))),
+        };
+    };
+    let client = Client::new(&global.socket, Some(name.as_str()));
+    match (client.get::<Status>("/status").await, project) {
+        (Err(error), project) => register(global, &client, &name, project, error).await?,
+        (Ok(status), Some(project)) if !project.is_of_another(&name) => {
+            app::changes::take_over_or_tell(global, &name, project, &status).await?;
+        }
+        (Ok(_), _) => {}
+    }
+    Ok(client)
+}
+
+fn meant(global: &Global, project: Option<&Project>) -> Option<AppName> {
+    let of_project = || project.map(|project| project.app.name.clone());
+    global.app.clone().or_else(of_project)
 }
 
 /// A deploy of an app that slotd does not have registers it, where that is the machine's own slotd.
@@ -142,17 +183,25 @@ async fn explain(client: &Client, packing: Packing, error: anyhow::Error) -> any
     }
 }
 
-/// Makes the previous release active.
+/// Makes the previous release active, or the one that is named.
 ///
 /// # Errors
 /// If slotd refuses.
-pub async fn rollback(global: &Global, client: &Client, wait: Wait) -> anyhow::Result<Exit> {
+pub async fn rollback(
+    global: &Global,
+    client: &Client,
+    options: &Rollback,
+) -> anyhow::Result<Exit> {
     let mut screen = Screen::new(global.json);
+    let mut asked = Vec::new();
+    if let Some(to) = &options.to {
+        asked.push(("to", releases::meant(client, to).await?));
+    }
     let outcome = attempt(
         client,
-        client.post("/rollback", empty()),
+        client.post(&path_of("/rollback", &asked), empty()),
         || None,
-        wait,
+        options.watching.wait,
         &mut screen,
     )
     .await?;

@@ -23,7 +23,7 @@ pub enum Exit {
     Busy = 5,
     /// A file, a path or a name was refused before anything began.
     Input = 6,
-    /// There is no such app or slot.
+    /// There is no such app, slot or release.
     NotFound = 7,
     /// Ctrl-C; the deployment that was watched goes on.
     Interrupted = 130,
@@ -47,7 +47,7 @@ pub const MEANINGS: [(Exit, &str); 9] = [
         Exit::Input,
         "a file, a path or a name was refused before anything began",
     ),
-    (Exit::NotFound, "there is no such app or slot"),
+    (Exit::NotFound, "there is no such app, slot or release"),
     (
         Exit::Interrupted,
         "interrupted by Ctrl-C; a deployment that was watched goes on",

@@ -6,6 +6,7 @@
 //! **Invariant:** nothing is decided here: slotd refuses or agrees, and slotctl says which and what to do next.
 
 pub mod app;
+pub mod archive;
 pub mod args;
 pub mod client;
 pub mod connections;
@@ -23,6 +24,7 @@ pub mod pack;
 pub mod pages;
 pub mod progress;
 pub mod project;
+pub mod releases;
 pub mod router;
 pub mod scratch;
 pub mod source;
@@ -97,7 +99,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::App(command) => wait_for(app::run(global, command))?,
         Command::Deploy(options) => wait_for(deploy::deploy(global, options))?,
         Command::Rollback(options) => {
-            wait_for(deploy::rollback(global, &client(global)?, options.wait))?
+            wait_for(deploy::rollback(global, &client(global)?, options))?
         }
         Command::Promote(options) => wait_for(deploy::promote(global, &client(global)?, options))?,
         Command::Drain(options) => {
@@ -107,6 +109,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             wait_for(connections::run(&client(global)?, global.json))?
         }
         Command::Status(_) => wait_for(status::run(&client(global)?, global.json))?,
+        Command::Releases => wait_for(releases::run(&client(global)?, global.json))?,
         Command::Router(args::Router::Upgrade(options)) => {
             // It is the machine's, whatever project this directory is of.
             let client = Client::new(&global.socket, None);

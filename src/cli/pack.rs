@@ -17,49 +17,128 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
+use super::archive::Archive;
 use super::client::Body;
 use super::source::{Entry, Source, What, Whole};
 
 /// How much of the archive is made before slotd takes some: 16 chunks.
 const CHUNK: usize = 64 << 10;
 
-impl Source {
-    /// The archive as the body of a request. It is made in a thread of its own while slotd takes it.
+/// What is deployed: a path that slotctl packs, or what is packed already.
+pub enum Upload {
+    /// A file or a directory.
+    Path(Source),
+    /// An archive.
+    Archive(Archive),
+}
+
+impl Upload {
+    /// Looks over what is to be deployed; `-` is an archive on standard input.
+    ///
+    /// # Errors
+    /// If it is nothing that can be deployed.
+    pub fn look_over(path: &Path) -> anyhow::Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self::Archive(Archive::standard_input()?));
+        }
+        // Whatever else is wrong with it is the source's to say.
+        if fs::metadata(path).is_ok_and(|about| about.is_file())
+            && let Some(archive) = Archive::look_at(path)?
+        {
+            return Ok(Self::Archive(archive));
+        }
+        Ok(Self::Path(Source::look_over(path)?))
+    }
+
+    /// That the app's command can be run from here, as far as that is known before it is unpacked. `file` names the app's file.
+    ///
+    /// # Errors
+    /// As [`Source::check_command`].
+    pub fn check_command(&self, command: &[String], file: &Path) -> anyhow::Result<()> {
+        match self {
+            Self::Path(source) => source.check_command(command, file),
+            Self::Archive(_) => Ok(()),
+        }
+    }
+
+    /// What the release is noted to come from: `origin` and `name` of the API.
+    #[must_use]
+    pub fn origin(&self) -> (&'static str, String) {
+        match self {
+            Self::Path(source) => ("path", source.path.display().to_string()),
+            Self::Archive(archive) => ("archive", archive.name.clone()),
+        }
+    }
+
+    /// The plain archive as the body of a request. It is made in a thread of its own while slotd takes it.
     ///
     /// # Errors
     /// If no thread can be had.
     pub fn body(self) -> io::Result<(Body, Packing)> {
-        let (chunks, mut taken) = mpsc::channel::<io::Result<Bytes>>(16);
-        let sent = Arc::new(AtomicU64::new(0));
-        let mut writer = Chunks {
-            chunks: chunks.clone(),
-            unsent: BytesMut::with_capacity(CHUNK),
-            sent: Arc::clone(&sent),
-        };
-        let size = self.size;
-        let thread = std::thread::Builder::new()
-            .name("pack".to_owned())
-            .spawn(move || {
-                let packed = self.pack(&mut writer).and_then(|()| writer.flush());
-                if let Err(error) = &packed {
-                    // The request must not end as if the archive were whole.
-                    let torn = io::Error::new(error.kind(), error.to_string());
-                    let _ = chunks.blocking_send(Err(torn));
-                }
-                packed
-            })?;
-        let stream = futures_util::stream::poll_fn(move |context| {
-            taken
-                .poll_recv(context)
-                .map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
-        });
-        // BoxBody asks for Sync, which the receiver is.
-        Ok((
-            BodyExt::boxed(StreamBody::new(stream)),
-            Packing { thread, sent, size },
-        ))
+        match self {
+            Self::Path(source) => {
+                let (sent, size) = (Arc::default(), Some(source.size));
+                let counter = Arc::clone(&sent);
+                send(sent, size, move |chunks| {
+                    source.pack(&mut Counting { chunks, counter })
+                })
+            }
+            Self::Archive(mut archive) => send(archive.read, archive.size, move |chunks| {
+                io::copy(&mut archive.plain, chunks)
+                    .map(drop)
+                    .map_err(|error| match error.kind() {
+                        io::ErrorKind::BrokenPipe => error,
+                        kind => io::Error::new(
+                            kind,
+                            format!(
+                                "cannot read {}: {error}; is it whole?",
+                                match archive.name.as_str() {
+                                    "-" => "standard input",
+                                    name => name,
+                                }
+                            ),
+                        ),
+                    })
+            }),
+        }
     }
+}
 
+/// Runs what writes an archive in a thread of its own.
+fn send(
+    sent: Arc<AtomicU64>,
+    size: Option<u64>,
+    write: impl FnOnce(&mut Chunks) -> io::Result<()> + Send + 'static,
+) -> io::Result<(Body, Packing)> {
+    let (chunks, mut taken) = mpsc::channel::<io::Result<Bytes>>(16);
+    let mut writer = Chunks {
+        chunks: chunks.clone(),
+        unsent: BytesMut::with_capacity(CHUNK),
+    };
+    let thread = std::thread::Builder::new()
+        .name("pack".to_owned())
+        .spawn(move || {
+            let packed = write(&mut writer).and_then(|()| writer.flush());
+            if let Err(error) = &packed {
+                // The request must not end as if the archive were whole.
+                let torn = io::Error::new(error.kind(), error.to_string());
+                let _ = chunks.blocking_send(Err(torn));
+            }
+            packed
+        })?;
+    let stream = futures_util::stream::poll_fn(move |context| {
+        taken
+            .poll_recv(context)
+            .map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+    });
+    // BoxBody asks for Sync, which the receiver is.
+    Ok((
+        BodyExt::boxed(StreamBody::new(stream)),
+        Packing { thread, sent, size },
+    ))
+}
+
+impl Source {
     /// Writes the archive.
     fn pack(&self, writer: &mut impl Write) -> io::Result<()> {
         let mut archive = tar::Builder::new(writer);
@@ -142,24 +221,27 @@ impl Read for Exact {
 pub struct Packing {
     thread: JoinHandle<io::Result<()>>,
     sent: Arc<AtomicU64>,
-    size: u64,
+    size: Option<u64>,
 }
 
 impl Packing {
-    /// How much has been taken: `3.2 MiB of 40.0 MiB`.
+    /// How much has been taken: `3.2 MiB of 40.0 MiB`, or `3.2 MiB` where nobody knows how much there is.
     #[must_use]
-    pub fn progress(sent: &AtomicU64, size: u64) -> String {
-        let sent = sent.load(Ordering::Relaxed).min(size);
-        format!(
-            "{} of {}",
-            super::term::bytes(sent),
-            super::term::bytes(size)
-        )
+    pub fn progress(sent: &AtomicU64, size: Option<u64>) -> String {
+        let sent = sent.load(Ordering::Relaxed);
+        match size {
+            Some(size) => format!(
+                "{} of {}",
+                super::term::bytes(sent.min(size)),
+                super::term::bytes(size)
+            ),
+            None => super::term::bytes(sent),
+        }
     }
 
     /// The counter and the total that [`Self::progress`] takes.
     #[must_use]
-    pub fn counter(&self) -> (Arc<AtomicU64>, u64) {
+    pub fn counter(&self) -> (Arc<AtomicU64>, Option<u64>) {
         (Arc::clone(&self.sent), self.size)
     }
 
@@ -177,7 +259,6 @@ impl Packing {
 struct Chunks {
     chunks: mpsc::Sender<io::Result<Bytes>>,
     unsent: BytesMut,
-    sent: Arc<AtomicU64>,
 }
 
 impl Write for Chunks {
@@ -194,12 +275,27 @@ impl Write for Chunks {
             return Ok(());
         }
         let chunk = self.unsent.split().freeze();
-        let length = chunk.len() as u64;
         self.chunks
             .blocking_send(Ok(chunk))
-            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        self.sent.fetch_add(length, Ordering::Relaxed);
-        Ok(())
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+}
+
+/// Counts what passes through.
+struct Counting<'a> {
+    chunks: &'a mut Chunks,
+    counter: Arc<AtomicU64>,
+}
+
+impl Write for Counting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.chunks.write(bytes)?;
+        self.counter.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.chunks.flush()
     }
 }
 

@@ -14,14 +14,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::app::ports;
 use super::args::{Start, Wait};
 use super::client::Client;
+use super::deploy::{named, path_of};
 use super::deployer::{Deployer, listener};
 use super::exit::Exit;
 use super::follow::attempt;
 use super::outcome;
-use super::pack::Packing;
+use super::pack::{Packing, Upload};
 use super::progress::Screen;
 use super::project::Project;
-use super::source::Source;
 use super::status::now_ms;
 use super::term::{Paint, note};
 use crate::config::{App, Bind, Machine};
@@ -37,7 +37,7 @@ const DATA: &str = ".slot";
 pub fn run(options: &Start) -> anyhow::Result<Exit> {
     crate::telemetry::init("slotctl")?;
     let project = Project::read(&options.config)?;
-    let source = options.path.as_deref().map(Source::look_over).transpose()?;
+    let source = options.path.as_deref().map(Upload::look_over).transpose()?;
     if let Some(source) = &source {
         source.check_command(&project.app.command, &project.file)?;
     }
@@ -65,7 +65,7 @@ async fn serve(
     options: &Start,
     project: Project,
     machine: Machine,
-    source: Option<Source>,
+    source: Option<Upload>,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let file = project.file.display().to_string();
@@ -106,13 +106,14 @@ async fn serve(
 }
 
 /// Deploys what was named on the command line, and shows what came of it; the deployer goes on in any case.
-async fn deploy(client: &Client, source: Source, name: &str) -> anyhow::Result<()> {
+async fn deploy(client: &Client, source: Upload, name: &str) -> anyhow::Result<()> {
     let mut screen = Screen::new(false);
+    let path = path_of("/deploy", &named(&source));
     let (body, packing) = source.body()?;
     let (sent, size) = packing.counter();
     let ended = attempt(
         client,
-        client.post("/deploy", body),
+        client.post(&path, body),
         || Some(Packing::progress(&sent, size)),
         Wait::Switched,
         &mut screen,

@@ -12,7 +12,7 @@ use super::app;
 use super::client::{Client, empty};
 use super::exit::Exit;
 use super::router;
-use super::term::{Paint, harmless, say, say_json, whole_span, width, wrap};
+use super::term::{Paint, aligned, harmless, say, say_json, whole_span, width, wrap};
 use crate::wire::api::{Apps, SlotStatus, Status};
 use crate::wire::control::InFlight;
 
@@ -244,25 +244,13 @@ fn slots(status: &Status, now: u64, paint: Paint) -> String {
         "UNIT",
     ]
     .map(str::to_owned);
-    let widths: Vec<usize> = (0..head.len())
-        .map(|column| {
-            std::iter::once(&head)
-                .chain(&rows)
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let line = |row: &[String; 7]| {
-        let mut line = String::from(" ");
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, " {cell:<width$} ");
-        }
-        line.trim_end().to_owned()
-    };
-    let mut text = format!("{}\n", paint.dim(&line(&head)));
-    for (slot, row) in status.slots.iter().zip(&rows) {
-        let line = line(row);
+    let mut lines = aligned(&head, &rows).into_iter();
+    let mut text = lines
+        .next()
+        .map(|head| paint.dim(&head))
+        .unwrap_or_default();
+    text.push('\n');
+    for (slot, line) in status.slots.iter().zip(lines) {
         let line = match slot.condition.as_str() {
             "active" => paint.good(&line),
             "failed" => paint.bad(&line),

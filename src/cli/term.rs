@@ -161,6 +161,23 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
+/// The lines of a table, its head first: each column as wide as its widest cell.
+#[must_use]
+pub fn aligned<const N: usize>(head: &[String; N], rows: &[[String; N]]) -> Vec<String> {
+    let all = || std::iter::once(head).chain(rows);
+    let width = |column: usize| all().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
+    all()
+        .map(|row| {
+            let cells = row.iter().zip(&widths);
+            let line: String = cells
+                .map(|(cell, width)| format!(" {cell:<width$} "))
+                .collect();
+            format!(" {}", line.trim_end())
+        })
+        .collect()
+}
+
 /// Text from an app or a file that goes to a terminal: control characters are shown, not performed.
 #[must_use]
 pub fn harmless(text: &str) -> String {

@@ -272,16 +272,25 @@ impl<U: Units> Managed<U> {
         }
     }
 
-    /// Goes back to the previous release.
+    /// Goes back to the previous release, or to an earlier one that is on disk.
     ///
     /// # Errors
     /// Refused; nothing was begun.
-    pub async fn rollback(&self, by: String) -> Result<Arc<State>, AskError> {
+    pub async fn rollback(
+        &self,
+        to: Option<ReleaseId>,
+        by: String,
+    ) -> Result<Arc<State>, AskError> {
+        if let Some(id) = to.clone() {
+            let root = self.world.root.clone();
+            blocking(move || release::choose(&root, &id)).await?;
+        }
         self.world
             .set_reserve_aside()
             .map_err(|error| AskError::NotCommitted(chain(&error)))?;
         self.owner
             .ask(Event::Rollback {
+                to,
                 by,
                 settings: settings(&self.world.app),
             })

@@ -28,6 +28,9 @@ pub enum AskError {
     /// A candidate would do harm to what runs.
     #[error("nothing was done: {0}")]
     Harmful(String),
+    /// The release that was named cannot be had.
+    #[error(transparent)]
+    Release(#[from] crate::release::ReleaseError),
     /// The state that would follow cannot be written, so nothing was done.
     #[error("nothing was done, because the state cannot be written: {0}")]
     NotCommitted(String),

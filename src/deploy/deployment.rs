@@ -58,9 +58,14 @@ impl Draft {
         (held.generation == generation).then_some(&held.phase)
     }
 
-    /// Goes ahead of anything that has not switched. A slot that still runs the previous release gets the traffic at once,
-    /// also when it already drains; else the release is started and gated like any other.
-    pub(super) fn rollback(&mut self, by: String, settings: Settings) -> Result<(), Refusal> {
+    /// Goes ahead of anything that has not switched. A slot that still runs the release gets the traffic at once, also when it
+    /// already drains; else the release is started and gated like any other.
+    pub(super) fn rollback(
+        &mut self,
+        to: Option<ReleaseId>,
+        by: String,
+        settings: Settings,
+    ) -> Result<(), Refusal> {
         if let Some(watch) = self
             .state
             .watch
@@ -91,7 +96,8 @@ impl Draft {
                 let from = from.clone();
                 let busy = self.refuse_if_locked();
                 self.switched();
-                if self.running_prev().as_ref() != Some(&from) {
+                let release = to.as_ref().or(self.state.prev.as_ref());
+                if self.running(release).as_ref() != Some(&from) {
                     return busy;
                 }
             }
@@ -108,20 +114,11 @@ impl Draft {
             ))
             | None => {}
         }
-        let Some(release) = self.state.prev.clone() else {
-            return Err(Refusal::NothingToRollBackTo {
-                why: "no earlier release has served",
-            });
-        };
-        if self.state.marked.contains(&release) {
-            return Err(Refusal::NothingToRollBackTo {
-                why: "the previous release was itself rolled back automatically",
-            });
-        }
+        let release = self.rollback_target(to)?;
         if self.state.deployment.is_some() {
             self.fail(Cause::Preempted);
         }
-        let running = self.running_prev();
+        let running = self.running(Some(&release));
         let wait = Phase::Waiting {
             release: release.clone(),
             until: self.now.after(SLOT_WAIT),
@@ -134,12 +131,35 @@ impl Draft {
         Ok(())
     }
 
-    /// A slot that still runs the previous release and can be given the traffic.
-    fn running_prev(&self) -> Option<SlotName> {
-        let prev = self.state.prev.as_ref()?;
+    /// What a rollback goes to: what it names, else the previous release; never what is live, never what is marked.
+    fn rollback_target(&self, to: Option<ReleaseId>) -> Result<ReleaseId, Refusal> {
+        match (to, self.state.prev.clone()) {
+            (Some(release), _) if self.state.live() == Some(&release) => {
+                Err(Refusal::AlreadyLive { release })
+            }
+            (Some(release), _) if self.state.marked.contains(&release) => {
+                Err(Refusal::Marked { release })
+            }
+            (Some(release), _) => Ok(release),
+            (None, Some(prev)) if self.state.marked.contains(&prev) => {
+                Err(Refusal::NothingToRollBackTo {
+                    why: "the previous release was itself rolled back automatically",
+                })
+            }
+            (None, Some(prev)) => Ok(prev),
+            (None, None) => Err(Refusal::NothingToRollBackTo {
+                why: "no earlier release has served",
+            }),
+        }
+    }
+
+    /// A slot that still runs a release and can be given the traffic.
+    fn running(&self, release: Option<&ReleaseId>) -> Option<SlotName> {
         let mut slots = self.state.slots.iter();
         slots
-            .find(|(name, slot)| self.is_running(name) && slot.release.as_ref() == Some(prev))
+            .find(|(name, slot)| {
+                self.is_running(name) && slot.release.is_some() && slot.release.as_ref() == release
+            })
             .map(|(name, _)| name.clone())
     }
 

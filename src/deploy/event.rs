@@ -24,8 +24,10 @@ pub enum Event {
         /// Why, in a sentence.
         why: String,
     },
-    /// Somebody asks for the previous release.
+    /// Somebody asks for the previous release, or for an earlier one.
     Rollback {
+        /// Which, if not the previous one; it is on disk.
+        to: Option<ReleaseId>,
         /// Who asks.
         by: String,
         /// The settings now in force.
@@ -220,6 +222,22 @@ pub enum Refusal {
     NothingToRollBackTo {
         /// Why there is none.
         why: &'static str,
+    },
+    /// The release that a rollback names is the one that it would leave.
+    #[error(
+        "release {release} is live already; `slotctl deploy --release {release}` starts it anew"
+    )]
+    AlreadyLive {
+        /// As asked.
+        release: ReleaseId,
+    },
+    /// The release that a rollback names failed in its soak.
+    #[error(
+        "release {release} was itself rolled back automatically, and a rollback goes to none that was; `slotctl deploy --release {release}` tries it again"
+    )]
+    Marked {
+        /// As asked.
+        release: ReleaseId,
     },
     /// A slot that the app does not have.
     #[error("there is no slot {slot}; `slotctl status` lists the slots")]

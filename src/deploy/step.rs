@@ -34,7 +34,7 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             release,
         } => draft.prepared(generation, release),
         Event::Unprepared { generation, why } => draft.unprepared(generation, why),
-        Event::Rollback { by, settings } => draft.rollback(by, settings)?,
+        Event::Rollback { to, by, settings } => draft.rollback(to, by, settings)?,
         Event::Promote { slot, by, settings } => draft.promote(slot, by, settings)?,
         Event::DrainNow { slot } => draft.drain_now(&slot)?,
         Event::Started {

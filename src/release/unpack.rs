@@ -154,9 +154,12 @@ fn unpack_into(
         }
     }
     // An archive ends with blocks of zeros (tar(5)); one that was cut between two entries just ends.
-    if archive.into_inner().ended {
+    let mut rest = archive.into_inner();
+    if rest.ended {
         return Err(ReleaseError::Truncated(io::ErrorKind::UnexpectedEof.into()));
     }
+    // What comes behind the end says nothing, but whether it comes does: the sender of a torn one breaks off.
+    io::copy(&mut rest, &mut io::sink()).map_err(ReleaseError::Truncated)?;
     // Only now: what a target passes through may come after the symlink. Nothing has followed one until here.
     let link_at = |path: &Path| match contents.get(path) {
         Some(Content::Link(target)) => Some(target.as_path()),

@@ -10,7 +10,7 @@
 //! | `POST /apps/<app>/deploy?drain=30s&queue=10m&label=v1.2&origin=path&name=build` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release |
 //! | `POST /apps/<app>/deploy?release=1a2b3c4d` | | [`Begun`]: a release that is on disk is deployed again; 404 with what there is if it is not |
 //! | `GET /apps/<app>/releases` | | [`Releases`](super::release::Releases) |
-//! | `POST /apps/<app>/rollback` | | [`Begun`] |
+//! | `POST /apps/<app>/rollback?to=1a2b3c4d` | | [`Begun`]; without `to` it goes to the previous release; 404 with what there is if that one is not on disk |
 //! | `POST /apps/<app>/promote?slot=green` | | [`Begun`] |
 //! | `GET /apps/<app>/connections` | | [`Connections`]: what is under way at slots that get no new requests |
 //! | `POST /apps/<app>/drain?slot=blue` | | [`Status`]: what the slot drains is cut now |

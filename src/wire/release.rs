@@ -45,7 +45,7 @@ impl Origin {
                     None => format!("commit {short}"),
                 }
             }
-            Self::Archive { path } if path == "-" => "standard input".to_owned(),
+            Self::Archive { path } if path == "-" => "an archive".to_owned(),
             Self::Path { path } | Self::Archive { path } => path.clone(),
             Self::Unknown => "unknown".to_owned(),
         }

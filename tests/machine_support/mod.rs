@@ -89,7 +89,12 @@ impl App {
     }
 
     pub fn ask_rollback(&self) -> Event {
+        self.ask_rollback_to(None)
+    }
+
+    pub fn ask_rollback_to(&self, to: Option<ReleaseId>) -> Event {
         Event::Rollback {
+            to,
             by: "root".to_owned(),
             settings: self.state.settings.clone(),
         }

@@ -861,6 +861,29 @@ impl Machine {
         Ok(())
     }
 
+    /// To the previous release or to any other: what is live and what is marked is refused.
+    fn ask_rollback(&mut self, settings: Settings) -> Result<(), String> {
+        let id = self.random.between(0, 6);
+        let named: ReleaseId = format!("{id:08x}").parse().expect("8 digits");
+        let to = self.random.percent(40).then_some(named);
+        let (before, left) = (self.state.generation, self.state.live().cloned());
+        let marked = self.state.marked.clone();
+        self.deliver(Event::Rollback {
+            to: to.clone(),
+            by: "person".to_owned(),
+            settings,
+        })?;
+        match to {
+            Some(to)
+                if self.state.generation != before
+                    && (marked.contains(&to) || left == Some(to.clone())) =>
+            {
+                Err(format!("a rollback went to {to}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the routers would send a request to a slot, whatever runs there.
     fn sends_to(&self, name: &SlotName) -> bool {
         let table = self.table.as_ref();
@@ -915,10 +938,7 @@ impl Machine {
                     self.plan(after, Coming::Event(self.deployer, event));
                 }
             }
-            55..75 => self.deliver(Event::Rollback {
-                by: "person".to_owned(),
-                settings,
-            })?,
+            55..75 => self.ask_rollback(settings)?,
             75..82 => self.deliver(Event::Promote {
                 slot: name,
                 by: "person".to_owned(),

@@ -117,6 +117,19 @@ def test_an_upload_that_does_not_fit_ends_its_deployment(machine, app, load):
     works_again(app, load, "small")
 
 
+def test_an_archive_that_is_small_until_it_is_unpacked_ends_its_deployment(machine, app, load):
+    app.wait_until(lambda status: status["state"] == "idle")
+    marker, there = marker_of(machine), machine.out("ls /var/lib/slot/web/releases")
+    release = app.release("bomb")
+    machine.run(f"truncate -s 50M {release}/zeros && tar -C {release} -czf {app.home}/bomb.tar.gz .")
+    failed = app.slotctl("deploy bomb.tar.gz", check=False)
+    assert (failed["exit"], failed["cause"]) == (1, "unprepared"), failed
+    assert "the file system is full" in failed["text"], failed
+    assert machine.out("ls /var/lib/slot/web/releases") == there
+    answers_only(load, marker)
+    works_again(app, load, "defused")
+
+
 def test_a_disk_that_gets_full_while_a_candidate_starts_lets_the_deployment_end(machine, app, load):
     app.wait_until(lambda status: status["state"] == "idle")
     release = app.release("late", faults="slow-start")

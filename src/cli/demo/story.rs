@@ -8,6 +8,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::super::client::{Client, empty};
 use super::super::deployer::Deployer;
+use super::super::pack::Upload;
 use super::super::source::Source;
 use super::super::term::span;
 use super::figures::{Deploy, Figures};
@@ -144,7 +145,7 @@ impl Teller<'_> {
     async fn deploy(&mut self, name: &str, doing: &str) -> anyhow::Result<(Outcome, Duration)> {
         let source = Source::look_over(&self.releases.path(name))?;
         let began = Instant::now();
-        let (body, _) = source.body()?;
+        let (body, _) = Upload::Path(source).body()?;
         let begun: Begun = self.client.post("/deploy", body).await?;
         let outcome = self.outcome(begun.generation, "switched", doing).await?;
         Ok((outcome, began.elapsed()))

@@ -1,0 +1,141 @@
+//! `slotctl start` in a project of its own, whose app is that of the demo.
+
+#![allow(dead_code)] // Each test file uses its part.
+#![allow(clippy::unwrap_used)] // It is part of tests, which may stop at the first surprise.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+pub const SLOTCTL: &str = env!("CARGO_BIN_EXE_slotctl");
+
+/// Long enough for the slowest machine; nothing waits for it unless something is wrong.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// slotctl with temporary directories of its own, so that what it leaves can be seen.
+pub fn slotctl(temporary: &Path) -> Command {
+    let mut command = Command::new(SLOTCTL);
+    command
+        .env("TMPDIR", temporary)
+        .env("XDG_RUNTIME_DIR", temporary)
+        .env_remove("SLOT_SOCKET");
+    command
+}
+
+pub fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+}
+
+/// A project whose app is the demo's.
+pub struct Project {
+    pub directory: tempfile::TempDir,
+}
+
+impl Project {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = format!(
+            "bind = 'unix'\nready = 'notify'\nhealth = '/healthz'\nsoak = '0s'\ncommand = ['{SLOTCTL}', 'demo-app']\n"
+        );
+        std::fs::write(directory.path().join("slot.toml"), file).unwrap();
+        for (release, behaviour) in [("1", "serves"), ("2", "crashes-at-boot")] {
+            let path = directory.path().join(format!("build-{release}"));
+            std::fs::create_dir(&path).unwrap();
+            let text = format!("{{\"name\":\"{release}\",\"behaviour\":\"{behaviour}\"}}");
+            std::fs::write(path.join("release.json"), text).unwrap();
+        }
+        std::fs::create_dir(directory.path().join("tmp")).unwrap();
+        Self { directory }
+    }
+
+    pub fn slotctl(&self, arguments: &[&str]) -> Command {
+        let mut command = slotctl(&self.directory.path().join("tmp"));
+        command
+            .current_dir(self.directory.path())
+            .args(arguments)
+            .env("NO_COLOR", "1");
+        command
+    }
+
+    /// Starts a deployer and waits until it says where it is.
+    pub fn start(&self, path: &[&str]) -> Running {
+        let arguments = [&["start", "--listen", "127.0.0.1:0"], path].concat();
+        let mut child = self
+            .slotctl(&arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended");
+            if let Some((_, rest)) = line.split_once("is served at http://") {
+                break rest.trim_end_matches(['/', '\n']).parse().unwrap();
+            }
+        };
+        // Nobody else reads it, and a full pipe would hold it up.
+        let said = std::thread::spawn(move || {
+            let mut rest = String::new();
+            said.read_to_string(&mut rest).map(|_| rest)
+        });
+        Running {
+            child,
+            address,
+            said,
+        }
+    }
+}
+
+pub struct Running {
+    pub child: Child,
+    pub address: SocketAddr,
+    pub said: std::thread::JoinHandle<std::io::Result<String>>,
+}
+
+impl Running {
+    /// One request; it is held until the app is there.
+    pub fn get(&self) -> String {
+        self.get_from("/")
+    }
+
+    pub fn get_from(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream
+            .write_all(
+                format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                    .as_bytes(),
+            )
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+            .split_once("\r\n\r\n")
+            .map_or(answer.clone(), |(_, body)| body.to_owned())
+    }
+
+    pub fn until(&self, wanted: &str) {
+        let began = Instant::now();
+        let mut answer = String::new();
+        while began.elapsed() < LONG {
+            answer = self.get();
+            if answer.contains(wanted) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        panic!("{wanted:?} never came, but {answer:?}");
+    }
+
+    pub fn end(mut self) -> (Option<i32>, String) {
+        signal(&self.child, Signal::SIGTERM);
+        let status = self.child.wait().unwrap();
+        (status.code(), self.said.join().unwrap().unwrap())
+    }
+}
