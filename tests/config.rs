@@ -40,6 +40,18 @@ fn the_shortest_file_has_the_defaults() {
         (app.keep, app.hosts, app.paths),
         (5, vec!["*".to_owned()], vec!["/".to_owned()])
     );
+    assert_eq!((app.setup_command, app.shared_dirs), (None, vec![]));
+    assert_eq!(app.setup_timeout.as_secs(), 15 * 60);
+}
+
+#[test]
+fn a_setup_is_a_command_with_a_limit_and_shared_directories_are_plain_paths() {
+    let text = "command = \"./run\"\nsetup_command = \"npm ci --omit=dev\"\nsetup_timeout = \"90s\"\n\
+                shared_dirs = [\"./uploads/\", \"storage/files\"]\n";
+    let app = App::parse(text, "slot.toml").unwrap();
+    assert_eq!(app.setup_command.unwrap(), ["npm", "ci", "--omit=dev"]);
+    assert_eq!(app.setup_timeout.as_secs(), 90);
+    assert_eq!(app.shared_dirs, ["uploads", "storage/files"]);
 }
 
 #[test]
@@ -73,7 +85,7 @@ fn a_refusal_names_file_line_key_and_remedy() {
     assert_eq!(
         refusal_of_line("helth = \"/healthz\""),
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
-         command, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
+         command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
          drain_streams, drain_tunnels, stop_timeout, soak, keep, \
          hosts, paths, listener, allow_privileged_user, user, env_file, env, limits)"
     );
@@ -138,6 +150,43 @@ fn what_makes_no_sense_is_refused_where_it_stands() {
             ":2: stop_timeout: \"soon\" is not a span of time",
         ),
         ("keep = -1", ":2: keep: -1 is out of range"),
+        (
+            "setup_command = \"npm ci && npm run build\"",
+            ":2: setup_command: \"&&\" is a shell's, and no shell runs this; write `setup_command = [\"/bin/sh\", \"-c\"",
+        ),
+        (
+            "setup_command = []",
+            ":2: setup_command: it is empty; write `setup_command = \"npm ci\"`",
+        ),
+        (
+            "setup_command = \"bin/setup\"",
+            ":2: setup_command: \"bin/setup\" is relative to nothing; write `./bin/setup`",
+        ),
+        (
+            "setup_timeout = \"0s\"",
+            ":2: setup_timeout: no time at all is not enough",
+        ),
+        ("setup_timeout = 15", ":2: setup_timeout: 15 has no unit"),
+        (
+            "shared_dirs = \"uploads\"",
+            ":2: shared_dirs: a string is not what belongs here; write an array",
+        ),
+        (
+            "shared_dirs = [\"../x\"]",
+            ":2: shared_dirs: \"../x\" is no directory of the release",
+        ),
+        (
+            "shared_dirs = [\"/srv/x\"]",
+            ":2: shared_dirs: \"/srv/x\" is no directory",
+        ),
+        (
+            "shared_dirs = [\".\"]",
+            ":2: shared_dirs: \".\" is no directory",
+        ),
+        (
+            "shared_dirs = [\"a/b\", \"a\"]",
+            ":2: shared_dirs: \"a\" and \"a/b\" share a directory; name the outer one alone",
+        ),
         ("hosts = []", ":2: hosts: it is empty"),
         (
             "hosts = [\"http://example.org\"]",

@@ -12,12 +12,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use started::{LONG, Project, signal, slotctl};
-
-fn left_in(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
-}
+use started::{LONG, Project, left_in, signal, slotctl};
 
 /// Waits until no process is left that was started with this path in its environment.
 fn assert_no_process_of(path: &Path) {
@@ -142,6 +137,155 @@ fn start_serves_a_project_and_takes_it_up_again() {
         Vec::<PathBuf>::new()
     );
     assert_no_process_of(project.directory.path());
+}
+
+const SETUP: &str = "setup_command = ['/bin/sh', './setup']\nsetup_timeout = '40s'\n";
+
+/// Makes what the app wants to read.
+fn makes(release: &str) -> String {
+    format!("echo '{{\"name\":\"'{release}'\",\"behaviour\":\"serves\"}}' >release.json")
+}
+
+#[test]
+fn a_setup_makes_a_release_ready_and_one_that_fails_is_told_with_its_last_lines() {
+    let project = Project::with(SETUP);
+    project.built("one", &makes("$SLOT_APP-one")).built(
+        "two",
+        "echo half >release.json; echo step one; echo no luck >&2; exit 3",
+    );
+    let running = project.start(&["one"]);
+    running.until("release slot-one on slot blue");
+    let (code, said) = project.ask(&["deploy", "two"]);
+    assert_eq!(code, Some(1), "{said}");
+    for words in [
+        "failed in phase build: build-failed",
+        "setup_command `/bin/sh ./setup` exited with status 3",
+        "| step one",
+        "| no luck",
+        "The active slot is untouched",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    running.until("release slot-one on slot blue");
+    assert_eq!(project.releases(), 1);
+    // The same bits are the same release, and are not made ready twice.
+    let (code, said) = project.ask(&["deploy", "one"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(project.releases(), 1);
+    assert_eq!(running.end().0, Some(0));
+}
+
+#[test]
+fn a_setup_that_hangs_is_killed_whole_at_its_limit() {
+    let project = Project::with(&SETUP.replace("40s", "1s"));
+    project
+        .built("one", &makes("one"))
+        .built("two", "echo waits; (trap '' TERM; sleep 4001) & sleep 4002");
+    let running = project.start(&["one"]);
+    running.until("release one on slot blue");
+    let (code, said) = project.ask(&["deploy", "two"]);
+    assert_eq!(code, Some(1), "{said}");
+    for words in [
+        "failed in phase build: build-timeout",
+        "did not end within setup_timeout (1 s)",
+        "| waits",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert_eq!(running.end().0, Some(0));
+    assert_no_process_of(project.directory.path());
+}
+
+#[test]
+fn a_rollback_goes_ahead_of_a_setup_and_nothing_of_that_is_left() {
+    let project = Project::with(SETUP);
+    project
+        .built("one", &makes("one"))
+        .built("two", &makes("two"))
+        .built(
+            "three",
+            "trap '' TERM; echo begun >../../../begun; sleep 4003",
+        );
+    let running = project.start(&["one"]);
+    running.until("release one on slot blue");
+    let (code, said) = project.ask(&["deploy", "two", "--wait", "stopped"]);
+    assert_eq!(code, Some(0), "{said}");
+    let three = project
+        .slotctl(&["--socket", ".slot/slotd.sock", "--json", "deploy", "three"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    project.until("\"phase\":\"build\"");
+    let (code, said) = project.ask(&["rollback"]);
+    assert_eq!(code, Some(0), "{said}");
+    running.until("release one on slot");
+    let three = three.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&three.stdout);
+    assert!(said.contains("\"cause\":\"preempted\""), "{said}");
+    let began = Instant::now();
+    while project
+        .directory
+        .path()
+        .join(".slot/slot/incoming")
+        .exists()
+        || left_in(&project.directory.path().join(".slot/slot/releases")).len() != 4
+    {
+        assert!(began.elapsed() < LONG, "something of the build is left");
+    }
+    assert_eq!(running.end().0, Some(0));
+    assert_no_process_of(project.directory.path());
+}
+
+#[test]
+fn a_deployer_that_is_killed_in_a_setup_leaves_nothing_of_it() {
+    let project = Project::with(SETUP);
+    project
+        .built("one", &makes("one"))
+        .built("two", "trap '' TERM; sleep 4004");
+    let mut running = project.start(&["one"]);
+    running.until("release one on slot blue");
+    let mut two = project
+        .slotctl(&["--socket", ".slot/slotd.sock", "deploy", "two"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    project.until("\"phase\":\"build\"");
+    signal(&running.child, Signal::SIGKILL);
+    running.child.wait().unwrap();
+    // Nobody is there to ask any more.
+    two.kill().unwrap();
+    two.wait().unwrap();
+    assert_no_process_of(project.directory.path());
+    let running = project.start(&[]);
+    running.until("release one on slot");
+    assert!(project.ask(&["--json", "status"]).1.contains("interrupted"));
+    assert_eq!(project.releases(), 1);
+    assert_eq!(running.end().0, Some(0));
+}
+
+#[test]
+fn shared_directories_stay_from_release_to_release() {
+    let project = Project::with("shared_dirs = ['uploads']\n");
+    for release in ["1", "3"] {
+        let path = project.directory.path().join(format!("build-{release}"));
+        std::fs::create_dir_all(path.join("uploads")).unwrap();
+        std::fs::write(path.join("uploads/seed"), release).unwrap();
+        let text = format!("{{\"name\":\"{release}\",\"behaviour\":\"serves\"}}");
+        std::fs::write(path.join("release.json"), text).unwrap();
+    }
+    let running = project.start(&["build-1"]);
+    running.until("release 1 on slot blue");
+    let shared = project.directory.path().join(".slot/slot/shared/uploads");
+    assert_eq!(std::fs::read_to_string(shared.join("seed")).unwrap(), "1");
+    std::fs::write(shared.join("later"), "kept").unwrap();
+    let (code, said) = project.ask(&["deploy", "build-3"]);
+    assert_eq!(code, Some(0), "{said}");
+    running.until("release 3 on slot green");
+    let live = project.directory.path().join(".slot/slot/live/uploads");
+    let read = |name| std::fs::read_to_string(live.join(name)).unwrap();
+    assert_eq!((read("seed"), read("later")), ("1".into(), "kept".into()));
+    assert_eq!(running.end().0, Some(0));
 }
 
 #[test]

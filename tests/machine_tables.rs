@@ -214,6 +214,26 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
                 why: "too big".to_owned(),
             },
         ),
+        (
+            "unbuilt",
+            Event::Unbuilt {
+                generation,
+                failure: UnitFailure {
+                    result: "exit-code".into(),
+                    text: "exited with status 1".to_owned(),
+                },
+            },
+        ),
+        (
+            "unbuilt, stale",
+            Event::Unbuilt {
+                generation: stale,
+                failure: UnitFailure {
+                    result: "timeout".into(),
+                    text: "did not end in time".to_owned(),
+                },
+            },
+        ),
         ("rollback", app.ask_rollback()),
         ("rollback to r9", app.ask_rollback_to(Some(release(9)))),
         (

@@ -221,6 +221,7 @@ fn causes() -> Vec<Cause> {
         Cause::Switched,
         Cause::StandsBy,
         Cause::Unprepared("the disk is full".to_owned()),
+        Cause::Unbuilt(failure()),
         Cause::Interrupted,
         Cause::Preempted,
         Cause::NoIdleSlot {

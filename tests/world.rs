@@ -18,12 +18,13 @@ use slot::daemon::app::{Managed, Place};
 use slot::daemon::apps::{Apps, Source};
 use slot::daemon::live::Live;
 use slot::daemon::tables::Tables;
-use slot::daemon::units::{Report, Units};
+use slot::daemon::units::{Report, Unbuilt, Units};
 use slot::daemon::world::World;
 use slot::deploy::{
     BootId, ByClass, Effect, End, Event, Generation, Limits, Probe, ReleaseId, Route, Seen,
     SlotName, State, Time, UnitFailure,
 };
+use slot::release::Site;
 use slot::release::named;
 use slot::store::StateFile;
 use slot::traffic::Routers;
@@ -54,6 +55,14 @@ impl Units for Slots {
         let mut running = self.running.lock().unwrap();
         let next = format!("{:032x}", running.len() + 1).parse().unwrap();
         Ok(running.entry(slot.clone()).or_insert(next).clone())
+    }
+
+    async fn build(&self, _: &Site) -> Result<(), Unbuilt> {
+        Ok(())
+    }
+
+    fn data(&self) -> PathBuf {
+        PathBuf::from("/nowhere")
     }
 
     async fn stop(&self, slot: &SlotName) -> bool {

@@ -13,11 +13,13 @@
 mod child;
 mod group;
 mod notify;
+mod once;
 mod output;
 mod program;
 mod run;
 mod supervise;
 
 pub use child::{Changes, Child, Phase, Status};
+pub use once::{Ended, once};
 pub use program::{Listener, Program};
 pub use run::Record;

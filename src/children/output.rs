@@ -3,10 +3,17 @@
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 
 use super::run::{LINE, Run};
-use crate::deploy::{AppName, SlotName};
+use std::fmt::Display;
+
+use crate::deploy::AppName;
 
 /// Reads until every process that has the other end is gone.
-pub(super) async fn follow(output: impl AsyncRead + Unpin, run: Run, app: AppName, slot: SlotName) {
+pub(super) async fn follow(
+    output: impl AsyncRead + Unpin,
+    run: Run,
+    app: AppName,
+    slot: impl Display,
+) {
     let mut output = BufReader::with_capacity(LINE, output);
     let mut line = Vec::new();
     // An error is an end: there is nothing more to read.

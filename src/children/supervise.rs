@@ -245,13 +245,13 @@ impl Supervisor {
 }
 
 /// True if SIGTERM was not enough. What the main process leaves behind is not waited for.
-async fn terminate(group: &mut Group, limit: Duration) -> bool {
+pub(super) async fn terminate(group: &mut Group, limit: Duration) -> bool {
     group.terminate();
     timeout(limit, group.ended()).await.is_err()
 }
 
 /// How a main process ended that nobody stopped, in systemd's words (systemd.exec(5), `$SERVICE_RESULT`).
-fn failure(ended: std::io::Result<ExitStatus>, up: bool) -> UnitFailure {
+pub(super) fn failure(ended: std::io::Result<ExitStatus>, up: bool) -> UnitFailure {
     let failure = |result: &str, text: String| UnitFailure {
         result: result.into(),
         text,
@@ -284,7 +284,7 @@ fn failure(ended: std::io::Result<ExitStatus>, up: bool) -> UnitFailure {
 }
 
 /// A fresh boot id: 128 random bits from the kernel (random(4)).
-fn boot_id() -> std::io::Result<BootId> {
+pub(super) fn boot_id() -> std::io::Result<BootId> {
     let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
     uuid.trim()
         .replace('-', "")

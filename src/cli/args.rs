@@ -86,6 +86,9 @@ pub enum Command {
     /// Start an app in its slot's environment (what ExecStart= of an app's unit calls)
     #[command(hide = true)]
     Launch(Launch),
+    /// Make a release ready (what ExecStart= of slot-setup@ calls)
+    #[command(hide = true)]
+    Build(Build),
     /// Be the sample app of `demo`
     #[command(hide = true)]
     DemoApp,
@@ -309,7 +312,21 @@ pub struct Launch {
     /// Absolute, or relative to the release
     #[arg(long, value_name = "PATH")]
     pub env_file: Option<PathBuf>,
+    /// A directory of the release that is the app's own data instead
+    #[arg(long, value_name = "PATH")]
+    pub shared_dir: Vec<String>,
     /// The app's command
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// `build`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// The directory of all apps
+    #[arg(long, value_name = "PATH")]
+    pub root: PathBuf,
+    /// The app's setup command
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
 }

@@ -27,7 +27,9 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
         Some(file) => Some(Project::read(file)?),
         None => Project::find(options.path.as_deref())?,
     };
-    if let (Some(source), Some(project)) = (&source, &project) {
+    // What a setup_command makes is not there yet.
+    let project_built = project.as_ref().filter(|it| it.app.setup_command.is_none());
+    if let (Some(source), Some(project)) = (&source, project_built) {
         source.check_command(&project.app.command, &project.file)?;
     }
     let client = reach(global, project.as_ref()).await?;

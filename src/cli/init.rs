@@ -132,6 +132,13 @@ name = "{name}"
 # The first word is relative to what is deployed when it begins with ./ ; $NAME comes from the environment. No shell runs this.
 command = "./{program}"
 
+# What makes a release ready before it is started, in its own directory, as another user: installs what it needs, builds.
+# setup_command = "npm ci"
+# setup_timeout = "15m"
+
+# Directories that every release shares: what the app writes there stays.
+# shared_dirs = ["uploads"]
+
 # How the app is reached.
 #   "port"  it listens on 127.0.0.1:$PORT
 #   "unix"  it makes the unix socket $SOCKET

@@ -14,9 +14,11 @@ use std::process::Command;
 
 use anyhow::{Context, anyhow};
 
+use super::term::note;
 use crate::config::is_reserved;
 use crate::deploy::{AppName, SlotName};
 use crate::launch::{Env, EnvFile, Launch, Order, launch as compute};
+use crate::release::seed;
 use crate::units::CREDENTIAL;
 
 /// What the unit's `ExecStart=` says.
@@ -30,6 +32,8 @@ pub struct Request {
     pub root: PathBuf,
     /// `--env-file`: absolute, read by PID 1 as a credential of the unit, or relative to the release.
     pub env_file: Option<PathBuf>,
+    /// `--shared-dir`, each: a directory of the release that is in `$STATE_DIRECTORY/shared` instead.
+    pub shared_dirs: Vec<String>,
     /// What follows `--`.
     pub command: Vec<String>,
 }
@@ -47,6 +51,8 @@ pub struct Failure {
 const NO_RELEASE: u8 = 200;
 /// `EXEC`: the program cannot be run.
 const NO_PROGRAM: u8 = 203;
+/// `STATE_DIRECTORY`: the app's own data cannot be had.
+const NO_STATE: u8 = 238;
 /// `CONFIG`: the app's file or its env file is wrong.
 const BAD_CONFIG: u8 = 78;
 
@@ -71,6 +77,7 @@ pub fn launch(request: &Request) -> Result<Infallible, Failure> {
         code: BAD_CONFIG,
         error,
     };
+    share(&release, &request.shared_dirs)?;
     let env_file = request.env_file.as_deref().map(|path| release.join(path));
     let text = env_file
         .as_deref()
@@ -102,6 +109,31 @@ pub fn launch(request: &Request) -> Result<Infallible, Failure> {
         code: NO_PROGRAM,
         error: become_app(&launch),
     })
+}
+
+/// Makes the app's shared directories where they are not there yet, as the app's own user.
+fn share(release: &Path, directories: &[String]) -> Result<(), Failure> {
+    if directories.is_empty() {
+        return Ok(());
+    }
+    let failed = |error| Failure {
+        code: NO_STATE,
+        error,
+    };
+    let data = std::env::var_os("STATE_DIRECTORY").ok_or_else(|| {
+        failed(anyhow!(
+            "there is no STATE_DIRECTORY for shared_dirs; the app's unit sets it"
+        ))
+    })?;
+    for directory in directories {
+        if !release.join(directory).is_symlink() {
+            note(&format!(
+                "slotctl: {directory} of this release is its own, and is lost with it: the release was put on disk before shared_dirs \
+                 named it\n"
+            ));
+        }
+    }
+    seed(release, directories, Path::new(&data)).map_err(|error| failed(error.into()))
 }
 
 /// An absolute one is where PID 1 put its copy (systemd.exec(5), `LoadCredential=`), unless the unit is from before it did so.

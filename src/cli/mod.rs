@@ -8,6 +8,7 @@
 pub mod app;
 pub mod archive;
 pub mod args;
+pub mod build;
 pub mod client;
 pub mod connections;
 pub mod demo;
@@ -119,6 +120,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             match wait_for(logs::run(&client(global)?, options, global.json))? {}
         }
         Command::Launch(options) => return Ok(become_app(global, options)),
+        Command::Build(options) => return Ok(build_release(global, options)),
         Command::Man(options) => {
             pages::man(&options.dir)?;
             Exit::Ok
@@ -159,10 +161,31 @@ fn become_app(global: &Global, options: &Launch) -> ExitCode {
         slot: options.slot.clone(),
         root: options.root.clone(),
         env_file: options.env_file.clone(),
+        shared_dirs: options.shared_dir.clone(),
         command: options.command.clone(),
     });
     note(&format!("slotctl: {}\n", chain(failure.error.as_ref())));
     ExitCode::from(failure.code)
+}
+
+/// Makes a release ready, or says why not; the status is that of the app's own command where that ran.
+fn build_release(global: &Global, options: &args::Build) -> ExitCode {
+    let Some(app) = &global.app else {
+        note("slotctl: build needs --app\n");
+        return Exit::Usage.into();
+    };
+    match build::build(&build::Request {
+        app: app.clone(),
+        root: options.root.clone(),
+        socket: global.socket.clone(),
+        command: options.command.clone(),
+    }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            note(&format!("slotctl: {}\n", chain(failure.error.as_ref())));
+            ExitCode::from(failure.code)
+        }
+    }
 }
 
 /// Says what went wrong: one line or a screen on stderr, or slotd's own object on stdout.

@@ -242,6 +242,8 @@ fn in_soak(outcome: &Outcome) -> bool {
 fn gate(outcome: &Outcome) -> Option<&'static str> {
     Some(match outcome.cause.as_str() {
         "exited" if in_soak(outcome) => "the soak: it has to stay up",
+        "build-failed" => "setup_command has to end with status 0",
+        "build-timeout" => "setup_command has to end within setup_timeout",
         "unprepared" => "the release could not be put on disk",
         "unrouted" => "the table of the switch could not be given to the routers",
         "no-idle-slot" => "no slot became idle in time (--queue)",

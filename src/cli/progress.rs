@@ -161,14 +161,17 @@ impl Screen {
 fn rank(phase: &str) -> u8 {
     match phase {
         "" => 0,
+        // The steps of `preparing` that take a while have names of their own.
         "preparing" => 1,
-        "waiting" => 2,
-        "starting" => 3,
-        "ready" => 4,
-        "shifting" => 5,
-        "soaking" => 6,
-        "draining" => 7,
-        _ => 8,
+        "checkout" => 2,
+        "build" => 3,
+        "waiting" => 4,
+        "starting" => 5,
+        "ready" => 6,
+        "shifting" => 7,
+        "soaking" => 8,
+        "draining" => 9,
+        _ => 10,
     }
 }
 

@@ -38,7 +38,11 @@ pub fn run(options: &Start) -> anyhow::Result<Exit> {
     crate::telemetry::init("slotctl")?;
     let project = Project::read(&options.config)?;
     let source = options.path.as_deref().map(Upload::look_over).transpose()?;
-    if let Some(source) = &source {
+    // What a setup_command makes is not there yet.
+    if let Some(source) = source
+        .as_ref()
+        .filter(|_| project.app.setup_command.is_none())
+    {
         source.check_command(&project.app.command, &project.file)?;
     }
     let machine = match &options.machine {

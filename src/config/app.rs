@@ -8,15 +8,21 @@ use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
 use super::section::{Section, Value};
 use super::trust::replaceable;
-use super::{App, AppLimits, Bind, Drain, Ports, Ready};
+use super::{App, AppLimits, Bind, Drain, Ports, Ready, SEED};
 use crate::deploy::{AppName, SlotName};
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
 const APP_NAMES_TAKEN: [&str; 3] = ["router", "slotd", "slotctl"];
 /// A command, as it is shown to whoever wrote none.
 const COMMAND: &str = "\"./server --flag\"";
+/// A setup command, as it is shown to whoever wrote a wrong one.
+const SETUP: &str = "\"npm ci\"";
+/// How long a setup command may take if the file does not say.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Users that can do more than an app should.
+const PRIVILEGED: [&str; 3] = ["root", "slot", "slot-router"];
 /// Names beside the slots' symlinks in `/var/lib/slot/<app>`.
-const SLOT_NAMES_TAKEN: [&str; 4] = ["live", "prev", "releases", "staging"];
+const SLOT_NAMES_TAKEN: [&str; 6] = ["live", "prev", "releases", "staging", "shared", "incoming"];
 
 impl App {
     /// Reads an app's file. `file` names it in errors.
@@ -27,7 +33,14 @@ impl App {
         let source = Source { file, text };
         let mut keys = Section::of_file(source)?;
         let name = app_name(keys.take("name"))?;
-        let command = keys.take("command").map(|value| command(&value));
+        let command = keys.take("command").map(|value| words(&value, COMMAND));
+        let setup_command = keys.take("setup_command").map(|value| words(&value, SETUP));
+        let setup_timeout = keys
+            .take("setup_timeout")
+            .map_or(Ok(SETUP_TIMEOUT), |value| value.lasting("15m"))?;
+        let shared_dirs = keys
+            .take("shared_dirs")
+            .map_or(Ok(Vec::new()), |value| shared_dirs(&value))?;
         let slots = slots(keys.take("slots"))?;
         let bind = keys.take("bind").map_or(Ok(Bind::default()), |value| {
             value.word(&[("port", Bind::Port), ("unix", Bind::Unix), ("fd", Bind::Fd)])
@@ -81,6 +94,9 @@ impl App {
         Ok(Self {
             name,
             command,
+            setup_command: setup_command.transpose()?,
+            setup_timeout,
+            shared_dirs,
             slots,
             bind,
             ports,
@@ -100,6 +116,13 @@ impl App {
             env,
             limits,
         })
+    }
+
+    /// Whom the setup command runs as: the app's user, unless that is one who can do more than any build should, or one of its own.
+    #[must_use]
+    pub fn setup_user(&self) -> Option<&str> {
+        let user = self.user.as_deref();
+        user.filter(|user| !PRIVILEGED.contains(user))
     }
 
     /// Whether the file may stand in `/etc/slot/apps` under its name: every slot has its ports, and
@@ -165,9 +188,11 @@ fn app_name(value: Option<Value<'_>>) -> Result<AppName, ConfigError> {
     Ok(name)
 }
 
-fn command(value: &Value<'_>) -> Result<Vec<String>, ConfigError> {
+/// A command line; `example` is one for the same key.
+fn words(value: &Value<'_>, example: &str) -> Result<Vec<String>, ConfigError> {
+    let key = value.own_key();
     let words = if value.is_text() {
-        let line = value.text(COMMAND)?;
+        let line = value.text(example)?;
         let words = shell_words::split(&line)
             .map_err(|_| value.error("a quote is not closed", "close it, or write an array"))?;
         if let Some(word) = words
@@ -176,19 +201,21 @@ fn command(value: &Value<'_>) -> Result<Vec<String>, ConfigError> {
         {
             return Err(value.error(
                 format!("{word:?} is a shell's, and no shell runs this"),
-                "write `command = [\"/bin/sh\", \"-c\", \"exec …\"]`, or put the steps into a script",
+                format!(
+                    "write `{key} = [\"/bin/sh\", \"-c\", \"exec …\"]`, or put the steps into a script"
+                ),
             ));
         }
         words
     } else {
         value
-            .list(COMMAND)?
+            .list(example)?
             .iter()
-            .map(|word| word.text(COMMAND))
+            .map(|word| word.text(example))
             .collect::<Result<_, _>>()?
     };
     if words.first().is_none_or(String::is_empty) {
-        return Err(value.error("it is empty", format!("write `command = {COMMAND}`")));
+        return Err(value.error("it is empty", format!("write `{key} = {example}`")));
     }
     if words.iter().any(|word| unprintable(word)) {
         return Err(value.error(
@@ -206,6 +233,35 @@ fn command(value: &Value<'_>) -> Result<Vec<String>, ConfigError> {
         ));
     }
     Ok(words)
+}
+
+/// Directories of the release, each by its plain path from there: no `.`, no `..`, none inside another.
+fn shared_dirs(value: &Value<'_>) -> Result<Vec<String>, ConfigError> {
+    const EXAMPLE: &str = "[\"uploads\", \"storage/files\"]";
+    let mut found: Vec<String> = Vec::new();
+    for item in value.list(EXAMPLE)? {
+        let written = item.text("\"uploads\"")?;
+        let path = written.trim_start_matches("./").trim_end_matches('/');
+        let plain = path.split('/').all(|name| !matches!(name, "" | "." | ".."));
+        if !plain || path.chars().any(char::is_control) || path.starts_with(SEED) {
+            return Err(item.error(
+                format!("{written:?} is no directory of the release"),
+                format!("write its path from there, without `..`: `shared_dirs = {EXAMPLE}`"),
+            ));
+        }
+        let within = |one: &str, other: &str| Path::new(one).starts_with(other);
+        if let Some(other) = found
+            .iter()
+            .find(|other| within(path, other) || within(other, path))
+        {
+            return Err(item.error(
+                format!("{written:?} and {other:?} share a directory"),
+                "name the outer one alone",
+            ));
+        }
+        found.push(path.to_owned());
+    }
+    Ok(found)
 }
 
 fn slots(value: Option<Value<'_>>) -> Result<Vec<SlotName>, ConfigError> {
@@ -415,7 +471,7 @@ fn user(value: &Value<'_>, allow_privileged: bool) -> Result<String, ConfigError
             "write the name of a user that exists, or remove the key: the app gets one of its own",
         ));
     }
-    if ["root", "slot", "slot-router"].contains(&user.as_str()) && !allow_privileged {
+    if PRIVILEGED.contains(&user.as_str()) && !allow_privileged {
         return Err(value.error(
             format!("an app that runs as {user} can do to this machine what {user} can"),
             "remove the key (the app gets a user of its own), name another user, or write `allow_privileged_user = true`",

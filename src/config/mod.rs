@@ -31,6 +31,9 @@ pub(crate) use span::systemd as systemd_span;
 
 use crate::deploy::{AppName, SlotName};
 
+/// Where a release keeps what its [`App::shared_dirs`] had in them when it was deployed.
+pub const SEED: &str = ".slot-seed";
+
 /// How the app is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Bind {
@@ -70,6 +73,12 @@ pub struct App {
     /// `command = "./server --flag"` or an array; the first word is relative to the release when it begins with `./`.
     /// `$NAME` and `${NAME}` are replaced from the environment by the launcher.
     pub command: Vec<String>,
+    /// `setup_command = "npm ci"` or an array, as `command`: makes a release ready in its own directory before it is first started.
+    pub setup_command: Option<Vec<String>>,
+    /// `setup_timeout = "15m"`: how long that may take.
+    pub setup_timeout: Duration,
+    /// `shared_dirs = ["uploads"]`: directories of the release that are the app's own data instead, the same for every release.
+    pub shared_dirs: Vec<String>,
     /// `slots = ["blue", "green"]`, at least two.
     pub slots: Vec<SlotName>,
     /// `bind = "port" | "unix" | "fd"`.
@@ -140,5 +149,14 @@ impl App {
             (Bind::Port, None) | (Bind::Fd, _) => {}
         }
         words
+    }
+
+    /// What slot itself tells the setup command, without `SLOT_RELEASE`.
+    #[must_use]
+    pub fn injected_in_setup(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("SLOT_MACHINE".to_owned(), "1".to_owned()),
+            ("SLOT_APP".to_owned(), self.name.to_string()),
+        ])
     }
 }

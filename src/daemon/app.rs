@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::live::{Live, blocking};
 use super::owner::{AskError, Owner};
+use super::prepare::Preparation;
 use super::tables::Tables;
 use super::units::Units;
 use super::world::World;
@@ -18,7 +19,7 @@ use crate::deploy::{
     Effect, Event, Facts, Found, Generation, ReleaseId, Request, Settings, SlotName, State, Step,
     effects, recover, rediscover,
 };
-use crate::release::{self, About, Record};
+use crate::release::{self, About, Links, Record};
 use crate::store::{FileError, History, Loaded, StateFile};
 use crate::telemetry::chain;
 use crate::wire::release as api;
@@ -196,22 +197,27 @@ impl<U: Units> Managed<U> {
     }
 
     /// Puts the uploaded release of a deployment on disk, and the deployment on its way. Goes on when its caller does not, but not
-    /// when the deployment has ended or was taken over: a rollback needs no upload to finish.
+    /// when the deployment has ended or was taken over: a rollback needs no upload to finish. Returns the release's id when that is
+    /// known.
     pub async fn upload(
         &self,
         generation: Generation,
         about: About,
         mut archive: impl Read + Send + 'static,
     ) -> Option<String> {
-        let (root, owner) = (self.world.root.clone(), self.owner.clone());
-        let wanted = self.wanted(generation);
+        let root = self.world.root.clone();
+        let preparation = self.preparation(generation, about);
+        let wanted = preparation.wanted();
         let task = tokio::spawn(async move {
             let work = move || {
-                let unpacked = release::unpack(&root, &mut archive, &about, wanted);
-                (unpacked, archive)
+                let laid_out = release::begin(&root).and_then(|incoming| {
+                    let identity = incoming.unpack(&mut archive, Links::Inside, wanted)?;
+                    Ok((incoming, identity))
+                });
+                (laid_out, archive)
             };
-            let (unpacked, mut rest) = blocking(work).await;
-            let id = prepared(&owner, generation, unpacked).await;
+            let (laid_out, mut rest) = blocking(work).await;
+            let id = preparation.go_on(laid_out).await;
             // An archive may end, or be refused, before its upload does. Whoever still sends does not read: what he sends is taken,
             // so that he comes to the answer. Where the connection is gone there is nobody to answer.
             let _ = blocking(move || std::io::copy(&mut rest, &mut std::io::sink())).await;
@@ -227,22 +233,17 @@ impl<U: Units> Managed<U> {
         id: ReleaseId,
         about: About,
     ) -> Option<String> {
-        let (root, owner) = (self.world.root.clone(), self.owner.clone());
-        let wanted = self.wanted(generation);
-        let task = tokio::spawn(async move {
-            let taken = blocking(move || release::take(&root, &id, &about, wanted)).await;
-            prepared(&owner, generation, taken).await
-        });
+        let task = tokio::spawn(self.preparation(generation, about).again(id));
         task.await.ok().flatten()
     }
 
-    /// Asks whether somebody still waits for the release of a deployment: it has not ended, and was not taken over.
-    fn wanted(&self, generation: Generation) -> impl Fn() -> bool + Send + 'static {
-        let state = self.owner.state();
-        move || {
-            let held = state.borrow().deployment.as_ref().map(|it| it.generation);
-            // The state of an owner that has ended stays as it was; it has no deployment any more.
-            held == Some(generation) && state.has_changed().is_ok()
+    /// What puts a release on disk for a deployment, and that on its way.
+    pub(super) fn preparation(&self, generation: Generation, about: About) -> Preparation<U> {
+        Preparation {
+            world: Arc::clone(&self.world),
+            owner: self.owner.clone(),
+            generation,
+            about,
         }
     }
 
@@ -331,32 +332,6 @@ impl<U: Units> Managed<U> {
             .withdraw(self.world.app.name.as_str())
             .await
     }
-}
-
-/// Tells the owner what came of putting a release on disk.
-async fn prepared(
-    owner: &Owner,
-    generation: Generation,
-    result: Result<ReleaseId, release::ReleaseError>,
-) -> Option<String> {
-    let (id, event) = match result {
-        Ok(release) => (
-            Some(release.to_string()),
-            Event::Prepared {
-                generation,
-                release,
-            },
-        ),
-        Err(error) => (
-            None,
-            Event::Unprepared {
-                generation,
-                why: chain(&error),
-            },
-        ),
-    };
-    owner.report(event).await;
-    id
 }
 
 async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {

@@ -367,7 +367,7 @@ fn can_change<U: Units>(known: &Managed<U>, new: &App) -> Result<(), AppError> {
     };
     let state = Arc::clone(&known.owner().state().borrow());
     if let Some(Phase::Preparing { .. }) = state.deployment.as_ref().map(|held| &held.phase) {
-        return in_use("a release is being uploaded; wait for that".to_owned());
+        return in_use("a release is being prepared; wait for that".to_owned());
     }
     for (name, slot) in &state.slots {
         if !slot.condition.is_free() && !new.slots.contains(name) {

@@ -12,13 +12,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::units::{Report, Units};
-use crate::children::{Changes, Child, Listener, Phase, Program};
+use super::live::blocking;
+use super::units::{Report, Unbuilt, Units};
+use crate::children::{Changes, Child, Ended, Listener, Phase, Program, once};
 use crate::config::{App, Bind, Ready};
 use crate::deploy::{BootId, End, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::launch::{Env, EnvFile, Order, launch};
 use crate::probe::{Address, Owner, ask, listeners, process_group_of};
+use crate::release::{Site, seed};
 use crate::telemetry::chain;
+
+/// What a build is called where a slot has its name.
+const SETUP: &str = "setup";
+
+/// From SIGTERM to SIGKILL, for a build that has outlived its limit.
+const SETUP_STOP: Duration = Duration::from_secs(5);
 
 /// The children of one app; they end with the last clone.
 #[derive(Clone, Debug)]
@@ -89,6 +97,10 @@ impl Embedded {
         limits: Limits,
     ) -> Result<Program, UnitFailure> {
         let release = self.root.join("releases").join(release.as_str());
+        let (seeded, shared, data) = (release.clone(), self.app.shared_dirs.clone(), self.data());
+        blocking(move || seed(&seeded, &shared, &data))
+            .await
+            .map_err(|error| failure("resources", chain(&error)))?;
         let path = self.app.env_file.as_deref().map(|file| release.join(file));
         let text = match &path {
             Some(path) => Some(tokio::fs::read_to_string(path).await.map_err(|error| {
@@ -304,6 +316,61 @@ impl Units for Embedded {
             Ok(probe) => probe,
             Err(text) => Probe { pass: false, text },
         }
+    }
+
+    async fn build(&self, site: &Site) -> Result<(), Unbuilt> {
+        let Some(command) = &self.app.setup_command else {
+            return Ok(());
+        };
+        let unit = format!("{}@{SETUP}", self.app.name);
+        let injected = self.app.injected_in_setup().into_iter();
+        let launched = launch(&Order {
+            command,
+            release: &site.path(),
+            inherited: &self.inherited,
+            env: &self.app.env,
+            env_file: None,
+            injected: &injected
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        });
+        let ended = match launched {
+            Ok(launch) => {
+                let program = Program {
+                    argv: launch.argv,
+                    env: launch.env,
+                    cwd: launch.cwd,
+                    notify: false,
+                    leaves: None,
+                    listener: None,
+                    start_limit: self.app.setup_timeout,
+                    stop_limit: SETUP_STOP,
+                };
+                tracing::info!(slot_app = %self.app.name, slot_release = %site.id(), "runs setup_command");
+                once(&program, &self.app.name, SETUP).await
+            }
+            Err(error) => Ended {
+                failure: Some(failure("config", format!("cannot be run: {error}"))),
+                log: Vec::new(),
+            },
+        };
+        let Some(failure) = ended.failure else {
+            return Ok(());
+        };
+        Err(Unbuilt {
+            report: Report {
+                unit,
+                result: Some(failure.result.as_str().to_owned()),
+                exit: Some(failure.text.clone()),
+                log: ended.log,
+                ..Report::default()
+            },
+            failure,
+        })
+    }
+
+    fn data(&self) -> PathBuf {
+        self.root.clone()
     }
 
     async fn report(&self, slot: &SlotName, boot: Option<&BootId>) -> Report {

@@ -18,6 +18,7 @@ pub mod instances;
 pub mod live;
 mod observe;
 pub mod owner;
+mod prepare;
 mod remember;
 mod route;
 pub mod status;

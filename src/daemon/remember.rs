@@ -9,7 +9,9 @@ use super::live::Live;
 use super::tell;
 use super::units::{Report, Units};
 use super::world::World;
-use crate::deploy::{BootId, Cause, Condition, Notice, Outcome, SlotName, State, Time};
+use crate::deploy::{
+    BootId, Cause, Condition, Generation, Notice, Outcome, Phase, SlotName, State, Time,
+};
 use crate::store::Entry;
 use crate::telemetry::chain;
 use crate::wire::api;
@@ -21,11 +23,18 @@ const REPORT_LIMIT: Duration = Duration::from_secs(2);
 /// Outcomes kept for whoever asks later; the last one is on disk as well.
 const OUTCOMES: usize = 32;
 
+/// The name of [`Phase::Preparing`].
+const PREPARING: &str = "preparing";
+
 /// What is remembered beside the state, for people: lost when slotd restarts.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// The run of the candidate of the attempt under way: when that has ended, the state does not know it any more.
     candidate: Option<BootId>,
+    /// What the attempt under way prepares at present: `build`.
+    step: Option<(Generation, &'static str)>,
+    /// What the build of the attempt under way said when it failed.
+    build: Option<(Generation, Report)>,
     outcomes: VecDeque<api::Outcome>,
     /// Ends of watches: generation, success, cause, sentence.
     watches: VecDeque<(u64, bool, String, String)>,
@@ -56,6 +65,40 @@ impl<U: Units> Live<U> {
             .rev()
             .find(|(of, ..)| *of == generation)?;
         Some((*success, cause.clone(), text.clone()))
+    }
+
+    /// A deployment that is being prepared has come to another step of that: for people, to whom it is a phase.
+    pub(super) fn enter_step(&self, generation: Generation, step: &'static str) {
+        self.memory().step = Some((generation, step));
+        let event = api::Event {
+            at_ms: self.now().0,
+            app: self.app.name.to_string(),
+            generation: generation.0,
+            event: "phase".to_owned(),
+            phase: Some(step.to_owned()),
+            text: step.to_owned(),
+            ..api::Event::default()
+        };
+        self.log(&event);
+        // Nobody may be listening.
+        let _ = self.told.send(event);
+    }
+
+    /// The phase of an attempt, as people are told it: of one that is being prepared, its step.
+    #[must_use]
+    pub fn phase(&self, generation: Generation, phase: &Phase) -> &'static str {
+        let step = self.memory().step;
+        match phase {
+            Phase::Preparing { .. } => step
+                .filter(|(of, _)| *of == generation)
+                .map_or(phase.name(), |(_, step)| step),
+            _ => phase.name(),
+        }
+    }
+
+    /// What a build said that is about to be reported as failed.
+    pub(super) fn keep_build_report(&self, generation: Generation, report: Report) {
+        self.memory().build = Some((generation, report));
     }
 
     /// What an administrator should know.
@@ -94,7 +137,12 @@ impl<U: Units> Live<U> {
     /// Remembers what a notice means for the attempt under way; gives its outcome when it ended.
     async fn remember(&self, notice: &Notice, state: &State, at: Time) {
         match notice {
-            Notice::Began { .. } => self.memory().candidate = None,
+            Notice::Began { .. } => {
+                let mut memory = self.memory();
+                memory.candidate = None;
+                memory.step = None;
+                memory.build = None;
+            }
             Notice::Phase { slot, .. } => {
                 let slot = slot.as_ref().and_then(|slot| state.slots.get(slot));
                 if let Some(boot) = slot.and_then(|slot| slot.boot.clone()) {
@@ -151,6 +199,19 @@ impl<U: Units> Live<U> {
 
     async fn outcome_of(&self, outcome: &Outcome, state: &State, at: Time) -> api::Outcome {
         let mut told = tell::outcome(&self.app, outcome);
+        if outcome.phase == PREPARING {
+            let step = self
+                .memory()
+                .step
+                .filter(|(of, _)| *of == outcome.generation);
+            step.map_or(PREPARING, |(_, step)| step)
+                .clone_into(&mut told.phase);
+        }
+        if let Cause::Unbuilt(_) = &outcome.cause {
+            let said = self.memory().build.take();
+            let said = said.filter(|(of, _)| *of == outcome.generation);
+            told.report = said.map(|(_, report)| shown(report));
+        }
         if let Cause::NoIdleSlot { holder, .. } = &outcome.cause {
             told.text = self.no_idle_slot(holder, state, at).await;
         }
@@ -238,15 +299,9 @@ impl<U: Units> Live<U> {
             _ => None,
         };
         api::Report {
-            unit: found.unit,
-            result: found.result,
-            exit: found.exit,
-            status_text: found.status_text,
             probe,
-            log: found.log,
-            listens: found.listens,
             expected: Some(self.units.upstream(slot)),
-            journal: found.journal,
+            ..shown(found)
         }
     }
 
@@ -303,6 +358,7 @@ impl<U: Units> Live<U> {
         if let Notice::Ended(_) = notice
             && let Some(outcome) = self.outcome(event.generation)
         {
+            event.phase = Some(outcome.phase);
             event.slot = outcome.slot;
             event.text = outcome.text;
         }
@@ -310,5 +366,19 @@ impl<U: Units> Live<U> {
         self.keep(&event);
         // Nobody may be listening.
         let _ = self.told.send(event);
+    }
+}
+
+fn shown(found: Report) -> api::Report {
+    api::Report {
+        unit: found.unit,
+        result: found.result,
+        exit: found.exit,
+        status_text: found.status_text,
+        probe: None,
+        log: found.log,
+        listens: found.listens,
+        expected: None,
+        journal: found.journal,
     }
 }

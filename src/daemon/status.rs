@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::app::Managed;
 use super::tell;
 use super::units::Units;
-use crate::deploy::{ByClass, Condition, Phase, Service, Slot, SlotName, State};
+use crate::deploy::{ByClass, Condition, Deployment, Phase, Service, Slot, SlotName, State};
 use crate::telemetry::chain;
 use crate::wire::api;
 use crate::wire::control::{InFlight, Listing, Stats};
@@ -95,7 +95,7 @@ impl<U: Units> Managed<U> {
                 .is_some_and(|slot| slot.condition == Condition::Active(Service::Up)),
             addresses: addresses.into_iter().collect(),
             slots,
-            deployment: progress(&state),
+            deployment: self.progress(&state),
             soak_until_ms: state.watch.as_ref().map(|watch| watch.until.0),
             health_fail_streak: state.watch.as_ref().map_or(0, |watch| watch.streak),
             last: self.last(&state),
@@ -249,7 +249,7 @@ impl<U: Units> Managed<U> {
     /// What an attempt under way waits for, with numbers.
     pub async fn waiting(&self) -> Option<api::Progress> {
         let state = Arc::clone(&self.owner().state().borrow());
-        let mut shown = progress(&state).unwrap_or_else(|| api::Progress {
+        let mut shown = self.progress(&state).unwrap_or_else(|| api::Progress {
             generation: state.generation.0,
             phase: state.name().to_owned(),
             ..api::Progress::default()
@@ -265,22 +265,28 @@ impl<U: Units> Managed<U> {
         shown.in_flight = self.world().in_flight(name, slot.boot.as_ref()).await;
         Some(shown)
     }
+
+    fn progress(&self, state: &State) -> Option<api::Progress> {
+        let held = state.deployment.as_ref()?;
+        let phase = self.world().phase(held.generation, &held.phase);
+        Some(progress(state, held, phase))
+    }
 }
 
-fn progress(state: &State) -> Option<api::Progress> {
-    let held = state.deployment.as_ref()?;
+fn progress(state: &State, held: &Deployment, phase: &str) -> api::Progress {
     let slot = held.phase.slot();
-    Some(api::Progress {
+    api::Progress {
         generation: held.generation.0,
         kind: tell::kind(held.kind).to_owned(),
         by: held.by.clone(),
         began_ms: held.began.0,
-        phase: held.phase.name().to_owned(),
+        phase: phase.to_owned(),
         slot: slot.map(ToString::to_string),
         release: slot
             .and_then(|slot| state.slots.get(slot)?.release.as_ref())
             .map(ToString::to_string),
         waits_for: match &held.phase {
+            Phase::Preparing { .. } if phase == "build" => Some("setup_command to end".to_owned()),
             Phase::Preparing { .. } => Some("the upload of the release".to_owned()),
             Phase::Waiting { .. } => Some("a slot to become idle".to_owned()),
             Phase::Starting { slot, .. } => Some(format!("{slot} to be READY")),
@@ -294,7 +300,7 @@ fn progress(state: &State) -> Option<api::Progress> {
             Phase::Shifting { .. } => Some("the routers to take the table".to_owned()),
         },
         in_flight: None,
-    })
+    }
 }
 
 fn service_name(service: &Service) -> String {

@@ -5,6 +5,7 @@
 //! **Invariant:** while the machine goes down nothing is reported as failed.
 
 mod answerer;
+mod build;
 mod users;
 
 use std::collections::BTreeMap;
@@ -14,12 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::answerer::{Answerer, Unit, own};
+use self::build::Setup;
 use self::users::clash;
 use super::live::blocking;
-use super::units::{Report, Units};
+use super::units::{Report, Unbuilt, Units};
 use crate::config::{App, Bind, Ports};
 use crate::deploy::{AppName, BootId, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::probe::{Address, Answer, ask};
+use crate::release::Site;
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
 };
@@ -30,6 +33,7 @@ pub struct SystemdUnits {
     bus: Arc<Bus>,
     app: AppName,
     slots: BTreeMap<SlotName, Slot>,
+    setup: Option<Setup>,
     watch: Watch,
     /// `/etc/slot/apps/web.toml`, for messages.
     file: PathBuf,
@@ -79,6 +83,7 @@ impl SystemdUnits {
             bus,
             app: app.name.clone(),
             slots,
+            setup: Setup::of(app, run),
             file,
             // Some frameworks answer only to hosts that they know.
             host: app
@@ -401,6 +406,23 @@ impl Units for SystemdUnits {
             self.bus.unless_going_down().await;
         }
         probe
+    }
+
+    async fn build(&self, site: &Site) -> Result<(), Unbuilt> {
+        match &self.setup {
+            Some(setup) => setup.build(&self.bus, site).await,
+            None => Ok(()),
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        Path::new("/var/lib/slot-app").join(self.app.as_str())
+    }
+
+    async fn end_build(&self) {
+        if let Some(setup) = &self.setup {
+            setup.end(&self.bus).await;
+        }
     }
 
     async fn report(&self, name: &SlotName, boot: Option<&BootId>) -> Report {

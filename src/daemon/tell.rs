@@ -2,7 +2,7 @@
 
 use super::live::millis;
 use crate::config::App;
-use crate::deploy::{Cause, Kind, Notice, Outcome, ReleaseId, RolledBack, State, Time};
+use crate::deploy::{Cause, Kind, Notice, Outcome, ReleaseId, RolledBack, State, Time, UnitResult};
 use crate::wire::api;
 
 /// A kind of attempt, as the API names it.
@@ -34,8 +34,19 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             )
         }
         Cause::Unprepared(why) => format!("the release could not be put on disk: {why}"),
+        Cause::Unbuilt(failure) => {
+            let command = app.setup_command.as_deref().unwrap_or_default();
+            let line = shell_words::join(command);
+            match failure.result {
+                UnitResult::Timeout => format!(
+                    "setup_command `{line}` did not end within setup_timeout ({})",
+                    span(app.setup_timeout)
+                ),
+                UnitResult::Other(_) => format!("setup_command `{line}` {}", failure.text),
+            }
+        }
         Cause::Interrupted => {
-            "slotd was restarted while the release was being uploaded; deploy again".to_owned()
+            "slotd was restarted while the release was being prepared; deploy again".to_owned()
         }
         Cause::Preempted => "a rollback went ahead of it".to_owned(),
         Cause::NoIdleSlot { holder, condition } => {

@@ -1,9 +1,11 @@
 //! What a world needs of whatever runs the slots: units of systemd, or children of this process.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::deploy::{BootId, Limits, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::release::Site;
 
 /// The slots of one app, as things that run.
 ///
@@ -55,10 +57,36 @@ pub trait Units: Send + Sync + 'static {
         limit: Duration,
     ) -> impl Future<Output = crate::deploy::Probe> + Send;
 
+    /// Runs the app's `setup_command` for a release whose bits are at the site, and puts what that makes of them in their place: all
+    /// of it when this succeeds, and anything when it does not. What a build of before has left running is ended first.
+    ///
+    /// An app without the key has nothing to do.
+    ///
+    /// # Errors
+    /// How it ended instead.
+    fn build(&self, site: &Site) -> impl Future<Output = Result<(), Unbuilt>> + Send;
+
+    /// Where the app's own data are, as the app sees it: what its releases share is in there.
+    fn data(&self) -> PathBuf;
+
+    /// Ends what is left of a build that was given up; returns when nothing of it runs.
+    fn end_build(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// For the report of a failure: the unit's name, its `STATUS=` text, its `SERVICE_RESULT`, the last lines that this run logged, and
     /// where it listens.
     fn report(&self, slot: &SlotName, boot: Option<&BootId>)
     -> impl Future<Output = Report> + Send;
+}
+
+/// A build that did not end well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unbuilt {
+    /// How; its result is `timeout` where `setup_timeout` has passed.
+    pub failure: UnitFailure,
+    /// What it said.
+    pub report: Report,
 }
 
 /// What a slot's run says of itself.

@@ -39,9 +39,9 @@ impl Draft {
         }
     }
 
-    pub(super) fn unprepared(&mut self, generation: Generation, why: String) {
+    pub(super) fn unprepared(&mut self, generation: Generation, cause: Cause) {
         match self.held(generation) {
-            Some(Phase::Preparing { .. }) => self.fail(Cause::Unprepared(why)),
+            Some(Phase::Preparing { .. }) => self.fail(cause),
             Some(
                 Phase::Waiting { .. }
                 | Phase::Starting { .. }
@@ -366,6 +366,7 @@ impl Draft {
             Cause::Switched
             | Cause::StandsBy
             | Cause::Unprepared(_)
+            | Cause::Unbuilt(_)
             | Cause::Interrupted
             | Cause::Preempted
             | Cause::NoIdleSlot { .. }

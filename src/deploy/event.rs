@@ -24,6 +24,13 @@ pub enum Event {
         /// Why, in a sentence.
         why: String,
     },
+    /// The `setup_command` of the deployment's release did not end well.
+    Unbuilt {
+        /// Of the deployment.
+        generation: Generation,
+        /// How it ended.
+        failure: UnitFailure,
+    },
     /// Somebody asks for the previous release, or for an earlier one.
     Rollback {
         /// Which, if not the previous one; it is on disk.

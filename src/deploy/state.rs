@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::event::{Probe, UnitFailure};
+use super::event::{Probe, UnitFailure, UnitResult};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
 use super::policy::{ByClass, Settings};
 
@@ -320,6 +320,8 @@ pub enum Cause {
     StandsBy,
     /// The release could not be put on disk.
     Unprepared(String),
+    /// Its `setup_command` did not end well, or not in time.
+    Unbuilt(UnitFailure),
     /// Whoever carried it on is gone.
     Interrupted,
     /// A rollback went ahead of it.
@@ -361,6 +363,10 @@ impl Cause {
             Self::Switched => "switched",
             Self::StandsBy => "standby",
             Self::Unprepared(_) => "unprepared",
+            Self::Unbuilt(failure) => match failure.result {
+                UnitResult::Timeout => "build-timeout",
+                UnitResult::Other(_) => "build-failed",
+            },
             Self::Interrupted => "interrupted",
             Self::Preempted => "preempted",
             Self::NoIdleSlot { .. } => "no-idle-slot",

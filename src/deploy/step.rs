@@ -33,7 +33,13 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             generation,
             release,
         } => draft.prepared(generation, release),
-        Event::Unprepared { generation, why } => draft.unprepared(generation, why),
+        Event::Unprepared { generation, why } => {
+            draft.unprepared(generation, Cause::Unprepared(why));
+        }
+        Event::Unbuilt {
+            generation,
+            failure,
+        } => draft.unprepared(generation, Cause::Unbuilt(failure)),
         Event::Rollback { to, by, settings } => draft.rollback(to, by, settings)?,
         Event::Promote { slot, by, settings } => draft.promote(slot, by, settings)?,
         Event::DrainNow { slot } => draft.drain_now(&slot)?,

@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::built::Site;
 use super::links::all_named;
 use super::order::{Turn, alone};
 use super::record::{self, About, Identity, Record};
@@ -181,7 +182,17 @@ impl Unfinished {
     /// The directory.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        self.root.join("releases").join(self.id.as_str())
+        self.site().path()
+    }
+
+    /// The directory, for whoever builds in it.
+    #[must_use]
+    pub fn site(&self) -> Site {
+        Site {
+            root: self.root.clone(),
+            id: self.id.clone(),
+            turn: self.turn,
+        }
     }
 
     /// Makes a release of it, once all of it is on disk.

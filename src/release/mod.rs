@@ -11,23 +11,30 @@
 //! **Invariant:** a symlink is replaced by rename, and what one names is not removed, so it always names something.
 //! **Invariant:** whatever gets or loses a name here does so in `order`, where one comes after the other.
 
+mod built;
 mod incoming;
 mod links;
 mod order;
+mod pack;
 mod record;
+mod shared;
 mod tree;
 mod unpack;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+pub use built::Site;
 pub use incoming::{Incoming, Links, Settled, Unfinished, begin, choose, known, take};
 pub use links::{link, link_in_turn, named};
 pub use order::Turn;
+pub use pack::{clear, pack, unpack_own};
 pub use record::{About, Identity, Record};
+pub use shared::{seed, share, shared};
 pub use tree::stays_inside;
 pub use unpack::unpack;
 
@@ -170,8 +177,24 @@ fn directories(root: &Path) -> Vec<ReleaseId> {
 fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // A build may leave those (Go's modules are in such), and who is not root removes nothing from them.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(path)?;
+            fs::remove_dir_all(path)
+        }
         done => done,
     }
+}
+
+fn make_writable(directory: &Path) -> io::Result<()> {
+    fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Clears what a crash left behind: half-made and half-removed releases, and records of nothing. One that a symlink names has

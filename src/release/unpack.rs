@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType};
@@ -110,7 +111,12 @@ fn unpack_into(
             EntryType::Regular | EntryType::Continuous => {
                 let executable = file_mode(&entry, &path)?;
                 make_parents(incoming, &path)?;
-                write_file(&incoming.join(&path), &mut entry, executable)?
+                let made = match links {
+                    // What a build has compiled knows its source by that.
+                    Links::Any => entry.header().mtime().ok(),
+                    Links::Inside => None,
+                };
+                write_file(&incoming.join(&path), &mut entry, executable, made)?
             }
             EntryType::Symlink => {
                 let target = entry
@@ -260,6 +266,7 @@ fn write_file(
     path: &Path,
     content: &mut impl Read,
     executable: bool,
+    made: Option<u64>,
 ) -> Result<Content, ReleaseError> {
     let mode = if executable { 0o755 } else { 0o644 };
     let file = OpenOptions::new()
@@ -283,12 +290,17 @@ fn write_file(
             .map_err(ReleaseError::disk("write", path))?;
     }
     file.flush().map_err(ReleaseError::disk("write", path))?;
+    if let Some(made) = made.and_then(|made| UNIX_EPOCH.checked_add(Duration::from_secs(made))) {
+        file.get_ref()
+            .set_modified(made)
+            .map_err(ReleaseError::disk("set the time of", path))?;
+    }
     Ok(Content::File {
         executable,
         digest: hash.finalize().into(),
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -24,6 +24,12 @@ impl UnitName {
         Self(format!("{app}@{slot}.socket"))
     }
 
+    /// The unit that makes an app's releases ready.
+    #[must_use]
+    pub fn setup(app: &AppName) -> Self {
+        Self(format!("slot-setup@{app}.service"))
+    }
+
     /// An instance of the router.
     #[must_use]
     pub fn router(instance: u8) -> Self {

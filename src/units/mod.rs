@@ -4,6 +4,7 @@
 
 mod generate;
 mod polkit;
+mod setup;
 mod text;
 
 use std::fmt::Write as _;
@@ -15,6 +16,7 @@ use text::{assignment, word};
 
 pub use generate::{GenerateError, generate};
 pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
+pub use setup::{setup_service, setup_socket};
 
 /// Where the apps' runtime directories are, and slotd's socket.
 pub const RUN: &str = "/run/slot";
@@ -99,6 +101,7 @@ pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
             ),
         });
     }
+    files.extend(setup::setup_drop_in(app, source));
     files
 }
 
@@ -229,6 +232,9 @@ fn command(app: &App) -> String {
     );
     if let Some(file) = &app.env_file {
         let _ = write!(line, " --env-file {}", word(file));
+    }
+    for directory in &app.shared_dirs {
+        let _ = write!(line, " --shared-dir {}", word(directory));
     }
     line.push_str(" --");
     for argument in &app.command {

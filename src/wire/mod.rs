@@ -7,4 +7,5 @@ pub mod api;
 pub mod apps_socket;
 pub mod control;
 pub mod release;
+pub mod setup;
 pub mod table;

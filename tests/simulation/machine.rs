@@ -929,10 +929,15 @@ impl Machine {
                             generation,
                             release,
                         }
-                    } else {
+                    } else if self.random.percent(50) {
                         Event::Unprepared {
                             generation,
                             why: "refused".to_owned(),
+                        }
+                    } else {
+                        Event::Unbuilt {
+                            generation,
+                            failure: failure("exit-code"),
                         }
                     };
                     self.plan(after, Coming::Event(self.deployer, event));

@@ -25,10 +25,10 @@ pub fn check_free(name: &AppName, said_by: &str) -> anyhow::Result<()> {
             "{name} is taken: this machine has the unit {unit} (`systemctl cat {unit}`)"
         ));
     }
-    let dynamic = format!("slot-app-{name}");
+    let dynamic = [format!("slot-app-{name}"), format!("slot-bld-{name}")];
     // The app that needs no name has that of slotd's own user.
     let own = (name.as_str() != "slot").then(|| name.to_string());
-    for account in own.iter().chain([&dynamic]) {
+    for account in own.iter().chain(&dynamic) {
         if User::from_name(account)?.is_some() {
             return taken(format!("{account} is a user of this machine"));
         }

@@ -471,6 +471,9 @@ impl From<&Cause> for CauseRecord {
             Cause::Switched => Self::Switched,
             Cause::StandsBy => Self::Standby,
             Cause::Unprepared(why) => Self::Unprepared { why: why.clone() },
+            Cause::Unbuilt(failure) => Self::Unbuilt {
+                failure: failure.into(),
+            },
             Cause::Interrupted => Self::Interrupted,
             Cause::Preempted => Self::Preempted,
             Cause::NoIdleSlot { holder, condition } => Self::NoIdleSlot {
@@ -505,6 +508,7 @@ impl CauseRecord {
             Self::Switched => Cause::Switched,
             Self::Standby => Cause::StandsBy,
             Self::Unprepared { why } => Cause::Unprepared(why),
+            Self::Unbuilt { failure } => Cause::Unbuilt(failure.into()),
             Self::Interrupted => Cause::Interrupted,
             Self::Preempted => Cause::Preempted,
             Self::NoIdleSlot { holder, condition } => Cause::NoIdleSlot {

@@ -209,6 +209,7 @@ enum CauseRecord {
     Switched,
     Standby,
     Unprepared { why: String },
+    Unbuilt { failure: FailureRecord },
     Interrupted,
     Preempted,
     NoIdleSlot { holder: String, condition: String },

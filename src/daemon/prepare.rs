@@ -1,0 +1,171 @@
+//! From laid-out bits to a release that can be started: the app's `setup_command`, its shared directories, the record.
+//!
+//! **Invariant:** it goes on when whoever asked does not, and ends when the deployment does: a rollback waits for no build.
+
+use std::sync::Arc;
+
+use super::live::{Live, blocking};
+use super::owner::Owner;
+use super::units::{Unbuilt, Units};
+use crate::deploy::{Event, Generation, ReleaseId};
+use crate::release::{
+    self, About, Identity, Incoming, Links, ReleaseError, Settled, Unfinished, share,
+};
+use crate::telemetry::chain;
+
+/// The step in which the `setup_command` runs.
+const BUILD: &str = "build";
+
+/// Why there is no release.
+enum Unready {
+    Release(ReleaseError),
+    Build(Box<Unbuilt>),
+}
+
+impl From<ReleaseError> for Unready {
+    fn from(error: ReleaseError) -> Self {
+        Self::Release(error)
+    }
+}
+
+/// One deployment that is being prepared.
+pub(super) struct Preparation<U> {
+    pub world: Arc<Live<U>>,
+    pub owner: Owner,
+    pub generation: Generation,
+    pub about: About,
+}
+
+impl<U: Units> Preparation<U> {
+    /// Makes a release of what was laid out, and puts the deployment on its way, or ends it. Returns the id as soon as that is known; a
+    /// build goes on after that.
+    pub(super) async fn go_on(
+        self,
+        laid_out: Result<(Incoming, Identity), ReleaseError>,
+    ) -> Option<String> {
+        let app = &self.world.app;
+        let settled = match laid_out {
+            Ok((incoming, identity)) => {
+                let identity = identity.made_by(app.setup_command.as_deref(), &app.shared_dirs);
+                let wanted = self.wanted();
+                blocking(move || incoming.settle(identity, wanted)).await
+            }
+            Err(error) => Err(error),
+        };
+        match settled {
+            Ok(Settled::Known(id)) => self.again(id).await,
+            Ok(Settled::New(unfinished)) => {
+                let id = unfinished.id().to_string();
+                let builds = app.setup_command.is_some();
+                let made = async move {
+                    let made = self.make(unfinished).await;
+                    self.report(made).await
+                };
+                if builds {
+                    tokio::spawn(made);
+                    return Some(id);
+                }
+                made.await
+            }
+            Err(error) => self.report(Err(error.into())).await,
+        }
+    }
+
+    /// The same with a release that is on disk.
+    pub(super) async fn again(self, id: ReleaseId) -> Option<String> {
+        let (root, about, wanted) = (self.world.root.clone(), self.about.clone(), self.wanted());
+        let taken = blocking(move || release::take(&root, &id, &about, wanted)).await;
+        self.report(taken.map_err(Unready::from)).await
+    }
+
+    async fn make(&self, unfinished: Unfinished) -> Result<ReleaseId, Unready> {
+        if let Err(error) = self.build(&unfinished).await {
+            // A tree is removed.
+            blocking(move || drop(unfinished)).await;
+            return Err(error);
+        }
+        let app = Arc::clone(&self.world.app);
+        let (data, about, wanted) = (self.world.units.data(), self.about.clone(), self.wanted());
+        let finished = blocking(move || {
+            share(&unfinished.path(), &app.shared_dirs, &data)?;
+            // What was sent has been looked over; what was made of it here may lead anywhere.
+            unfinished.finish(&about, Links::Any, wanted)
+        });
+        Ok(finished.await?)
+    }
+
+    async fn build(&self, unfinished: &Unfinished) -> Result<(), Unready> {
+        if self.world.app.setup_command.is_none() {
+            return Ok(());
+        }
+        self.world.enter_step(self.generation, BUILD);
+        let site = unfinished.site();
+        let built = tokio::select! {
+            built = self.world.units.build(&site) => Some(built),
+            () = self.ended() => None,
+        };
+        match built {
+            Some(built) => built.map_err(|unbuilt| Unready::Build(Box::new(unbuilt))),
+            None => {
+                self.world.units.end_build().await;
+                Err(ReleaseError::Unwanted.into())
+            }
+        }
+    }
+
+    /// Tells the owner what came of it.
+    async fn report(&self, made: Result<ReleaseId, Unready>) -> Option<String> {
+        let generation = self.generation;
+        let (id, event) = match made {
+            Ok(release) => (
+                Some(release.to_string()),
+                Event::Prepared {
+                    generation,
+                    release,
+                },
+            ),
+            Err(Unready::Release(error)) => (
+                None,
+                Event::Unprepared {
+                    generation,
+                    why: chain(&error),
+                },
+            ),
+            Err(Unready::Build(unbuilt)) => {
+                self.world.keep_build_report(generation, unbuilt.report);
+                let failure = unbuilt.failure;
+                (
+                    None,
+                    Event::Unbuilt {
+                        generation,
+                        failure,
+                    },
+                )
+            }
+        };
+        self.owner.report(event).await;
+        id
+    }
+
+    /// Asks whether somebody still waits for the release: the deployment has not ended, and was not taken over.
+    pub(super) fn wanted(&self) -> impl Fn() -> bool + Send + 'static {
+        let (state, generation) = (self.owner.state(), self.generation);
+        move || {
+            let held = state.borrow().deployment.as_ref().map(|it| it.generation);
+            // The state of an owner that has ended stays as it was; it has no deployment any more.
+            held == Some(generation) && state.has_changed().is_ok()
+        }
+    }
+
+    /// Returns when nobody waits for it any more.
+    async fn ended(&self) {
+        let mut state = self.owner.state();
+        // An owner that has ended has no deployment any more.
+        let _ = state
+            .wait_for(|state| {
+                let held = state.deployment.as_ref().map(|it| it.generation);
+                held != Some(self.generation)
+            })
+            .await;
+    }
+}

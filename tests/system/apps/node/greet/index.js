@@ -1,0 +1,1 @@
+module.exports = (marker) => `release ${marker}\n`;
