@@ -106,6 +106,19 @@ pub fn chain(error: &dyn Error) -> String {
     line
 }
 
+/// `1.5 MiB`.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    #[allow(clippy::cast_precision_loss)] // Three digits are shown.
+    let scaled = |unit: u64| count as f64 / unit as f64;
+    match count {
+        0..0x400 => format!("{count} B"),
+        0x400..0x10_0000 => format!("{:.1} KiB", scaled(0x400)),
+        0x10_0000..0x4000_0000 => format!("{:.1} MiB", scaled(0x10_0000)),
+        _ => format!("{:.1} GiB", scaled(0x4000_0000)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

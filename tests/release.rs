@@ -529,6 +529,30 @@ fn an_archive_of_git_is_an_archive() {
 }
 
 #[test]
+fn a_sparse_file_is_itself_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = fs::File::create(folder.path().join("holes")).unwrap();
+    std::os::unix::fs::FileExt::write_at(&file, b"end", 1 << 20).unwrap();
+    let packed = |format: &str| {
+        let output = std::process::Command::new("tar")
+            .args(["-cS", format, "-C"])
+            .args([folder.path(), Path::new("holes")])
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        output.stdout
+    };
+    let root = root();
+    let plain = Packed::default().file("holes", &("\0".repeat(1 << 20) + "end"));
+    let archive = packed("--format=gnu");
+    assert!(archive.len() < 1 << 19, "it has holes");
+    let id = unpack(root.path(), archive.as_slice()).unwrap();
+    assert_eq!(unpacked(root.path(), &plain).unwrap(), id);
+    let error = unpack(root.path(), packed("--format=pax").as_slice()).unwrap_err();
+    assert!(chain(&error).contains("--sparse"), "{}", chain(&error));
+}
+
+#[test]
 fn names_may_have_spaces_and_newlines_in_them() {
     let root = root();
     let packed = Packed::default()

@@ -327,6 +327,12 @@ fn a_release_is_listed_deployed_again_and_gone_back_to_by_its_id_or_its_label() 
     assert_eq!(ids[..2], [&three, &two]);
     let all: Vec<_> = listed.iter().map(flags).collect();
     assert_eq!(all, [(true, false), (false, true), (false, false)]);
+    let status = ok(&ask(&project, &["--json", "status"]));
+    let slots = status["slots"].as_array().unwrap().iter();
+    let labels: BTreeSet<&str> = slots.filter_map(|slot| slot["label"].as_str()).collect();
+    assert_eq!(labels, BTreeSet::from(["v2", "v3"]));
+    let status = said(&ask(&project, &["status"]));
+    assert!(status.contains(&format!("{three} (v3)")), "{status}");
     let sizes = serves("three").len();
     assert_eq!(listed[0]["size"], sizes);
     assert_eq!(listed[2]["source"]["path"], "build-1");

@@ -427,6 +427,29 @@ fn a_client_that_leaves_ends_its_request_upstream() {
 }
 
 #[test]
+fn a_tunnel_whose_client_has_ended_and_whose_upstream_falls_silent_is_reset() {
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let upstream = Upstream::start(move |raw, _| {
+        raw.head();
+        raw.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\npart");
+        // It neither ends nor says more.
+        _ = wait.lock().unwrap().recv();
+    });
+    let limits = Limits {
+        half_closed: Duration::from_millis(100),
+        ..quick()
+    };
+    let rig = Rig::limited(&upstream, limits);
+    let mut client = rig.client();
+    client.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(client.head().unwrap().status(), 101);
+    client.shut();
+    assert_eq!(client.end(), (b"part".to_vec(), End::Reset));
+    done.send(()).unwrap();
+}
+
+#[test]
 fn websockets_are_tunnels_until_both_sides_end() {
     let data = noise(2_000_000);
     let upstream = Upstream::start({

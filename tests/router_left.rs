@@ -13,14 +13,14 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use nix::sys::stat::fstat;
 use nix::unistd::pipe2;
-use router_support::{End, PATIENCE, Raw, Upstream, slot, table};
+use router_support::{End, OK, PATIENCE, Raw, Upstream, slot, table};
 use slot::router::counts::{Class, RunName};
 use slot::router::label::{Inodes, Label};
 use slot::router::tries;
@@ -46,7 +46,9 @@ impl Manager {
 
     /// The next message of which one line is this.
     fn told(&self, line: &str) -> Vec<OwnedFd> {
+        let late = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < late, "{line} was not said");
             let mut buffer = [0; 4096];
             let mut control = nix::cmsg_space!([RawFd; 8]);
             let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -144,6 +146,15 @@ impl Router {
 
     fn stats(&self) -> Stats {
         self.ask("GET /stats")
+    }
+
+    /// Asks again until the statistics are as wanted.
+    fn eventually(&self, what: &str, wanted: impl Fn(&Stats) -> bool) {
+        let late = Instant::now() + PATIENCE;
+        while !wanted(&self.stats()) {
+            assert!(Instant::now() < late, "never {what}: {:?}", self.stats());
+            std::thread::yield_now();
+        }
     }
 
     /// What its control socket answers.
@@ -381,6 +392,110 @@ fn a_stream_that_finds_no_room_with_the_service_manager_is_served_and_said_once(
     let mut rest = String::new();
     router.said.read_to_string(&mut rest).unwrap();
     assert!(!rest.contains("FileDescriptorStoreMax="), "{rest}");
+}
+
+#[test]
+fn a_stream_that_was_left_counts_at_the_address_of_its_client() {
+    let upstream = Upstream::answering(OK);
+    let manager = Manager::new();
+    let path = |name: &str| manager.directory.path().join(name);
+    let routes = table(1, vec![slot("blue", 100, upstream.address)]);
+    std::fs::write(path("table"), serde_json::to_vec(&routes).unwrap()).unwrap();
+    let machine = "[limits]\nconnections_per_address = 1\n\
+        [router]\ntrusted_peers = [\"127.0.0.0/8\"]\nproxy_protocol = [\"http\"]\n";
+    std::fs::write(path("machine.toml"), machine).unwrap();
+    let mut left = [Left::new("one"), Left::new("two")];
+    let kept = left.iter_mut().flat_map(Left::pass).collect();
+    let mut router = manager.start(kept, |command| {
+        command.arg("--table").arg(path("table"));
+        command.arg("--config").arg(path("machine.toml"));
+    });
+    let address = router.address();
+    let ask = |client: &str| {
+        let mut raw = Raw::connect(address);
+        raw.send(format!(
+            "PROXY TCP4 {client} 198.51.100.1 5 80\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        ));
+        raw.message().map(|answer| answer.status())
+    };
+    assert_eq!(ask("192.0.2.8"), Some(200));
+    // Twice as many as may be, though nobody has refused them: a further one is not even told so.
+    assert_eq!(ask("192.0.2.7"), None);
+    let [one, two] = &mut left;
+    one.ends_well();
+    router.eventually("one that is left", |stats| stats.connections == 1);
+    assert_eq!(ask("192.0.2.7"), Some(429));
+    two.ends_well();
+    router.eventually("over", |stats| stats.connections == 0);
+    assert_eq!(ask("192.0.2.7"), Some(200));
+}
+
+#[test]
+fn a_stream_whose_first_bytes_are_more_than_its_pipe_holds_is_kept_once_they_have_gone() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.head();
+        let field = "x".repeat(900_000);
+        raw.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\nX: {field}\r\n\r\ndata: 1\n\n"
+        ));
+        raw.end();
+    });
+    let manager = Manager::new();
+    let path = |name: &str| manager.directory.path().join(name);
+    let routes = table(1, vec![slot("blue", 100, upstream.address)]);
+    std::fs::write(path("table"), serde_json::to_vec(&routes).unwrap()).unwrap();
+    std::fs::write(path("machine.toml"), "[limits]\nhead_bytes = \"1M\"\n").unwrap();
+    let mut router = manager.start(Vec::new(), |command| {
+        command.arg("--table").arg(path("table"));
+        command.arg("--config").arg(path("machine.toml"));
+    });
+    // It has so little room that most has to wait in the router.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    socket.connect(&router.address().into()).unwrap();
+    let mut client = Raw::new(socket.into(), None);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    router.eventually("not kept", |stats| stats.unkept == 1);
+    assert!(client.until(b"data: 1\n\n").is_some());
+    assert_eq!(manager.told("FDPOLL=0").len(), 1, "the book");
+    assert_eq!(
+        manager.told("FDPOLL=0").len(),
+        4,
+        "both sockets and the pipe"
+    );
+    drop(manager.told("BARRIER=1"));
+    router.eventually("kept", |stats| stats.unkept == 0);
+    client.reset();
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_a_stream_that_was_left_is_reset_in_time() {
+    let manager = Manager::new();
+    let mut left = Left::new("abc");
+    // The client's socket is full, and the pipe holds what it does not take.
+    let near = TcpStream::from(left.kept[0].try_clone().unwrap());
+    near.set_nonblocking(true).unwrap();
+    let chunk = [b'x'; 64 * 1024];
+    while (&near).write(&chunk).is_ok() {}
+    drop(near);
+    let mut pipe = File::from(left.kept[3].try_clone().unwrap());
+    pipe.write_all(b"more").unwrap();
+    let file = manager.directory.path().join("machine.toml");
+    std::fs::write(&file, "[limits]\nwrite_stall = \"100ms\"\n").unwrap();
+    let mut router = manager.start(left.pass(), |command| {
+        command.arg("--config").arg(&file);
+    });
+    // The upstream sees it at once, whatever the client still has to read.
+    left.upstream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let ended = left.upstream.read(&mut [0; 1]);
+    let kind = ended.as_ref().map_err(std::io::Error::kind);
+    assert_eq!(kind.err(), Some(std::io::ErrorKind::ConnectionReset));
+    let line = router.says("it takes nothing of its stream");
+    assert!(
+        line.contains("192.0.2.7: ") && line.contains("(limit write_stall)"),
+        "{line}"
+    );
+    assert_eq!(left.client.end().1, End::Reset);
 }
 
 #[test]

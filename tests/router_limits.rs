@@ -109,7 +109,7 @@ fn item_12_each_limit_of_the_machines_file_has_its_status_and_its_line_in_the_lo
         assert_eq!(answer.status(), *status, "{request:?}: {}", answer.text());
         if !line.is_empty() {
             let told = router.line(line);
-            assert!(*status == 504 || told.contains("127.0.0.1: "), "{told}");
+            assert!(told.contains("127.0.0.1: "), "{told}");
         }
         if *status != 504 {
             assert_eq!(answer.field("connection"), Some("close"), "{request:?}");
@@ -138,7 +138,10 @@ fn item_12_an_app_that_stops_in_its_answer_is_named_with_the_limit() {
     let mut client = router.client();
     client.send(GOOD);
     assert_eq!(client.end().1, End::Reset);
-    router.line("web@blue: the app's answer was cut short (limit response_stall): timed out");
+    let address = upstream.address;
+    router.line(&format!(
+        "127.0.0.1: web@blue: the app's answer was cut short (limit response_stall): timed out (at {address})"
+    ));
     drop(router);
     upstream.finish();
 }
@@ -157,7 +160,12 @@ fn item_12_an_app_that_takes_no_connection_is_named_with_the_limit() {
     let mut client = router.client();
     client.send(GOOD);
     assert_eq!(client.message().unwrap().status(), 504);
-    router.line("web@blue: the app did not accept the connection in time (limit connect_timeout)");
+    let line = router.line(&format!(
+        "127.0.0.1: web@blue: the app did not accept the connection in time (limit connect_timeout) (at {address})"
+    ));
+    for field in ["client=\"127.0.0.1\"", &format!("upstream={address}")] {
+        assert!(line.contains(field), "{field}: {line}");
+    }
 }
 
 #[test]

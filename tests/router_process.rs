@@ -5,24 +5,28 @@
 mod router_support;
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use router_support::{OK, PATIENCE, Raw, Upstream, slot, table};
+use router_support::{End, OK, PATIENCE, Raw, Upstream, slot, table};
 
 const ROUTER: &str = env!("CARGO_BIN_EXE_slot-router");
 const GET: &str = "GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// A service manager's end of the notification socket.
+/// A service manager's end of the notification socket. It takes every message, whoever waits for one: to a socket that is full
+/// the router would wait, also with its end.
 struct Notified {
     socket: UnixDatagram,
+    messages: Receiver<String>,
     _directory: tempfile::TempDir,
     path: std::path::PathBuf,
 }
@@ -32,9 +36,21 @@ impl Notified {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (tell, messages) = channel();
+        let taking = socket.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // Nothing comes of a socket that is shut.
+            while let Ok(count @ 1..) = taking.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+                if tell.send(text).is_err() {
+                    return;
+                }
+            }
+        });
         Self {
             socket,
+            messages,
             _directory: directory,
             path,
         }
@@ -42,17 +58,20 @@ impl Notified {
 
     /// Waits for a message that has this line.
     fn wait_for(&self, line: impl Fn(&str) -> bool) {
-        let mut buffer = [0; 4096];
+        let late = Instant::now() + PATIENCE;
         loop {
-            let count = self
-                .socket
-                .recv(&mut buffer)
-                .expect("the router says nothing");
-            let text = String::from_utf8_lossy(&buffer[..count]);
-            if text.lines().any(&line) {
+            let left = late.saturating_duration_since(Instant::now());
+            let text = self.messages.recv_timeout(left);
+            if text.expect("the router does not say it").lines().any(&line) {
                 return;
             }
         }
+    }
+}
+
+impl Drop for Notified {
+    fn drop(&mut self) {
+        _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
@@ -159,8 +178,7 @@ fn it_takes_a_named_socket_says_when_it_is_ready_and_logs_requests() {
         (&entry["status"], &entry["client"], &entry["error"]),
         (&400.into(), &"127.0.0.1".into(), &"Host is missing".into())
     );
-    // Whoever takes no more notifications must not hold up the end: to a socket that is full they would wait.
-    drop((refused, client, notified));
+    drop((refused, client));
     finish(child);
 }
 
@@ -208,6 +226,46 @@ fn sigterm_lets_requests_end() {
     // The router waits a moment for a client that may still send.
     drop(client);
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn an_answer_that_only_its_connections_end_would_end_is_reset_when_the_router_is_killed() {
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n";
+    const TO_THE_END: &str = "HTTP/1.0 200 OK\r\n\r\nbegun";
+    const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n";
+    for (request, answer) in [
+        // An old client gets no chunks, so their end is the connection's.
+        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", CHUNKED),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", TO_THE_END),
+        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", EVENTS),
+        // The upstream answers before it has all of the request.
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc",
+            TO_THE_END,
+        ),
+    ] {
+        let upstream = Upstream::start(move |raw, _| {
+            raw.head();
+            raw.send(answer);
+            raw.end();
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("table.json");
+        let blue = table(1, vec![slot("blue", 100, upstream.address)]);
+        std::fs::write(&path, serde_json::to_vec(&blue).unwrap()).unwrap();
+        let notified = Notified::new();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut command = Command::new(ROUTER);
+        command.arg("--table").arg(&path).stderr(Stdio::null());
+        command.env("NOTIFY_SOCKET", &notified.path);
+        let mut child = activated(&listener, &mut command);
+        notified.wait_for(|l| l == "READY=1");
+        let mut client = Raw::connect(listener.local_addr().unwrap());
+        client.send(request);
+        client.until(b"begun").unwrap();
+        child.kill().unwrap();
+        assert_eq!(client.end().1, End::Reset, "{request:?} {answer:?}");
+    }
 }
 
 #[test]
@@ -331,7 +389,7 @@ fn the_rest_of_a_body_that_the_upstream_did_not_take_is_no_request() {
 
 /// Waits until somebody is connecting to `port` and has no answer yet (proc_net(5): state 02 is SYN_SENT).
 fn is_being_connected_to(port: u16) {
-    let late = std::time::Instant::now() + PATIENCE;
+    let late = Instant::now() + PATIENCE;
     let waits = |line: &str| {
         let mut words = line.split_whitespace().skip(2);
         let remote = words.next().unwrap_or_default();
@@ -342,7 +400,7 @@ fn is_being_connected_to(port: u16) {
         .lines()
         .any(waits)
     {
-        assert!(std::time::Instant::now() < late, "nobody connects");
+        assert!(Instant::now() < late, "nobody connects");
         std::thread::yield_now();
     }
 }

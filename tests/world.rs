@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use slot::config::App;
-use slot::daemon::app::{Managed, Place};
+use slot::daemon::app::{Check, Managed, Place, Wish};
 use slot::daemon::apps::{Apps, Source};
 use slot::daemon::live::Live;
 use slot::daemon::tables::Tables;
@@ -63,6 +63,14 @@ impl Units for Slots {
 
     fn data(&self) -> PathBuf {
         PathBuf::from("/nowhere")
+    }
+
+    async fn objection(&self, _: Option<&SlotName>) -> Option<String> {
+        None
+    }
+
+    async fn memory(&self, _: &SlotName) -> Option<u64> {
+        (self.app.name.as_str() == "vast").then_some(1 << 60)
     }
 
     async fn stop(&self, slot: &SlotName) -> bool {
@@ -236,11 +244,19 @@ impl Bench {
     }
 }
 
+fn by_root(drain: Option<Duration>) -> Wish {
+    Wish {
+        by: "root".to_owned(),
+        drain,
+        ..Wish::default()
+    }
+}
+
 /// Deploys a release of an app and returns when it serves.
 async fn serve(bench: &Bench, apps: &Apps<Slots>, name: &str, id: &str) {
     let app = apps.get(Some(name)).await.unwrap();
     let release = bench.release(name, id);
-    let generation = app.begin("root".to_owned(), None, Duration::ZERO).await;
+    let generation = app.begin(by_root(None)).await;
     let generation = generation.unwrap();
     let mut state = app.owner().state();
     app.owner()
@@ -404,7 +420,7 @@ async fn another_drain_for_one_deployment_is_not_for_a_class_with_its_own_in_the
     apps.load().await;
     let app = apps.get(Some("web")).await.unwrap();
     let drain = Some(Duration::from_secs(5));
-    let begun = app.begin("root".to_owned(), drain, Duration::ZERO).await;
+    let begun = app.begin(by_root(drain)).await;
     begun.unwrap();
     let state = Arc::clone(&app.owner().state().borrow());
     let drain = state.deployment.as_ref().unwrap().settings.drain;
@@ -425,7 +441,7 @@ async fn an_app_for_a_listener_that_the_router_does_not_have_is_not_deployed() {
     apps.load().await;
     let app = apps.get(Some("web")).await.unwrap();
     let begin = async |app: &Managed<Slots>| {
-        let begun = app.begin("root".to_owned(), None, Duration::ZERO).await;
+        let begun = app.begin(by_root(None)).await;
         begun.map_err(|error| error.to_string())
     };
     let stats = Stats {
@@ -433,6 +449,7 @@ async fn an_app_for_a_listener_that_the_router_does_not_have_is_not_deployed() {
         listeners: vec![Listener {
             name: "http".to_owned(),
             address: "[::]:80".to_owned(),
+            proxied: false,
         }],
         ..Stats::default()
     };
@@ -445,6 +462,148 @@ async fn an_app_for_a_listener_that_the_router_does_not_have_is_not_deployed() {
     std::fs::write(bench.at("apps/web.toml"), listener("http")).unwrap();
     let app = apps.reload("web").await.unwrap();
     begin(&app).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_deployment_is_refused_at_once_or_waits_as_long_as_it_was_told() {
+    let bench = bench();
+    bench.write("web", 20_001);
+    let apps = bench.apps().await;
+    apps.load().await;
+    let app = apps.get(Some("web")).await.unwrap();
+    let first = app.begin(by_root(None)).await.unwrap();
+    let refused = app.begin(by_root(None)).await.unwrap_err().to_string();
+    let holder = "generation 1, begun by root 0 s ago, phase preparing;";
+    assert!(refused.contains(holder), "{refused}");
+    let short = Wish {
+        queue: Duration::from_millis(20),
+        ..by_root(None)
+    };
+    let refused = app.begin(short).await.unwrap_err().to_string();
+    assert!(refused.contains("generation 1"), "{refused}");
+    let patient = Wish {
+        by: "the second".to_owned(),
+        queue: LONG,
+        ..Wish::default()
+    };
+    let waiting = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.begin(patient).await }
+    });
+    // It waits until the first one's upload is gone.
+    let gone = Event::Unprepared {
+        generation: first,
+        why: "the upload ended".to_owned(),
+    };
+    app.owner().report(gone).await;
+    let second = tokio::time::timeout(LONG, waiting).await.unwrap().unwrap();
+    assert_eq!(second.unwrap(), first.next());
+    let state = Arc::clone(&app.owner().state().borrow());
+    assert_eq!(state.deployment.as_ref().unwrap().by, "the second");
+}
+
+#[tokio::test]
+async fn a_release_that_has_no_room_on_disk_is_refused_before_anything_begins() {
+    let bench = bench();
+    bench.write("web", 20_001);
+    let apps = bench.apps().await;
+    apps.load().await;
+    let app = apps.get(Some("web")).await.unwrap();
+    let vast = Wish {
+        size: Some(u64::MAX),
+        ..by_root(None)
+    };
+    let refused = app.begin(vast.clone()).await.unwrap_err().to_string();
+    assert!(refused.contains("--skip-check disk"), "{refused}");
+    assert_eq!(app.owner().state().borrow().generation, Generation(0));
+    let unchecked = Wish {
+        unchecked: [Check::Disk].into(),
+        ..vast
+    };
+    app.begin(unchecked).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_copy_that_has_no_room_in_memory_is_refused_before_anything_begins() {
+    let bench = bench();
+    bench.write("vast", 20_001);
+    let _taken = bench.router();
+    let apps = bench.apps().await;
+    apps.load().await;
+    // Nothing runs yet: there is no copy that a second one would be beside.
+    serve(&bench, &apps, "vast", "00000001").await;
+    let app = apps.get(Some("vast")).await.unwrap();
+    let refused = app.begin(by_root(None)).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("vast@blue uses") && refused.contains("--skip-check memory"),
+        "{refused}"
+    );
+    let unchecked = Wish {
+        unchecked: [Check::Memory].into(),
+        ..by_root(None)
+    };
+    app.begin(unchecked).await.unwrap();
+}
+
+/// What became of a deployment behind a router that listens at an address.
+async fn deployed_behind(at: std::net::SocketAddr) -> (Option<SlotName>, String) {
+    let bench = bench();
+    bench.write("web", 20_001);
+    let apps = bench.apps().await;
+    apps.load().await;
+    let stats = Stats {
+        accepting: true,
+        listeners: vec![Listener {
+            name: "http".to_owned(),
+            address: at.to_string(),
+            proxied: false,
+        }],
+        ..Stats::default()
+    };
+    async fn take(Json(table): Json<Table>) -> Json<Applied> {
+        Json(Applied {
+            revision: table.revision,
+        })
+    }
+    let routes = Router::new()
+        .route("/stats", get(async || Json(stats)))
+        .route("/table", put(take));
+    let socket = tokio::net::UnixListener::bind(bench.at("run/router/1/control.sock")).unwrap();
+    tokio::spawn(async move { axum::serve(socket, routes).await });
+    let app = apps.get(Some("web")).await.unwrap();
+    let release = bench.release("web", "00000001");
+    let generation = app.begin(by_root(None)).await.unwrap();
+    let prepared = Event::Prepared {
+        generation,
+        release,
+    };
+    app.owner().report(prepared).await;
+    let mut state = app.owner().state();
+    let ended = state.wait_for(|state| state.outcome.is_some());
+    let state = Arc::clone(&*tokio::time::timeout(LONG, ended).await.unwrap().unwrap());
+    let cause = state.outcome.as_ref().unwrap().cause.code().to_owned();
+    (state.active.clone(), cause)
+}
+
+#[tokio::test]
+async fn a_switch_is_one_once_the_public_listener_has_answered_for_it() {
+    let public = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = public.local_addr().unwrap();
+    let answers = Router::new().route("/", get(async || "hello"));
+    tokio::spawn(async move { axum::serve(public, answers).await });
+    let (active, cause) = deployed_behind(at).await;
+    assert_eq!(active.unwrap().as_str(), "blue");
+    assert_eq!(cause, "switched");
+}
+
+#[tokio::test]
+async fn a_switch_is_taken_back_where_the_public_listener_does_not_answer() {
+    let public = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = public.local_addr().unwrap();
+    let refuses = Router::new().fallback(async || (StatusCode::SERVICE_UNAVAILABLE, "no"));
+    tokio::spawn(async move { axum::serve(public, refuses).await });
+    let (active, cause) = deployed_behind(at).await;
+    assert_eq!((active, cause.as_str()), (None, "unrouted"));
 }
 
 /// What a router that is asked about a drain says and was told.

@@ -12,7 +12,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named, span};
-use crate::daemon::app::Managed;
+use crate::daemon::app::{Managed, Wish};
 use crate::daemon::units::Units;
 use crate::deploy::ReleaseId;
 use crate::release::About;
@@ -30,6 +30,9 @@ const STALL: Duration = Duration::from_secs(60);
 pub(super) struct DeployQuery {
     drain: Option<String>,
     queue: Option<String>,
+    size: Option<u64>,
+    /// Checks to leave out, with commas.
+    skip: Option<String>,
     label: Option<String>,
     origin: Option<SentAs>,
     name: Option<String>,
@@ -45,6 +48,26 @@ enum SentAs {
 }
 
 impl DeployQuery {
+    fn wish(&self, by: String) -> Result<Wish, Problem> {
+        let of =
+            |key, text: &Option<String>| text.as_deref().map(|text| span(key, text)).transpose();
+        let checks = self.skip.as_deref().unwrap_or_default().split(',');
+        let checks = checks.filter(|word| !word.is_empty()).map(|word| {
+            word.parse().map_err(|()| {
+                Problem::bad_request(format!(
+                    "skip = {word:?} is no check that can be left out; write disk or memory"
+                ))
+            })
+        });
+        Ok(Wish {
+            by,
+            drain: of("drain", &self.drain)?,
+            queue: of("queue", &self.queue)?.unwrap_or_default(),
+            size: self.size,
+            unchecked: checks.collect::<Result<_, _>>()?,
+        })
+    }
+
     /// What is said of the release.
     fn about(&self) -> Result<About, Problem> {
         let path = self.name.clone().unwrap_or_else(|| "-".to_owned());
@@ -72,17 +95,7 @@ pub(super) async fn deploy<U: Units>(
     body: Body,
 ) -> Result<Json<api::Begun>, Problem> {
     let begun = async {
-        let drain = query
-            .drain
-            .as_deref()
-            .map(|text| span("drain", text))
-            .transpose()?;
-        let queue = query
-            .queue
-            .as_deref()
-            .map(|text| span("queue", text))
-            .transpose()?
-            .unwrap_or_default();
+        let wish = query.wish(peer.name())?;
         let about = query.about()?;
         let app = api.app(&named).await?;
         api.apps.check_file(app.app().name.as_str())?;
@@ -90,7 +103,7 @@ pub(super) async fn deploy<U: Units>(
             Some(id) => Some(on_disk(&app, id).await?),
             None => None,
         };
-        let generation = app.begin(peer.name(), drain, queue).await?;
+        let generation = app.begin(wish).await?;
         Ok::<_, Problem>((app, generation, about, release))
     };
     let (app, generation, about, release) = match begun.await {

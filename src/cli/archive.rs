@@ -26,6 +26,8 @@ pub struct Archive {
     pub(super) read: Arc<AtomicU64>,
     /// How much that is in all, if that is known.
     pub(super) size: Option<u64>,
+    /// It is not compressed.
+    pub(super) is_plain: bool,
 }
 
 /// What an archive is compressed with.
@@ -162,6 +164,7 @@ impl Archive {
             plain,
             read,
             size,
+            is_plain: packed == Packed::Not,
         }))
     }
 }

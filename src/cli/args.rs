@@ -185,9 +185,12 @@ pub struct Deploy {
     /// In place of `drain` in slot.toml. A class that has a key of its own there (drain_requests, drain_streams, drain_tunnels) keeps that.
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub drain: Option<Span>,
-    /// How long to wait for an idle slot
+    /// How long to wait for another deployment to end, and for an idle slot
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub queue: Option<Span>,
+    /// Deploy without looking whether a second copy has room on disk or in memory; may be given twice
+    #[arg(long, value_name = "CHECK", value_enum)]
+    pub skip_check: Vec<Check>,
     /// The app's file; otherwise ./slot.toml, or that of a directory above it or above PATH
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -205,6 +208,26 @@ pub struct Rollback {
     /// When to return.
     #[command(flatten)]
     pub watching: Watching,
+}
+
+/// What `--skip-check` leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Check {
+    /// That the release has room on disk.
+    Disk,
+    /// That a second copy of the app has room in memory.
+    Memory,
+}
+
+impl Check {
+    /// The word for it in the API.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 /// How long to watch an attempt.

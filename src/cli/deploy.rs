@@ -35,7 +35,7 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     let client = reach(global, project.as_ref()).await?;
     app::listen(&global.socket)?;
     let mut screen = Screen::new(global.json);
-    let mut asked = spans(options);
+    let mut asked = queries(options);
     if let Some(label) = &options.label {
         asked.push(("label", label.to_string()));
     }
@@ -48,6 +48,9 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
         return show(global, &client, &outcome).await;
     };
     asked.extend(named(&source));
+    if let Some(size) = source.size() {
+        asked.push(("size", size.to_string()));
+    }
     let (body, packing) = source.body()?;
     let (sent, size) = packing.counter();
     let path = path_of("/deploy", &asked);
@@ -65,11 +68,17 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     }
 }
 
-fn spans(options: &Deploy) -> Vec<(&'static str, String)> {
-    [("drain", &options.drain), ("queue", &options.queue)]
-        .into_iter()
+fn queries(options: &Deploy) -> Vec<(&'static str, String)> {
+    let spans = [("drain", &options.drain), ("queue", &options.queue)].into_iter();
+    let mut asked: Vec<_> = spans
         .filter_map(|(key, span)| span.as_ref().map(|span| (key, span.text.clone())))
-        .collect()
+        .collect();
+    let skipped = options.skip_check.iter();
+    let skipped: Vec<&str> = skipped.map(|check| check.word()).collect();
+    if !skipped.is_empty() {
+        asked.push(("skip", skipped.join(",")));
+    }
+    asked
 }
 
 /// What is noted of where a release comes from.

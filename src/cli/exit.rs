@@ -10,31 +10,31 @@ use crate::config::ConfigError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done.
-    Ok = 0,
+    Ok,
     /// The deployment failed, or slotd refused or could not do what was asked.
-    Failed = 1,
+    Failed,
     /// The command line makes no sense.
-    Usage = 2,
+    Usage,
     /// slotd cannot be reached.
-    Unreachable = 3,
+    Unreachable,
     /// Not allowed: root or the group `slot` is needed.
-    Forbidden = 4,
-    /// Another deployment is in progress.
-    Busy = 5,
+    Forbidden,
+    /// Another deployment is in progress: a refusal like others for a script that looks at the status alone, and `busy` in JSON.
+    Busy,
     /// A file, a path or a name was refused before anything began.
-    Input = 6,
+    Input,
     /// There is no such app, slot or release.
-    NotFound = 7,
+    NotFound,
     /// Ctrl-C; the deployment that was watched goes on.
-    Interrupted = 130,
+    Interrupted,
 }
 
 /// What each status means, as `--help` and slotctl(1) show it.
-pub const MEANINGS: [(Exit, &str); 9] = [
+pub const MEANINGS: [(Exit, &str); 8] = [
     (Exit::Ok, "done"),
     (
         Exit::Failed,
-        "the deployment failed, or slotd refused or could not do what was asked",
+        "the deployment failed, another one is in progress, or slotd refused or could not do what was asked",
     ),
     (Exit::Usage, "the command line makes no sense"),
     (Exit::Unreachable, "slotd cannot be reached"),
@@ -42,7 +42,6 @@ pub const MEANINGS: [(Exit, &str); 9] = [
         Exit::Forbidden,
         "not allowed: root or the group `slot` is needed",
     ),
-    (Exit::Busy, "another deployment is in progress"),
     (
         Exit::Input,
         "a file, a path or a name was refused before anything began",
@@ -59,7 +58,7 @@ pub const MEANINGS: [(Exit, &str); 9] = [
 pub fn table() -> String {
     let mut text = "Exit status:".to_owned();
     for (exit, meaning) in MEANINGS {
-        let _ = write!(text, "\n  {:<3}  {meaning}", exit as u8);
+        let _ = write!(text, "\n  {:<3}  {meaning}", exit.status());
     }
     text
 }
@@ -101,6 +100,21 @@ impl Exit {
             .unwrap_or(Self::Failed)
     }
 
+    /// The number.
+    #[must_use]
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed | Self::Busy => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+            Self::Forbidden => 4,
+            Self::Input => 6,
+            Self::NotFound => 7,
+            Self::Interrupted => 130,
+        }
+    }
+
     /// The word for it where JSON is asked for and slotd gave none.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -120,7 +134,7 @@ impl Exit {
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.status())
     }
 }
 

@@ -41,14 +41,35 @@ pub async fn attempt(
     let mut events = Events::open(client).await;
     let mut frame = tokio::time::interval(FRAME);
     let mut begin = pin!(begin);
+    let mut look = pin!(look(client));
+    // Another deployment may be what this one waits for; nothing is said of that one's phases.
+    let own = format!("(pid {})", std::process::id());
+    let mut holder: Option<String> = None;
     let begun = loop {
         tokio::select! {
             begun = &mut begin => break begun,
-            event = events.next() => screen.event(&event),
+            event = events.next() => {
+                if event.event == "began" && event.text.ends_with(&own) {
+                    holder = None;
+                }
+                if holder.is_none() {
+                    screen.event(&event);
+                }
+            }
+            seen = &mut look => {
+                let held = seen.ok().and_then(|status| status.deployment);
+                let other = held.filter(|held| !held.by.ends_with(&own));
+                holder = other.map(|held| format!(
+                    "generation {}, begun by {}, is in phase {}", held.generation, held.by, held.phase
+                ));
+                look.set(self::look(client));
+            }
             _ = frame.tick(), if screen.is_live() => {
-                if let Some(sent) = sending() {
+                match (&holder, sending()) {
+                    (Some(holder), _) => screen.enter("queued", holder),
                     // slotd's own word for the time until it has the release.
-                    screen.enter("preparing", &sent);
+                    (None, Some(sent)) => screen.enter("preparing", &sent),
+                    (None, None) => {}
                 }
                 screen.tick();
             }

@@ -61,6 +61,15 @@ impl Upload {
         }
     }
 
+    /// How much room its files take, where that is known: what a compressed archive unpacks to is not.
+    #[must_use]
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            Self::Path(source) => Some(source.size),
+            Self::Archive(archive) => archive.size.filter(|_| archive.is_plain),
+        }
+    }
+
     /// What the release is noted to come from: `origin` and `name` of the API.
     #[must_use]
     pub fn origin(&self) -> (&'static str, String) {
@@ -232,10 +241,10 @@ impl Packing {
         match size {
             Some(size) => format!(
                 "{} of {}",
-                super::term::bytes(sent.min(size)),
-                super::term::bytes(size)
+                crate::telemetry::bytes(sent.min(size)),
+                crate::telemetry::bytes(size)
             ),
-            None => super::term::bytes(sent),
+            None => crate::telemetry::bytes(sent),
         }
     }
 

@@ -78,7 +78,7 @@ fn ending(name: &str) -> String {
     }
     text.push_str(".SH \"EXIT STATUS\"\n");
     for (exit, meaning) in exit::MEANINGS {
-        let _ = writeln!(text, ".TP\n.B {}\n{meaning}", exit as u8);
+        let _ = writeln!(text, ".TP\n.B {}\n{meaning}", exit.status());
     }
     if name == "slotctl" {
         text.push_str(ENVIRONMENT_AND_FILES);

@@ -160,7 +160,7 @@ impl Screen {
 /// The order in which phases can follow each other.
 fn rank(phase: &str) -> u8 {
     match phase {
-        "" => 0,
+        "" | "queued" => 0,
         // The steps of `preparing` that take a while have names of their own.
         "preparing" => 1,
         "checkout" => 2,

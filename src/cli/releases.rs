@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::client::Client;
 use super::exit::Exit;
 use super::status::now_ms;
-use super::term::{Paint, aligned, bytes, harmless, say, say_json, whole_span};
+use super::term::{Paint, aligned, harmless, say, say_json, whole_span};
+use crate::telemetry::bytes;
 use crate::wire::release::{Release, Releases};
 
 /// Lists them, newest first.

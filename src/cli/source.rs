@@ -178,12 +178,6 @@ impl Source {
         Ok(())
     }
 
-    /// The files' bytes together.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
     /// A program without `./` is the server's own. One that is not there, while the release has a file of that name, is a slip.
     fn check_other(&self, program: &str, file: &Path) -> anyhow::Result<()> {
         let is_ours = self.entries.iter().any(|entry| {

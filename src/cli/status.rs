@@ -274,7 +274,11 @@ fn row(slot: &SlotStatus, now: u64) -> [String; 7] {
             }
             Some(_) | None => slot.condition.clone(),
         },
-        slot.release.clone().unwrap_or_else(none),
+        match (&slot.release, &slot.label) {
+            (Some(release), Some(label)) => format!("{release} ({label})"),
+            (Some(release), None) => release.clone(),
+            (None, _) => none(),
+        },
         format!("{}%", slot.weight),
         slot.in_flight.map_or_else(none, in_flight),
         cut(slot, now).unwrap_or_else(none),

@@ -148,19 +148,6 @@ pub fn whole_span(length: Duration) -> String {
     }
 }
 
-/// `1.5 MiB`.
-#[must_use]
-pub fn bytes(count: u64) -> String {
-    #[allow(clippy::cast_precision_loss)] // Three digits are shown.
-    let scaled = |unit: u64| count as f64 / unit as f64;
-    match count {
-        0..0x400 => format!("{count} B"),
-        0x400..0x10_0000 => format!("{:.1} KiB", scaled(0x400)),
-        0x10_0000..0x4000_0000 => format!("{:.1} MiB", scaled(0x10_0000)),
-        _ => format!("{:.1} GiB", scaled(0x4000_0000)),
-    }
-}
-
 /// The lines of a table, its head first: each column as wide as its widest cell.
 #[must_use]
 pub fn aligned<const N: usize>(head: &[String; N], rows: &[[String; N]]) -> Vec<String> {

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::live::{Live, blocking};
 use super::owner::{AskError, Owner};
@@ -16,9 +18,10 @@ use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    Effect, Event, Facts, Found, Generation, ReleaseId, Request, Settings, SlotName, State, Step,
-    effects, recover, rediscover,
+    Effect, Event, Facts, Found, Generation, Refusal, ReleaseId, Request, Settings, SlotName,
+    State, Step, effects, recover, rediscover,
 };
+use crate::preflight::{self, Room};
 use crate::release::{self, About, Links, Record};
 use crate::store::{FileError, History, Loaded, StateFile};
 use crate::telemetry::chain;
@@ -52,6 +55,42 @@ pub struct Place {
     /// The machine's boot id: when it changes, nothing that ran runs any more. An embedded deployer, whose children end with it,
     /// makes a new one each time.
     pub machine_boot: String,
+}
+
+/// What is asked for with a deployment, and by whom.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Who asks.
+    pub by: String,
+    /// In place of `drain` of the app's file, for the classes of which that says nothing else.
+    pub drain: Option<Duration>,
+    /// How long to wait for the lock, and then for an idle slot.
+    pub queue: Duration,
+    /// What the release will take on disk, in bytes, if that is known.
+    pub size: Option<u64>,
+    /// What is not to be looked at beforehand.
+    pub unchecked: BTreeSet<Check>,
+}
+
+/// What is looked at before a deployment begins, and can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// That the release has room on disk.
+    Disk,
+    /// That a second copy of the app has room in memory.
+    Memory,
+}
+
+impl FromStr for Check {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        match word {
+            "disk" => Ok(Self::Disk),
+            "memory" => Ok(Self::Memory),
+            _ => Err(()),
+        }
+    }
 }
 
 /// An app that is being managed.
@@ -143,39 +182,82 @@ impl<U: Units> Managed<U> {
         &self.world
     }
 
-    /// Begins a deployment: it holds the lock from here on, and its release is to be uploaded. `drain` is in place of that of the app's
-    /// file, for the classes of which that says nothing else.
+    /// Begins a deployment: it holds the lock from here on, and its release is to be uploaded. While another one holds it, waits for as
+    /// long as the wish says.
     ///
     /// # Errors
     /// Refused, or the disk is full; nothing was begun.
-    pub async fn begin(
-        &self,
-        by: String,
-        drain: Option<Duration>,
-        queue: Duration,
-    ) -> Result<Generation, AskError> {
-        if let Some(why) = self.world.units.objection().await {
-            return Err(AskError::Harmful(why));
+    pub async fn begin(&self, wish: Wish) -> Result<Generation, AskError> {
+        let until = Instant::now() + wish.queue;
+        loop {
+            match self.begin_now(&wish, until).await {
+                Err(AskError::Refused(Refusal::Busy { .. })) if Instant::now() < until => {}
+                begun => return begun,
+            }
+            let mut state = self.owner.state();
+            let unlocked = state.wait_for(|state| state.deployment.is_none());
+            // Whether it was or the time is over, the next try says what is so.
+            let _ = tokio::time::timeout_at(until, unlocked).await;
         }
-        if let Some(why) = self.unheard().await {
+    }
+
+    async fn begin_now(&self, wish: &Wish, until: Instant) -> Result<Generation, AskError> {
+        let mut settings = settings(&self.world.app);
+        if let Some(drain) = wish.drain {
+            settings.drain = self.world.app.drain.with(drain).by_class();
+        }
+        let state = Arc::clone(&self.owner.state().borrow());
+        // Whoever holds the lock changes what would be found.
+        if state.deployment.is_none()
+            && let Some(why) = self.objection(wish, &state, &settings).await
+        {
             return Err(AskError::Harmful(why));
         }
         self.world
             .set_reserve_aside()
             .map_err(|error| AskError::NotCommitted(chain(&error)))?;
-        let mut settings = settings(&self.world.app);
-        if let Some(drain) = drain {
-            settings.drain = self.world.app.drain.with(drain).by_class();
+        let begun = Event::Begin(Request {
+            by: wish.by.clone(),
+            settings,
+            queue: until.saturating_duration_since(Instant::now()),
+        });
+        Ok(self.owner.ask(begun).await?.generation)
+    }
+
+    /// What speaks against a deployment before anything is begun.
+    async fn objection(&self, wish: &Wish, state: &State, settings: &Settings) -> Option<String> {
+        let units = &self.world.units;
+        let next = state.next_slot(&settings.slots);
+        if let Some(why) = units.objection(next).await {
+            return Some(why);
         }
-        let state = self
-            .owner
-            .ask(Event::Begin(Request {
-                by,
-                settings,
-                queue,
-            }))
-            .await?;
-        Ok(state.generation)
+        if let Some(why) = self.unheard().await {
+            return Some(why);
+        }
+        if !wish.unchecked.contains(&Check::Disk) {
+            let (root, needed) = (self.world.root.clone(), wish.size);
+            let short = move || {
+                let room = Room {
+                    disk_needed: needed,
+                    disk_free: preflight::free_disk(&root).ok(),
+                    ..Room::default()
+                };
+                room.disk_objection(&root)
+            };
+            if let Some(why) = blocking(short).await {
+                return Some(why);
+            }
+        }
+        let active = state.active.as_ref()?;
+        if wish.unchecked.contains(&Check::Memory) {
+            return None;
+        }
+        let room = Room {
+            memory_needed: units.memory(active).await,
+            memory_free: preflight::available_memory(Path::new("/proc")),
+            ..Room::default()
+        };
+        room.memory_objection(&units.unit(active))
     }
 
     /// Why nobody would reach the app: the router that accepts has no listener of that name. Where none runs, that is not known.

@@ -35,7 +35,8 @@ impl<U: Units> Live<U> {
     ) -> Event {
         let (app, name) = (self.app.name.as_str(), slot.as_str());
         let run = boot.as_ref().map(BootId::as_str);
-        let classes: [(_, _, _, fn(&InFlight) -> u64); 2] = [
+        type Count = fn(&InFlight) -> u64;
+        let classes: [(_, _, _, Count); 2] = [
             ("requests", until.requests, Duration::ZERO, |it| it.requests),
             ("streams", until.streams, SPREAD, |it| it.streams),
         ];

@@ -6,11 +6,14 @@
 //! **Invariant:** an answer counts as healthy only if every socket that could have given it belongs to the child's process group.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use nix::unistd::{geteuid, getgroups};
 
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
@@ -18,7 +21,8 @@ use crate::children::{Changes, Child, Ended, Listener, Phase, Program, once};
 use crate::config::{App, Bind, Ready};
 use crate::deploy::{BootId, End, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::launch::{Env, EnvFile, Order, launch};
-use crate::probe::{Address, Owner, ask, listeners, process_group_of};
+use crate::preflight::{self, Runner};
+use crate::probe::{Address, Owner, ask, listeners, process_group_of, processes_of_group};
 use crate::release::{Site, seed};
 use crate::telemetry::chain;
 
@@ -272,6 +276,38 @@ impl Units for Embedded {
         child
             .start(self.program(slot, release, limits).await?)
             .await
+    }
+
+    async fn objection(&self, next: Option<&SlotName>) -> Option<String> {
+        if let Some(slot) = next
+            && let Err(failure) = self.check_ports(slot)
+        {
+            return Some(failure.text);
+        }
+        let path = self.app.env.get("PATH").map(OsString::from);
+        let runner = Runner {
+            name: "you".to_owned(),
+            user: Some(geteuid().as_raw()),
+            groups: getgroups()
+                .unwrap_or_default()
+                .into_iter()
+                .map(nix::unistd::Gid::as_raw)
+                .collect(),
+            sees_homes: true,
+            path: path.or_else(|| self.inherited.get(OsStr::new("PATH")).cloned()),
+        };
+        let word = self.app.command.first()?;
+        // What env_file says of PATH is read when the slot starts.
+        let known = self.app.env_file.is_none() || word.contains('/');
+        known.then(|| preflight::objection(word, &runner))?
+    }
+
+    async fn memory(&self, slot: &SlotName) -> Option<u64> {
+        let group = self.child(slot)?.group()?;
+        let proc = Path::new("/proc");
+        let members = processes_of_group(group.as_raw());
+        let used = members.iter().map(|pid| preflight::anonymous(proc, *pid));
+        Some(used.sum())
     }
 
     async fn stop(&self, slot: &SlotName) -> bool {

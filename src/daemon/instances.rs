@@ -1,6 +1,7 @@
 //! The instances of the router as units: one is exchanged for the next without a connection refused or cut.
 //!
 //! **Invariant:** an instance that does not come up is stopped, and the one that accepts was never asked to do anything.
+//! **Invariant:** one for which PID 1 keeps streams is never stopped, whatever becomes of it.
 //! **Invariant:** one at a time: an upgrade and the mending of one do not cross.
 
 use std::collections::BTreeMap;
@@ -32,7 +33,11 @@ const LOOK: Duration = Duration::from_secs(2);
 pub enum UpgradeError {
     /// The next instance did not come up.
     #[error(
-        "{unit} did not come up: {why}; it was stopped, {}; `{journal}` says more",
+        "{unit} did not come up: {why}; {}, {}; `{journal}` says more",
+        match kept {
+            false => "it was stopped",
+            true => "it is not stopped, since that would cut the streams that it has left, but started again and again",
+        },
         match before {
             Some(before) => format!("and slot-router@{before} goes on as before"),
             None => "and the next connection starts slot-router@1".to_owned(),
@@ -43,6 +48,8 @@ pub enum UpgradeError {
         unit: UnitName,
         /// What its result says.
         why: String,
+        /// PID 1 keeps streams for it.
+        kept: bool,
         /// The one that accepts.
         before: Option<u8>,
         /// The command that shows its log.
@@ -229,16 +236,19 @@ impl Instances {
         let unit = UnitName::router(number);
         let started = self.bus.start(&unit, None, START).await;
         started.map(drop).map_err(|error| {
-            let (why, run) = match &error {
-                StartError::Failed { failure, last, .. } => {
-                    (failure.text.clone(), last.invocation.as_ref())
-                }
-                StartError::Call(error) => (error.to_string(), None),
+            let (why, run, kept) = match &error {
+                StartError::Failed { failure, last, .. } => (
+                    failure.text.clone(),
+                    last.invocation.as_ref(),
+                    last.stored > 0,
+                ),
+                StartError::Call(error) => (error.to_string(), None, false),
             };
             UpgradeError::NotReady {
                 journal: journal::command(unit.stem(), run),
                 unit,
                 why,
+                kept,
                 before,
             }
         })
@@ -276,24 +286,28 @@ impl Instances {
     async fn look(&self) -> Result<Vec<Instance>, TrafficError> {
         let listed = self.bus.units(UNITS).await;
         let told = self.routers.stats().await?;
-        let doing = |number: u8, state: &str| {
+        let mut seen = Vec::new();
+        for (unit, state) in &listed {
+            let Some(number) = number(unit) else { continue };
             let own = told.iter().find(|(name, _)| *name == number.to_string());
-            match (state, own) {
-                ("inactive" | "failed", _) => None,
-                ("activating", _) => Some(Doing::Coming),
-                (_, Some((_, Ok(stats)))) if stats.accepting => Some(Doing::Accepts {
+            let doing = match (state.as_str(), own) {
+                ("inactive" | "failed", _) => continue,
+                ("activating", _) => {
+                    let unit = self.bus.properties(&UnitName::router(number)).await;
+                    match unit.stored {
+                        0 => Doing::Coming,
+                        _ => Doing::Returning,
+                    }
+                }
+                (_, Some((_, Ok(stats)))) if stats.accepting => Doing::Accepts {
                     since: stats.since_ms,
-                }),
-                (_, Some((_, Ok(_)))) => Some(Doing::Drains),
-                (_, Some((_, Err(_))) | None) => Some(Doing::Silent),
-            }
-        };
-        let seen = listed.iter().filter_map(|(unit, state)| {
-            let number = number(unit)?;
-            let doing = doing(number, state)?;
-            Some(Instance { number, doing })
-        });
-        Ok(seen.collect())
+                },
+                (_, Some((_, Ok(_)))) => Doing::Drains,
+                (_, Some((_, Err(_))) | None) => Doing::Silent,
+            };
+            seen.push(Instance { number, doing });
+        }
+        Ok(seen)
     }
 }
 

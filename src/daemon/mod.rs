@@ -19,6 +19,7 @@ pub mod live;
 mod observe;
 pub mod owner;
 mod prepare;
+mod reach;
 mod remember;
 mod route;
 pub mod status;

@@ -8,6 +8,7 @@ use super::live::{Live, blocking};
 use super::owner::Owner;
 use super::units::{Unbuilt, Units};
 use crate::deploy::{Event, Generation, ReleaseId};
+use crate::preflight;
 use crate::release::{
     self, About, Identity, Incoming, Links, ReleaseError, Settled, Unfinished, share,
 };
@@ -74,7 +75,9 @@ impl<U: Units> Preparation<U> {
     /// The same with a release that is on disk.
     pub(super) async fn again(self, id: ReleaseId) -> Option<String> {
         let (root, about, wanted) = (self.world.root.clone(), self.about.clone(), self.wanted());
-        let taken = blocking(move || release::take(&root, &id, &about, wanted)).await;
+        let runnable = self.runnable();
+        let take = move || release::take(&root, &id, &about, wanted).and_then(runnable);
+        let taken = blocking(take).await;
         self.report(taken.map_err(Unready::from)).await
     }
 
@@ -86,10 +89,13 @@ impl<U: Units> Preparation<U> {
         }
         let app = Arc::clone(&self.world.app);
         let (data, about, wanted) = (self.world.units.data(), self.about.clone(), self.wanted());
+        let runnable = self.runnable();
         let finished = blocking(move || {
             share(&unfinished.path(), &app.shared_dirs, &data)?;
             // What was sent has been looked over; what was made of it here may lead anywhere.
-            unfinished.finish(&about, Links::Any, wanted)
+            unfinished
+                .finish(&about, Links::Any, wanted)
+                .and_then(runnable)
         });
         Ok(finished.await?)
     }
@@ -110,6 +116,18 @@ impl<U: Units> Preparation<U> {
                 self.world.units.end_build().await;
                 Err(ReleaseError::Unwanted.into())
             }
+        }
+    }
+
+    /// That a release has the program that the app's command runs, if it is one of the release.
+    fn runnable(
+        &self,
+    ) -> impl FnOnce(ReleaseId) -> Result<ReleaseId, ReleaseError> + Send + 'static {
+        let word = self.world.app.command.first().cloned().unwrap_or_default();
+        let releases = self.world.root.join("releases");
+        move |id| match preflight::lacking(&word, &releases.join(id.as_str())) {
+            Some(why) => Err(ReleaseError::Unrunnable(why)),
+            None => Ok(id),
         }
     }
 

@@ -24,6 +24,11 @@ impl<U: Units> Live<U> {
             match self.tables.publish(part.clone()).await {
                 Ok(()) => {
                     self.go_on("table");
+                    if let Err(why) = self.reached(&route).await {
+                        let generation = route.generation;
+                        // Where nothing is switched it changes nothing: the app is down in another way, which is told elsewhere.
+                        let _ = report.send(Event::Unrouted { generation, why }).await;
+                    }
                     return Event::Routed {
                         generation: route.generation,
                         active: route.active,

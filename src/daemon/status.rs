@@ -74,12 +74,18 @@ impl<U: Units> Managed<U> {
             .flat_map(|stats| &stats.listeners)
             .map(|at| format!("http://{}/", reachable(&at.address)))
             .collect();
+        let listed = self.releases().await.releases;
         let mut slots = Vec::new();
         for (name, slot) in &state.slots {
             let in_flight = stats
                 .as_ref()
                 .map(|stats| self.world().sum(stats, name, slot.boot.as_ref()));
-            slots.push(self.slot_status(&state, name, slot, in_flight));
+            let mut shown = self.slot_status(&state, name, slot, in_flight);
+            let its = listed
+                .iter()
+                .find(|it| Some(&it.id) == shown.release.as_ref());
+            shown.label = its.and_then(|release| release.label.clone());
+            slots.push(shown);
         }
         api::Status {
             app: app.name.to_string(),
@@ -200,6 +206,7 @@ impl<U: Units> Managed<U> {
             condition: slot.condition.name().to_owned(),
             detail,
             release: slot.release.as_ref().map(ToString::to_string),
+            label: None,
             boot_id: slot.boot.as_ref().map(ToString::to_string),
             upstream: self.world().units.upstream(name),
             weight: if state.active.as_ref() == Some(name) {

@@ -12,6 +12,8 @@ pub const NUMBERS: std::ops::RangeInclusive<u8> = 1..=99;
 pub enum Doing {
     /// It starts, or starts again, and has not come up yet.
     Coming,
+    /// The same, and PID 1 keeps something for it: it has been up before, and its unit brings it back until it is.
+    Returning,
     /// It takes connections; its process began then (milliseconds since the epoch).
     Accepts {
         /// When.
@@ -48,7 +50,7 @@ pub enum Next {
 pub fn accepting(seen: &[Instance]) -> Option<u8> {
     let accepting = seen.iter().filter_map(|instance| match instance.doing {
         Doing::Accepts { since } => Some((since, instance.number)),
-        Doing::Coming | Doing::Drains | Doing::Silent => None,
+        Doing::Coming | Doing::Returning | Doing::Drains | Doing::Silent => None,
     });
     accepting.max().map(|(_, number)| number)
 }
@@ -62,7 +64,8 @@ pub fn free(seen: &[Instance]) -> Option<u8> {
 }
 
 /// What is to be done first so that one instance accepts and nothing else is under way; nothing if that is so, or if the next connection
-/// brings it about: PID 1 starts an instance for it only while none runs.
+/// brings it about: PID 1 starts an instance for it only while none runs. Nothing is ever done to one that returns: to stop it would cut
+/// what is kept for it.
 #[must_use]
 pub fn next(seen: &[Instance]) -> Option<Next> {
     let is = |wanted: fn(&Doing) -> bool| seen.iter().find(|instance| wanted(&instance.doing));
@@ -73,8 +76,8 @@ pub fn next(seen: &[Instance]) -> Option<Next> {
             .iter()
             .find(|other| matches!(other.doing, Doing::Accepts { .. }) && other.number != last)
             .map(|other| Next::Retire(other.number)),
-        (None, None) if is(|doing| matches!(doing, Doing::Drains)).is_some() => {
-            free(seen).map(Next::Start)
+        (None, None) if is(|doing| matches!(doing, Doing::Returning)).is_none() => {
+            is(|doing| matches!(doing, Doing::Drains)).and(free(seen).map(Next::Start))
         }
         // What comes up may be what accepted before.
         (None, _) => None,
@@ -112,11 +115,24 @@ mod tests {
     }
 
     #[test]
+    fn one_that_returns_to_what_it_has_left_is_neither_waited_for_nor_stopped() {
+        let back = seen(&[(1, OLD), (2, Doing::Returning)]);
+        assert_eq!(next(&back), None);
+        let both = seen(&[(1, NEW), (2, Doing::Returning), (3, OLD)]);
+        assert_eq!(next(&both), Some(Next::Retire(3)));
+        assert_eq!(free(&back), Some(3));
+    }
+
+    #[test]
     fn one_is_started_where_all_that_run_drain_and_none_where_none_runs_or_one_comes_back() {
         let drained = seen(&[(1, Doing::Drains), (3, Doing::Silent)]);
         assert_eq!(next(&drained), Some(Next::Start(2)));
         assert_eq!(next(&[]), None);
         assert_eq!(next(&seen(&[(1, Doing::Drains), (2, Doing::Coming)])), None);
+        assert_eq!(
+            next(&seen(&[(1, Doing::Drains), (2, Doing::Returning)])),
+            None
+        );
         assert_eq!(next(&seen(&[(1, Doing::Silent)])), None);
     }
 

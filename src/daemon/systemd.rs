@@ -9,6 +9,7 @@ mod build;
 mod users;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +22,8 @@ use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::config::{App, Bind, Ports};
 use crate::deploy::{AppName, BootId, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
-use crate::probe::{Address, Answer, ask};
+use crate::preflight;
+use crate::probe::{Address, Answer, ask, processes_of};
 use crate::release::Site;
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
@@ -39,6 +41,10 @@ pub struct SystemdUnits {
     file: PathBuf,
     host: String,
     path: String,
+    /// The command's first word, unless only the app's own environment file may say where that is.
+    program: Option<String>,
+    /// `PATH` of `[env]`.
+    search: Option<OsString>,
     /// How each slot's last run ended, for its report: PID 1 forgets a unit that is stopped, and what it says of one that was started
     /// again is of its new run.
     ended: Mutex<BTreeMap<SlotName, Properties>>,
@@ -92,6 +98,12 @@ impl SystemdUnits {
                 .find(|host| !host.contains('*'))
                 .map_or_else(|| "localhost".to_owned(), Clone::clone),
             path: app.health.clone(),
+            program: app
+                .command
+                .first()
+                .filter(|word| app.env_file.is_none() || word.contains('/'))
+                .cloned(),
+            search: app.env.get("PATH").map(OsString::from),
             ended: Mutex::default(),
         }
     }
@@ -105,6 +117,23 @@ impl SystemdUnits {
             health: Address::loopback(0),
             variable: "PORT",
         })
+    }
+
+    /// Whom a unit would run its program as.
+    fn runner(&self, unit: &Properties) -> preflight::Runner {
+        let dynamic = unit.dynamic_user;
+        let (user, groups) = match dynamic {
+            true => (None, Vec::new()),
+            false => user::ids(&unit.user)
+                .map_or((None, Vec::new()), |(user, groups)| (Some(user), groups)),
+        };
+        preflight::Runner {
+            name: unit.user.clone(),
+            user,
+            groups,
+            sees_homes: !dynamic,
+            path: self.search.clone(),
+        }
     }
 
     fn ended(&self) -> MutexGuard<'_, BTreeMap<SlotName, Properties>> {
@@ -346,8 +375,42 @@ impl Units for SystemdUnits {
         }
     }
 
-    async fn objection(&self) -> Option<String> {
-        self.other_user(None).await.map(|failure| failure.text)
+    async fn objection(&self, next: Option<&SlotName>) -> Option<String> {
+        if let Some(failure) = self.other_user(None).await {
+            return Some(failure.text);
+        }
+        let name = next?;
+        let slot = self.slot(name);
+        let unit = self.bus.properties(&slot.service).await;
+        if unit.need_daemon_reload {
+            return Some(format!(
+                "the files of {} are newer than what systemd has read of them; run `systemctl daemon-reload`, then deploy again",
+                slot.service
+            ));
+        }
+        if let Some(occupied) = self.occupied(name, &slot).await {
+            return Some(occupied.text);
+        }
+        if unit.load_state != "loaded" {
+            // The start says more about it.
+            return None;
+        }
+        let (word, runner) = (self.program.clone()?, self.runner(&unit));
+        blocking(move || preflight::objection(&word, &runner)).await
+    }
+
+    async fn memory(&self, name: &SlotName) -> Option<u64> {
+        let cgroup = self.bus.properties(&self.slot(name).service).await;
+        let cgroup = cgroup.control_group;
+        blocking(move || {
+            preflight::used_by_cgroup(&cgroup).or_else(|| {
+                let members = processes_of(&cgroup);
+                let proc = Path::new("/proc");
+                let used = members.iter().map(|pid| preflight::anonymous(proc, *pid));
+                (!members.is_empty()).then(|| used.sum())
+            })
+        })
+        .await
     }
 
     async fn stop(&self, name: &SlotName) -> bool {

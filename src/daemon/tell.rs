@@ -53,7 +53,7 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             format!("no slot became idle in time: {holder} is {condition}")
         }
         Cause::Unrouted(why) => format!(
-            "the routers could not be given the table, so the switch to {unit} was taken back: {why}"
+            "the switch to {unit} was taken back, because the routers do not serve it: {why}"
         ),
         Cause::StartFailed(failure) => format!("{unit} did not start: {}", failure.text),
         Cause::StartTimeout => format!(

@@ -27,11 +27,12 @@ pub trait Units: Send + Sync + 'static {
         limits: Limits,
     ) -> impl Future<Output = Result<BootId, UnitFailure>> + Send;
 
-    /// Why no slot may be started beside those that run, whatever its release, if that is so. For a refusal before anything is begun;
-    /// [`Units::start`] fails with the same.
-    fn objection(&self) -> impl Future<Output = Option<String>> + Send {
-        std::future::ready(None)
-    }
+    /// Why no slot may be started beside those that run, or not this one, whatever its release, if that is so. For a refusal before
+    /// anything is begun; [`Units::start`] fails with the same.
+    fn objection(&self, next: Option<&SlotName>) -> impl Future<Output = Option<String>> + Send;
+
+    /// What a slot uses of memory that a second copy of it would need anew, in bytes; `None` if that is not known.
+    fn memory(&self, slot: &SlotName) -> impl Future<Output = Option<u64>> + Send;
 
     /// Stops a slot, its socket first if it has one, and returns when it is inactive; true if SIGTERM was not enough within the stop limit
     /// that its run was started with. Tries again by itself as long as it is not given up.

@@ -1,6 +1,7 @@
 //! An attempt to change the active release: from the lock to the switch, or to the cause that ended it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::event::{Refusal, Request, UnitFailure};
 use super::names::{Generation, ReleaseId, SlotName, Time};
@@ -75,6 +76,11 @@ impl Draft {
             return Err(Refusal::Busy {
                 generation: watch.generation,
                 by: "the soak".to_owned(),
+                held: self
+                    .state
+                    .outcome
+                    .as_ref()
+                    .map_or(Duration::ZERO, |switch| self.now.since(switch.at)),
                 phase: "rolling_back",
             });
         }
@@ -191,6 +197,7 @@ impl Draft {
             Some(held) => Err(Refusal::Busy {
                 generation: held.generation,
                 by: held.by.clone(),
+                held: self.now.since(held.began),
                 phase: held.phase.name(),
             }),
             None => Ok(()),
@@ -280,12 +287,7 @@ impl Draft {
         let until = self
             .now
             .after(deployment.settings.start_timeout + START_MARGIN);
-        let idle = deployment
-            .settings
-            .slots
-            .iter()
-            .find(|name| self.state.can_take(name))
-            .cloned();
+        let idle = self.state.next_slot(&deployment.settings.slots).cloned();
         if let Some(slot) = idle {
             let found = Slot {
                 condition: Condition::Starting,

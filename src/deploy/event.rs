@@ -214,13 +214,16 @@ pub struct Probe {
 pub enum Refusal {
     /// Another deployment holds the lock.
     #[error(
-        "a deployment is in progress: generation {generation}, begun by {by}, phase {phase}; wait for it, or watch it with `slotctl status`"
+        "a deployment is in progress: generation {generation}, begun by {by} {} ago, phase {phase}; wait for it (`--queue 5m`), or watch it with `slotctl status`",
+        span(*held)
     )]
     Busy {
         /// Of the holder.
         generation: Generation,
         /// Who began it.
         by: String,
+        /// For how long they have held the lock.
+        held: Duration,
         /// How far it is.
         phase: &'static str,
     },
@@ -278,4 +281,13 @@ pub enum Refusal {
         /// What it is instead.
         condition: &'static str,
     },
+}
+
+/// `42 s`, `3 min`, `2 h`: how long ago something was, for people.
+fn span(length: Duration) -> String {
+    match length.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
 }

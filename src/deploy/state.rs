@@ -415,6 +415,12 @@ impl State {
         self.slots.get(self.active.as_ref()?)?.release.as_ref()
     }
 
+    /// The slot in which a deployment would start its release now, of those that the app's file names.
+    #[must_use]
+    pub fn next_slot<'a>(&self, slots: &'a [SlotName]) -> Option<&'a SlotName> {
+        slots.iter().find(|name| self.can_take(name))
+    }
+
     /// Whether something can be started in a slot.
     pub(super) fn can_take(&self, name: &SlotName) -> bool {
         self.slots

@@ -249,19 +249,34 @@ impl Store {
         fs::rename(&new, &self.path).map_err(GitError::disk("name", &self.path))
     }
 
-    /// Says to git that these commits are without their parents here; it finds nothing amiss with them then.
-    fn note_shallow(&self, commits: &BTreeSet<Commit>) -> Result<(), GitError> {
+    /// The commits that git is told to take for ones without parents, as theirs are not here.
+    fn shallow(&self) -> Result<BTreeSet<Commit>, GitError> {
         let path = self.path.join("shallow");
-        let new = self.path.join("shallow.new");
-        let text: String = commits.iter().map(|commit| format!("{commit}\n")).collect();
-        File::create(&new)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())
-                    .and_then(|()| file.sync_all())
-            })
-            .and_then(|()| fs::rename(&new, &path))
-            .map_err(GitError::disk("write", &path))
+        let noted = match fs::read_to_string(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(GitError::disk("read", &path)(error));
+            }
+            noted => noted.unwrap_or_default(),
+        };
+        Ok(noted.lines().filter_map(|it| it.parse().ok()).collect())
     }
+
+    fn note_shallow(&self, commits: &BTreeSet<Commit>) -> Result<(), GitError> {
+        let new = self.path.join("shallow.new");
+        write_shallow(&new, commits)?;
+        let path = self.path.join("shallow");
+        fs::rename(&new, &path).map_err(GitError::disk("write", &path))
+    }
+}
+
+fn write_shallow(path: &Path, commits: &BTreeSet<Commit>) -> Result<(), GitError> {
+    let text: String = commits.iter().map(|commit| format!("{commit}\n")).collect();
+    File::create(path)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())
+                .and_then(|()| file.sync_all())
+        })
+        .map_err(GitError::disk("write", path))
 }
 
 /// A store from which nothing is removed.
@@ -313,20 +328,34 @@ impl Held {
         wanted: impl Fn() -> bool,
     ) -> Result<(), GitError> {
         let store = &self.store;
-        self.expect(commit)?;
         let incoming = self.room()?;
         let quarantine = incoming.path().join("objects");
         fs::create_dir_all(quarantine.join("pack"))
             .map_err(GitError::disk("make the directory", &quarantine))?;
-        let git = store.git().with("GIT_OBJECT_DIRECTORY", &quarantine).with(
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-            store.path.join("objects"),
-        );
+        // What the store's would be with it, for these runs alone.
+        let expected = incoming.path().join("shallow");
+        let mut shallow = store.shallow()?;
+        shallow.insert(commit.clone());
+        write_shallow(&expected, &shallow)?;
+        let git = store
+            .git()
+            .with("GIT_SHALLOW_FILE", &expected)
+            .with("GIT_OBJECT_DIRECTORY", &quarantine)
+            .with(
+                "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+                store.path.join("objects"),
+            );
         index(&git, commit, pack, &wanted)?;
         check(&git, commit)?;
-        settle(&quarantine.join("pack"), &store.path.join("objects/pack"))?;
         if !wanted() {
             return Err(GitError::Unwanted);
+        }
+        let _alone = store.alone();
+        settle(&quarantine.join("pack"), &store.path.join("objects/pack"))?;
+        // Read again: others may have come in the meantime.
+        let mut shallow = store.shallow()?;
+        if shallow.insert(commit.clone()) {
+            store.note_shallow(&shallow)?;
         }
         store
             .git()
@@ -368,23 +397,6 @@ impl Held {
                 });
             }
             self.lay_out(&module.commit, &folder)?;
-        }
-        Ok(())
-    }
-
-    /// Adds a commit to those that have no history here, before git looks at it.
-    fn expect(&self, commit: &Commit) -> Result<(), GitError> {
-        let _alone = self.store.alone();
-        let path = self.store.path.join("shallow");
-        let noted = match fs::read_to_string(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(GitError::disk("read", &path)(error));
-            }
-            noted => noted.unwrap_or_default(),
-        };
-        let mut noted: BTreeSet<Commit> = noted.lines().filter_map(|it| it.parse().ok()).collect();
-        if noted.insert(commit.clone()) {
-            self.store.note_shallow(&noted)?;
         }
         Ok(())
     }

@@ -73,8 +73,8 @@ pub fn of_cgroup(cgroup: &str) -> io::Result<Vec<Listener>> {
 /// # Errors
 /// Those of [`listening`].
 pub fn of_process_group(group: i32) -> io::Result<Vec<Listener>> {
-    let inodes: BTreeSet<u64> = owner::processes()
-        .filter(|pid| owner::process_group_of(*pid) == Some(group))
+    let inodes: BTreeSet<u64> = owner::processes_of_group(group)
+        .into_iter()
         .flat_map(owner::sockets_of)
         .collect();
     let mut found = listening()?;

@@ -15,4 +15,4 @@ mod owner;
 pub use address::{Address, AddressError};
 pub use http::{Answer, NoAnswer, ask};
 pub use listeners::Listener;
-pub use owner::{Owner, cgroup_of, in_cgroup, process_group_of};
+pub use owner::{Owner, cgroup_of, in_cgroup, process_group_of, processes_of, processes_of_group};

@@ -100,6 +100,23 @@ pub fn cgroup_of(pid: i32) -> Option<String> {
     Some(line.to_owned())
 }
 
+/// The processes of a cgroup and of those below it.
+#[must_use]
+pub fn processes_of(cgroup: &str) -> Vec<i32> {
+    processes()
+        .filter(|pid| cgroup_of(*pid).is_some_and(|own| in_cgroup(&own, cgroup)))
+        .filter(|_| !cgroup.trim_matches('/').is_empty())
+        .collect()
+}
+
+/// The processes of a process group.
+#[must_use]
+pub fn processes_of_group(group: i32) -> Vec<i32> {
+    processes()
+        .filter(|pid| process_group_of(*pid) == Some(group))
+        .collect()
+}
+
 /// Whether a cgroup is another one or below it.
 #[must_use]
 pub fn in_cgroup(cgroup: &str, of: &str) -> bool {

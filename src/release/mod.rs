@@ -74,6 +74,9 @@ pub enum ReleaseError {
     /// It is not on disk, or not any more.
     #[error("release {0} is not on disk; `slotctl releases` lists those that are")]
     Absent(ReleaseId),
+    /// It lacks what the app's command runs.
+    #[error("{0}")]
+    Unrunnable(String),
     /// Nobody waits for it any more.
     #[error("the deployment that the release was for has ended")]
     Unwanted,

@@ -103,12 +103,18 @@ fn unpack_into(
             continue;
         }
         admit(&contents, &path, kind)?;
+        if is_sparse(&mut entry)? {
+            return Err(ReleaseError::Refused {
+                path,
+                why: "is a sparse file in a form that only its own packer reads; pack it without --sparse",
+            });
+        }
         let content = match kind {
             EntryType::Directory => {
                 make_parents(incoming, &path.join("entry"))?;
                 Content::Directory
             }
-            EntryType::Regular | EntryType::Continuous => {
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let executable = file_mode(&entry, &path)?;
                 make_parents(incoming, &path)?;
                 let made = match links {
@@ -224,6 +230,15 @@ fn inside(path: &Path) -> Option<PathBuf> {
             Component::CurDir => Some(clean),
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => None,
         })
+}
+
+/// The sparse files of POSIX archives (bsdtar's, and GNU tar's with `--format=pax`): what they hold begins with a map of itself.
+fn is_sparse<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<bool, ReleaseError> {
+    let keys = entry.pax_extensions().map_err(ReleaseError::Truncated)?;
+    Ok(keys.is_some_and(|keys| {
+        keys.filter_map(Result::ok)
+            .any(|key| key.key_bytes().starts_with(b"GNU.sparse."))
+    }))
 }
 
 fn file_mode<R: Read>(entry: &tar::Entry<'_, R>, path: &Path) -> Result<bool, ReleaseError> {

@@ -127,12 +127,16 @@ pub fn adopt(worker: &Rc<Worker>, left: Left, counts: Arc<Counts>) {
     worker.gauges().connection(1);
     let counted = Counted(Rc::clone(worker));
     let lease = Lease::adopted(counts, worker.thread, left.label.class);
+    // Before anybody else comes.
+    let place = left
+        .address()
+        .and_then(|address| worker.shared.peers.go_on(address));
     let worker = Rc::clone(worker);
     spawn_local(async move {
         if let Err(error) = tunnel::resume(worker, left, lease).await {
             tracing::warn!("a stream that was left cannot go on: {error}");
         }
-        drop(counted);
+        drop((counted, place));
     });
 }
 

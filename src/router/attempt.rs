@@ -413,13 +413,17 @@ impl<'a> Attempt<'a> {
         limit: Option<Limit>,
         error: Option<&io::Error>,
     ) -> End {
-        let run = self.lease.run().name();
+        let (run, client) = (self.lease.run(), &self.client.ip);
+        let name = run.name();
         tracing::warn!(
-            slot_app = run.app,
-            slot_name = run.slot,
+            client,
+            slot_app = name.app,
+            slot_name = name.slot,
+            slot_boot_id = name.boot_id,
+            upstream = %run.upstream,
             request_id = %self.request_id(),
             limit = limit.map(Limit::key),
-            "{}", told::of_app(run, &"the app's answer was cut short", limit, error)
+            "{}", told::of_app(client, run, &"the app's answer was cut short", limit, error)
         );
         self.lease.failed();
         End::Part(status, moved)

@@ -305,14 +305,15 @@ fn fail<'a>(
     let run = Rc::clone(lease.run());
     let name = run.name();
     tracing::warn!(
+        client = client.ip,
         slot_app = name.app,
         slot_name = name.slot,
         slot_boot_id = name.boot_id,
-        upstream = %lease.run().upstream,
+        upstream = %run.upstream,
         status = answer.status,
         request_id = %String::from_utf8_lossy(asked.written.request_id.of(upload.head())),
         limit = answer.limit.map(Limit::key),
-        "{}", told::of_app(name, &answer.reason, answer.limit, error.as_ref())
+        "{}", told::of_app(&client.ip, &run, &answer.reason, answer.limit, error.as_ref())
     );
     let answer = Answer {
         limit: None,

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram as Blocking, UnixStream};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use nix::sys::stat::fstat;
 use nix::unistd::pipe2;
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::net::unix::pipe;
@@ -279,6 +281,17 @@ pub struct Left {
     pub inode: u64,
     /// Where it is written that it is picked up.
     pub tried: Option<Try>,
+}
+
+impl Left {
+    /// The address that its client was counted at.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        // Where it is not written down, which an earlier version did not, it is the socket's if no proxy is in between.
+        let said = self.label.client.parse().ok();
+        let peer = || SockRef::from(&self.client).peer_addr().ok()?.as_socket();
+        said.or_else(|| Some(peer()?.ip()))
+    }
 }
 
 /// Puts together the descriptors of one name, which stands for `line`; `None` if some are missing.

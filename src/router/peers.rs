@@ -60,27 +60,42 @@ impl Peers {
 
     /// Counts a connection of `address`, unless many clients are behind it: a trusted peer, or a proxy on this machine.
     pub fn arrive(self: &Arc<Self>, address: IpAddr) -> Arrival {
-        let address = address.to_canonical();
-        if self.most == 0 || address.is_loopback() || self.trusts(address) {
+        let Some(address) = self.counted(address) else {
             return Arrival::Served(None);
+        };
+        match self.count(address, self.most.saturating_mul(2)) {
+            Some((place, count)) if count <= self.most => Arrival::Served(Some(place)),
+            Some((place, _)) => Arrival::TooMany(place),
+            None => Arrival::FarTooMany,
         }
-        let address = client_of(address);
+    }
+
+    /// Counts one that the process before this one has left: it was let in there, however many there are.
+    pub fn go_on(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let (place, _) = self.count(self.counted(address)?, usize::MAX)?;
+        Some(place)
+    }
+
+    /// By what a connection of `address` is counted, if it is.
+    fn counted(&self, address: IpAddr) -> Option<IpAddr> {
+        let address = address.to_canonical();
+        let stands_for_many = address.is_loopback() || self.trusts(address);
+        (self.most > 0 && !stands_for_many).then(|| client_of(address))
+    }
+
+    /// One more, and how many there are with it; none if there are `most`.
+    fn count(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<(Place, usize)> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();
-        if *count >= self.most.saturating_mul(2) {
-            return Arrival::FarTooMany;
+        if *count >= most {
+            return None;
         }
         *count += 1;
-        let fits = *count <= self.most;
-        drop(open);
         let place = Place {
             peers: Arc::clone(self),
             address,
         };
-        match fits {
-            true => Arrival::Served(Some(place)),
-            false => Arrival::TooMany(place),
-        }
+        Some((place, *count))
     }
 }
 
@@ -139,6 +154,18 @@ mod tests {
         ));
         drop(_fourth);
         assert!(served(&peers, "203.0.113.9").is_some());
+    }
+
+    #[test]
+    fn what_goes_on_from_before_is_counted_and_never_refused() {
+        let peers = Peers::new(Vec::new(), Vec::new(), 1);
+        let address = IpAddr::from([203, 0, 113, 9]);
+        let left: Vec<_> = (0..3).map(|_| peers.go_on(address)).collect();
+        assert!(left.iter().all(Option::is_some));
+        assert!(matches!(peers.arrive(address), Arrival::FarTooMany));
+        drop(left);
+        assert!(served(&peers, "203.0.113.9").is_some());
+        assert!(peers.go_on([127, 0, 0, 1].into()).is_none());
     }
 
     #[test]

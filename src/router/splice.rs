@@ -246,4 +246,25 @@ mod tests {
         receiver.read_to_string(&mut all).expect("it ends");
         assert_eq!(all, "half");
     }
+
+    #[tokio::test]
+    async fn what_a_pipe_holds_is_counted_whole_although_a_new_one_would_not_hold_it() {
+        const HELD: usize = 200_000;
+        let ((from, sender), (mut to, mut receiver)) = (pair(), pair());
+        let pipe = Pipe::new().expect("a pipe");
+        rustix::pipe::fcntl_setpipe_size(&pipe.write, 4 * HELD).expect("room in it");
+        let bytes: Vec<u8> = (0..HELD).map(|n| (n % 251) as u8).collect();
+        assert_eq!(write(&pipe.write, &bytes), Ok(HELD));
+        let mut way = Way::through(Pipe::adopt(pipe.read, pipe.write).expect("a pipe"));
+        assert_eq!(way.pipe.held(), HELD);
+        drop(sender);
+        let reading = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            receiver.read_to_end(&mut all).expect("it ends");
+            all
+        });
+        let moved = poll_fn(|cx| way.poll(cx, &from, &mut to)).await;
+        moved.expect("nobody is lost");
+        assert!(reading.join().expect("it read to the end") == bytes);
+    }
 }

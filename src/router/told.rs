@@ -11,6 +11,7 @@ use std::io;
 
 use super::alarm::Millis;
 use super::counts::RunName;
+use super::runs::Run;
 
 /// Between two lines about one limit, in milliseconds.
 const PAUSE: Millis = 10_000;
@@ -116,17 +117,19 @@ impl Told {
     }
 }
 
-/// The text of a line about a run of an app that failed a request, because of `limit` where that is why.
+/// The text of a line about a run of an app that failed a request of `client`, because of `limit` where that is why.
 pub fn of_app(
-    run: &RunName,
+    client: &str,
+    run: &Run,
     what: &dyn Display,
     limit: Option<Limit>,
     error: Option<&io::Error>,
 ) -> String {
-    let RunName { app, slot, .. } = run;
+    let RunName { app, slot, .. } = run.name();
+    let upstream = &run.upstream;
     let limit = limit.map_or_else(String::new, |limit| format!(" (limit {})", limit.key()));
     let error = error.map_or_else(String::new, |error| format!(": {error}"));
-    format!("{app}@{slot}: {what}{limit}{error}")
+    format!("{client}: {app}@{slot}: {what}{limit}{error} (at {upstream})")
 }
 
 fn line(key: &str, what: impl Display, client: &str, others: u64) -> String {

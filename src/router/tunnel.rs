@@ -13,7 +13,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use super::alarm;
@@ -68,26 +68,39 @@ pub enum End {
 impl Passage<'_> {
     /// Passes bytes until the end: how that was, and how many bytes the client got. `kept` says that the service
     /// manager has it already.
-    pub async fn run(mut self, kept: Option<Kept>) -> (End, u64) {
+    pub async fn run(mut self, mut kept: Option<Kept>) -> (End, u64) {
         self.alarm.clear();
         for side in [&*self.client, &*self.upstream] {
             side.keep_alive();
             side.close_is_reset(true);
         }
         let keeper = self.worker.keeper.as_ref();
-        let is_outside = self.down.is_outside() && self.up.iter().all(Way::is_outside);
-        let kept = match (keeper, kept) {
-            (Some(keeper), None) if is_outside => {
-                let up = self.up.as_ref().map(|up| &up.pipe);
-                keeper
-                    .keep(&self.label, self.client, self.upstream, &self.down.pipe, up)
-                    .await
+        let (mut ending, mut end) = (None, None);
+        if let (Some(keeper), None) = (keeper, &kept) {
+            if !self.is_outside() {
+                // What comes first is more than its pipe holds. It can be kept once that has gone.
+                let _unkept = Unkept::new(self.worker);
+                let gone = poll_fn(|cx| match self.poll(cx, &mut ending) {
+                    Poll::Pending if self.is_outside() => Poll::Ready(None),
+                    end => end.map(Some),
+                });
+                end = gone.await;
             }
-            (_, kept) => kept,
+            if end.is_none() {
+                let up = self.up.as_ref().map(|up| &up.pipe);
+                kept = keeper
+                    .keep(&self.label, self.client, self.upstream, &self.down.pipe, up)
+                    .await;
+            }
+        }
+        let end = match end {
+            Some(end) => end,
+            None => {
+                let is_unkept = keeper.is_some() && kept.is_none();
+                let _unkept = is_unkept.then(|| Unkept::new(self.worker));
+                poll_fn(|cx| self.poll(cx, &mut ending)).await
+            }
         };
-        let unkept = (keeper.is_some() && kept.is_none()).then(|| Unkept::new(self.worker));
-        let end = self.pass().await;
-        drop(unkept);
         if let End::Whole = end {
             for side in [&*self.client, &*self.upstream] {
                 side.close_is_reset(false);
@@ -99,7 +112,13 @@ impl Passage<'_> {
         (end, self.down.moved)
     }
 
-    async fn pass(&mut self) -> End {
+    /// True if none of it is in this process's memory.
+    fn is_outside(&self) -> bool {
+        self.down.is_outside() && self.up.iter().all(Way::is_outside)
+    }
+
+    /// Passes what there is; ready at the end. `ending` is when it is to end, if somebody has said so.
+    fn poll(&mut self, cx: &mut Context<'_>, ending: &mut Option<Ending>) -> Poll<End> {
         let Self {
             worker,
             label,
@@ -112,86 +131,82 @@ impl Passage<'_> {
             up,
         } = self;
         let limits = worker.limits();
-        let mut ending: Option<Ending> = None;
-        poll_fn(|cx| {
-            if let Some(since) = worker.roll.called_since(called) {
-                let told = worker
-                    .roll
-                    .answer(since, &label.run, label.class, || label.describe());
-                ending = told
-                    .into_iter()
-                    .chain(ending)
-                    .min_by_key(|ending| ending.at);
-                if let Some(ending) = ending {
-                    alarm.set_at(ending.at);
-                }
+        if let Some(since) = worker.roll.called_since(called) {
+            let told = worker
+                .roll
+                .answer(since, &label.run, label.class, || label.describe());
+            *ending = told
+                .into_iter()
+                .chain(*ending)
+                .min_by_key(|ending| ending.at);
+            if let Some(ending) = *ending {
+                alarm.set_at(ending.at);
             }
-            if let Some(ending) = ending {
-                if alarm.is_over() {
-                    return Poll::Ready(End::Cut);
-                }
-                // What comes of an app that was killed is not its last word.
-                if worker.alarms.now() >= ending.from {
-                    return Poll::Pending;
-                }
+        }
+        if let Some(ending) = *ending {
+            if alarm.is_over() {
+                return Poll::Ready(End::Cut);
             }
-            match down.poll(cx, upstream, client) {
-                Poll::Ready(Err(Broken::Sink(_))) => return Poll::Ready(End::Client),
-                Poll::Ready(Err(Broken::Source(error))) => {
+            // What comes of an app that was killed is not its last word.
+            if worker.alarms.now() >= ending.from {
+                return Poll::Pending;
+            }
+        }
+        match down.poll(cx, upstream, client) {
+            Poll::Ready(Err(Broken::Sink(_))) => return Poll::Ready(End::Client),
+            Poll::Ready(Err(Broken::Source(error))) => {
+                return Poll::Ready(End::Upstream(error));
+            }
+            Poll::Ready(_) | Poll::Pending => {}
+        }
+        if let Some(up) = up {
+            match up.poll(cx, client, upstream) {
+                Poll::Ready(Err(Broken::Source(_))) => return Poll::Ready(End::Client),
+                Poll::Ready(Err(Broken::Sink(error))) => {
                     return Poll::Ready(End::Upstream(error));
                 }
                 Poll::Ready(_) | Poll::Pending => {}
             }
-            if let Some(up) = up {
-                match up.poll(cx, client, upstream) {
-                    Poll::Ready(Err(Broken::Source(_))) => return Poll::Ready(End::Client),
-                    Poll::Ready(Err(Broken::Sink(error))) => {
-                        return Poll::Ready(End::Upstream(error));
-                    }
-                    Poll::Ready(_) | Poll::Pending => {}
-                }
-            } else if !down.has_ended() && client.poll_gone(cx).is_ready() {
-                return Poll::Ready(End::Client);
-            }
-            let ended = (down.has_ended(), up.as_ref().is_none_or(Way::has_ended));
-            if ended == (true, true) {
-                return Poll::Ready(End::Whole);
-            }
-            if ending.is_some() {
-                return Poll::Pending;
-            }
-            let progress = down.take_progress() | up.as_mut().is_some_and(Way::take_progress);
-            let now = worker.alarms.now();
-            match label.class {
-                Class::Tunnel if ended != (false, false) => {
-                    if progress || alarm.at() == u64::MAX {
-                        alarm.set(now, limits.half_closed);
-                    }
-                }
-                // Also of what was in the pipe when this process took it up, or when it began.
-                Class::Stream if down.is_writing() => {
-                    if progress || alarm.at() == u64::MAX {
-                        alarm.set(now, *write_stall);
-                    }
-                }
-                Class::Stream if progress => alarm.clear(),
-                Class::Request | Class::Stream | Class::Tunnel => {}
-            }
-            match alarm.is_over() {
-                false => Poll::Pending,
-                // An end that the upstream did not make is none for the client either.
-                true if label.class == Class::Tunnel && down.has_ended() => Poll::Ready(End::Whole),
-                true if label.class == Class::Tunnel => Poll::Ready(End::Client),
-                true => {
-                    let what = format_args!("it takes nothing of its stream ({})", label.route);
-                    worker
-                        .told
-                        .tell(Limit::WriteStall, what, &label.client, now);
-                    Poll::Ready(End::Client)
+        } else if !down.has_ended() && client.poll_gone(cx).is_ready() {
+            return Poll::Ready(End::Client);
+        }
+        let ended = (down.has_ended(), up.as_ref().is_none_or(Way::has_ended));
+        if ended == (true, true) {
+            return Poll::Ready(End::Whole);
+        }
+        if ending.is_some() {
+            return Poll::Pending;
+        }
+        let progress = down.take_progress() | up.as_mut().is_some_and(Way::take_progress);
+        let now = worker.alarms.now();
+        match label.class {
+            Class::Tunnel if ended != (false, false) => {
+                if progress || alarm.at() == u64::MAX {
+                    alarm.set(now, limits.half_closed);
                 }
             }
-        })
-        .await
+            // Also of what was in the pipe when this process took it up, or when it began.
+            Class::Stream if down.is_writing() => {
+                if progress || alarm.at() == u64::MAX {
+                    alarm.set(now, *write_stall);
+                }
+            }
+            Class::Stream if progress => alarm.clear(),
+            Class::Request | Class::Stream | Class::Tunnel => {}
+        }
+        match alarm.is_over() {
+            false => Poll::Pending,
+            // An end that the upstream did not make is none for the client either.
+            true if label.class == Class::Tunnel && down.has_ended() => Poll::Ready(End::Whole),
+            true if label.class == Class::Tunnel => Poll::Ready(End::Client),
+            true => {
+                let what = format_args!("it takes nothing of its stream ({})", label.route);
+                worker
+                    .told
+                    .tell(Limit::WriteStall, what, &label.client, now);
+                Poll::Ready(End::Client)
+            }
+        }
     }
 }
 

@@ -65,9 +65,11 @@ impl Shared {
     pub(super) fn addresses(&self) -> Vec<Listener> {
         let named = self.listeners.iter().zip(&self.addresses);
         named
-            .map(|(name, address)| Listener {
+            .enumerate()
+            .map(|(number, (name, address))| Listener {
                 name: name.clone(),
                 address: address.to_string(),
+                proxied: self.peers.is_proxied(number),
             })
             .collect()
     }

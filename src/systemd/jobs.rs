@@ -67,7 +67,8 @@ impl Bus {
     }
 
     /// Starts a service, its socket before it if it has one, and returns when it is up: READY, or exec'd (systemd.service(5), `Type=`).
-    /// One that is up already is a success. A unit that does not come up is stopped, so that its `Restart=` does not try on.
+    /// One that is up already is a success. A unit that does not come up is stopped, so that its `Restart=` does not try on; but not a
+    /// router for which PID 1 keeps something.
     ///
     /// While the machine goes down it never returns: that is neither a success nor a failure of the unit.
     ///
@@ -99,12 +100,11 @@ impl Bus {
                 StartError::Call(CallError::Lost { .. }) if Instant::now() < until => {}
                 failed => {
                     self.take_down(socket).await;
-                    // What may not be started, or is not there, was not started.
-                    let untouched = matches!(
-                        failed,
-                        StartError::Call(CallError::Denied { .. } | CallError::NotLoaded { .. })
-                    );
-                    if !untouched {
+                    let last = match &failed {
+                        StartError::Failed { last, .. } => (**last).clone(),
+                        StartError::Call(_) => self.properties(service).await,
+                    };
+                    if is_given_up(service, &failed, &last) {
                         self.take_down(Some(service)).await;
                     }
                     return Err(failed);
@@ -299,6 +299,18 @@ fn was_killed(before: &Properties, after: &Properties) -> bool {
     let timed_out = after.result == "timeout";
     (timed_out && before.result != "timeout")
         || (is_sigkilled(after) && (timed_out || before.main_pid != 0))
+}
+
+/// Whether a unit that did not come up is to be stopped.
+///
+/// What PID 1 keeps for a router are connections of people, which a stop would cut. It has been up before, and its `Restart=` brings it
+/// back to them sooner or later. What an app has PID 1 keep is of no use to anybody if the app does not come up.
+fn is_given_up(unit: &UnitName, failed: &StartError, last: &Properties) -> bool {
+    match failed {
+        // What may not be started, or is not there, was not started.
+        StartError::Call(CallError::Denied { .. } | CallError::NotLoaded { .. }) => false,
+        StartError::Call(_) | StartError::Failed { .. } => !unit.is_router() || last.stored == 0,
+    }
 }
 
 /// What has come of a start job.

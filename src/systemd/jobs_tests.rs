@@ -134,6 +134,30 @@ fn a_start_is_judged_by_the_run_that_it_ends_in() {
 }
 
 #[test]
+fn what_did_not_come_up_is_stopped_but_not_a_router_for_which_connections_are_kept() {
+    let app = UnitName::service(&"web".parse().unwrap(), &"blue".parse().unwrap());
+    let router = UnitName::router(2);
+    let keeping = |stored| Properties {
+        stored,
+        ..unit("exit-code", 1, 3)
+    };
+    for (name, stored, given_up) in [
+        (&router, 0, true),
+        (&router, 4, false),
+        (&app, 0, true),
+        (&app, 4, true),
+    ] {
+        let failed = StartError::Failed {
+            unit: name.clone(),
+            failure: failure(&keeping(stored)),
+            last: Box::new(keeping(stored)),
+        };
+        let judged = is_given_up(name, &failed, &keeping(stored));
+        assert_eq!(judged, given_up, "{name} with {stored}");
+    }
+}
+
+#[test]
 fn a_stop_took_sigkill_only_if_this_stop_did() {
     let up = Properties {
         main_pid: 7,

@@ -36,6 +36,11 @@ impl UnitName {
         Self(format!("slot-router@{instance}.service"))
     }
 
+    /// True if it is an instance of the router.
+    pub(super) fn is_router(&self) -> bool {
+        self.0.starts_with("slot-router@")
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

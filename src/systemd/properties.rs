@@ -51,6 +51,8 @@ pub struct Properties {
     pub status_text: String,
     /// How often it has been started again by itself.
     pub restarts: u32,
+    /// How many descriptors PID 1 keeps for it (`FDSTORE=1`, sd_notify(3)): a stop closes them.
+    pub stored: u32,
 }
 
 impl Properties {
@@ -105,6 +107,7 @@ impl Properties {
             exec_main_start: long("ExecMainStartTimestamp"),
             status_text: text("StatusText"),
             restarts: number("NRestarts"),
+            stored: number("NFileDescriptorStore"),
         }
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! **Invariant:** only looked at, never changed; names are asked of NSS, which may block.
 
+use std::ffi::CString;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Uid, User, getgrouplist};
 
 /// The user ids that systemd gives to `DynamicUser=` (systemd's UIDS-GIDS).
 const DYNAMIC: RangeInclusive<u32> = 61_184..=65_519;
@@ -33,6 +34,23 @@ pub fn is_user(uid: u32, user: &str, dynamic: bool) -> bool {
         // the same one.
         None => dynamic && DYNAMIC.contains(&uid),
     }
+}
+
+/// The user id of `User=` (empty: root) and the groups of whoever it names, if there is such a user.
+#[must_use]
+pub fn ids(user: &str) -> Option<(u32, Vec<u32>)> {
+    let found = match user.parse::<u32>() {
+        Ok(number) => User::from_uid(Uid::from_raw(number)),
+        Err(_) if user.is_empty() => User::from_uid(Uid::from_raw(0)),
+        Err(_) => User::from_name(user),
+    };
+    let found = found.ok()??;
+    let name = CString::new(found.name).ok()?;
+    let groups = getgrouplist(&name, found.gid).unwrap_or_else(|_| vec![found.gid]);
+    Some((
+        found.uid.as_raw(),
+        groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
+    ))
 }
 
 /// A user id for people: `deploy`, `user 1234`, or `dynamic`, which is what a unit names its dynamic user.

@@ -7,7 +7,7 @@
 //! | `GET /router` | | [`Routers`] |
 //! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; a limit is also for those that drain already; without one the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
 //! | `GET /apps/<app>/status` | | [`Status`] |
-//! | `POST /apps/<app>/deploy?drain=30s&queue=10m&label=v1.2&origin=path&name=build` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release |
+//! | `POST /apps/<app>/deploy?drain=30s&queue=10m&size=N&skip=disk,memory&label=v1.2&origin=path&name=build` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file, `queue` is how long to wait for another deployment and for an idle slot, `size` what the release takes on disk, in bytes, and `skip` what of it is not to be looked at beforehand; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release |
 //! | `POST /apps/<app>/deploy?release=1a2b3c4d` | | [`Begun`]: a release that is on disk is deployed again; 404 with what there is if it is not |
 //! | `GET /apps/<app>/releases` | | [`Releases`](super::release::Releases) |
 //! | `POST /apps/<app>/rollback?to=1a2b3c4d` | | [`Begun`]; without `to` it goes to the previous release; 404 with what there is if that one is not on disk |
@@ -158,6 +158,9 @@ pub struct SlotStatus {
     pub detail: Option<String>,
     /// What its symlink names.
     pub release: Option<String>,
+    /// That release's label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Its run.
     pub boot_id: Option<String>,
     /// Where it listens, for the router.

@@ -129,6 +129,9 @@ pub struct Listener {
     pub name: String,
     /// `0.0.0.0:80`, `[::]:80`.
     pub address: String,
+    /// Its connections begin with a header of the PROXY protocol.
+    #[serde(default)]
+    pub proxied: bool,
 }
 
 /// One run of a slot.

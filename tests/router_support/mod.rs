@@ -73,7 +73,7 @@ impl Raw {
         Self::new(stream, None)
     }
 
-    fn new(stream: TcpStream, seen: Option<Record>) -> Self {
+    pub fn new(stream: TcpStream, seen: Option<Record>) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();

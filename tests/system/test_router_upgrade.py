@@ -192,6 +192,26 @@ def test_an_instance_that_is_killed_while_it_drains_comes_back_draining(machine,
     assert "\ndraining, as the process before" in after and "\naccepting" not in after, log
 
 
+def test_an_instance_that_fails_to_come_back_to_its_streams_is_not_stopped(machine, app, load):
+    old = alone(app)
+    stream, _ = open_stream(machine, "sse", seconds=20)
+    new = upgrade(app)["accepting"]
+    unit = f"slot-router@{old}.service"
+    machine.write(DROP_IN, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 3'\n")
+    machine.run("systemctl daemon-reload")
+    try:
+        machine.run(f"systemctl kill --signal=KILL {unit}")
+        # One that begins looks at every instance; and for longer than it lets pass between two looks.
+        machine.run("systemctl restart slotd.service")
+        machine.wait_for(f"test $(systemctl show {unit} -P NRestarts) -ge 40", timeout=60)
+        assert accepting(app) == [new]
+    finally:
+        machine.run(f"rm {DROP_IN} && systemctl daemon-reload")
+    end = json.loads(stream.communicate(timeout=60)[0].splitlines()[-1])
+    assert end["whole"], end
+    assert alone(app) == new
+
+
 def test_slotd_killed_at_any_point_of_an_upgrade_leaves_one_that_accepts(machine, app, load):
     chance = random.Random(20)
     for _ in range(12):

@@ -84,7 +84,7 @@ def test_a_second_deploy_before_the_switch_of_the_first_is_refused_and_the_first
     first = machine.spawn(f"cd {app.home} && exec slotctl --json deploy {directory}")
     app.wait_until(lambda status: status["state"] == "starting")
     second = app.deploy("three", check=False)
-    assert (second["code"], second["exit"]) == ("busy", 5), second
+    assert (second["code"], second["exit"]) == ("busy", 1), second
     assert "begun by root" in second["error"] and "phase starting" in second["error"]
     assert '"success":true' in first.communicate(timeout=30)[0]
 

@@ -92,7 +92,9 @@ fn taken(port: u16, holders: &[Holder]) -> String {
         .unwrap_or("that server");
     let proxy = match holders.first().map(|holder| holder.command.as_str()) {
         Some("nginx") => {
-            "in nginx, `location / { proxy_pass http://127.0.0.1:8080; proxy_http_version 1.1; proxy_set_header Host $host; \
+            "in nginx, `map $http_upgrade $connection_upgrade { default upgrade; '' close; }` and, in its `server`, \
+             `location / { proxy_pass http://127.0.0.1:8080; proxy_http_version 1.1; proxy_set_header Host $host; \
+             proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme; \
              proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade; proxy_buffering off; }`"
         }
         Some("caddy") => "in a Caddyfile, `reverse_proxy 127.0.0.1:8080`",
@@ -110,7 +112,8 @@ fn taken(port: u16, holders: &[Holder]) -> String {
          \x20   ListenStream=\n\
          \x20   ListenStream=8080\n\
          and run this again.\n\
-         Or put slot behind it: the same with `ListenStream=127.0.0.1:8080`, and {proxy}.",
+         Or put slot behind it: the same with `ListenStream=127.0.0.1:8080`, and {proxy}; for the app to learn whom that server serves,\n\
+         \x20   write `trusted_peers = [\"127.0.0.1\"]` under `[router]` in /etc/slot/machine.toml.",
         who.join(", ")
     )
 }
@@ -118,6 +121,8 @@ fn taken(port: u16, holders: &[Holder]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const README: &str = include_str!("../../../README.md");
 
     #[test]
     fn ports_are_read_from_every_address() {
@@ -140,6 +145,26 @@ mod tests {
             "proxy_pass http://127.0.0.1:8080",
         ] {
             assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nginx_is_to_do_is_the_same_here_and_in_the_readme() {
+        let holder = Holder {
+            pid: 42,
+            command: "nginx".to_owned(),
+            unit: None,
+        };
+        let text = taken(80, &[holder]);
+        let (_, block) = README.split_once("```nginx\n").unwrap();
+        let (block, _) = block.split_once("```").unwrap();
+        let lines = block.lines().map(str::trim);
+        let own: Vec<_> = lines
+            .filter(|line| line.starts_with("proxy_") || line.starts_with("map "))
+            .collect();
+        assert!(own.len() > 6, "{own:?}");
+        for line in own {
+            assert!(text.contains(line), "{line}: {text}");
         }
     }
 }
