@@ -7,6 +7,7 @@ mod door;
 mod listener;
 mod peer;
 mod problem;
+mod repository;
 mod routes;
 
 use std::sync::Arc;

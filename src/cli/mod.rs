@@ -9,6 +9,7 @@ pub mod app;
 pub mod archive;
 pub mod args;
 pub mod build;
+pub mod chosen;
 pub mod client;
 pub mod connections;
 pub mod demo;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::live::{Live, blocking};
 use super::owner::{AskError, Owner};
-use super::prepare::Preparation;
+use super::prepare::{Preparation, Unready};
 use super::tables::Tables;
 use super::units::Units;
 use super::world::World;
@@ -21,6 +21,7 @@ use crate::deploy::{
     Effect, Event, Facts, Found, Generation, Refusal, ReleaseId, Request, Settings, SlotName,
     State, Step, effects, recover, rediscover,
 };
+use crate::git::Store;
 use crate::preflight::{self, Room};
 use crate::release::{self, About, Links, Record};
 use crate::store::{FileError, History, Loaded, StateFile};
@@ -139,6 +140,10 @@ impl<U: Units> Managed<U> {
                 path: tidied.clone(),
                 source,
             })?;
+            if let Err(error) = Store::of(&tidied).tidy() {
+                // It is in nobody's way.
+                tracing::warn!("{}", chain(&error));
+            }
             release::tidy(&tidied).map_err(OpenError::from)
         })
         .await?;
@@ -296,6 +301,7 @@ impl<U: Units> Managed<U> {
                     let identity = incoming.unpack(&mut archive, Links::Inside, wanted)?;
                     Ok((incoming, identity))
                 });
+                let laid_out = laid_out.map_err(Unready::from);
                 (laid_out, archive)
             };
             let (laid_out, mut rest) = blocking(work).await;
@@ -326,6 +332,7 @@ impl<U: Units> Managed<U> {
             owner: self.owner.clone(),
             generation,
             about,
+            held: None,
         }
     }
 

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::command::{Git, words};
 use super::modules::modules;
-use super::{Commit, GitError};
+use super::{Commit, GitError, large};
 use crate::deploy::ReleaseId;
 
 /// What git holds against objects, and what they may have all the same: oddities of old or home-made tools in commits, which harm
@@ -388,6 +388,9 @@ impl Held {
             &["checkout-index", "--all", "--quiet"],
             b"",
         )?;
+        if let Some(path) = large::pointer(&git, into)? {
+            return Err(GitError::Pointer(path));
+        }
         for module in modules(&self.store.git(), commit)? {
             let folder = into.join(&module.path);
             if !self.store.have()?.contains(&module.commit) {
