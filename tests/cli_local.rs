@@ -31,7 +31,8 @@ fn without_arguments_usage_goes_to_stderr_with_status_2() {
 fn a_wrong_option_and_a_wrong_span_are_usage_errors() {
     let folder = tempfile::tempdir().unwrap();
     for words in [
-        &["deploy"][..],
+        &["promote"][..],
+        &["deploy", "x", "--release", "1a2b3c4d"],
         &["deploy", "x", "--drain", "30"],
         &["frobnicate"],
         &["--app", "No Such Name", "status"],
@@ -50,7 +51,7 @@ fn a_wrong_option_and_a_wrong_span_are_usage_errors() {
 fn a_usage_error_is_json_where_json_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     for (words, part) in [
-        (&["--json", "deploy"][..], "<PATH>"),
+        (&["--json", "promote"][..], "<SLOT>"),
         (
             &["deploy", "x", "--drain", "30", "--json"],
             "not a span of time",
