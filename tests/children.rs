@@ -94,6 +94,8 @@ fn program(cwd: &Path, argv: &[&str]) -> Program {
         listener: None,
         start_limit: LONG,
         stop_limit: LONG,
+        restart: true,
+        whole: false,
     }
 }
 

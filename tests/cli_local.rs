@@ -51,12 +51,12 @@ fn a_wrong_option_and_a_wrong_span_are_usage_errors() {
 fn a_usage_error_is_json_where_json_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     for (words, part) in [
-        (&["--json", "promote"][..], "<SLOT>"),
+        (&["--json", "deploy", "--drain"][..], "--drain <SPAN>"),
         (
             &["deploy", "x", "--drain", "30", "--json"],
             "not a span of time",
         ),
-        (&["frobnicate", "--json"], "unrecognized subcommand"),
+        (&["frobnicate", "--json"], "unknown command"),
         (&["--json"], "Usage: slotctl"),
         (&["app", "--json"], "Usage: slotctl app"),
     ] {
@@ -175,6 +175,73 @@ fn init_writes_a_file_that_deploy_reads_and_never_writes_over_one() {
     let output = slotctl(&project, Path::new(NOBODY), &["init", "--force"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+}
+
+#[test]
+fn init_finds_out_what_a_project_is_made_with_and_writes_either_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    write("bun.lock", "");
+    write(
+        "package.json",
+        r#"{"scripts":{"start":"bun server/index.ts"}}"#,
+    );
+    write(".env", "FOO=bar\n");
+    write(".gitignore", "node_modules");
+    let init = |words: &[&str]| slotctl(folder.path(), Path::new(NOBODY), words);
+
+    let output = init(&["init", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        stdout(&output).contains("slot-machine.json"),
+        "{}",
+        stdout(&output)
+    );
+    let said: serde_json::Value = serde_json::from_str(&read("slot-machine.json")).unwrap();
+    for (key, value) in [
+        ("setup_command", "bun install --frozen-lockfile"),
+        ("start_command", "bun server/index.ts"),
+        ("env_file", ".env"),
+        ("health_endpoint", "/healthz"),
+    ] {
+        assert_eq!(said[key], value);
+    }
+    assert_eq!(read(".gitignore"), "node_modules\n.slot-machine\n.slot\n");
+
+    let output = init(&["init"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let app = slot::config::App::parse(&read("slot.toml"), "slot.toml").unwrap();
+    assert_eq!(app.command, ["bun", "server/index.ts"]);
+    let setup = app.setup_command.unwrap();
+    assert_eq!(setup, ["bun", "install", "--frozen-lockfile"]);
+    assert_eq!(read(".gitignore"), "node_modules\n.slot-machine\n.slot\n");
+
+    write("slot-machine.json", "{}");
+    let output = init(&["init", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(6));
+    assert_eq!(read("slot-machine.json"), "{}");
+    assert!(
+        init(&["init", "--format", "json", "--force"])
+            .status
+            .success()
+    );
+    assert_ne!(read("slot-machine.json"), "{}");
+    assert_eq!(read(".gitignore"), "node_modules\n.slot-machine\n.slot\n");
+}
+
+#[test]
+fn an_unknown_command_is_said_to_be_one_and_usage_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = slotctl(folder.path(), Path::new(NOBODY), &["badcmd"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("unknown command 'badcmd'"),
+        "{}",
+        stderr(&output)
+    );
+    let output = slotctl(folder.path(), Path::new(NOBODY), &[]);
+    assert!(stderr(&output).contains("usage"), "{}", stderr(&output));
 }
 
 #[test]

@@ -258,6 +258,7 @@ async fn what_apps_there_are_is_answered_once_they_are_known() {
     let place = Place {
         data,
         machine_boot: "1".to_owned(),
+        layout: slot::release::Layout::Slot,
     };
     let app = App::parse("name = 'web'\ncommand = 'x'\n", "slot.toml").unwrap();
     let units = bench.units.clone();

@@ -170,6 +170,7 @@ impl Bench {
         let place = Place {
             data: self.at("data"),
             machine_boot: "this boot".to_owned(),
+            layout: slot::release::Layout::Slot,
         };
         let tables = self.tables(self.at("run/table.json")).await;
         let (known, answers) = (Arc::clone(&self.running), self.answers.clone());

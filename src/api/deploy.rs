@@ -146,7 +146,8 @@ pub(super) async fn deploy<U: Units>(
     let release = if let Some(id) = release {
         app.again(generation, id, about).await
     } else if let Some(commit) = commit {
-        app.check_out(generation, commit, about, reader(body)).await
+        app.upload_commit(generation, commit, about, reader(body))
+            .await
     } else {
         app.upload(generation, about, reader(body)).await
     };

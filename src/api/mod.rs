@@ -5,6 +5,7 @@
 mod deploy;
 mod door;
 mod listener;
+pub mod machine;
 mod peer;
 mod problem;
 mod repository;

@@ -49,10 +49,7 @@ async fn main() -> anyhow::Result<()> {
     let tables = Arc::new(Tables::open(table, routers, Some(instances)).await);
     let (files, run) = (arguments.config.join("apps"), arguments.run.clone());
     let source = Source::Directory(files.clone());
-    let place = Place {
-        data: arguments.state,
-        machine_boot: boot,
-    };
+    let place = Place::new(arguments.state, boot);
     let apps = Arc::new(Apps::new(source, place, Arc::clone(&tables), move |app| {
         SystemdUnits::new(
             Arc::clone(&bus),

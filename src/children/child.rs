@@ -23,7 +23,7 @@ pub enum Phase {
     Up(BootId),
     /// It was sent SIGTERM.
     Stopping(BootId),
-    /// It ended by itself, and is executed again after a second.
+    /// It ended by itself, and is executed again after a second, if it is to be ([`Program::restart`]).
     Ended(UnitFailure),
 }
 

@@ -38,6 +38,9 @@ const LISTENING: &str = "exec 3<&0 </dev/null\n\
 /// How long the output of killed processes is waited for; only one that left the group can hold it for longer.
 const OUTPUT_REST: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether a group is empty.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Why a run could not begin.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SpawnError {
@@ -131,6 +134,22 @@ impl Group {
         }
     }
 
+    /// SIGTERM to the whole group; its keeper does not mind.
+    pub(super) fn terminate_all(&self) {
+        match killpg(self.id, Signal::SIGTERM) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => tracing::warn!(group = %self.id, %error, "SIGTERM could not be sent"),
+        }
+    }
+
+    /// Returns when nothing of the group runs but its keeper. Nobody tells when a process ends that is not one's own child, so it is
+    /// looked for.
+    pub(super) async fn emptied(&self) {
+        while has_others(self.id) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// SIGKILL to the whole group.
     pub(super) fn kill(&self) {
         match killpg(self.id, Signal::SIGKILL) {
@@ -163,6 +182,23 @@ impl Drop for Group {
             self.kill();
         }
     }
+}
+
+/// Whether a process of the group runs that does not lead it (proc(5), `/proc/<pid>/stat`).
+fn has_others(group: Pid) -> bool {
+    let Ok(listed) = std::fs::read_dir("/proc") else {
+        return false;
+    };
+    let processes = listed.flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // The name of the process, the second field, may have anything in it, spaces and parentheses too.
+        let mut after = stat.rsplit(") ").next()?.split(' ');
+        let (state, _parent, of) = (after.next()?, after.next()?, after.next()?);
+        let runs = !matches!(state, "Z" | "X");
+        (runs && of.parse() == Ok(group.as_raw())).then_some(pid)
+    });
+    processes.into_iter().any(|pid| pid != group.as_raw())
 }
 
 /// None once it was waited for.

@@ -44,7 +44,7 @@ pub async fn once(program: &Program, app: &AppName, name: &'static str) -> Ended
         Ok(Ok(status)) if status.success() => None,
         Ok(ended) => Some(failure(ended, true)),
         Err(_) => {
-            terminate(&mut group, program.stop_limit).await;
+            terminate(&mut group, program).await;
             Some(UnitFailure {
                 result: "timeout".into(),
                 text: "did not end in time".to_owned(),

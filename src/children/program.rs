@@ -33,6 +33,11 @@ pub struct Program {
     pub start_limit: Duration,
     /// From SIGTERM to SIGKILL.
     pub stop_limit: Duration,
+    /// It is executed again when it ends by itself.
+    pub restart: bool,
+    /// SIGTERM is for the whole group, and SIGKILL comes when that limit is over, not when the main process is: that may be a shell,
+    /// which passes no signal on.
+    pub whole: bool,
 }
 
 impl Program {

@@ -102,7 +102,7 @@ impl Supervisor {
                 End::Failed(failure) => {
                     self.told.phase(serial, Phase::Ended(failure));
                     tokio::select! {
-                        () = sleep(RESTART) => {}
+                        () = sleep(RESTART), if program.restart => {}
                         changed = self.wanted.changed() => if changed.is_err() { return },
                     }
                 }
@@ -158,7 +158,7 @@ impl Supervisor {
                         result: "timeout".into(),
                         text: format!("did not say READY=1 within {:?}", program.start_limit),
                     };
-                    terminate(&mut group, program.stop_limit).await;
+                    terminate(&mut group, program).await;
                     break End::Failed(late);
                 }
                 changed = self.wanted.changed() => {
@@ -170,7 +170,7 @@ impl Supervisor {
                         continue;
                     }
                     self.told.phase(*serial, Phase::Stopping(boot.clone()));
-                    let killed = terminate(&mut group, program.stop_limit).await;
+                    let killed = terminate(&mut group, program).await;
                     self.told.status.send_modify(|status| status.killed = killed);
                     break End::Stopped;
                 }
@@ -244,10 +244,19 @@ impl Supervisor {
     }
 }
 
-/// True if SIGTERM was not enough. What the main process leaves behind is not waited for.
-pub(super) async fn terminate(group: &mut Group, limit: Duration) -> bool {
-    group.terminate();
-    timeout(limit, group.ended()).await.is_err()
+/// True if SIGTERM was not enough. What the main process leaves behind is waited for only where SIGTERM was for that too.
+pub(super) async fn terminate(group: &mut Group, program: &Program) -> bool {
+    let ended = async {
+        if !program.whole {
+            group.terminate();
+            return drop(group.ended().await);
+        }
+        group.terminate_all();
+        // It fails only if it was reaped by somebody else, which comes to the same.
+        let _ = group.ended().await;
+        group.emptied().await;
+    };
+    timeout(program.stop_limit, ended).await.is_err()
 }
 
 /// How a main process ended that nobody stopped, in systemd's words (systemd.exec(5), `$SERVICE_RESULT`).

@@ -61,7 +61,7 @@ pub enum Command {
     Demo(Demo),
     /// Run router, deployer and app in this process, where no systemd runs
     Start(Start),
-    /// Write a commented slot.toml into the current directory
+    /// Write a commented slot.toml into the current directory, by what the project is made with
     Init(Init),
     /// Register, list and remove apps
     #[command(subcommand)]
@@ -111,15 +111,32 @@ pub struct Demo {
 /// `start`.
 #[derive(Debug, Args)]
 pub struct Start {
-    /// The app's file
-    #[arg(long, value_name = "FILE", default_value = "slot.toml")]
-    pub config: PathBuf,
-    /// What to deploy at once: a binary, a directory or a tar archive
+    /// The app's file; otherwise ./slot.toml, otherwise ./slot-machine.json
+    ///
+    /// A file that is JSON is slot-machine's, whatever its name, and the app is then run as slot-machine runs it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to deploy at once, with slot.toml: a binary, a directory or a tar archive
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// Where to take requests
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    pub listen: std::net::SocketAddr,
+    /// Where to take requests; 127.0.0.1:8080, or what slot-machine.json says
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Where releases and state are kept; .slot, or .slot-machine with slot-machine.json, if not given
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The repository whose commits are deployed, and HEAD at first; with slot-machine.json the current directory if not given
+    #[arg(long, value_name = "DIR")]
+    pub repo: Option<PathBuf>,
+    /// Where slot-machine's API answers, on 127.0.0.1; `api_port` of slot-machine.json, otherwise 9100
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Deploy nothing at first, where slot-machine's way is to deploy HEAD
+    #[arg(long)]
+    pub no_deploy: bool,
+    /// Changes nothing: slot-machine's old scripts have it
+    #[arg(long, hide = true)]
+    pub no_proxy: bool,
     /// The router's limits, and whom it believes: a file as /etc/slot/machine.toml is
     #[arg(long, value_name = "FILE")]
     pub machine: Option<PathBuf>,
@@ -128,9 +145,21 @@ pub struct Start {
 /// `init`.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// Write over a slot.toml that is there
+    /// Which file: slot.toml, or slot-machine's slot-machine.json
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Toml)]
+    pub format: Format,
+    /// Write over one that is there
     #[arg(long)]
     pub force: bool,
+}
+
+/// What `init` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// slot.toml.
+    Toml,
+    /// slot-machine.json.
+    Json,
 }
 
 /// `app …`.
@@ -173,7 +202,7 @@ pub struct Deploy {
     ///
     /// A commit is named by its hash or the beginning of it, by a branch or by a tag. A directory has all that the app needs in it. An
     /// archive may be compressed with gzip, zstd or xz; `-` is one on standard input: `tar c . | ssh host slotctl deploy -`. What begins
-    /// with `.` or `/` is a path in any case.
+    /// with `.` or `/` is a path in any case. With slot-machine.json it is always a commit.
     #[arg(value_name = "COMMIT|PATH")]
     pub what: Option<PathBuf>,
     /// Deploy HEAD although tracked files have changes that are not committed, and without them

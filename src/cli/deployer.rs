@@ -18,10 +18,11 @@ use tokio::task::JoinHandle;
 use super::scratch::Scratch;
 use crate::api::{self, Access};
 use crate::config::{App, Machine};
-use crate::daemon::app::Place;
+use crate::daemon::app::{Managed, Place};
 use crate::daemon::apps::{Apps, Source};
 use crate::daemon::embedded::Embedded;
 use crate::daemon::tables::Tables;
+use crate::release::Layout;
 use crate::router::{Config, Server};
 use crate::traffic::Routers;
 
@@ -46,7 +47,8 @@ pub struct Deployer {
 }
 
 impl Deployer {
-    /// Starts to deploy an app, which has its ports, with its data in `data`, behind a router with the settings of `machine`. What was active there before is started again.
+    /// Starts to deploy an app, which has its ports, with its data in `data`, which is laid out so, behind a router with the settings of `machine` on these
+    /// listeners, each with its name. What was active there before is started again.
     ///
     /// # Errors
     /// What could not be made or read, and where.
@@ -54,7 +56,8 @@ impl Deployer {
         app: App,
         machine: Machine,
         data: &Path,
-        public: TcpListener,
+        layout: Layout,
+        listeners: Vec<(String, TcpListener)>,
     ) -> anyhow::Result<Self> {
         let run = Scratch::make(&run_base())?;
         let socket = |path: &Path| -> anyhow::Result<()> {
@@ -64,10 +67,9 @@ impl Deployer {
         };
         let control = run.path().join("router/1/control.sock");
         socket(&control)?;
-        let listener = listener(&app).to_owned();
         let config = Config {
             control: Some(control),
-            ..Config::new(vec![(listener, public)]).of(machine)
+            ..Config::new(listeners).of(machine)
         };
         // It waits for its threads to be there.
         let router = tokio::task::spawn_blocking(|| Server::start(config)).await??;
@@ -82,8 +84,9 @@ impl Deployer {
         let place = Place {
             data: data.to_owned(),
             machine_boot: fresh_boot()?,
+            layout,
         };
-        let root = data.join(app.name.as_str());
+        let root = place.root(&app.name);
         let units = Embedded::new(
             Arc::new(app.clone()),
             root,
@@ -134,6 +137,14 @@ impl Deployer {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The app.
+    ///
+    /// # Errors
+    /// It cannot be managed any more.
+    pub async fn app(&self) -> anyhow::Result<Arc<Managed<Embedded>>> {
+        Ok(self.apps.get(None).await?)
     }
 
     /// Where the API answers.

@@ -36,7 +36,7 @@ pub const MEANINGS: [(Exit, &str); 8] = [
         Exit::Failed,
         "the deployment failed, another one is in progress, or slotd refused or could not do what was asked",
     ),
-    (Exit::Usage, "the command line makes no sense"),
+    (Exit::Usage, "usage: the command line makes no sense"),
     (Exit::Unreachable, "slotd cannot be reached"),
     (
         Exit::Forbidden,

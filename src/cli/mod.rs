@@ -21,6 +21,7 @@ pub mod init;
 pub mod launch;
 pub mod listeners;
 pub mod logs;
+pub mod machine;
 pub mod outcome;
 pub mod pack;
 pub mod pages;
@@ -36,8 +37,10 @@ pub mod term;
 
 use std::future::Future;
 use std::io::{self, stderr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command, Global, Launch};
@@ -75,10 +78,17 @@ pub fn main() -> ExitCode {
 fn misused(error: &clap::Error) -> ExitCode {
     // There is nothing parsed to ask. What follows `--` is another program's.
     let mut words = std::env::args_os().take_while(|word| word != "--");
-    if !error.use_stderr() || !words.any(|word| word == "--json") {
+    let is_unknown = error.kind() == ErrorKind::InvalidSubcommand;
+    let is_json = error.use_stderr() && words.any(|word| word == "--json");
+    if !is_json && !is_unknown {
         error.exit();
     }
     let text = error.to_string();
+    let text = text.replacen("unrecognized subcommand", "unknown command", 1);
+    if !is_json {
+        note(&text);
+        return Exit::Usage.into();
+    }
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let text = text.split("\n\nFor more information").next();
     let problem = Problem {
@@ -97,10 +107,20 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(options) => demo::run(options.once, global.json)?,
         Command::DemoApp => return demo::app::run(),
         Command::Start(options) => start::run(options)?,
-        Command::Init(options) => init::run(global.app.as_ref(), options.force, global.json)?,
+        Command::Init(options) => init::run(global.app.as_ref(), options, global.json)?,
         Command::App(command) => wait_for(app::run(global, command))?,
-        Command::Deploy(options) => wait_for(deploy::deploy(global, options))?,
+        Command::Deploy(options) => match slot_machine(global)? {
+            Some(file) => wait_for(machine::ask::deploy(
+                &file,
+                options.what.as_deref(),
+                global.json,
+            ))?,
+            None => wait_for(deploy::deploy(global, options))?,
+        },
         Command::Rollback(options) => {
+            if let Some(file) = slot_machine(global)? {
+                return Ok(wait_for(machine::ask::rollback(&file, global.json))?.into());
+            }
             wait_for(deploy::rollback(global, &client(global)?, options))?
         }
         Command::Promote(options) => wait_for(deploy::promote(global, &client(global)?, options))?,
@@ -110,7 +130,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Status(options) if options.connections => {
             wait_for(connections::run(&client(global)?, global.json))?
         }
-        Command::Status(_) => wait_for(status::run(&client(global)?, global.json))?,
+        Command::Status(_) => match slot_machine(global)? {
+            Some(file) => wait_for(machine::ask::status(&file, global.json))?,
+            None => wait_for(status::run(&client(global)?, global.json))?,
+        },
         Command::Releases => wait_for(releases::run(&client(global)?, global.json))?,
         Command::Router(args::Router::Upgrade(options)) => {
             // It is the machine's, whatever project this directory is of.
@@ -140,6 +163,14 @@ fn wait_for<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
         .enable_all()
         .build()?
         .block_on(asking)
+}
+
+/// The slot-machine.json that a command means: none where an app or a socket is named.
+fn slot_machine(global: &Global) -> anyhow::Result<Option<PathBuf>> {
+    if global.app.is_some() || global.socket != Path::new(client::SOCKET) {
+        return Ok(None);
+    }
+    machine::find()
 }
 
 /// slotd, for the app that is meant.

@@ -3,7 +3,7 @@
 //! **Invariant:** the first signal lets everything in flight end, the second waits for nothing.
 
 use std::io::stderr;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -21,14 +21,18 @@ use super::follow::attempt;
 use super::outcome;
 use super::pack::{Packing, Upload};
 use super::progress::Screen;
-use super::project::Project;
+use super::project::{FILE, Project};
 use super::status::now_ms;
 use super::term::{Paint, note};
-use crate::config::{App, Bind, Machine};
+use crate::config::{App, Bind, Machine, SlotMachine, slot_machine};
+use crate::release::Layout;
 use crate::wire::api::Status;
 
 /// Where a project's releases and state are, beside its file.
-const DATA: &str = ".slot";
+pub(super) const DATA: &str = ".slot";
+
+/// Where requests are taken unless that is said.
+pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// Runs until it is told to end.
 ///
@@ -36,7 +40,17 @@ const DATA: &str = ".slot";
 /// If the file or the path is refused, or something cannot be had; if the first deployment cannot be begun.
 pub fn run(options: &Start) -> anyhow::Result<Exit> {
     crate::telemetry::init("slotctl")?;
-    let project = Project::read(&options.config)?;
+    let file = config(options)?;
+    let text = std::fs::read_to_string(&file).map_err(|error| {
+        Exit::Input.because(format!(
+            "cannot read {}: {error}; `slotctl init` writes one",
+            file.display()
+        ))
+    })?;
+    if SlotMachine::is_meant(&text) || options.repo.is_some() || options.port.is_some() {
+        return super::machine::start(options, &file, &text);
+    }
+    let project = Project::read(&file)?;
     let source = options.path.as_deref().map(Upload::look_over).transpose()?;
     // What a setup_command makes is not there yet.
     if let Some(source) = source
@@ -58,7 +72,25 @@ pub fn run(options: &Start) -> anyhow::Result<Exit> {
     ended
 }
 
-fn machine(file: &Path, app: &App) -> anyhow::Result<Machine> {
+/// The file that is meant.
+fn config(options: &Start) -> anyhow::Result<PathBuf> {
+    if let Some(file) = &options.config {
+        return Ok(file.clone());
+    }
+    [FILE, slot_machine::FILE]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|file| file.exists())
+        .ok_or_else(|| {
+            Exit::Input.because(format!(
+                "there is neither {FILE} nor {} here; write one with `slotctl init` or `slotctl init --format json`, or name a file \
+                 with --config",
+                slot_machine::FILE
+            ))
+        })
+}
+
+pub(super) fn machine(file: &Path, app: &App) -> anyhow::Result<Machine> {
     let shown = file.display().to_string();
     let text = std::fs::read_to_string(file)
         .map_err(|error| Exit::Input.because(format!("cannot read {shown}: {error}")))?;
@@ -83,11 +115,15 @@ async fn serve(
             "{file}: user = \"{user}\" is for units; here the app runs as the user that started slotctl\n"
         ));
     }
-    let (data, _lock) = data_directory(&project.file)?;
-    let public = listen(options.listen)?;
+    let (data, _lock) = data_directory(&match &options.data {
+        Some(data) => data.clone(),
+        None => project.file.canonicalize()?.with_file_name(DATA),
+    })?;
+    let public = listen(options.listen.unwrap_or(LISTEN))?;
     let name = app.name.to_string();
     let drain = app.drain.by_class().last();
-    let deployer = Deployer::start(app, machine, &data, public).await?;
+    let listeners = vec![(listener(&app).to_owned(), public)];
+    let deployer = Deployer::start(app, machine, &data, Layout::Slot, listeners).await?;
     let socket = reachable_socket(&deployer, &data);
     note(&format!(
         "{name} is served at http://{}/\nask it with: slotctl --socket {} status\n",
@@ -134,11 +170,12 @@ async fn deploy(client: &Client, source: Upload, name: &str) -> anyhow::Result<(
     Ok(())
 }
 
-/// `.slot` beside the project's file, and the lock that makes it one deployer's.
-fn data_directory(file: &Path) -> anyhow::Result<(PathBuf, Flock<std::fs::File>)> {
-    let project = file.canonicalize()?;
-    let data = project.parent().unwrap_or(Path::new("/")).join(DATA);
-    std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
+/// The directory of releases and state, and the lock that makes it one deployer's.
+pub(super) fn data_directory(data: &Path) -> anyhow::Result<(PathBuf, Flock<std::fs::File>)> {
+    std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+    let data = data
+        .canonicalize()
+        .with_context(|| format!("cannot find {}", data.display()))?;
     // Releases are nothing to commit.
     let ignore = data.join(".gitignore");
     if !ignore.exists() {
@@ -151,8 +188,8 @@ fn data_directory(file: &Path) -> anyhow::Result<(PathBuf, Flock<std::fs::File>)
     match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok((data, lock)),
         Err((_, Errno::EWOULDBLOCK)) => Err(Exit::Busy.because(format!(
-            "another `slotctl start` runs in {}; ask it with `slotctl --socket {} status`, or end it",
-            project.parent().unwrap_or(Path::new("/")).display(),
+            "another `slotctl start` has its data in {}; ask it with `slotctl --socket {} status`, or end it",
+            data.display(),
             data.join("slotd.sock").display()
         ))),
         Err((_, error)) => {
@@ -161,7 +198,7 @@ fn data_directory(file: &Path) -> anyhow::Result<(PathBuf, Flock<std::fs::File>)
     }
 }
 
-fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).map_err(|error| {
         let remedy = match error.kind() {
             std::io::ErrorKind::AddrInUse => {
@@ -170,21 +207,21 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
                     .map(ToString::to_string)
                     .collect();
                 format!(
-                    "{}; listen elsewhere with --listen 127.0.0.1:PORT",
+                    "{}; end that, or listen elsewhere",
                     match holders.is_empty() {
                         true => "another process listens there".to_owned(),
                         false => format!("{} listens there", holders.join(" and ")),
                     }
                 )
             }
-            _ => format!("{error}; listen elsewhere with --listen 127.0.0.1:PORT"),
+            _ => format!("{error}; listen elsewhere"),
         };
         Exit::Input.because(format!("cannot listen on {address}: {remedy}"))
     })
 }
 
 /// The API's socket under a name that stays, where that is not too long to connect to (unix(7)).
-fn reachable_socket(deployer: &Deployer, data: &Path) -> PathBuf {
+pub(super) fn reachable_socket(deployer: &Deployer, data: &Path) -> PathBuf {
     let (socket, name) = (deployer.socket(), data.join("slotd.sock"));
     // Whatever it was, it is of a deployer that has ended.
     let _ = std::fs::remove_file(&name);

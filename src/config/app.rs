@@ -8,7 +8,7 @@ use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
 use super::section::{Section, Value};
 use super::trust::replaceable;
-use super::{App, AppLimits, Bind, Drain, Ports, Ready, SEED};
+use super::{App, AppLimits, Bind, Drain, Ports, Ready, SEED, Semantics};
 use crate::deploy::{AppName, SlotName};
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
@@ -18,7 +18,7 @@ const COMMAND: &str = "\"./server --flag\"";
 /// A setup command, as it is shown to whoever wrote a wrong one.
 const SETUP: &str = "\"npm ci\"";
 /// How long a setup command may take if the file does not say.
-const SETUP_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+pub(super) const SETUP_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Users that can do more than an app should.
 const PRIVILEGED: [&str; 3] = ["root", "slot", "slot-router"];
 /// Names beside the slots' symlinks in `/var/lib/slot/<app>`.
@@ -115,6 +115,8 @@ impl App {
             env_file: env_file.transpose()?,
             env,
             limits,
+            internal_listener: None,
+            semantics: Semantics::Slot,
         })
     }
 
@@ -235,20 +237,25 @@ fn words(value: &Value<'_>, example: &str) -> Result<Vec<String>, ConfigError> {
     Ok(words)
 }
 
+/// The plain path of a directory of the release, if it is one.
+pub(super) fn shared_dir(written: &str) -> Option<&str> {
+    let path = written.trim_start_matches("./").trim_end_matches('/');
+    let plain = path.split('/').all(|name| !matches!(name, "" | "." | ".."));
+    (plain && !path.chars().any(char::is_control) && !path.starts_with(SEED)).then_some(path)
+}
+
 /// Directories of the release, each by its plain path from there: no `.`, no `..`, none inside another.
 fn shared_dirs(value: &Value<'_>) -> Result<Vec<String>, ConfigError> {
     const EXAMPLE: &str = "[\"uploads\", \"storage/files\"]";
     let mut found: Vec<String> = Vec::new();
     for item in value.list(EXAMPLE)? {
         let written = item.text("\"uploads\"")?;
-        let path = written.trim_start_matches("./").trim_end_matches('/');
-        let plain = path.split('/').all(|name| !matches!(name, "" | "." | ".."));
-        if !plain || path.chars().any(char::is_control) || path.starts_with(SEED) {
+        let Some(path) = shared_dir(&written) else {
             return Err(item.error(
                 format!("{written:?} is no directory of the release"),
                 format!("write its path from there, without `..`: `shared_dirs = {EXAMPLE}`"),
             ));
-        }
+        };
         let within = |one: &str, other: &str| Path::new(one).starts_with(other);
         if let Some(other) = found
             .iter()
@@ -397,16 +404,21 @@ fn limits(value: Option<Value<'_>>) -> Result<AppLimits, ConfigError> {
 /// A path with no query, as it stands in a request line.
 fn target(value: &Value<'_>, example: &str) -> Result<String, ConfigError> {
     let path = value.text(example)?;
+    match target_problem(&path) {
+        None => Ok(path),
+        Some(problem) => Err(value.error(
+            problem,
+            format!("begin it with / and escape what is not ASCII: `{example}`"),
+        )),
+    }
+}
+
+/// Why a path cannot stand in a request line.
+pub(super) fn target_problem(path: &str) -> Option<String> {
     let clean = path
         .bytes()
         .all(|b| b.is_ascii_graphic() && b != b'#' && b != b'\\');
-    if !path.starts_with('/') || !clean {
-        return Err(value.error(
-            format!("{path:?} is not a path of a URL"),
-            format!("begin it with / and escape what is not ASCII: `{example}`"),
-        ));
-    }
-    Ok(path)
+    (!path.starts_with('/') || !clean).then(|| format!("{path:?} is not a path of a URL"))
 }
 
 /// A route's path: without a query, and ending at a segment.

@@ -1,4 +1,5 @@
-//! TOML in, validated settings out: `/etc/slot/apps/<app>.toml` (or a project's `slot.toml`) and `/etc/slot/machine.toml`.
+//! TOML in, validated settings out: `/etc/slot/apps/<app>.toml` (or a project's `slot.toml`) and `/etc/slot/machine.toml`. JSON too,
+//! where it is slot-machine's ([`slot_machine`]).
 //!
 //! **Invariant:** a file with one wrong key is refused whole; the error names the file, the line, the key and what to write instead.
 
@@ -11,6 +12,7 @@ mod limits;
 mod machine;
 mod network;
 mod section;
+pub mod slot_machine;
 mod span;
 mod trust;
 
@@ -26,6 +28,7 @@ pub use limits::{AppLimits, Limits};
 pub use machine::{Machine, MachineError};
 pub use network::Network;
 pub use section::closest;
+pub use slot_machine::SlotMachine;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 
@@ -54,6 +57,17 @@ pub enum Ready {
     /// The process runs; the health gate decides alone.
     #[default]
     Health,
+}
+
+/// Whose rules hold where slot and slot-machine differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Semantics {
+    /// Of a slot.toml.
+    #[default]
+    Slot,
+    /// Of a slot-machine.json: what ends by itself is not started again, SIGTERM goes to all of the app's processes, health is a 200,
+    /// an `env_file` that is not there is none, and what the app serves on `INTERNAL_PORT` is routed too.
+    SlotMachine,
 }
 
 /// A port per slot.
@@ -117,6 +131,10 @@ pub struct App {
     pub env: BTreeMap<String, String>,
     /// `[limits]`: what its requests may be and take.
     pub limits: AppLimits,
+    /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.
+    pub internal_listener: Option<String>,
+    /// By which kind of file it was read.
+    pub semantics: Semantics,
 }
 
 impl App {

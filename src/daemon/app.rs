@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +18,18 @@ use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    Effect, Event, Facts, Found, Generation, Refusal, ReleaseId, Request, Settings, SlotName,
-    State, Step, effects, recover, rediscover,
+    AppName, Effect, Event, Facts, Found, Generation, Refusal, ReleaseId, Request, Settings,
+    SlotName, State, Step, effects, recover, rediscover,
 };
 use crate::git::Store;
 use crate::preflight::{self, Room};
-use crate::release::{self, About, Links, Record};
+use crate::release::{self, About, Identity, Layout, Links, Record, ReleaseError, Root};
 use crate::store::{FileError, History, Loaded, StateFile};
 use crate::telemetry::chain;
-use crate::wire::release as api;
+use crate::wire::release::{self as api, Origin};
+
+/// The step in which a commit is laid out.
+pub(super) const CHECKOUT: &str = "checkout";
 
 /// Why an app cannot be managed.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,30 @@ pub struct Place {
     /// The machine's boot id: when it changes, nothing that ran runs any more. An embedded deployer, whose children end with it,
     /// makes a new one each time.
     pub machine_boot: String,
+    /// How an app's directory is laid out. slot-machine's is that of its one app, and `data` itself.
+    pub layout: Layout,
+}
+
+impl Place {
+    /// A directory of slot's own layout.
+    #[must_use]
+    pub fn new(data: PathBuf, machine_boot: String) -> Self {
+        Self {
+            data,
+            machine_boot,
+            layout: Layout::Slot,
+        }
+    }
+
+    /// An app's directory.
+    #[must_use]
+    pub fn root(&self, app: &AppName) -> Root {
+        let path = match self.layout {
+            Layout::Slot => self.data.join(app.as_str()),
+            Layout::SlotMachine => self.data.clone(),
+        };
+        Root::new(path, self.layout)
+    }
 }
 
 /// What is asked for with a deployment, and by whom.
@@ -133,11 +160,11 @@ impl<U: Units> Managed<U> {
         place: &Place,
         tables: Arc<Tables>,
     ) -> Result<Self, OpenError> {
-        let root = place.data.join(app.name.as_str());
+        let root = place.root(&app.name);
         let tidied = root.clone();
         blocking(move || {
-            std::fs::create_dir_all(&tidied).map_err(|source| OpenError::Directory {
-                path: tidied.clone(),
+            std::fs::create_dir_all(&*tidied).map_err(|source| OpenError::Directory {
+                path: tidied.to_path_buf(),
                 source,
             })?;
             if let Err(error) = Store::of(&tidied).tidy() {
@@ -154,7 +181,9 @@ impl<U: Units> Managed<U> {
         let first = take_up(&world, loaded).await;
         for effect in effects(&first.state) {
             if let Effect::Route(route) = effect {
-                world.tables.gather(world.part(&route).await).await;
+                for part in world.parts(&route).await {
+                    world.tables.gather(part).await;
+                }
             }
         }
         let owner = Owner::start(Arc::clone(&world), first).await?;
@@ -312,6 +341,69 @@ impl<U: Units> Managed<U> {
             id
         });
         task.await.ok().flatten()
+    }
+
+    /// Puts a deployment on its way with a commit, which `lay_out` lays out in a directory unless there is a release of it. Goes on when
+    /// its caller does not.
+    pub async fn check_out<F>(
+        &self,
+        generation: Generation,
+        commit: String,
+        reference: Option<String>,
+        lay_out: impl FnOnce(PathBuf) -> F + Send + 'static,
+    ) -> Option<String>
+    where
+        F: Future<Output = Result<(), String>> + Send,
+    {
+        let origin = Origin::Git {
+            commit: commit.clone(),
+            reference,
+        };
+        let about = About {
+            origin,
+            label: None,
+        };
+        let (root, preparation) = (self.world.root.clone(), self.preparation(generation, about));
+        let identity = Identity::Commit(commit);
+        let task = tokio::spawn(async move {
+            let (looked, wanted) = (root.clone(), identity.clone());
+            let known = blocking(move || release::known(&looked, &wanted)).await;
+            if let Ok(Some(id)) = known {
+                return preparation.again(id).await;
+            }
+            let laid_out = async {
+                known?;
+                preparation.world.enter_step(generation, CHECKOUT);
+                let incoming = blocking(move || release::begin(&root)).await?;
+                lay_out(incoming.path().to_owned())
+                    .await
+                    .map_err(ReleaseError::NotLaidOut)?;
+                blocking(move || incoming.check(Links::Inside).map(|()| (incoming, identity))).await
+            };
+            let laid_out: Result<_, ReleaseError> = laid_out.await;
+            preparation.go_on(laid_out.map_err(Unready::from)).await
+        });
+        task.await.ok().flatten()
+    }
+
+    /// Where its releases are.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.world.root
+    }
+
+    /// Returns when the symlinks are those of the state, and what nobody needs is gone.
+    pub async fn on_disk(&self) {
+        let state = Arc::clone(&self.owner.state().borrow());
+        let (report, _) = tokio::sync::mpsc::channel(1);
+        for effect in effects(&state) {
+            if let Effect::Link { .. } | Effect::Retain { .. } = effect {
+                // They are under way already; to perform one again changes nothing.
+                Arc::clone(&self.world)
+                    .perform(effect, report.clone())
+                    .await;
+            }
+        }
     }
 
     /// Puts a deployment on its way with a release that is on disk; what it says of the release is written down.

@@ -1,21 +1,17 @@
 //! Commits that are deployed: taken from whoever has them, laid out, kept for as long as their releases are.
 
 use std::io::Read;
-use std::path::Path;
 
-use super::app::Managed;
+use super::app::{CHECKOUT, Managed};
 use super::live::blocking;
 use super::prepare::Unready;
 use super::units::Units;
 use crate::deploy::Generation;
 use crate::deploy::ReleaseId;
 use crate::git::{Commit, GitError, Held, Store};
-use crate::release::{self, About, Identity, Incoming, Links, ReleaseError};
+use crate::release::{self, About, Identity, Incoming, Links, ReleaseError, Root};
 use crate::telemetry::chain;
 use crate::wire::release as api;
-
-/// The step in which a commit comes and is laid out.
-const CHECKOUT: &str = "checkout";
 
 /// What came of a commit.
 enum LaidOut {
@@ -27,7 +23,7 @@ enum LaidOut {
 
 impl<U: Units> Managed<U> {
     /// Puts a commit on disk whose pack is uploaded, and its deployment on its way; as `upload` does with an archive.
-    pub async fn check_out(
+    pub async fn upload_commit(
         &self,
         generation: Generation,
         commit: Commit,
@@ -88,7 +84,7 @@ impl<U: Units> Managed<U> {
 }
 
 fn lay_out(
-    root: &Path,
+    root: &Root,
     commit: &Commit,
     pack: &mut impl Read,
     wanted: impl Fn() -> bool,

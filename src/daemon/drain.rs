@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::live::{AGAIN, Live};
+use super::route::internal_name;
 use super::units::Units;
 use super::world::World;
 use crate::deploy::{BootId, ByClass, Event, SlotName, Time};
@@ -77,7 +78,18 @@ impl<U: Units> Live<U> {
                 }
                 wait = wait.min(if is_over { SETTLED } else { AGAIN });
             }
-            match tokio::time::timeout(wait, self.tables.drained(app, name, run)).await {
+            let drained = async {
+                self.tables.drained(app, name, run).await?;
+                match self.app.internal_listener {
+                    Some(_) => {
+                        self.tables
+                            .drained(&internal_name(&self.app), name, run)
+                            .await
+                    }
+                    None => Ok(()),
+                }
+            };
+            match tokio::time::timeout(wait, drained).await {
                 Ok(Ok(())) if cut => return Event::Overdue { slot, boot },
                 Ok(Ok(())) => return Event::Drained { slot, boot },
                 Ok(Err(error)) => {

@@ -18,12 +18,12 @@ use nix::unistd::{geteuid, getgroups};
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::children::{Changes, Child, Ended, Listener, Phase, Program, once};
-use crate::config::{App, Bind, Ready};
+use crate::config::{App, Bind, Ready, Semantics, slot_machine};
 use crate::deploy::{BootId, End, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::launch::{Env, EnvFile, Order, launch};
 use crate::preflight::{self, Runner};
 use crate::probe::{Address, Owner, ask, listeners, process_group_of, processes_of_group};
-use crate::release::{Site, seed};
+use crate::release::{Root, Site, seed};
 use crate::telemetry::chain;
 
 /// What a build is called where a slot has its name.
@@ -36,8 +36,8 @@ const SETUP_STOP: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Embedded {
     app: Arc<App>,
-    /// The app's directory, absolute: `releases` and the slots' symlinks are in it.
-    root: PathBuf,
+    /// The app's directory, absolute: its releases and the slots' symlinks are in it.
+    root: Root,
     /// For sockets; its path is short, because a socket's may have 107 bytes (unix(7)).
     run: PathBuf,
     inherited: Env,
@@ -48,9 +48,9 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// An app whose slots are all stopped. Must be called within a tokio runtime, which the children's supervision then runs on.
+    /// An app whose slots are all stopped, with its directory at `root`. Must be called within a tokio runtime, which the children's supervision then runs on.
     #[must_use]
-    pub fn new(app: Arc<App>, root: PathBuf, run: PathBuf, inherited: Env) -> Self {
+    pub fn new(app: Arc<App>, root: impl Into<Root>, run: PathBuf, inherited: Env) -> Self {
         let changes = Arc::new(Changes::default());
         let child = |slot: &SlotName| {
             let own = run.join(app.name.as_str()).join(slot.as_str());
@@ -60,7 +60,7 @@ impl Embedded {
         Self {
             children: Arc::new(app.slots.iter().map(child).collect()),
             app,
-            root,
+            root: root.into(),
             run,
             inherited,
             listeners: Arc::default(),
@@ -97,51 +97,68 @@ impl Embedded {
     async fn program(
         &self,
         slot: &SlotName,
-        release: &ReleaseId,
+        id: &ReleaseId,
         limits: Limits,
     ) -> Result<Program, UnitFailure> {
-        let release = self.root.join("releases").join(release.as_str());
+        let release = self.root.home(id);
         let (seeded, shared, data) = (release.clone(), self.app.shared_dirs.clone(), self.data());
         blocking(move || seed(&seeded, &shared, &data))
             .await
             .map_err(|error| failure("resources", chain(&error)))?;
-        let path = self.app.env_file.as_deref().map(|file| release.join(file));
-        let text = match &path {
-            Some(path) => Some(tokio::fs::read_to_string(path).await.map_err(|error| {
-                let path = path.display();
-                failure(
-                    "config",
-                    format!("cannot read env_file {path}: {error}; make it, or remove `env_file`"),
-                )
-            })?),
-            None => None,
-        };
+        let env_file = self.env_file(&release).await?;
         let injected = self.app.injected(&self.run, slot);
         let launch = launch(&Order {
             command: &self.app.command,
             release: &release,
             inherited: &self.inherited,
             env: &self.app.env,
-            env_file: path
-                .as_deref()
-                .zip(text.as_deref())
-                .map(|(path, text)| EnvFile { path, text }),
+            env_file: env_file.as_ref().map(|(path, text)| EnvFile { path, text }),
             injected: &injected
                 .into_iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
         })
         .map_err(|error| failure("config", error.to_string()))?;
+        let mut env = launch.env;
+        env.insert("SLOT_RELEASE".into(), id.as_str().into());
         Ok(Program {
             argv: launch.argv,
-            env: launch.env,
+            env,
             cwd: launch.cwd,
             notify: self.app.ready == Ready::Notify,
             leaves: (self.app.bind == Bind::Unix).then(|| self.app.socket(&self.run, slot)),
             listener: self.listener(slot)?,
             start_limit: limits.start,
             stop_limit: limits.stop,
+            restart: self.app.semantics == Semantics::Slot,
+            whole: self.app.semantics == Semantics::SlotMachine,
         })
+    }
+
+    /// The app's `env_file`, and what stands in it.
+    async fn env_file(&self, release: &Path) -> Result<Option<(PathBuf, String)>, UnitFailure> {
+        let Some(file) = self.app.env_file.as_deref() else {
+            return Ok(None);
+        };
+        let (path, lenient) = (
+            release.join(file),
+            self.app.semantics == Semantics::SlotMachine,
+        );
+        match tokio::fs::read_to_string(&path).await {
+            Ok(text) if lenient => Ok(Some((path, slot_machine::env_file(&text)))),
+            Ok(text) => Ok(Some((path, text))),
+            Err(error) if lenient && error.kind() == std::io::ErrorKind::NotFound => {
+                tracing::warn!("env_file {} is not there, and is left out", path.display());
+                Ok(None)
+            }
+            Err(error) => Err(failure(
+                "config",
+                format!(
+                    "cannot read env_file {}: {error}; make it, or remove `env_file`",
+                    path.display()
+                ),
+            )),
+        }
     }
 
     /// The slot's own listening socket with `bind = "fd"`, made at its first start.
@@ -239,11 +256,15 @@ impl Embedded {
         let group = self.child(slot).and_then(Child::group);
         let group = group.map(nix::unistd::Pid::as_raw);
         self.check_owner(&internal, answer.listener, group)?;
-        if answer.passes() && public != internal {
+        let pass = match self.app.semantics {
+            Semantics::Slot => answer.passes(),
+            Semantics::SlotMachine => answer.status == 200,
+        };
+        if pass && public != internal {
             self.check_owner(&public, None, group)?;
         }
         Ok(Probe {
-            pass: answer.passes(),
+            pass,
             text: answer.to_string(),
         })
     }
@@ -270,7 +291,12 @@ impl Units for Embedded {
             );
             return Err(failure("config", text));
         }
-        if matches!(child.phase(), Phase::Stopped | Phase::Ended(_)) {
+        let phase = child.phase();
+        if self.app.semantics == Semantics::SlotMachine && matches!(phase, Phase::Ended(_)) {
+            // It has ended by itself, and stays so until it is stopped for something else.
+            return std::future::pending().await;
+        }
+        if matches!(phase, Phase::Stopped | Phase::Ended(_)) {
             self.check_ports(slot)?;
         }
         child
@@ -330,7 +356,10 @@ impl Units for Embedded {
         match self.child(slot).map(Child::phase) {
             Some(Phase::Up(boot) | Phase::Stopping(boot)) => Seen::Running(boot),
             Some(Phase::Starting(_)) => Seen::Coming,
-            Some(Phase::Ended(failure)) => Seen::Ended(End::Restarting(failure)),
+            Some(Phase::Ended(failure)) => Seen::Ended(match self.app.semantics {
+                Semantics::Slot => End::Restarting(failure),
+                Semantics::SlotMachine => End::Failed(failure),
+            }),
             Some(Phase::Stopped) | None => Seen::Ended(End::ByHand),
         }
     }
@@ -347,6 +376,10 @@ impl Units for Embedded {
         self.addresses(slot).0.to_string()
     }
 
+    fn internal_upstream(&self, slot: &SlotName) -> String {
+        self.addresses(slot).1.to_string()
+    }
+
     async fn probe(&self, slot: &SlotName, limit: Duration) -> Probe {
         match self.probed(slot, limit).await {
             Ok(probe) => probe,
@@ -360,12 +393,17 @@ impl Units for Embedded {
         };
         let unit = format!("{}@{SETUP}", self.app.name);
         let injected = self.app.injected_in_setup().into_iter();
+        let env_file = match self.app.semantics {
+            // The app's secrets are not the build's.
+            Semantics::Slot => None,
+            Semantics::SlotMachine => self.env_file(&site.path()).await.unwrap_or_default(),
+        };
         let launched = launch(&Order {
             command,
             release: &site.path(),
             inherited: &self.inherited,
             env: &self.app.env,
-            env_file: None,
+            env_file: env_file.as_ref().map(|(path, text)| EnvFile { path, text }),
             injected: &injected
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
@@ -381,6 +419,8 @@ impl Units for Embedded {
                     listener: None,
                     start_limit: self.app.setup_timeout,
                     stop_limit: SETUP_STOP,
+                    restart: false,
+                    whole: true,
                 };
                 tracing::info!(slot_app = %self.app.name, slot_release = %site.id(), "runs setup_command");
                 once(&program, &self.app.name, SETUP).await
@@ -406,7 +446,7 @@ impl Units for Embedded {
     }
 
     fn data(&self) -> PathBuf {
-        self.root.clone()
+        self.root.to_path_buf()
     }
 
     async fn report(&self, slot: &SlotName, boot: Option<&BootId>) -> Report {

@@ -16,7 +16,7 @@ use crate::deploy::{
     Time, UnitFailure,
 };
 use crate::git::Store;
-use crate::release::{self, Turn};
+use crate::release::{self, Root, Turn};
 use crate::store::{FileError, History, StateFile, replace};
 use crate::telemetry::chain;
 use crate::wire::api;
@@ -41,7 +41,7 @@ const RESERVE: usize = 256 * 1024;
 pub struct Live<U> {
     pub(super) app: Arc<App>,
     /// `/var/lib/slot/<app>`.
-    pub(super) root: PathBuf,
+    pub(super) root: Root,
     pub(super) units: U,
     pub(super) tables: Arc<Tables>,
     state_file: StateFile,
@@ -54,11 +54,12 @@ impl<U: Units> Live<U> {
     /// The world of an app whose directory is `root`.
     pub fn new(
         app: Arc<App>,
-        root: PathBuf,
+        root: impl Into<Root>,
         units: U,
         tables: Arc<Tables>,
         state_file: StateFile,
     ) -> Self {
+        let root = root.into();
         let history = History::at(root.join("history.jsonl"));
         let (told, _) = broadcast::channel(256);
         Self {
@@ -109,7 +110,7 @@ impl<U: Units> Live<U> {
         let changes = blocking(move || {
             release::named(&root, name.as_str()).as_ref() != Some(&named)
                 // Without its release there is nothing to start, and so no reason to stop anything.
-                && root.join("releases").join(named.as_str()).is_dir()
+                && root.home(&named).is_dir()
         })
         .await;
         if changes {

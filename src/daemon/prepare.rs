@@ -2,11 +2,13 @@
 //!
 //! **Invariant:** it goes on when whoever asked does not, and ends when the deployment does: a rollback waits for no build.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::live::{Live, blocking};
 use super::owner::Owner;
 use super::units::{Unbuilt, Units};
+use crate::config::App;
 use crate::deploy::{Event, Generation, ReleaseId};
 use crate::git::{GitError, Held};
 use crate::preflight;
@@ -87,8 +89,11 @@ impl<U: Units> Preparation<U> {
     /// The same with a release that is on disk.
     pub(super) async fn again(self, id: ReleaseId) -> Option<String> {
         let (root, about, wanted) = (self.world.root.clone(), self.about.clone(), self.wanted());
-        let runnable = self.runnable();
-        let take = move || release::take(&root, &id, &about, wanted).and_then(runnable);
+        let (app, home) = (Arc::clone(&self.world.app), root.home(&id));
+        let take = move || {
+            let id = release::take(&root, &id, &about, wanted)?;
+            runnable(&app, &home).map(|()| id)
+        };
         let taken = blocking(take).await;
         self.report(taken.map_err(Unready::from)).await
     }
@@ -101,13 +106,12 @@ impl<U: Units> Preparation<U> {
         }
         let app = Arc::clone(&self.world.app);
         let (data, about, wanted) = (self.world.units.data(), self.about.clone(), self.wanted());
-        let runnable = self.runnable();
         let finished = blocking(move || {
-            share(&unfinished.path(), &app.shared_dirs, &data)?;
+            let path = unfinished.path();
+            runnable(&app, &path)?;
+            share(&path, &app.shared_dirs, &data)?;
             // What was sent has been looked over; what was made of it here may lead anywhere.
-            unfinished
-                .finish(&about, Links::Any, wanted)
-                .and_then(runnable)
+            unfinished.finish(&about, Links::Any, wanted)
         });
         Ok(finished.await?)
     }
@@ -128,18 +132,6 @@ impl<U: Units> Preparation<U> {
                 self.world.units.end_build().await;
                 Err(ReleaseError::Unwanted.into())
             }
-        }
-    }
-
-    /// That a release has the program that the app's command runs, if it is one of the release.
-    fn runnable(
-        &self,
-    ) -> impl FnOnce(ReleaseId) -> Result<ReleaseId, ReleaseError> + Send + 'static {
-        let word = self.world.app.command.first().cloned().unwrap_or_default();
-        let releases = self.world.root.join("releases");
-        move |id| match preflight::lacking(&word, &releases.join(id.as_str())) {
-            Some(why) => Err(ReleaseError::Unrunnable(why)),
-            None => Ok(id),
         }
     }
 
@@ -205,4 +197,10 @@ impl<U: Units> Preparation<U> {
             })
             .await;
     }
+}
+
+/// That a release has the program that the app's command runs, if it is one of the release.
+fn runnable(app: &App, release: &Path) -> Result<(), ReleaseError> {
+    let word = app.command.first().map_or("", String::as_str);
+    preflight::lacking(word, release).map_or(Ok(()), |why| Err(ReleaseError::Unrunnable(why)))
 }

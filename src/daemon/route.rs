@@ -7,10 +7,13 @@ use tokio::time::Instant;
 
 use super::live::{AGAIN, Live, millis};
 use super::units::Units;
-use crate::config::App;
+use crate::config::{App, Semantics};
 use crate::deploy::{Event, Generation, HOLD, Route, SlotName};
 use crate::telemetry::chain;
 use crate::wire::table;
+
+/// How long requests are held for a slot that nobody starts again.
+const GONE: Duration = Duration::from_secs(1);
 
 /// How long a table may be refused by a disk or a router before a switch is taken back for it.
 const GIVE_UP: Duration = Duration::from_secs(30);
@@ -18,10 +21,10 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 impl<U: Units> Live<U> {
     /// Gives the routers the table; reports when that fails for long, and goes on.
     pub(super) async fn route(&self, route: Route, report: &mpsc::Sender<Event>) -> Event {
-        let part = self.part(&route).await;
+        let parts = self.parts(&route).await;
         let mut until = Instant::now() + GIVE_UP;
         loop {
-            match self.tables.publish(part.clone()).await {
+            match self.tables.publish(parts.clone()).await {
                 Ok(()) => {
                     self.go_on("table");
                     if let Err(why) = self.reached(&route).await {
@@ -52,7 +55,9 @@ impl<U: Units> Live<U> {
     /// An app's part of the table: what the state decides and what its file says.
     ///
     /// A run is reached where it was when it began, whatever its file has come to say since: the last table knows where.
-    pub(super) async fn part(&self, route: &Route) -> table::App {
+    ///
+    /// Where slot-machine's rules hold, what the app serves on `INTERNAL_PORT` is a second part, with a listener of its own.
+    pub(super) async fn parts(&self, route: &Route) -> Vec<table::App> {
         let last = self.tables.part(self.app.name.as_str()).await;
         let slots = self.slots(route);
         let slots = slots.filter_map(|name| {
@@ -75,8 +80,26 @@ impl<U: Units> Live<U> {
                 ready: !active || route.ready,
             })
         });
-        let slots = slots.collect();
-        part(&self.app, route, slots)
+        let public = part(&self.app, route, slots.collect());
+        let Some(internal) = internal_part(&self.app) else {
+            return vec![public];
+        };
+        let upstream = |mut slot: table::Slot| {
+            let name = self
+                .app
+                .slots
+                .iter()
+                .find(|name| name.as_str() == slot.name);
+            slot.upstream = self.units.internal_upstream(name?);
+            Some(slot)
+        };
+        let internal = table::App {
+            routes: internal,
+            name: internal_name(&self.app),
+            slots: public.slots.iter().cloned().filter_map(upstream).collect(),
+            ..public.clone()
+        };
+        vec![public, internal]
     }
 
     /// The slots that the file names, and the active one, which serves until it is replaced.
@@ -87,6 +110,20 @@ impl<U: Units> Live<U> {
             .filter(|name| !self.app.slots.contains(name));
         self.app.slots.iter().chain(others)
     }
+}
+
+/// What the part of the table is called in which an app's `INTERNAL_PORT` is.
+pub(super) fn internal_name(app: &App) -> String {
+    format!("{}-internal", app.name)
+}
+
+fn internal_part(app: &App) -> Option<Vec<table::Route>> {
+    let listener = app.internal_listener.clone()?;
+    Some(vec![table::Route {
+        listener: Some(listener),
+        host: "*".to_owned(),
+        path: "/".to_owned(),
+    }])
 }
 
 /// An app's part of the table while nothing of it runs: to see whether it fits with the others'.
@@ -114,7 +151,11 @@ fn part(app: &App, route: &Route, slots: Vec<table::Slot>) -> table::App {
         generation: route.generation.0,
         routes: routes.collect(),
         slots,
-        hold_ms: millis(route.hold),
+        hold_ms: millis(match app.semantics {
+            // Nobody starts it again, so there is nothing to hold requests for but a deployment that is about to switch.
+            Semantics::SlotMachine if route.hold == HOLD => GONE,
+            Semantics::Slot | Semantics::SlotMachine => route.hold,
+        }),
         limits: table::Limits {
             body_bytes: app.limits.body_bytes,
             body_stall_ms: app.limits.body_stall.map(millis),

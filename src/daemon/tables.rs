@@ -172,14 +172,16 @@ impl Tables {
             .cloned()
     }
 
-    /// Puts an app's part into the table; returns when every thread of every router has it.
+    /// Puts an app's parts into the table; returns when every thread of every router has it.
     ///
     /// # Errors
     /// Publish again: the table may be on disk, or at some of the routers.
-    pub async fn publish(&self, part: App) -> Result<(), PublishError> {
+    pub async fn publish(&self, parts: Vec<App>) -> Result<(), PublishError> {
         self.gathered().await;
         let mut current = self.current.lock().await;
-        let next = with(&current, part);
+        let next = parts
+            .into_iter()
+            .fold(current.clone(), |table, part| with(&table, part));
         self.swap(&mut current, next).await
     }
 

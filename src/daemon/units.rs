@@ -51,6 +51,11 @@ pub trait Units: Send + Sync + 'static {
     /// Where the router reaches a slot: `127.0.0.1:20001` or `unix:/run/slot/web/blue/http.sock`.
     fn upstream(&self, slot: &SlotName) -> String;
 
+    /// Where the router reaches what the slot serves on `INTERNAL_PORT`.
+    fn internal_upstream(&self, slot: &SlotName) -> String {
+        self.upstream(slot)
+    }
+
     /// One health request to a slot, counted only from its own processes.
     fn probe(
         &self,

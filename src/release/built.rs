@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::incoming::set_aside;
 use super::order::{Turn, alone};
-use super::{Identity, Links, ReleaseError, begin, remove_tree};
+use super::{Identity, Links, ReleaseError, Root, begin, remove_tree};
 use crate::deploy::ReleaseId;
 
 impl Identity {
@@ -42,7 +42,7 @@ impl Identity {
 /// Where a release is built: a directory that is nobody else's as long as its [`Unfinished`](super::Unfinished) is there.
 #[derive(Clone, Debug)]
 pub struct Site {
-    pub(super) root: PathBuf,
+    pub(super) root: Root,
     pub(super) id: ReleaseId,
     pub(super) turn: Turn,
 }
@@ -57,7 +57,7 @@ impl Site {
     /// The directory.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        self.root.join("releases").join(self.id.as_str())
+        self.root.home(&self.id)
     }
 
     /// Puts what a build hands back, as an archive, in the place of what it was given. Modification times are the archive's.

@@ -21,7 +21,7 @@ use super::links::all_named;
 use super::order::{Turn, alone};
 use super::record::{self, About, Identity, Record};
 use super::tree::stays_inside;
-use super::{ReleaseError, adopt, remove_tree};
+use super::{ReleaseError, Root, adopt, remove_tree};
 use crate::deploy::ReleaseId;
 
 /// Up to so many entries are synced one by one; more of them with the whole file system, at the price of what others wrote.
@@ -39,7 +39,7 @@ pub enum Links {
 /// A directory of one deployment's own, in which a release is laid out.
 #[derive(Debug)]
 pub struct Incoming {
-    pub(super) root: PathBuf,
+    pub(super) root: Root,
     pub(super) path: PathBuf,
 }
 
@@ -47,7 +47,8 @@ pub struct Incoming {
 ///
 /// # Errors
 /// The disk refuses.
-pub fn begin(root: &Path) -> Result<Incoming, ReleaseError> {
+pub fn begin(root: impl Into<Root>) -> Result<Incoming, ReleaseError> {
+    let root = &root.into();
     alone(root, |_| {
         make_directory(&root.join("incoming"))?;
         loop {
@@ -57,7 +58,7 @@ pub fn begin(root: &Path) -> Result<Incoming, ReleaseError> {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => {
                     made.map_err(ReleaseError::disk("make the directory", &path))?;
-                    let root = root.to_owned();
+                    let root = root.clone();
                     return Ok(Incoming { root, path });
                 }
             }
@@ -112,9 +113,9 @@ impl Incoming {
                 ledger.uploaded = Some(id.clone());
                 return Ok((Settled::Known(id), None));
             }
-            let releases = root.join("releases");
-            let home = releases.join(id.as_str());
-            make_directory(&releases)?;
+            let home = root.home(&id);
+            make_directory(&root.homes())?;
+            make_directory(&root.records())?;
             // Of a directory that is not there any more: it would make a release of this one before it is complete.
             record::remove(&root, &id)?;
             let left = set_aside(&root, &id)?;
@@ -166,7 +167,7 @@ impl Drop for Incoming {
 /// A directory that has its place in `releases`, and is no release yet: it may be built in.
 #[derive(Debug)]
 pub struct Unfinished {
-    root: PathBuf,
+    root: Root,
     id: ReleaseId,
     identity: Identity,
     turn: Turn,
@@ -226,7 +227,7 @@ impl Unfinished {
             if ledger.unfinished.get(&self.id) != Some(&self.turn) || !wanted() {
                 return Err(ReleaseError::Unwanted);
             }
-            sync_one(&self.root.join("releases"))?;
+            sync_one(&self.root.homes())?;
             record.write(&self.root, &self.id)?;
             ledger.unfinished.remove(&self.id);
             ledger.uploaded = Some(self.id.clone());
@@ -254,11 +255,15 @@ impl Drop for Unfinished {
 ///
 /// # Errors
 /// Another release has that id.
-pub fn known(root: &Path, identity: &Identity) -> Result<Option<ReleaseId>, ReleaseError> {
+pub fn known(
+    root: impl Into<Root>,
+    identity: &Identity,
+) -> Result<Option<ReleaseId>, ReleaseError> {
+    let root = &root.into();
     let Some(id) = identity.id() else {
         return Ok(None);
     };
-    let home = root.join("releases").join(id.as_str());
+    let home = root.home(&id);
     let Some(record) = Record::read(root, &id).filter(|_| home.is_dir()) else {
         return Ok(None);
     };
@@ -274,11 +279,12 @@ pub fn known(root: &Path, identity: &Identity) -> Result<Option<ReleaseId>, Rele
 /// # Errors
 /// It is not on disk, nobody waits for it any more, or the disk refuses.
 pub fn take(
-    root: &Path,
+    root: impl Into<Root>,
     id: &ReleaseId,
     about: &About,
     wanted: impl Fn() -> bool,
 ) -> Result<ReleaseId, ReleaseError> {
+    let root = &root.into();
     alone(root, |ledger| {
         if !wanted() {
             return Err(ReleaseError::Unwanted);
@@ -298,7 +304,8 @@ pub fn take(
 ///
 /// # Errors
 /// It is not on disk.
-pub fn choose(root: &Path, id: &ReleaseId) -> Result<(), ReleaseError> {
+pub fn choose(root: impl Into<Root>, id: &ReleaseId) -> Result<(), ReleaseError> {
+    let root = &root.into();
     alone(root, |ledger| {
         on_disk(root, id).ok_or_else(|| ReleaseError::Absent(id.clone()))?;
         ledger.chosen = Some(id.clone());
@@ -306,17 +313,19 @@ pub fn choose(root: &Path, id: &ReleaseId) -> Result<(), ReleaseError> {
     })
 }
 
-pub(super) fn on_disk(root: &Path, id: &ReleaseId) -> Option<Record> {
-    let home = root.join("releases").join(id.as_str());
+pub(super) fn on_disk(root: &Root, id: &ReleaseId) -> Option<Record> {
+    let home = root.home(id);
     Record::read(root, id).filter(|_| home.is_dir())
 }
 
 /// Takes the name of a directory in `releases` away; gives where it is to be removed from, when the others may come again: that can
 /// take long.
-pub(super) fn set_aside(root: &Path, id: &ReleaseId) -> Result<Option<PathBuf>, ReleaseError> {
-    let home = root.join("releases").join(id.as_str());
+pub(super) fn set_aside(root: &Root, id: &ReleaseId) -> Result<Option<PathBuf>, ReleaseError> {
+    let home = root.home(id);
     // One that was removed before may still be on its way out.
-    let doomed = root.join(format!("releases/{id}.{}.removed", Turn::next().number()));
+    let doomed = root
+        .records()
+        .join(format!("{id}.{}.removed", Turn::next().number()));
     match fs::rename(&home, &doomed) {
         Ok(()) => Ok(Some(doomed)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -403,7 +412,7 @@ fn set_mode(path: &Path, about: &fs::Metadata, mode: u32) -> Result<(), ReleaseE
         .map_err(ReleaseError::disk("set the mode of", path))
 }
 
-fn make_directory(path: &Path) -> Result<(), ReleaseError> {
+pub(super) fn make_directory(path: &Path) -> Result<(), ReleaseError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o755)

@@ -4,19 +4,23 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 
 use crate::deploy::ReleaseId;
 
-use super::ReleaseError;
 use super::order::{Turn, alone};
+use super::{ReleaseError, Root};
 
 /// Makes the symlink `name` of an app's directory name a release (or nothing), atomically and lastingly; does nothing when it does
 /// already. Of two at once the one that was called last has the last word.
 ///
 /// # Errors
 /// The release is not on disk, or the disk refuses; the symlink is as it was.
-pub fn link(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), ReleaseError> {
+pub fn link(
+    root: impl Into<Root>,
+    name: &str,
+    release: Option<&ReleaseId>,
+) -> Result<(), ReleaseError> {
+    let root = &root.into();
     link_in_turn(root, Turn::next(), name, release)
 }
 
@@ -25,11 +29,12 @@ pub fn link(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), 
 /// # Errors
 /// As for [`link`].
 pub fn link_in_turn(
-    root: &Path,
+    root: impl Into<Root>,
     turn: Turn,
     name: &str,
     release: Option<&ReleaseId>,
 ) -> Result<(), ReleaseError> {
+    let root = &root.into();
     alone(root, |ledger| {
         if ledger.set.get(name).is_some_and(|latest| *latest > turn) {
             return Ok(());
@@ -45,7 +50,7 @@ pub fn link_in_turn(
     })
 }
 
-fn set(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), ReleaseError> {
+fn set(root: &Root, name: &str, release: Option<&ReleaseId>) -> Result<(), ReleaseError> {
     let path = root.join(name);
     if named(root, name).as_ref() == release
         && (release.is_some() || fs::symlink_metadata(&path).is_err())
@@ -54,7 +59,7 @@ fn set(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), Relea
     }
     match release {
         Some(release) => {
-            let target = Path::new("releases").join(release.as_str());
+            let target = root.target(release);
             fs::metadata(root.join(&target))
                 .map_err(ReleaseError::disk("find the release", &root.join(&target)))?;
             // Nobody else uses this name now; what is there is left of a crash.
@@ -72,25 +77,23 @@ fn set(root: &Path, name: &str, release: Option<&ReleaseId>) -> Result<(), Relea
             _ => {}
         },
     }
-    File::open(root)
+    File::open(&**root)
         .and_then(|directory| directory.sync_all())
         .map_err(ReleaseError::disk("sync", root))
 }
 
 /// What a symlink of an app's directory names, if that is a release that is on disk.
 #[must_use]
-pub fn named(root: &Path, name: &str) -> Option<ReleaseId> {
+pub fn named(root: impl Into<Root>, name: &str) -> Option<ReleaseId> {
+    let root = &root.into();
     let target = fs::read_link(root.join(name)).ok()?;
-    let id: ReleaseId = target.file_name()?.to_str()?.parse().ok()?;
-    root.join("releases")
-        .join(id.as_str())
-        .is_dir()
-        .then_some(id)
+    let id = root.id(target.file_name()?)?;
+    root.home(&id).is_dir().then_some(id)
 }
 
 /// What all of them name.
-pub(super) fn all_named(root: &Path) -> Result<BTreeSet<ReleaseId>, ReleaseError> {
-    let listed = fs::read_dir(root).map_err(ReleaseError::disk("list", root))?;
+pub(super) fn all_named(root: &Root) -> Result<BTreeSet<ReleaseId>, ReleaseError> {
+    let listed = fs::read_dir(&**root).map_err(ReleaseError::disk("list", root))?;
     let mut all = BTreeSet::new();
     for entry in listed {
         let entry = entry.map_err(ReleaseError::disk("list", root))?;

@@ -17,6 +17,7 @@ mod links;
 mod order;
 mod pack;
 mod record;
+mod root;
 mod shared;
 mod tree;
 mod unpack;
@@ -34,6 +35,7 @@ pub use links::{link, link_in_turn, named};
 pub use order::Turn;
 pub use pack::{clear, pack, unpack_own};
 pub use record::{About, Identity, Record};
+pub use root::{Layout, Root};
 pub use shared::{seed, share, shared};
 pub use tree::stays_inside;
 pub use unpack::unpack;
@@ -68,6 +70,9 @@ pub enum ReleaseError {
         /// Where the other is.
         path: PathBuf,
     },
+    /// The commit's files could not be put there.
+    #[error("{0}")]
+    NotLaidOut(String),
     /// Neither a digest nor a commit.
     #[error("what the release was to be known by is neither a digest nor a commit")]
     Nameless,
@@ -111,7 +116,12 @@ impl ReleaseError {
 ///
 /// # Errors
 /// What could not be removed; the rest has been tried.
-pub fn prune(root: &Path, in_use: &BTreeSet<ReleaseId>, keep: usize) -> Result<(), ReleaseError> {
+pub fn prune(
+    root: impl Into<Root>,
+    in_use: &BTreeSet<ReleaseId>,
+    keep: usize,
+) -> Result<(), ReleaseError> {
+    let root = &root.into();
     let mut result = Ok(());
     for doomed in order::alone(root, |ledger| doom(root, ledger, in_use, keep))? {
         // Trees are removed when the others may come again: that can take long.
@@ -126,7 +136,7 @@ pub fn prune(root: &Path, in_use: &BTreeSet<ReleaseId>, keep: usize) -> Result<(
 
 /// Takes the names of the releases that are to be removed away, so that a crash leaves no half of a release under one.
 fn doom(
-    root: &Path,
+    root: &Root,
     ledger: &Ledger,
     in_use: &BTreeSet<ReleaseId>,
     keep: usize,
@@ -155,7 +165,8 @@ fn doom(
 
 /// The releases that are on disk, newest first.
 #[must_use]
-pub fn list(root: &Path) -> Vec<(ReleaseId, Record)> {
+pub fn list(root: impl Into<Root>) -> Vec<(ReleaseId, Record)> {
+    let root = &root.into();
     let mut listed: Vec<_> = directories(root)
         .into_iter()
         .filter_map(|id| Record::read(root, &id).map(|record| (id, record)))
@@ -165,14 +176,14 @@ pub fn list(root: &Path) -> Vec<(ReleaseId, Record)> {
 }
 
 /// Every directory in `releases` that has the name of a release.
-fn directories(root: &Path) -> Vec<ReleaseId> {
-    let Ok(listed) = fs::read_dir(root.join("releases")) else {
+fn directories(root: &Root) -> Vec<ReleaseId> {
+    let Ok(listed) = fs::read_dir(root.homes()) else {
         return Vec::new();
     };
     listed
         .filter_map(Result::ok)
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|entry| root.id(&entry.file_name()))
         .collect()
 }
 
@@ -205,7 +216,8 @@ fn make_writable(directory: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// What could not be removed.
-pub fn tidy(root: &Path) -> Result<(), ReleaseError> {
+pub fn tidy(root: impl Into<Root>) -> Result<(), ReleaseError> {
+    let root = &root.into();
     let (incoming, doomed) = (root.join("incoming"), root.join("incoming.removed"));
     remove_tree(&doomed).map_err(ReleaseError::disk("remove", &doomed))?;
     // An upload whose owner has just ended may still be writing there, and clears what it makes anew.
@@ -227,7 +239,7 @@ pub fn tidy(root: &Path) -> Result<(), ReleaseError> {
         }
         Ok(())
     })?;
-    let Ok(listed) = fs::read_dir(root.join("releases")) else {
+    let Ok(listed) = fs::read_dir(root.records()) else {
         return Ok(());
     };
     for entry in listed.filter_map(Result::ok) {
@@ -239,7 +251,8 @@ pub fn tidy(root: &Path) -> Result<(), ReleaseError> {
         else {
             continue;
         };
-        let is_orphan = !path.with_file_name(id).is_dir();
+        let id: Option<ReleaseId> = id.parse().ok();
+        let is_orphan = !id.is_some_and(|id| root.home(&id).is_dir());
         let left = match rest {
             "json" => is_orphan,
             "sha256" | "json.new" => true,
@@ -258,9 +271,9 @@ pub fn tidy(root: &Path) -> Result<(), ReleaseError> {
 }
 
 /// Gives a release without a record one, if it is a release: a symlink names it, or it has the digest that slot 0.1 noted instead.
-fn adopt(root: &Path, id: &ReleaseId, is_named: bool) -> Result<bool, ReleaseError> {
-    let home = root.join("releases").join(id.as_str());
-    let noted = fs::read_to_string(home.with_extension("sha256")).unwrap_or_default();
+fn adopt(root: &Root, id: &ReleaseId, is_named: bool) -> Result<bool, ReleaseError> {
+    let home = root.home(id);
+    let noted = fs::read_to_string(root.records().join(format!("{id}.sha256"))).unwrap_or_default();
     let digest = Some(noted.trim().to_owned())
         .filter(|noted| noted.len() == 64 && noted.starts_with(id.as_str()));
     if !is_named && digest.is_none() {

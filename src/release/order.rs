@@ -11,10 +11,11 @@
 //! **Invariant:** nothing that takes as long as an upload or the removal of a tree is done here.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Root;
 use crate::deploy::ReleaseId;
 
 /// A place in the order of all that is decided on. It is taken where something is decided, not where it is done: what was decided
@@ -51,12 +52,12 @@ pub(super) struct Ledger {
 }
 
 /// Does something to an app's directory while nobody else in this process does.
-pub(super) fn alone<T>(root: &Path, work: impl FnOnce(&mut Ledger) -> T) -> T {
+pub(super) fn alone<T>(root: &Root, work: impl FnOnce(&mut Ledger) -> T) -> T {
     // One entry for each app that ever was: its directory is named the same way by everybody.
     static LEDGERS: Mutex<BTreeMap<PathBuf, Arc<Mutex<Ledger>>>> = Mutex::new(BTreeMap::new());
     let ledger = {
         let mut ledgers = LEDGERS.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(ledgers.entry(root.to_owned()).or_default())
+        Arc::clone(ledgers.entry(root.to_path_buf()).or_default())
     };
     // Whatever a panic interrupted is on disk as after a crash, which everything here copes with.
     let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);

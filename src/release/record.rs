@@ -10,12 +10,12 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::ReleaseError;
-use super::incoming::sync_one;
+use super::incoming::{make_directory, sync_one};
+use super::{ReleaseError, Root};
 use crate::deploy::{Label, ReleaseId};
 use crate::wire::release::Origin;
 
@@ -98,7 +98,8 @@ impl Record {
 
     /// The record of a release; `None` if there is none, or what is there is none.
     #[must_use]
-    pub fn read(root: &Path, id: &ReleaseId) -> Option<Self> {
+    pub fn read(root: impl Into<Root>, id: &ReleaseId) -> Option<Self> {
+        let root = &root.into();
         let text = fs::read(path(root, id)).ok()?;
         let written: Written = serde_json::from_slice(&text).ok()?;
         Some(Self {
@@ -112,7 +113,7 @@ impl Record {
     }
 
     /// Makes it last.
-    pub(super) fn write(&self, root: &Path, id: &ReleaseId) -> Result<(), ReleaseError> {
+    pub(super) fn write(&self, root: &Root, id: &ReleaseId) -> Result<(), ReleaseError> {
         let written = Written {
             version: 1,
             digest: self.digest.clone(),
@@ -123,6 +124,7 @@ impl Record {
         };
         let text = serde_json::to_string(&written).expect("a record is strings and numbers");
         let (path, temporary) = (path(root, id), temporary(root, id));
+        make_directory(&root.records())?;
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -135,24 +137,24 @@ impl Record {
             .and_then(|()| fs::rename(&temporary, &path))
             .inspect_err(|_| drop(fs::remove_file(&temporary)))
             .map_err(ReleaseError::disk("write", &path))?;
-        sync_one(&root.join("releases"))
+        sync_one(&root.records())
     }
 }
 
-pub(super) fn path(root: &Path, id: &ReleaseId) -> PathBuf {
-    root.join("releases").join(format!("{id}.json"))
+pub(super) fn path(root: &Root, id: &ReleaseId) -> PathBuf {
+    root.records().join(format!("{id}.json"))
 }
 
-fn temporary(root: &Path, id: &ReleaseId) -> PathBuf {
-    root.join("releases").join(format!("{id}.json.new"))
+fn temporary(root: &Root, id: &ReleaseId) -> PathBuf {
+    root.records().join(format!("{id}.json.new"))
 }
 
 /// Takes the record away, lastingly: what it was of is no release from here on.
-pub(super) fn remove(root: &Path, id: &ReleaseId) -> Result<(), ReleaseError> {
+pub(super) fn remove(root: &Root, id: &ReleaseId) -> Result<(), ReleaseError> {
     let path = path(root, id);
     match fs::remove_file(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         removed => removed.map_err(ReleaseError::disk("remove", &path))?,
     }
-    sync_one(&root.join("releases"))
+    sync_one(&root.records())
 }

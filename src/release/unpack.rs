@@ -12,6 +12,7 @@ use tar::{Archive, EntryType};
 use crate::deploy::ReleaseId;
 
 use super::ReleaseError;
+use super::Root;
 use super::incoming::{Incoming, Links, begin};
 use super::record::{About, Identity};
 use super::tree::{self, Content, Contents};
@@ -42,11 +43,12 @@ impl<R: Read, W: Fn() -> bool> Read for Source<R, W> {
 /// # Errors
 /// Nothing of the archive is left on disk then.
 pub fn unpack(
-    root: &Path,
+    root: impl Into<Root>,
     archive: impl Read,
     about: &About,
     wanted: impl Fn() -> bool,
 ) -> Result<ReleaseId, ReleaseError> {
+    let root = &root.into();
     let incoming = begin(root)?;
     let identity = incoming.unpack(archive, Links::Inside, &wanted)?;
     incoming.finish(identity, about, Links::Inside, wanted)

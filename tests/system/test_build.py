@@ -146,6 +146,31 @@ def test_a_setup_that_hangs_is_ended_at_its_limit(machine, app):
     assert machine.run("pgrep -f 'sleep [45]000'", check=False).stdout == ""
 
 
+def test_a_setup_that_makes_what_no_release_may_have_is_told_what(machine, app):
+    before = app.status()
+    # A builder that is not ours: what the unit hands back is not believed either.
+    machine.write(
+        "/etc/systemd/system/slot-setup@web.service.d/other.conf",
+        "[Service]\nExecStart=\nExecStart=/usr/bin/python3 /tests/bad_builder.py /run/slot/slotd/build/web.sock\n",
+    )
+    machine.run("systemctl daemon-reload")
+    outcome = deploy(app, "lying", "true", check=False)
+    machine.run("rm /etc/systemd/system/slot-setup@web.service.d/other.conf && systemctl daemon-reload")
+    assert outcome["cause"] == "build-failed", outcome
+    assert "leaves the release: paths must be relative, without `..`" in outcome["text"], outcome
+    untouched(machine, app, before)
+
+
+def test_who_is_not_of_the_unit_is_given_nothing(machine, app):
+    stranger = machine.spawn("exec python3 /tests/steal.py /run/slot/slotd/build/web.sock", user="daemon")
+    assert stranger.stdout.readline() == "looking\n"
+    outcome = deploy(app, "coveted", "true")
+    assert outcome["success"], outcome
+    assert stranger.communicate(timeout=60)[0] == "0 bytes\n"
+    told = machine.out("journalctl -o cat --no-pager -u slotd")
+    assert "somebody else asked for the release, and was given nothing" in told
+
+
 def test_a_program_that_is_not_there_is_named(machine, app):
     before = app.status()
     with configured(app, 'setup_command = "no-such-tool install"\n'):

@@ -21,12 +21,13 @@ use anyhow::Context;
 use self::figures::Figures;
 use self::releases::Releases;
 use self::screen::Screen;
-use super::deployer::Deployer;
+use super::deployer::{Deployer, listener};
 use super::exit::Exit;
 use super::scratch::Scratch;
 use super::start::Signals;
 use super::term::say_json;
 use crate::config::Machine;
+use crate::release::Layout;
 
 /// Where it is reached, unless somebody else listens there.
 const PORT: u16 = 8080;
@@ -53,13 +54,10 @@ async fn show(once: bool, json: bool) -> anyhow::Result<Exit> {
     let directory = Scratch::make(&std::env::temp_dir())?;
     let releases = Releases::write(directory.path())?;
     let (public, taken) = listen()?;
-    let deployer = Deployer::start(
-        releases.app()?,
-        Machine::default(),
-        &directory.path().join("data"),
-        public,
-    )
-    .await?;
+    let app = releases.app()?;
+    let listeners = vec![(listener(&app).to_owned(), public)];
+    let data = directory.path().join("data");
+    let deployer = Deployer::start(app, Machine::default(), &data, Layout::Slot, listeners).await?;
     screen.opening(deployer.address(), taken);
     let figures = tokio::select! {
         told = story::tell(&deployer, &releases, &mut screen) => told,

@@ -22,7 +22,7 @@ use super::super::units::{Report, Unbuilt};
 use crate::config::App;
 use crate::deploy::{BootId, UnitFailure, UnitResult};
 use crate::probe::{cgroup_of, in_cgroup};
-use crate::release::{self, Site};
+use crate::release::{self, ReleaseError, Site};
 use crate::systemd::{Bus, Properties, StartError, UnitName, failure, how_it_ended, journal};
 use crate::telemetry::chain;
 use crate::units::setup_socket;
@@ -70,15 +70,18 @@ impl Setup {
             Ok(run) => run,
             Err(error) => return Err(self.not_started(bus, error).await),
         };
-        let built = timeout_at(until, self.exchange(bus, &door, site)).await;
-        let late = built.is_err();
-        let why = match built {
+        let own = |result: &str, text: String| UnitFailure {
+            result: result.into(),
+            text,
+        };
+        let late = || own("timeout", "did not end in time".to_owned());
+        let built = match timeout_at(until, self.exchange(bus, &door, site)).await {
             // A whole archive comes of a command that ended well. What the unit still clears away is not waited for.
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(why)) => why,
+            Ok(Err(broken)) => broken,
             Err(_) => {
                 self.end(bus).await;
-                String::new()
+                Broken::Here(late())
             }
         };
         // The command's own end says more than that its archive did not come.
@@ -90,15 +93,11 @@ impl Setup {
             }
         };
         bus.unless_going_down().await;
-        let own = |result: &str, text: String| UnitFailure {
-            result: result.into(),
-            text,
-        };
-        let failure = match unit.result.as_str() {
-            "timeout" => own("timeout", "did not end in time".to_owned()),
-            _ if late => own("timeout", "did not end in time".to_owned()),
-            "" | "success" => own("refused", why),
-            _ => failure(&unit),
+        let failure = match (built, unit.result.as_str()) {
+            (Broken::Here(failure), _) => failure,
+            (Broken::There(_), "timeout") => late(),
+            (Broken::There(why), "" | "success") => own("protocol", why),
+            (Broken::There(_), _) => failure(&unit),
         };
         Err(Unbuilt {
             report: self.report(&failure.result, Some(&unit), Some(&run)).await,
@@ -107,43 +106,46 @@ impl Setup {
     }
 
     /// Hands over the release, and takes it back.
-    async fn exchange(&self, bus: &Bus, door: &Door, site: &Site) -> Result<(), String> {
-        let stream = self.called(bus, door).await?;
-        let stream = stream
-            .into_std()
-            .and_then(|stream| stream.set_nonblocking(false).map(|()| stream));
-        let stream = stream.map_err(|error| format!("its connection failed: {error}"))?;
-        let held = stream.try_clone().map(Held);
-        let _held = held.map_err(|error| format!("its connection failed: {error}"))?;
+    async fn exchange(&self, bus: &Bus, door: &Door, site: &Site) -> Result<(), Broken> {
+        let lost = |error: io::Error| Broken::There(format!("lost its connection: {error}"));
+        let stream = self.called(bus, door).await?.into_std().map_err(lost)?;
+        stream.set_nonblocking(false).map_err(lost)?;
+        let _held = stream.try_clone().map(Held).map_err(lost)?;
         let order = Order {
             release: site.id().to_string(),
             command: self.command.clone(),
         };
         let site = site.clone();
         blocking(move || {
-            hand_over(&stream, &order, &site.path())
-                .map_err(|error| format!("could not be given the release: {}", chain(&error)))?;
+            hand_over(&stream, &order, &site.path()).map_err(|error| {
+                Broken::There(format!("could not be given the release: {}", chain(&error)))
+            })?;
             let mut back = BufReader::with_capacity(1 << 16, &stream);
-            site.take_back(&mut back)
-                .map_err(|error| format!("gave back what is no release: {}", chain(&error)))?;
+            site.take_back(&mut back).map_err(|error| match error {
+                ReleaseError::Truncated(_) => Broken::There("gave nothing back".to_owned()),
+                error => Broken::Here(UnitFailure {
+                    result: "refused".into(),
+                    text: format!("made what cannot be taken: {}", chain(&error)),
+                }),
+            })?;
             // Until its end: the builder takes it for a deployment that has ended when this side is closed first.
-            io::copy(&mut back, &mut io::sink())
-                .map(drop)
-                .map_err(|error| format!("broke off: {error}"))
+            io::copy(&mut back, &mut io::sink()).map(drop).map_err(lost)
         })
         .await
     }
 
     /// Waits for the unit to connect.
-    async fn called(&self, bus: &Bus, door: &Door) -> Result<tokio::net::UnixStream, String> {
+    async fn called(&self, bus: &Bus, door: &Door) -> Result<tokio::net::UnixStream, Broken> {
         loop {
             let unit = bus.properties(&self.unit).await;
             if is_over(&unit) {
-                return Err("ended before it asked for the release".to_owned());
+                return Err(Broken::There(
+                    "ended before it asked for the release".to_owned(),
+                ));
             }
             tokio::select! {
                 called = door.listener.accept() => {
-                    let (stream, _) = called.map_err(|error| format!("cannot reach slotd: {error}"))?;
+                    let (stream, _) = called.map_err(|error| Broken::There(format!("cannot reach slotd: {error}")))?;
                     let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
                     let cgroup = peer.and_then(cgroup_of).unwrap_or_default();
                     if !unit.control_group.is_empty() && in_cgroup(&cgroup, &unit.control_group) {
@@ -221,6 +223,14 @@ impl Setup {
     }
 }
 
+/// An exchange that did not come to its end.
+enum Broken {
+    /// On the unit's side: how the unit ended says why, and if it does not, this does.
+    There(String),
+    /// On this side.
+    Here(UnitFailure),
+}
+
 fn is_over(unit: &Properties) -> bool {
     matches!(unit.active_state.as_str(), "inactive" | "failed")
 }
@@ -271,16 +281,12 @@ impl Drop for Held {
     }
 }
 
-fn hand_over(
-    stream: &UnixStream,
-    order: &Order,
-    directory: &Path,
-) -> Result<(), release::ReleaseError> {
+fn hand_over(stream: &UnixStream, order: &Order, directory: &Path) -> Result<(), ReleaseError> {
     let mut to = BufWriter::with_capacity(1 << 16, stream);
     let written = serde_json::to_writer(&mut to, order)
         .map_err(io::Error::from)
         .and_then(|()| to.write_all(b"\n"));
-    let failed = |source| release::ReleaseError::Disk {
+    let failed = |source| ReleaseError::Disk {
         operation: "send",
         path: directory.to_owned(),
         source,

@@ -1,0 +1,1039 @@
+//! What users of slot-machine rely on: its file, its command line, its API, its data directory, each with a real app in a real repository.
+
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// Nothing here takes as long.
+const LONG: Duration = Duration::from_secs(60);
+
+/// An app that says what it is of, on `PORT`, and how it is, on `INTERNAL_PORT`. `mode` in its release says how it behaves.
+const APP: &str = r#"
+import http.server, os, signal, sys, threading, time
+mode, *rest = open("mode").read().split()
+if mode == "waits":
+    while not os.path.exists(rest[0]): time.sleep(0.01)
+if mode == "ends": sys.exit(5)
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *words): pass
+    def answer(self, status, text):
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        if self.path == "/healthz" and self.server.internal:
+            return self.answer(200 if mode != "sick" else 503, "health")
+        if self.path == "/moved" and self.server.internal: return self.answer(302, "")
+        if self.path.startswith("/env/"): return self.answer(200, os.environ.get(self.path[5:], "unset"))
+        if self.path == "/pid": return self.answer(200, str(os.getpid()))
+        self.answer(200, ("internal " if self.server.internal else "public ") + open("version").read())
+    def do_POST(self):
+        self.answer(200, "yes")
+        if self.path == "/crash": os._exit(3)
+        if self.path == "/hang": hangs.set()
+hangs = threading.Event()
+def ended(*_):
+    if not hangs.is_set():
+        open(os.environ["SAID"], "a").write("SIGTERM\n") if "SAID" in os.environ else None
+        os._exit(0)
+signal.signal(signal.SIGTERM, ended)
+def serve(name, internal):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ[name])), Handler)
+    server.internal = internal
+    server.serve_forever()
+if os.environ["PORT"] != os.environ["INTERNAL_PORT"]:
+    threading.Thread(target=serve, args=("INTERNAL_PORT", True), daemon=True).start()
+threading.Thread(target=serve, args=("PORT", False), daemon=True).start()
+while True: time.sleep(3600)
+"#;
+
+/// A repository with the app, a data directory, three ports.
+struct Project {
+    home: tempfile::TempDir,
+    port: u16,
+    internal: u16,
+    api: u16,
+}
+
+/// A daemon that runs; killed with the test.
+struct Daemon<'p> {
+    project: &'p Project,
+    child: Child,
+    said: mpsc::Receiver<String>,
+}
+
+/// A port that nobody else is given: bound, and not listened on, which a daemon's own bind does not mind (`SO_REUSEADDR`, socket(7)).
+fn free_port() -> u16 {
+    let reserved =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    reserved.set_reuse_address(true).unwrap();
+    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    reserved.bind(&any.into()).unwrap();
+    let port = reserved.local_addr().unwrap().as_socket().unwrap().port();
+    // For as long as the tests run.
+    std::mem::forget(reserved);
+    port
+}
+
+fn slotctl() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slotctl"));
+    command.env_remove("SLOT_SOCKET").env("NO_COLOR", "1");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn git(at: &Path, words: &[&str]) -> String {
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(at)
+        .args([
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@t",
+            "-c",
+            "commit.gpgsign=false",
+        ])
+        .args(words)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{words:?}: {}",
+        text(&output.stderr)
+    );
+    text(&output.stdout).trim().to_owned()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let limit = Instant::now() + LONG;
+    while !done() {
+        assert!(Instant::now() < limit, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn http(port: u16, request: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(LONG))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+    Ok((status.unwrap_or_default(), body.to_owned()))
+}
+
+fn get(port: u16, path: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    http(port, &request).unwrap_or_else(|error| (0, error.to_string()))
+}
+
+fn post_as(port: u16, path: &str, host: &str, kind: &str, body: &str) -> (u16, Value) {
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let (status, body) = http(port, &request).unwrap();
+    (
+        status,
+        serde_json::from_str(&body).unwrap_or(Value::String(body)),
+    )
+}
+
+fn post(port: u16, path: &str, body: &Value) -> (u16, Value) {
+    post_as(
+        port,
+        path,
+        "127.0.0.1",
+        "application/json",
+        &body.to_string(),
+    )
+}
+
+impl Project {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let project = Self {
+            home,
+            port: free_port(),
+            internal: free_port(),
+            api: free_port(),
+        };
+        let repo = project.repo();
+        std::fs::create_dir(&repo).unwrap();
+        git(&repo, &["init", "--quiet", "-b", "main"]);
+        std::fs::write(repo.join("app.py"), APP).unwrap();
+        std::fs::write(repo.join(".gitignore"), ".slot-machine\n").unwrap();
+        project
+    }
+
+    fn repo(&self) -> PathBuf {
+        self.home.path().join("repo")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.home.path().join("app.contract.json")
+    }
+
+    /// Commits a version of the app that behaves so; returns its 40 digits.
+    fn commit(&self, version: &str, mode: &str) -> String {
+        std::fs::write(self.repo().join("version"), version).unwrap();
+        std::fs::write(self.repo().join("mode"), mode).unwrap();
+        git(&self.repo(), &["add", "-A"]);
+        git(&self.repo(), &["commit", "--quiet", "-m", version]);
+        git(&self.repo(), &["rev-parse", "HEAD"])
+    }
+
+    /// Writes the file, with these keys in place of the usual ones.
+    fn configure(&self, keys: Value) {
+        let mut all = json!({
+            "start_command": "exec python3 app.py", "port": self.port, "internal_port": self.internal,
+            "health_endpoint": "/healthz", "health_timeout_ms": 30_000, "drain_timeout_ms": 4_000, "api_port": self.api,
+        });
+        for (key, value) in keys.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        std::fs::write(self.file(), all.to_string()).unwrap();
+    }
+
+    /// Starts the daemon, which says something; it may not answer yet.
+    fn spawn(&self, words: &[&str]) -> Daemon<'_> {
+        if !self.file().exists() {
+            self.configure(json!({}));
+        }
+        let mut child = slotctl()
+            .arg("start")
+            .arg("--config")
+            .arg(self.file())
+            .arg("--repo")
+            .arg(self.repo())
+            .arg("--data")
+            .arg(self.data())
+            .args(words)
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let (tell, said) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                // Nobody may be listening any more.
+                let _ = tell.send(line);
+            }
+        });
+        Daemon {
+            project: self,
+            child,
+            said,
+        }
+    }
+
+    /// Starts the daemon, and waits until its API answers.
+    fn start(&self, words: &[&str]) -> Daemon<'_> {
+        let daemon = self.spawn(words);
+        until("an answer of the API", || get(self.api, "/").0 == 200);
+        daemon
+    }
+
+    fn deploy(&self, commit: &str) -> (u16, Value) {
+        post(self.api, "/deploy", &json!({ "commit": commit }))
+    }
+
+    fn deployed(&self, commit: &str) -> Value {
+        let (status, answer) = self.deploy(commit);
+        assert_eq!(
+            (status, &answer["success"]),
+            (200, &json!(true)),
+            "{answer}"
+        );
+        answer
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&get(self.api, "/status").1).unwrap()
+    }
+
+    fn app(&self) -> String {
+        get(self.port, "/").1
+    }
+
+    fn link(&self, name: &str) -> String {
+        let target = std::fs::read_link(self.data().join(name)).unwrap();
+        target.to_string_lossy().into_owned()
+    }
+}
+
+impl Daemon<'_> {
+    fn signal(&self, signal: Signal) {
+        kill(
+            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
+            signal,
+        )
+        .unwrap();
+    }
+
+    fn ended(&mut self) -> Option<i32> {
+        let mut status = None;
+        until("the daemon's end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
+    }
+
+    /// What it says, up to a line with these words.
+    fn says(&self, words: &str) -> String {
+        let mut all = String::new();
+        while let Ok(line) = self.said.recv_timeout(LONG) {
+            all += &line;
+            all.push('\n');
+            if line.contains(words) {
+                return all;
+            }
+        }
+        panic!("{words:?} was not said, but: {all}");
+    }
+
+    fn pid(&self) -> Pid {
+        let pid = get(self.project.internal, "/pid").1;
+        Pid::from_raw(pid.parse().unwrap())
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether a process has ended; whoever inherited it may not have looked yet.
+fn is_gone(pid: Pid) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+        stat.rsplit(") ").next().unwrap().starts_with('Z')
+    })
+}
+
+fn slot(commit: &str) -> String {
+    format!("slot-{}", &commit[..8])
+}
+
+#[test]
+fn head_is_deployed_at_start_and_a_deployed_commit_is_live_healthy_and_on_disk_by_its_name() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    let second = project.commit("B", "ok");
+    let _daemon = project.start(&["--no-proxy"]);
+    let status = project.status();
+    assert_eq!(status["live_commit"], *second);
+    assert_eq!(status["live_slot"], slot(&second));
+    assert_eq!(status["healthy"], true);
+    assert_eq!(status["staging_dir"], "slot-staging");
+    assert_eq!(
+        (&status["previous_slot"], &status["previous_commit"]),
+        (&json!(""), &json!(""))
+    );
+    assert_eq!(project.app(), "public B");
+    assert_eq!(get(project.internal, "/").1, "internal B");
+
+    git(&project.repo(), &["branch", "old", &first]);
+    for name in ["old", &first[..9], &first, "HEAD~1"] {
+        let answer = project.deployed(name);
+        assert_eq!(answer["slot"], slot(&first), "{name}");
+        assert_eq!(answer["commit"], *first);
+    }
+    assert_eq!(project.app(), "public A");
+    assert!(project.data().join(slot(&first)).join("app.py").is_file());
+    assert_eq!(project.link("live"), slot(&first));
+    let said = std::fs::read_to_string(project.data().join("journal.ndjson")).unwrap();
+    let lines: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 5);
+    assert!(said.ends_with('\n'));
+    assert_eq!(lines[1]["action"], "deploy");
+    assert_eq!(lines[1]["commit"], *first);
+    assert_eq!(lines[1]["slot_dir"], slot(&first));
+    assert_eq!(lines[1]["prev_commit"], *second);
+    assert_eq!(lines[4]["time"], project.status()["last_deploy_time"]);
+}
+
+#[test]
+fn a_candidate_that_is_not_healthy_is_no_success_and_leaves_what_is_live() {
+    let project = Project::new();
+    project.configure(json!({ "health_timeout_ms": 1500 }));
+    let good = project.commit("A", "ok");
+    let _daemon = project.start(&[]);
+    for mode in ["sick", "ends"] {
+        let bad = project.commit("B", mode);
+        let (status, answer) = project.deploy(&bad);
+        assert_eq!(
+            (status, &answer["success"]),
+            (200, &json!(false)),
+            "{mode}: {answer}"
+        );
+        assert_eq!(answer["previous_commit"], *good);
+        assert_eq!(
+            (&answer["slot"], &answer["commit"]),
+            (&json!(""), &json!(""))
+        );
+        assert!(
+            answer["error"]
+                .as_str()
+                .is_some_and(|error| !error.is_empty())
+        );
+        assert_eq!(project.status()["live_commit"], *good);
+        assert_eq!(project.app(), "public A");
+    }
+    assert_eq!(project.status()["previous_commit"], "");
+}
+
+#[test]
+fn rollback_goes_to_the_release_before_and_forward_again_and_is_refused_where_there_is_none() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    let daemon = project.start(&["--no-deploy"]);
+    let (status, answer) = post(project.api, "/rollback", &json!({}));
+    assert_eq!(
+        (status, &answer["success"]),
+        (400, &json!(false)),
+        "{answer}"
+    );
+    assert!(answer["error"].is_string());
+    assert_eq!(project.status()["live_commit"], "");
+    project.deployed(&first);
+    let second = project.commit("B", "ok");
+    assert_eq!(project.deployed(&second)["previous_commit"], *first);
+    for (live, prev, version) in [(&first, &second, "A"), (&second, &first, "B")] {
+        let (status, answer) = post_as(
+            project.api,
+            "/rollback",
+            "localhost",
+            "application/json",
+            "",
+        );
+        assert_eq!(status, 200, "{answer}");
+        let expected = json!({ "success": true, "slot": slot(live), "commit": live });
+        assert_eq!(answer, expected);
+        let status = project.status();
+        assert_eq!(
+            (&status["live_commit"], &status["previous_commit"]),
+            (&json!(live), &json!(prev))
+        );
+        assert_eq!(
+            (project.link("live"), project.link("prev")),
+            (slot(live), slot(prev))
+        );
+        assert_eq!(project.app(), format!("public {version}"));
+    }
+    let third = project.commit("C", "ok");
+    project.deployed(&third);
+    assert_eq!(project.app(), "public C");
+    drop(daemon);
+    let journal = std::fs::read_to_string(project.data().join("journal.ndjson")).unwrap();
+    assert_eq!(journal.matches("\"action\":\"rollback\"").count(), 2);
+}
+
+#[test]
+fn only_the_release_before_is_kept_and_the_same_commit_can_be_deployed_again() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    let _daemon = project.start(&[]);
+    let second = project.commit("B", "ok");
+    project.deployed(&second);
+    assert_eq!(project.deployed(&first)["previous_commit"], *second);
+    assert_eq!(project.status()["previous_commit"], *second);
+    let again = project.deployed(&first);
+    assert_eq!(again["slot"], slot(&first));
+    assert_eq!(project.app(), "public A");
+    let third = project.commit("C", "ok");
+    project.deployed(&third);
+    project.deployed(&second);
+    let kept = |commit| project.data().join(slot(commit)).exists();
+    assert!(kept(&second) && kept(&third) && !kept(&first));
+}
+
+#[test]
+fn while_one_deployment_is_under_way_another_is_refused_and_the_old_release_serves() {
+    let project = Project::new();
+    let good = project.commit("A", "ok");
+    let gate = project.home.path().join("gate");
+    let slow = project.commit("B", &format!("waits {}", gate.display()));
+    let _daemon = project.start(&["--no-deploy"]);
+    project.deployed(&good);
+    std::thread::scope(|scope| {
+        let deploying = scope.spawn(|| project.deploy(&slow));
+        until("the candidate", || {
+            matches!(
+                project.status()["state"].as_str(),
+                Some("starting" | "ready")
+            )
+        });
+        let (status, answer) = project.deploy(&good);
+        assert_eq!(
+            (status, &answer["success"]),
+            (409, &json!(false)),
+            "{answer}"
+        );
+        assert!(
+            answer["error"].as_str().unwrap().contains("progress"),
+            "{answer}"
+        );
+        assert_eq!(project.app(), "public A");
+        std::fs::write(&gate, "").unwrap();
+        assert_eq!(deploying.join().unwrap().1["success"], true);
+    });
+    assert_eq!(project.app(), "public B");
+}
+
+#[test]
+fn a_live_process_that_dies_is_unhealthy_at_once_and_is_not_started_again() {
+    let project = Project::new();
+    let commit = project.commit("A", "ok");
+    let _daemon = project.start(&[]);
+    assert_eq!(post(project.internal, "/crash", &json!({})).0, 200);
+    let died = Instant::now();
+    until("the bad news", || project.status()["healthy"] == false);
+    assert!(
+        died.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        died.elapsed()
+    );
+    let status = project.status();
+    assert_eq!(
+        (&status["live_commit"], &status["state"]),
+        (&json!(commit), &json!("idle"))
+    );
+    assert_eq!(get(project.port, "/").0, 503);
+    // As long as systemd's RestartSec= and slot's own patience take together.
+    let limit = Instant::now() + Duration::from_secs(7);
+    while Instant::now() < limit {
+        assert_eq!(project.status()["healthy"], false);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    project.deployed(&commit);
+    assert_eq!(project.status()["healthy"], true);
+    assert_eq!(project.app(), "public A");
+}
+
+#[test]
+fn drain_timeout_ms_is_the_time_from_sigterm_to_sigkill_for_all_of_the_app() {
+    let project = Project::new();
+    // A shell that passes no signal on, and waits.
+    project.configure(
+        json!({ "start_command": "python3 app.py & wait; wait", "drain_timeout_ms": 1000 }),
+    );
+    project.commit("A", "ok");
+    let daemon = project.start(&[]);
+    let hanging = daemon.pid();
+    assert_eq!(post(project.internal, "/hang", &json!({})).0, 200);
+    let second = project.commit("B", "ok");
+    project.deployed(&second);
+    assert!(
+        is_gone(hanging),
+        "the answer comes when the old process has ended"
+    );
+    assert_eq!(project.app(), "public B");
+}
+
+#[test]
+fn sigterm_reaches_an_app_behind_a_shell_which_has_its_time_to_end() {
+    let project = Project::new();
+    let said = project.home.path().join("said");
+    std::fs::write(
+        project.repo().join("app.env"),
+        format!("SAID={}\n", said.display()),
+    )
+    .unwrap();
+    project.configure(json!({ "start_command": "python3 app.py; true", "env_file": "app.env" }));
+    let first = project.commit("A", "ok");
+    let daemon = project.start(&[]);
+    let pid = daemon.pid();
+    project.deployed(&first);
+    assert!(is_gone(pid));
+    assert_eq!(std::fs::read_to_string(&said).unwrap(), "SIGTERM\n");
+}
+
+#[test]
+fn an_env_file_is_relative_to_the_repository_and_what_slot_says_wins_over_it() {
+    let project = Project::new();
+    let env = "WORD=it's \"quoted\"\nPORT=1\nnot a pair\nSLOT_MACHINE=0\n";
+    std::fs::write(project.repo().join("local.env"), env).unwrap();
+    git(
+        &project.repo(),
+        &["config", "core.excludesFile", "/dev/null"],
+    );
+    std::fs::write(
+        project.repo().join(".gitignore"),
+        "local.env\n.slot-machine\n",
+    )
+    .unwrap();
+    project.configure(json!({ "env_file": "local.env" }));
+    let commit = project.commit("A", "ok");
+    let daemon = project.start(&[]);
+    let told = |name: &str| get(project.port, &format!("/env/{name}")).1;
+    assert_eq!(told("WORD"), "it's \"quoted\"");
+    assert_eq!(told("SLOT_MACHINE"), "1");
+    assert_eq!(told("SLOT_RELEASE"), commit[..8]);
+    assert_ne!(told("PORT"), project.port.to_string());
+    assert_ne!(told("PORT"), told("INTERNAL_PORT"));
+    drop(daemon);
+    // One that is not there is none.
+    project.configure(json!({ "env_file": "nowhere.env" }));
+    let _daemon = project.start(&[]);
+    assert_eq!(get(project.port, "/env/WORD").1, "unset");
+}
+
+#[test]
+fn an_app_without_an_internal_port_of_its_own_is_still_asked_for_its_health_on_one() {
+    let project = Project::new();
+    project.configure(json!({ "internal_port": project.port }));
+    project.commit("A", "ok");
+    let _daemon = project.start(&[]);
+    assert_eq!(project.app(), "public A");
+    let told = |name: &str| get(project.port, &format!("/env/{name}")).1;
+    assert_ne!(told("PORT"), told("INTERNAL_PORT"));
+    assert_ne!(told("INTERNAL_PORT"), project.port.to_string());
+}
+
+#[test]
+fn health_is_a_200_and_nothing_else() {
+    let project = Project::new();
+    project.configure(json!({ "health_endpoint": "/moved", "health_timeout_ms": 1000 }));
+    let commit = project.commit("A", "ok");
+    let _daemon = project.start(&["--no-deploy"]);
+    let (status, answer) = project.deploy(&commit);
+    assert_eq!((status, &answer["success"]), (200, &json!(false)));
+    assert_eq!(answer["cause"], "health-timeout");
+}
+
+#[test]
+fn the_setup_command_runs_in_the_release_and_what_it_made_is_in_staging() {
+    let project = Project::new();
+    project.configure(json!({ "setup_command": "echo $SLOT_MACHINE > .setup-done && test ! -e bad || { echo broken; exit 9; }" }));
+    let good = project.commit("A", "ok");
+    let _daemon = project.start(&[]);
+    let read = |name: &str| std::fs::read_to_string(project.data().join(name)).unwrap();
+    assert_eq!(read(&format!("{}/.setup-done", slot(&good))), "1\n");
+    assert_eq!(read("slot-staging/.setup-done"), "1\n");
+    assert!(!project.repo().join(".setup-done").exists());
+
+    std::fs::write(project.repo().join("bad"), "").unwrap();
+    let bad = project.commit("B", "ok");
+    let (status, answer) = project.deploy(&bad);
+    assert_eq!(
+        (status, &answer["success"]),
+        (500, &json!(false)),
+        "{answer}"
+    );
+    assert_eq!(answer["cause"], "build-failed");
+    assert_eq!(answer["log"], json!(["broken"]));
+    assert!(
+        answer["error"].as_str().unwrap().contains("status 9"),
+        "{answer}"
+    );
+    assert_eq!(project.status()["live_commit"], *good);
+    assert!(!project.data().join(slot(&bad)).exists());
+}
+
+#[test]
+fn shared_directories_outlive_the_releases() {
+    let project = Project::new();
+    project.configure(json!({ "shared_dirs": ["uploads"] }));
+    std::fs::create_dir(project.repo().join("uploads")).unwrap();
+    std::fs::write(project.repo().join("uploads/seed"), "seed").unwrap();
+    project.commit("A", "ok");
+    let _daemon = project.start(&[]);
+    let live = project.data().join("live/uploads");
+    assert_eq!(std::fs::read_to_string(live.join("seed")).unwrap(), "seed");
+    std::fs::write(live.join("new"), "new").unwrap();
+    let second = project.commit("B", "ok");
+    project.deployed(&second);
+    assert_eq!(std::fs::read_to_string(live.join("new")).unwrap(), "new");
+}
+
+#[test]
+fn what_is_wrong_with_a_request_has_its_status_and_is_json() {
+    let project = Project::new();
+    project.configure(json!({ "start_command": "./not-there" }));
+    let commit = project.commit("A", "ok");
+    let _daemon = project.start(&["--no-deploy"]);
+    let api = project.api;
+    for body in ["", "{}", "{\"commit\":\"\"}", "[", "{\"commit\":7}"] {
+        let (status, answer) = post_as(api, "/deploy", "127.0.0.1", "application/json", body);
+        assert_eq!(
+            (status, &answer["success"]),
+            (400, &json!(false)),
+            "{body:?}: {answer}"
+        );
+    }
+    for unknown in [
+        "no-such-branch",
+        "0123456789012345678901234567890123456789",
+        "--all",
+        "HEAD:app.py",
+    ] {
+        let (status, answer) = project.deploy(unknown);
+        assert_eq!(
+            (status, &answer["success"]),
+            (500, &json!(false)),
+            "{unknown}: {answer}"
+        );
+        assert!(
+            answer["error"].as_str().unwrap().contains("no commit"),
+            "{answer}"
+        );
+    }
+    let (status, answer) = project.deploy(&commit);
+    assert_eq!(
+        (status, &answer["success"]),
+        (500, &json!(false)),
+        "{answer}"
+    );
+    let body = json!({ "commit": commit }).to_string();
+    for (host, kind, expected) in [
+        ("127.0.0.1", "text/plain", 415),
+        ("127.0.0.1", "application/x-www-form-urlencoded", 415),
+        ("evil.example.org", "application/json", 403),
+    ] {
+        for path in ["/deploy", "/rollback"] {
+            let (status, answer) = post_as(api, path, host, kind, &body);
+            assert_eq!(
+                (status, &answer["success"]),
+                (expected, &json!(false)),
+                "{answer}"
+            );
+        }
+    }
+    for (status, (found, body)) in [(404, get(api, "/nope")), (405, get(api, "/deploy"))] {
+        assert_eq!(found, status);
+        let said: Value = serde_json::from_str(&body).unwrap();
+        assert!(said["error"].is_string());
+    }
+}
+
+#[test]
+fn the_api_answers_once_the_first_deployment_has_ended_well_or_badly() {
+    let project = Project::new();
+    let gate = project.home.path().join("gate");
+    project.commit("A", &format!("waits {}", gate.display()));
+    let daemon = project.spawn(&[]);
+    daemon.says("ready: release");
+    assert_eq!(get(project.api, "/").0, 0, "nobody answers yet");
+    std::fs::write(&gate, "").unwrap();
+    until("an answer of the API", || get(project.api, "/").0 == 200);
+    assert_eq!(project.status()["healthy"], true);
+
+    let project = Project::new();
+    let bad = project.commit("A", "ends");
+    let daemon = project.start(&[]);
+    let said = daemon.says("ask this daemon");
+    assert!(said.contains("HEAD was not deployed"), "{said}");
+    let status = project.status();
+    assert_eq!(
+        (&status["live_commit"], &status["healthy"]),
+        (&json!(""), &json!(false))
+    );
+    assert_ne!(project.deploy(&bad).0, 409);
+}
+
+#[test]
+fn a_restart_on_the_same_data_knows_its_live_commit_as_soon_as_the_api_answers() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    let mut daemon = project.start(&[]);
+    let second = project.commit("B", "ok");
+    project.deployed(&second);
+    project.deployed(&first);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ended(), Some(0));
+    let daemon = project.start(&[]);
+    let status = project.status();
+    assert_eq!(
+        status["live_commit"], *first,
+        "HEAD is not deployed where something is live"
+    );
+    assert_eq!(status["previous_commit"], *second);
+    assert_eq!(status["healthy"], true);
+    assert_ne!(status["last_deploy_time"], "");
+    assert_eq!(project.app(), "public A");
+    drop(daemon);
+    // Killed, it has left nothing running, and comes back the same.
+    let _daemon = project.start(&[]);
+    assert_eq!(project.status()["live_commit"], *first);
+}
+
+#[test]
+fn a_data_directory_of_slot_machine_itself_is_taken_over() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    let second = project.commit("B", "ok");
+    std::fs::create_dir(project.data()).unwrap();
+    for (name, commit) in [("prev", &first), ("live", &second)] {
+        let home = project.data().join(slot(commit));
+        let words = [
+            "worktree",
+            "add",
+            "--quiet",
+            "--detach",
+            home.to_str().unwrap(),
+            commit,
+        ];
+        git(&project.repo(), &words);
+        std::os::unix::fs::symlink(slot(commit), project.data().join(name)).unwrap();
+    }
+    let _daemon = project.start(&[]);
+    let status = project.status();
+    assert_eq!(
+        (&status["live_commit"], &status["previous_commit"]),
+        (&json!(second), &json!(first))
+    );
+    assert_eq!(project.app(), "public B");
+    assert_eq!(
+        post(project.api, "/rollback", &json!({})).1["commit"],
+        *first
+    );
+    assert_eq!(project.app(), "public A");
+}
+
+#[test]
+fn sigterm_ends_the_daemon_and_its_app_and_a_second_signal_waits_for_nothing() {
+    let project = Project::new();
+    project.configure(json!({ "drain_timeout_ms": 1000 }));
+    project.commit("A", "ok");
+    let mut daemon = project.start(&[]);
+    let pid = daemon.pid();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ended(), Some(0));
+    assert!(is_gone(pid));
+    assert_eq!(get(project.port, "/").0, 0);
+    assert_eq!(project.link("live"), project.link("blue"));
+
+    project.configure(json!({ "drain_timeout_ms": 86_400_000 }));
+    let mut daemon = project.start(&[]);
+    let pid = daemon.pid();
+    assert_eq!(post(project.internal, "/hang", &json!({})).0, 200);
+    daemon.signal(Signal::SIGTERM);
+    daemon.says("once more to end now");
+    daemon.signal(Signal::SIGINT);
+    assert_eq!(daemon.ended(), Some(130));
+    until("the app's end", || is_gone(pid));
+
+    // Left alone, it does not wait for a day either.
+    let mut daemon = project.start(&[]);
+    let pid = daemon.pid();
+    assert_eq!(post(project.internal, "/hang", &json!({})).0, 200);
+    daemon.signal(Signal::SIGTERM);
+    let told = Instant::now();
+    assert_eq!(daemon.ended(), Some(0));
+    assert!(
+        told.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        told.elapsed()
+    );
+    until("the app's end", || is_gone(pid));
+}
+
+#[test]
+fn staging_is_a_work_tree_of_what_is_live_and_stays_while_there_is_work_in_it() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    let _daemon = project.start(&[]);
+    let staging = project.data().join("slot-staging");
+    assert_eq!(git(&staging, &["rev-parse", "HEAD"]), first);
+    assert_eq!(git(&staging, &["branch", "--show-current"]), "machine");
+    assert_eq!(git(&staging, &["status", "--porcelain"]), "");
+    assert_eq!(git(&project.repo(), &["branch", "--show-current"]), "main");
+    let second = project.commit("B", "ok");
+    project.deployed(&second);
+    assert_eq!(git(&staging, &["rev-parse", "HEAD"]), second);
+
+    std::fs::write(staging.join("idea"), "mine").unwrap();
+    project.deployed(&first);
+    assert_eq!(
+        std::fs::read_to_string(staging.join("idea")).unwrap(),
+        "mine"
+    );
+    let warnings = project.status()["warnings"].to_string();
+    assert!(
+        warnings.contains("slot-staging") && warnings.contains("idea"),
+        "{warnings}"
+    );
+
+    // Committed there and deployed from there, it is what is live.
+    std::fs::write(staging.join("version"), "C").unwrap();
+    git(&staging, &["add", "-A"]);
+    git(&staging, &["commit", "--quiet", "-m", "C"]);
+    std::fs::copy(project.file(), staging.join("slot-machine.json")).unwrap();
+    let output = slotctl()
+        .arg("deploy")
+        .current_dir(&staging)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(project.app(), "public C");
+}
+
+#[test]
+fn a_slot_toml_is_run_by_its_own_rules_with_the_same_api_and_directories() {
+    let project = Project::new();
+    let text =
+        "name = 'web'\ncommand = 'python3 app.py'\nhealth = '/'\nsoak = '0s'\ndrain = '5s'\n";
+    std::fs::write(project.file(), text).unwrap();
+    let first = project.commit("A", "ok");
+    let (listen, api) = (
+        format!("127.0.0.1:{}", project.port),
+        project.api.to_string(),
+    );
+    let mut daemon = project.start(&["--listen", &listen, "--port", &api]);
+    assert_eq!(project.status()["live_slot"], slot(&first));
+    assert_eq!(project.app(), "public A");
+    let second = project.commit("B", "ok");
+    assert_eq!(project.deployed("main")["previous_commit"], *first);
+    assert_eq!(project.link("live"), slot(&second));
+    // Its own rule: what ends by itself is started again.
+    let pid = get(project.port, "/pid").1;
+    assert_eq!(post(project.port, "/crash", &json!({})).0, 200);
+    until("the app's return", || {
+        let (status, now) = get(project.port, "/pid");
+        status == 200 && now != pid
+    });
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ended(), Some(0));
+}
+
+fn ask(project: &Project, words: &[&str]) -> Output {
+    std::fs::copy(project.file(), project.repo().join("slot-machine.json")).unwrap();
+    let within = project.repo().join("deeper");
+    std::fs::create_dir_all(&within).unwrap();
+    slotctl().args(words).current_dir(within).output().unwrap()
+}
+
+#[test]
+fn slotctl_in_a_project_of_slot_machine_asks_its_daemon() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    project.configure(json!({}));
+    let output = ask(&project, &["deploy"]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("cannot reach") && said.contains("slotctl start"),
+        "{said}"
+    );
+
+    let _daemon = project.start(&["--no-deploy"]);
+    let output = ask(&project, &["deploy"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(
+        text(&output.stdout),
+        format!("deployed {} to {}\n", &first[..8], slot(&first))
+    );
+    let second = project.commit("B", "ok");
+    let output = ask(&project, &["deploy", "main"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = ask(&project, &["rollback"]);
+    assert_eq!(
+        text(&output.stdout),
+        format!("rolled back to {} ({})\n", &first[..8], slot(&first))
+    );
+    let shown = text(&ask(&project, &["status"]).stdout);
+    for part in [&first, &second, "healthy=yes", "slot-staging"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let said: Value = serde_json::from_slice(&ask(&project, &["status", "--json"]).stdout).unwrap();
+    assert_eq!(said["live_commit"], *first);
+    let output = ask(&project, &["deploy", "nothing-of-that-name"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("nothing-of-that-name"));
+}
+
+#[test]
+fn start_says_what_is_wrong_with_its_file_or_that_there_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |words: &[&str]| {
+        let output = slotctl()
+            .arg("start")
+            .args(words)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, said) = start(&[]);
+    assert_eq!(code, Some(6));
+    for part in ["slot.toml", "slot-machine.json", "slotctl init"] {
+        assert!(said.contains(part), "{said}");
+    }
+    std::fs::write(folder.path().join("any.name"), "{\"start_command\":1}").unwrap();
+    let (code, said) = start(&["--config", "any.name"]);
+    assert_eq!(code, Some(6));
+    assert!(
+        said.contains("any.name: start_command: it is a number, not a string"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_key_that_means_nothing_is_warned_about_by_name_and_one_data_directory_has_one_daemon() {
+    let project = Project::new();
+    project.commit("A", "ok");
+    project.configure(json!({ "agent_auth": "none", "heath_endpoint": "/x" }));
+    let daemon = project.start(&[]);
+    let said = daemon.says("ask this daemon");
+    assert!(
+        said.contains("agent_auth means nothing") && said.contains("heath_endpoint means nothing"),
+        "{said}"
+    );
+    let mut second = project.spawn(&["--port", &free_port().to_string()]);
+    assert_eq!(second.ended(), Some(1));
+    second.says("another `slotctl start`");
+}
+
+#[test]
+fn exactly_the_commit_is_laid_out_whatever_lies_about_in_the_work_tree() {
+    let project = Project::new();
+    let strange = "a name\nof two lines";
+    std::fs::write(project.repo().join(strange), "kept").unwrap();
+    let commit = project.commit("A", "ok");
+    std::fs::write(project.repo().join("version"), "not committed").unwrap();
+    std::fs::write(project.repo().join("untracked"), "").unwrap();
+    let _daemon = project.start(&[]);
+    let home = project.data().join(slot(&commit));
+    assert_eq!(std::fs::read_to_string(home.join(strange)).unwrap(), "kept");
+    assert!(!home.join("untracked").exists() && !home.join(".git").exists());
+    assert_eq!(project.app(), "public A");
+    let dirty = git(&project.repo(), &["status", "--porcelain"]);
+    assert!(
+        dirty.contains("M version") && dirty.contains("?? untracked"),
+        "{dirty}"
+    );
+}
