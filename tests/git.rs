@@ -532,6 +532,15 @@ fn a_submodule_and_its_own_are_laid_out_at_their_commits() {
             .contains(&pinned.parse().unwrap())
     );
 
+    // And straight from the user's repository, whose index and work tree stay as they are.
+    let into = other.root.path().join("straight");
+    fs::create_dir(&into).unwrap();
+    find(&repo)
+        .lay_out(&commit.parse().unwrap(), &into)
+        .unwrap();
+    assert_eq!(tree(&into), laid_out);
+    assert_eq!(repo.git(["status", "--porcelain"]), "");
+
     // With the release go the submodules that no other has.
     let plain = repo.git(["rev-parse", "HEAD"]);
     other.send(&repo, &plain).unwrap();

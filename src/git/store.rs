@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::command::{Git, words};
+use super::command::{Git, check_out, words};
 use super::modules::modules;
 use super::{Commit, GitError, large};
 use crate::deploy::ReleaseId;
@@ -378,16 +378,7 @@ impl Held {
             .git()
             .with("GIT_WORK_TREE", into)
             .with("GIT_INDEX_FILE", room.path().join("index"));
-        git.run(
-            "read the tree of a commit",
-            &["read-tree", commit.as_str()],
-            b"",
-        )?;
-        git.run(
-            "lay a commit out",
-            &["checkout-index", "--all", "--quiet"],
-            b"",
-        )?;
+        check_out(&git, commit)?;
         if let Some(path) = large::pointer(&git, into)? {
             return Err(GitError::Pointer(path));
         }
