@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::live::{Live, blocking};
 use super::owner::{AskError, Owner};
-use super::prepare::Preparation;
+use super::prepare::{Preparation, Unready};
 use super::tables::Tables;
 use super::units::Units;
 use super::world::World;
@@ -21,6 +21,7 @@ use crate::deploy::{
     AppName, Effect, Event, Facts, Found, Generation, Refusal, ReleaseId, Request, Settings,
     SlotName, State, Step, effects, recover, rediscover,
 };
+use crate::git::Store;
 use crate::preflight::{self, Room};
 use crate::release::{self, About, Identity, Layout, Links, Record, ReleaseError, Root};
 use crate::store::{FileError, History, Loaded, StateFile};
@@ -28,7 +29,7 @@ use crate::telemetry::chain;
 use crate::wire::release::{self as api, Origin};
 
 /// The step in which a commit is laid out.
-const CHECKOUT: &str = "checkout";
+pub(super) const CHECKOUT: &str = "checkout";
 
 /// Why an app cannot be managed.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +167,10 @@ impl<U: Units> Managed<U> {
                 path: tidied.to_path_buf(),
                 source,
             })?;
+            if let Err(error) = Store::of(&tidied).tidy() {
+                // It is in nobody's way.
+                tracing::warn!("{}", chain(&error));
+            }
             release::tidy(&tidied).map_err(OpenError::from)
         })
         .await?;
@@ -325,6 +330,7 @@ impl<U: Units> Managed<U> {
                     let identity = incoming.unpack(&mut archive, Links::Inside, wanted)?;
                     Ok((incoming, identity))
                 });
+                let laid_out = laid_out.map_err(Unready::from);
                 (laid_out, archive)
             };
             let (laid_out, mut rest) = blocking(work).await;
@@ -374,8 +380,8 @@ impl<U: Units> Managed<U> {
                     .map_err(ReleaseError::NotLaidOut)?;
                 blocking(move || incoming.check(Links::Inside).map(|()| (incoming, identity))).await
             };
-            let laid_out = laid_out.await;
-            preparation.go_on(laid_out).await
+            let laid_out: Result<_, ReleaseError> = laid_out.await;
+            preparation.go_on(laid_out.map_err(Unready::from)).await
         });
         task.await.ok().flatten()
     }
@@ -418,6 +424,7 @@ impl<U: Units> Managed<U> {
             owner: self.owner.clone(),
             generation,
             about,
+            held: None,
         }
     }
 

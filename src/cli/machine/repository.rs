@@ -13,7 +13,9 @@ use tokio::process::Command;
 
 use crate::api::machine::{Commits, STAGING};
 use crate::deploy::ReleaseId;
+use crate::git::{self, Commit, GitError};
 use crate::release::{Layout, Root};
+use crate::telemetry::chain;
 
 /// The branch that staging is on.
 const BRANCH: &str = "machine";
@@ -46,13 +48,13 @@ impl Repository {
             if let Some(kept) = self.work_in(&staging, commit).await {
                 return Err(format!("{STAGING} stays as it is: {kept}"));
             }
-            run(git(&self.path)
+            run(command(&self.path)
                 .args(["worktree", "remove", "--force", "--force"])
                 .arg(&staging))
             .await?;
         }
-        run(git(&self.path).args(["worktree", "prune"])).await?;
-        run(git(&self.path)
+        run(command(&self.path).args(["worktree", "prune"])).await?;
+        run(command(&self.path)
             .args(["worktree", "add", "--quiet", "--no-checkout", "-B", BRANCH])
             .arg(&staging)
             .arg(commit))
@@ -64,7 +66,7 @@ impl Repository {
             .arg(home.join("."))
             .arg(&staging))
         .await?;
-        run(git(&staging).args(["reset", "--quiet"])).await?;
+        run(command(&staging).args(["reset", "--quiet"])).await?;
         std::fs::write(self.data.join(MADE_OF), release.as_str())
             .map_err(|error| format!("cannot write {MADE_OF}: {error}"))
     }
@@ -72,7 +74,7 @@ impl Repository {
     /// Why staging is not to be replaced: what is in it and nowhere else.
     async fn work_in(&self, staging: &Path, commit: &str) -> Option<String> {
         let unheld = output(
-            git(staging)
+            command(staging)
                 .args(["rev-list", "--max-count=1", "HEAD", "--not", commit])
                 .arg(format!("--exclude={BRANCH}"))
                 .args(["--branches", "--tags", "--remotes"]),
@@ -87,7 +89,7 @@ impl Repository {
             }
             Err(why) => return Some(why),
         }
-        let changed = output(git(staging).args(["status", "--porcelain", "-z", "-uall"])).await;
+        let changed = output(command(staging).args(["status", "--porcelain", "-z", "-uall"])).await;
         let changed = match changed {
             Ok(changed) => changed.stdout,
             Err(why) => return Some(why),
@@ -115,40 +117,19 @@ impl Repository {
 
 impl Commits for Repository {
     async fn resolve(&self, name: &str) -> Result<String, String> {
-        let unknown = || format!("there is no commit {name:?} in {}", self.path.display());
-        if name.starts_with('-') {
-            return Err(unknown());
-        }
-        let mut command = git(&self.path);
-        command.args(["rev-parse", "--verify", &format!("{name}^{{commit}}")]);
-        let found = command
-            .output()
-            .await
-            .map_err(|error| format!("cannot run git: {error}; install it"))?;
-        let commit = String::from_utf8_lossy(&found.stdout).trim().to_owned();
-        if found.status.success() && commit.len() == 40 {
-            return Ok(commit);
-        }
-        Err(format!("{}: {}", unknown(), said(&found)))
+        let (path, name) = (self.path.clone(), name.to_owned());
+        blocking(move || {
+            let resolved = git::Repository::find(&path)?.resolve(&name)?;
+            Ok(resolved.commit.to_string())
+        })
+        .await
     }
 
     async fn lay_out(self, commit: String, directory: PathBuf) -> Result<(), String> {
-        let repository = self.path;
-        // An index of its own: the user's is for the user's work tree.
-        let index = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let index = index.path().join("index");
-        run(git(&repository)
-            .env("GIT_INDEX_FILE", &index)
-            .args(["read-tree", &commit]))
-        .await?;
-        let mut prefix = directory.into_os_string();
-        prefix.push("/");
-        let mut option = std::ffi::OsString::from("--prefix=");
-        option.push(prefix);
-        run(git(&repository)
-            .env("GIT_INDEX_FILE", &index)
-            .args(["checkout-index", "--all", "--force"])
-            .arg(option))
+        blocking(move || {
+            let commit: Commit = commit.parse()?;
+            git::Repository::find(&self.path)?.lay_out(&commit, &directory)
+        })
         .await
     }
 
@@ -157,8 +138,16 @@ impl Commits for Repository {
     }
 }
 
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, GitError> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| error.to_string())?
+        .map_err(|error| chain(&error))
+}
+
 /// git in a directory, which asks nobody anything and runs no hook.
-fn git(directory: &Path) -> Command {
+fn command(directory: &Path) -> Command {
     let mut command = Command::new("git");
     command
         .arg("-C")
