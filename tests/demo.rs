@@ -222,15 +222,26 @@ impl Project {
             said.read_to_string(&mut rest).map(|_| rest)
         });
         Running {
-            child,
+            child: Bound(child),
             address,
             said,
         }
     }
 }
 
+/// A process that does not outlive its test, however that ends.
+struct Bound(Child);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // One that has ended is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 struct Running {
-    child: Child,
+    child: Bound,
     address: SocketAddr,
     said: std::thread::JoinHandle<std::io::Result<String>>,
 }
@@ -271,8 +282,8 @@ impl Running {
     }
 
     fn end(mut self) -> (Option<i32>, String) {
-        signal(&self.child, Signal::SIGTERM);
-        let status = self.child.wait().unwrap();
+        signal(&self.child.0, Signal::SIGTERM);
+        let status = self.child.0.wait().unwrap();
         (status.code(), self.said.join().unwrap().unwrap())
     }
 }
@@ -291,7 +302,7 @@ fn start_serves_a_project_and_takes_it_up_again() {
     assert!(text.contains("serves from blue"), "{status:?}");
 
     let second = project.slotctl(&["start"]).output().unwrap();
-    assert_eq!(second.status.code(), Some(5), "{second:?}");
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
 
     let refused = project
         .slotctl(&["--socket", ".slot/slotd.sock", "deploy", "build-2"])
@@ -432,8 +443,8 @@ fn a_deployer_that_is_killed_in_a_setup_leaves_nothing_of_it() {
         .spawn()
         .unwrap();
     project.until("\"phase\":\"build\"");
-    signal(&running.child, Signal::SIGKILL);
-    running.child.wait().unwrap();
+    signal(&running.child.0, Signal::SIGKILL);
+    running.child.0.wait().unwrap();
     // Nobody is there to ask any more.
     two.kill().unwrap();
     two.wait().unwrap();
