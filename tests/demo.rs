@@ -110,7 +110,7 @@ fn start_serves_a_project_and_takes_it_up_again() {
     assert!(text.contains("serves from blue"), "{status:?}");
 
     let second = project.slotctl(&["start"]).output().unwrap();
-    assert_eq!(second.status.code(), Some(5), "{second:?}");
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
 
     let refused = project
         .slotctl(&["--socket", ".slot/slotd.sock", "deploy", "build-2"])
@@ -251,8 +251,8 @@ fn a_deployer_that_is_killed_in_a_setup_leaves_nothing_of_it() {
         .spawn()
         .unwrap();
     project.until("\"phase\":\"build\"");
-    signal(&running.child, Signal::SIGKILL);
-    running.child.wait().unwrap();
+    signal(&running.child.0, Signal::SIGKILL);
+    running.child.0.wait().unwrap();
     // Nobody is there to ask any more.
     two.kill().unwrap();
     two.wait().unwrap();
