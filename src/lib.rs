@@ -16,7 +16,7 @@
 //! - L0, decisions without I/O: [`deploy`], [`router::h1`], [`router::table`].
 //! - L1, bytes and words: [`wire`], [`config`], [`telemetry`].
 //! - L2, one adapter per outside thing: [`systemd`], [`children`], [`store`], [`release`],
-//!   [`probe`], [`traffic`], [`preflight`], [`launch`], [`units`], [`load`], the rest of [`router`].
+//!   [`git`], [`probe`], [`traffic`], [`preflight`], [`launch`], [`units`], [`load`], the rest of [`router`].
 //! - L3: [`daemon`], where one task owns the state of an app.
 //! - L4: [`api`] and [`cli`]: parse, ask, render.
 //!
@@ -30,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod deploy;
+pub mod git;
 pub mod launch;
 pub mod load;
 pub mod preflight;

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("children", 2),
     ("store", 2),
     ("release", 2),
+    ("git", 2),
     ("probe", 2),
     ("traffic", 2),
     ("launch", 2),

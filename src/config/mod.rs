@@ -27,6 +27,7 @@ pub use error::ConfigError;
 pub use limits::{AppLimits, Limits};
 pub use machine::{Machine, MachineError};
 pub use network::Network;
+pub use section::closest;
 pub use slot_machine::SlotMachine;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;

@@ -306,7 +306,7 @@ fn article(value: &DeValue<'_>) -> String {
 }
 
 /// The known word that differs in at most two letters, if there is one.
-fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()
         .map(|candidate| (distance(word, candidate), *candidate))

@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,11 @@ pub fn signal(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
 }
 
+pub fn left_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
 /// A project whose app is the demo's.
 pub struct Project {
     pub directory: tempfile::TempDir,
@@ -38,9 +43,14 @@ pub struct Project {
 
 impl Project {
     pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more lines in its file.
+    pub fn with(lines: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = format!(
-            "bind = 'unix'\nready = 'notify'\nhealth = '/healthz'\nsoak = '0s'\ncommand = ['{SLOTCTL}', 'demo-app']\n"
+            "bind = 'unix'\nready = 'notify'\nhealth = '/healthz'\nsoak = '0s'\ncommand = ['{SLOTCTL}', 'demo-app']\n{lines}"
         );
         std::fs::write(directory.path().join("slot.toml"), file).unwrap();
         for (release, behaviour) in [("1", "serves"), ("2", "crashes-at-boot")] {
@@ -51,6 +61,50 @@ impl Project {
         }
         std::fs::create_dir(directory.path().join("tmp")).unwrap();
         Self { directory }
+    }
+
+    /// A release that its setup makes ready: a shell's lines.
+    pub fn built(&self, name: &str, setup: &str) -> &Self {
+        let path = self.directory.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("setup"), format!("set -e\n{setup}\n")).unwrap();
+        self
+    }
+
+    /// Asks the deployer that runs here; its status and all that it said.
+    pub fn ask(&self, words: &[&str]) -> (Option<i32>, String) {
+        let words = [&["--socket", ".slot/slotd.sock"], words].concat();
+        let output = self.slotctl(&words).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    }
+
+    /// Waits until the status says something.
+    pub fn until(&self, wanted: &str) {
+        let began = Instant::now();
+        let mut said = String::new();
+        while began.elapsed() < LONG {
+            said = self.ask(&["--json", "status"]).1;
+            if said.contains(wanted) {
+                return;
+            }
+        }
+        panic!("{wanted:?} never came, but {said}");
+    }
+
+    /// The directories of `releases`, which must be releases.
+    pub fn releases(&self) -> usize {
+        let names = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        let left = left_in(&self.directory.path().join(".slot/slot/releases"));
+        let names: Vec<String> = left.into_iter().map(names).collect();
+        let directories: Vec<&String> = names.iter().filter(|name| name.len() == 8).collect();
+        for id in &directories {
+            assert!(names.contains(&format!("{id}.json")), "{names:?}");
+        }
+        directories.len()
     }
 
     pub fn slotctl(&self, arguments: &[&str]) -> Command {
