@@ -251,8 +251,8 @@ fn a_deployer_that_is_killed_in_a_setup_leaves_nothing_of_it() {
         .spawn()
         .unwrap();
     project.until("\"phase\":\"build\"");
-    signal(&running.child.0, Signal::SIGKILL);
-    running.child.0.wait().unwrap();
+    signal(&running.child, Signal::SIGKILL);
+    running.child.wait().unwrap();
     // Nobody is there to ask any more.
     two.kill().unwrap();
     two.wait().unwrap();
