@@ -1,5 +1,8 @@
 //! `slotctl deploy` of commits, black-box, where no systemd runs.
 
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 mod git_support;
 mod started;
 

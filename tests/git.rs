@@ -1,5 +1,8 @@
 //! Commits, from a user's repository into the store and out of it, by real git.
 
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 mod git_support;
 
 use std::cell::Cell;

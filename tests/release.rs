@@ -840,7 +840,7 @@ fn what_is_in_use_and_the_newest_of_the_others_stay() {
     let there: Vec<bool> = ids.iter().map(left).collect();
     // Nothing has named the last upload yet.
     assert_eq!(there, [true, false, true, false, false, true]);
-    prune(&root.path().join("none"), &in_use, 0).unwrap();
+    prune(root.path().join("none"), &in_use, 0).unwrap();
 }
 
 /// Does something else when it has been read half.

@@ -708,7 +708,7 @@ fn what_is_wrong_with_a_request_has_its_status_and_is_json() {
             "{unknown}: {answer}"
         );
         assert!(
-            answer["error"].as_str().unwrap().contains("no commit"),
+            answer["error"].as_str().unwrap().contains(unknown),
             "{answer}"
         );
     }

@@ -1,4 +1,4 @@
-//! The repository whose commits are deployed: the user's own, read by git's own command line as that user.
+//! The repository whose commits are deployed: the user's own, read as that user; and staging, which is a work tree of it.
 //!
 //! **Invariant:** nothing of the work tree, the index or a branch of the user's is changed; staging is a work tree of its own, on a branch
 //! of its own.
@@ -13,8 +13,8 @@ use tokio::process::Command;
 
 use crate::api::machine::{Commits, STAGING};
 use crate::deploy::ReleaseId;
-use crate::git::{self, Commit, GitError};
-use crate::release::{Layout, Root};
+use crate::git::{self, Commit, GitError, Store};
+use crate::release::{self, Layout, Root};
 use crate::telemetry::chain;
 
 /// The branch that staging is on.
@@ -48,13 +48,13 @@ impl Repository {
             if let Some(kept) = self.work_in(&staging, commit).await {
                 return Err(format!("{STAGING} stays as it is: {kept}"));
             }
-            run(command(&self.path)
+            run(git_in(&self.path)
                 .args(["worktree", "remove", "--force", "--force"])
                 .arg(&staging))
             .await?;
         }
-        run(command(&self.path).args(["worktree", "prune"])).await?;
-        run(command(&self.path)
+        run(git_in(&self.path).args(["worktree", "prune"])).await?;
+        run(git_in(&self.path)
             .args(["worktree", "add", "--quiet", "--no-checkout", "-B", BRANCH])
             .arg(&staging)
             .arg(commit))
@@ -66,7 +66,7 @@ impl Repository {
             .arg(home.join("."))
             .arg(&staging))
         .await?;
-        run(command(&staging).args(["reset", "--quiet"])).await?;
+        run(git_in(&staging).args(["reset", "--quiet"])).await?;
         std::fs::write(self.data.join(MADE_OF), release.as_str())
             .map_err(|error| format!("cannot write {MADE_OF}: {error}"))
     }
@@ -74,7 +74,7 @@ impl Repository {
     /// Why staging is not to be replaced: what is in it and nowhere else.
     async fn work_in(&self, staging: &Path, commit: &str) -> Option<String> {
         let unheld = output(
-            command(staging)
+            git_in(staging)
                 .args(["rev-list", "--max-count=1", "HEAD", "--not", commit])
                 .arg(format!("--exclude={BRANCH}"))
                 .args(["--branches", "--tags", "--remotes"]),
@@ -89,7 +89,7 @@ impl Repository {
             }
             Err(why) => return Some(why),
         }
-        let changed = output(command(staging).args(["status", "--porcelain", "-z", "-uall"])).await;
+        let changed = output(git_in(staging).args(["status", "--porcelain", "-z", "-uall"])).await;
         let changed = match changed {
             Ok(changed) => changed.stdout,
             Err(why) => return Some(why),
@@ -118,26 +118,51 @@ impl Repository {
 impl Commits for Repository {
     async fn resolve(&self, name: &str) -> Result<String, String> {
         let (path, name) = (self.path.clone(), name.to_owned());
-        blocking(move || {
-            let resolved = git::Repository::find(&path)?.resolve(&name)?;
-            Ok(resolved.commit.to_string())
-        })
-        .await
+        let found = move || git::Repository::find(&path)?.resolve(&name);
+        let resolved = blocking(found).await?;
+        Ok(resolved.commit.to_string())
     }
 
     async fn lay_out(self, commit: String, directory: PathBuf) -> Result<(), String> {
-        blocking(move || {
-            let commit: Commit = commit.parse()?;
-            git::Repository::find(&self.path)?.lay_out(&commit, &directory)
-        })
-        .await
+        let lay_out = move || {
+            let commit: Commit = commit.parse().map_err(|_| GitError::Unknown {
+                name: commit.clone(),
+                directory: self.path.clone(),
+                hint: String::new(),
+            })?;
+            let repository = git::Repository::find(&self.path)?;
+            let store = Store::of(&self.data);
+            let held = store.hold()?;
+            for part in repository.parts(&commit)? {
+                let have: Vec<Commit> = store.have()?.into_iter().collect();
+                let pack = part.pack(&have)?;
+                if part.commit == commit {
+                    let release = commit.short().parse().expect("eight digits are an id");
+                    held.take(&commit, &release, pack, || true)?;
+                } else {
+                    held.take_module(&part.commit, pack, || true)?;
+                }
+            }
+            held.lay_out(&commit, &directory)
+        };
+        blocking(lay_out).await
     }
 
     async fn stage(self, release: ReleaseId, commit: String) -> Result<(), String> {
+        let data = self.data.clone();
+        let let_go = move || {
+            let root = Root::new(data, Layout::SlotMachine);
+            let kept = release::list(&root).into_iter().map(|(id, _)| id);
+            Store::of(&root).prune(&kept.collect())
+        };
+        if let Err(why) = blocking(let_go).await {
+            tracing::warn!("commits that no release is of are kept: {why}");
+        }
         self.make_staging(&release, &commit).await
     }
 }
 
+/// Runs what blocks away from the threads that must not.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, GitError> + Send + 'static,
 ) -> Result<T, String> {
@@ -147,7 +172,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// git in a directory, which asks nobody anything and runs no hook.
-fn command(directory: &Path) -> Command {
+fn git_in(directory: &Path) -> Command {
     let mut command = Command::new("git");
     command
         .arg("-C")
