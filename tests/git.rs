@@ -610,7 +610,7 @@ fn a_hostile_pack_is_refused_whole() {
     let tree_id = repo.git(["rev-parse", "HEAD^{tree}"]);
     let place = Place::new();
     let other = Repo::new();
-    let first = other.write("z", "1").commit("there already");
+    let first = other.write("z", "there").commit("there already");
     place.send(&other, &first).unwrap();
     let before = place.files();
     let shallow = fs::read_to_string(place.repository().join("shallow")).unwrap();
@@ -662,7 +662,7 @@ fn a_hostile_pack_is_refused_whole() {
         let held = place.store.hold().unwrap();
         let error = held
             .take(&commit, &id(&commit), &pack[..], || true)
-            .unwrap_err();
+            .expect_err(what);
         assert!(matches!(error, GitError::Refused { .. }), "{what}: {error}");
         assert_eq!(place.files(), before, "{what}");
         assert_eq!(place.store.have().unwrap().len(), 1, "{what}");

@@ -1,17 +1,21 @@
 //! Commits that are deployed: taken from whoever has them, laid out, kept for as long as their releases are.
 
+use std::future::Future;
 use std::io::Read;
+use std::path::PathBuf;
 
-use super::app::{CHECKOUT, Managed};
+use super::app::Managed;
 use super::live::blocking;
 use super::prepare::Unready;
 use super::units::Units;
-use crate::deploy::Generation;
-use crate::deploy::ReleaseId;
+use crate::deploy::{Generation, ReleaseId};
 use crate::git::{Commit, GitError, Held, Store};
 use crate::release::{self, About, Identity, Incoming, Links, ReleaseError, Root};
 use crate::telemetry::chain;
-use crate::wire::release as api;
+use crate::wire::release::{self as api, Origin};
+
+/// The step in which a commit comes and is laid out.
+const CHECKOUT: &str = "checkout";
 
 /// What came of a commit.
 enum LaidOut {
@@ -55,6 +59,52 @@ impl<U: Units> Managed<U> {
         task.await.ok().flatten()
     }
 
+    /// Puts a deployment on its way with a commit, which `lay_out` lays out in a directory unless there is a release of it. Goes on when
+    /// its caller does not.
+    pub async fn check_out<F>(
+        &self,
+        generation: Generation,
+        commit: String,
+        reference: Option<String>,
+        lay_out: impl FnOnce(PathBuf) -> F + Send + 'static,
+    ) -> Option<String>
+    where
+        F: Future<Output = Result<(), String>> + Send,
+    {
+        let origin = Origin::Git {
+            commit: commit.clone(),
+            reference,
+        };
+        let about = About {
+            origin,
+            label: None,
+        };
+        let (root, preparation) = (
+            self.world().root.clone(),
+            self.preparation(generation, about),
+        );
+        let identity = Identity::Commit(commit);
+        let task = tokio::spawn(async move {
+            let (looked, wanted) = (root.clone(), identity.clone());
+            let known = blocking(move || release::known(&looked, &wanted)).await;
+            if let Ok(Some(id)) = known {
+                return preparation.again(id).await;
+            }
+            let laid_out = async {
+                known?;
+                preparation.world.enter_step(generation, CHECKOUT);
+                let incoming = blocking(move || release::begin(&root)).await?;
+                lay_out(incoming.path().to_owned())
+                    .await
+                    .map_err(ReleaseError::NotLaidOut)?;
+                blocking(move || incoming.check(Links::Inside).map(|()| (incoming, identity))).await
+            };
+            let laid_out: Result<_, ReleaseError> = laid_out.await;
+            preparation.go_on(laid_out.map_err(Unready::from)).await
+        });
+        task.await.ok().flatten()
+    }
+
     /// Which commits are here, so that nothing of them need be sent.
     pub async fn repository(&self) -> api::Repository {
         let store = Store::of(&self.world().root);
@@ -80,6 +130,14 @@ impl<U: Units> Managed<U> {
     ) -> Result<(), GitError> {
         let store = Store::of(&self.world().root);
         blocking(move || store.hold()?.take_module(&commit, pack, || true)).await
+    }
+}
+
+/// Clears what a crash left of a commit that came.
+pub(super) fn tidy(root: &Root) {
+    if let Err(error) = Store::of(root).tidy() {
+        // It is in nobody's way.
+        tracing::warn!("{}", chain(&error));
     }
 }
 
