@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::status::{cut, in_flight};
 use super::term::{Paint, harmless, span};
 use crate::wire::api::{Outcome, Report, SlotStatus, Status};
-use crate::wire::release::Origin;
 
 /// Lines of the run's log that fit on the screen with all the rest.
 const LOG_LINES: usize = 20;
@@ -39,6 +38,14 @@ fn success(
 ) -> String {
     let mut text = String::new();
     let release = outcome.release.as_deref().unwrap_or("(unknown)");
+    let ran = status.and_then(|status| {
+        let its = |slot: &&SlotStatus| slot.release == outcome.release;
+        status.slots.iter().find(its)?.source.as_ref()?.named()
+    });
+    let release = match ran {
+        Some(name) => format!("{release} ({})", harmless(name)),
+        None => release.to_owned(),
+    };
     let slot = outcome.slot.as_deref().unwrap_or("(unknown)");
     let did = match (outcome.cause.as_str(), outcome.kind.as_str()) {
         ("standby", _) => format!("release {release} stands by in {slot}"),
@@ -54,7 +61,7 @@ fn success(
     if let Some(previous) = outcome
         .previous
         .as_ref()
-        .filter(|previous| *previous != release)
+        .filter(|previous| Some(*previous) != outcome.release.as_ref())
     {
         let _ = write!(text, " (before: {previous})");
     }
@@ -135,13 +142,6 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
         (Some(release), Some(slot)) => row("release", &format!("{release} in {slot}")),
         (Some(release), None) => row("release", release),
         (None, _) => {}
-    }
-    let ran = status.and_then(|status| {
-        let its = |slot: &&SlotStatus| slot.release == outcome.release;
-        status.slots.iter().find(its)?.source.as_ref()
-    });
-    if let Some(source @ Origin::Git { .. }) = ran {
-        row("source", &source.text());
     }
     if let Some(gate) = gate(outcome) {
         row("gate", gate);

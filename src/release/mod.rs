@@ -48,8 +48,8 @@ use order::Ledger;
 /// What went wrong with a release.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
-    /// The archive holds something that a release may not.
-    #[error("the archive is refused: {path:?} {why}")]
+    /// It holds something that a release may not.
+    #[error("the release is refused: {path:?} {why}")]
     Refused {
         /// The entry.
         path: PathBuf,
@@ -60,7 +60,7 @@ pub enum ReleaseError {
     #[error("the upload is not a whole tar archive; was slotctl interrupted? Deploy again")]
     Truncated(#[source] io::Error),
     /// The archive has no file in it.
-    #[error("the archive is empty: name a binary or a directory with at least one file in it")]
+    #[error("the release is empty: name a binary or a directory with at least one file in it")]
     Empty,
     /// Two different releases have the same id.
     #[error("release {id} is on disk with other content; remove {0} and {0}.json, and deploy again", path.display())]

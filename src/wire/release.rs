@@ -31,16 +31,25 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// What a commit was called: a branch or a tag.
+    #[must_use]
+    pub fn named(&self) -> Option<&str> {
+        match self {
+            Self::Git { commit, reference } => {
+                let name = reference.as_deref()?;
+                (!commit.starts_with(name)).then_some(name)
+            }
+            Self::Path { .. } | Self::Archive { .. } | Self::Unknown => None,
+        }
+    }
+
     /// As people are told: `main (commit 1a2b3c4d)`, `build/server`.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
-            Self::Git { commit, reference } => {
+            Self::Git { commit, .. } => {
                 let short = commit.get(..8).unwrap_or(commit);
-                match reference
-                    .as_deref()
-                    .filter(|name| !commit.starts_with(name))
-                {
+                match self.named() {
                     Some(name) => format!("{name} (commit {short})"),
                     None => format!("commit {short}"),
                 }
