@@ -315,7 +315,7 @@ async fn a_symlink_that_was_decided_on_earlier_is_not_set_later() {
     let second = Arc::clone(&world).perform(link(&two), report);
     second.await;
     first.await;
-    assert_eq!(named(&bench.at("data/web"), "live"), Some(two));
+    assert_eq!(named(bench.at("data/web"), "live"), Some(two));
 }
 
 #[tokio::test(start_paused = true)]
