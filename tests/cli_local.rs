@@ -31,7 +31,9 @@ fn without_arguments_usage_goes_to_stderr_with_status_2() {
 fn a_wrong_option_and_a_wrong_span_are_usage_errors() {
     let folder = tempfile::tempdir().unwrap();
     for words in [
-        &["deploy", "x", "--drain", "30"][..],
+        &["promote"][..],
+        &["deploy", "x", "--release", "1a2b3c4d"],
+        &["deploy", "x", "--drain", "30"],
         &["frobnicate"],
         &["--app", "No Such Name", "status"],
     ] {

@@ -110,7 +110,7 @@ fn start_serves_a_project_and_takes_it_up_again() {
     assert!(text.contains("serves from blue"), "{status:?}");
 
     let second = project.slotctl(&["start"]).output().unwrap();
-    assert_eq!(second.status.code(), Some(5), "{second:?}");
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
 
     let refused = project
         .slotctl(&["--socket", ".slot/slotd.sock", "deploy", "build-2"])

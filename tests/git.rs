@@ -1,5 +1,8 @@
 //! Commits, from a user's repository into the store and out of it, by real git.
 
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 mod git_support;
 
 use std::cell::Cell;
@@ -352,6 +355,42 @@ fn a_commit_is_laid_out_exactly() {
 }
 
 #[test]
+fn a_pointer_of_git_lfs_is_refused_with_its_name_and_a_file_that_is_in_the_commit_is_not() {
+    let repo = Repo::new();
+    repo.write(
+        "art/.gitattributes",
+        "*.bin filter=lfs diff=lfs merge=lfs -text\n",
+    );
+    repo.write("art/small.bin", "committed as it is");
+    repo.write(
+        "pointer.bin",
+        "version https://git-lfs.github.com/spec/v1\n",
+    );
+    let good = repo.commit("good");
+    let place = Place::new();
+    place.send(&repo, &good).unwrap();
+    assert_eq!(tree(&place.lay_out(&good)).len(), 3);
+    let pointer = format!(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 12\n",
+        "0".repeat(64)
+    );
+    repo.write("art/large one.bin", pointer);
+    let commit = repo.commit("with a pointer");
+    place.send(&repo, &commit).unwrap();
+    let into = place.root.path().join("refused");
+    fs::create_dir(&into).unwrap();
+    let held = place.store.hold().unwrap();
+    let said = held
+        .lay_out(&commit.parse().unwrap(), &into)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        said.contains("\"art/large one.bin\"") && said.contains("git lfs pull"),
+        "{said}"
+    );
+}
+
+#[test]
 fn only_what_is_missing_is_sent_and_no_history() {
     let repo = Repo::new();
     for number in 0..50 {
@@ -496,6 +535,15 @@ fn a_submodule_and_its_own_are_laid_out_at_their_commits() {
             .contains(&pinned.parse().unwrap())
     );
 
+    // And straight from the user's repository, whose index and work tree stay as they are.
+    let into = other.root.path().join("straight");
+    fs::create_dir(&into).unwrap();
+    find(&repo)
+        .lay_out(&commit.parse().unwrap(), &into)
+        .unwrap();
+    assert_eq!(tree(&into), laid_out);
+    assert_eq!(repo.git(["status", "--porcelain"]), "");
+
     // With the release go the submodules that no other has.
     let plain = repo.git(["rev-parse", "HEAD"]);
     other.send(&repo, &plain).unwrap();
@@ -562,7 +610,7 @@ fn a_hostile_pack_is_refused_whole() {
     let tree_id = repo.git(["rev-parse", "HEAD^{tree}"]);
     let place = Place::new();
     let other = Repo::new();
-    let first = other.write("z", "1").commit("there already");
+    let first = other.write("z", "there").commit("there already");
     place.send(&other, &first).unwrap();
     let before = place.files();
     let shallow = fs::read_to_string(place.repository().join("shallow")).unwrap();
@@ -614,7 +662,7 @@ fn a_hostile_pack_is_refused_whole() {
         let held = place.store.hold().unwrap();
         let error = held
             .take(&commit, &id(&commit), &pack[..], || true)
-            .unwrap_err();
+            .expect_err(what);
         assert!(matches!(error, GitError::Refused { .. }), "{what}: {error}");
         assert_eq!(place.files(), before, "{what}");
         assert_eq!(place.store.have().unwrap().len(), 1, "{what}");

@@ -15,6 +15,7 @@ use super::routes::{Api, Asked, Named, span};
 use crate::daemon::app::{Managed, Wish};
 use crate::daemon::units::Units;
 use crate::deploy::ReleaseId;
+use crate::git::{Commit, GitError};
 use crate::release::About;
 use crate::wire::api;
 use crate::wire::release::{Origin, Releases};
@@ -37,6 +38,9 @@ pub(super) struct DeployQuery {
     origin: Option<SentAs>,
     name: Option<String>,
     release: Option<String>,
+    commit: Option<String>,
+    #[serde(rename = "ref")]
+    reference: Option<String>,
 }
 
 /// What the sender of an archive had.
@@ -76,11 +80,29 @@ impl DeployQuery {
                 "name is to be 1 to {LONGEST_NAME} bytes of UTF-8"
             )));
         }
-        let origin = match (self.release.is_some(), self.origin) {
+        let reference = self.reference.clone();
+        if reference
+            .as_ref()
+            .is_some_and(|name| name.is_empty() || name.len() > LONGEST_NAME)
+        {
+            return Err(Problem::bad_request(format!(
+                "ref is to be 1 to {LONGEST_NAME} bytes of UTF-8"
+            )));
+        }
+        let origin = match (&self.release, &self.commit, self.origin) {
+            (Some(_), Some(_), _) => {
+                return Err(Problem::bad_request(
+                    "either a release or a commit is deployed; leave one out".to_owned(),
+                ));
+            }
             // It has come before, and from where is known.
-            (true, _) => Origin::Unknown,
-            (false, Some(SentAs::Path)) => Origin::Path { path },
-            (false, Some(SentAs::Archive) | None) => Origin::Archive { path },
+            (Some(_), None, _) => Origin::Unknown,
+            (None, Some(commit), _) => Origin::Git {
+                commit: commit.clone(),
+                reference,
+            },
+            (None, None, Some(SentAs::Path)) => Origin::Path { path },
+            (None, None, Some(SentAs::Archive) | None) => Origin::Archive { path },
         };
         let label = self.label.as_deref().map(str::parse).transpose()?;
         Ok(About { origin, label })
@@ -97,6 +119,12 @@ pub(super) async fn deploy<U: Units>(
     let begun = async {
         let wish = query.wish(peer.name())?;
         let about = query.about()?;
+        let commit: Option<Commit> = query
+            .commit
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(GitError::from)?;
         let app = api.app(&named).await?;
         api.apps.check_file(app.app().name.as_str())?;
         let release = match &query.release {
@@ -104,9 +132,9 @@ pub(super) async fn deploy<U: Units>(
             None => None,
         };
         let generation = app.begin(wish).await?;
-        Ok::<_, Problem>((app, generation, about, release))
+        Ok::<_, Problem>((app, generation, about, release, commit))
     };
-    let (app, generation, about, release) = match begun.await {
+    let (app, generation, about, release, commit) = match begun.await {
         Ok(begun) => begun,
         Err(problem) => {
             // A client that still sends does not read; let it come to the answer.
@@ -117,9 +145,11 @@ pub(super) async fn deploy<U: Units>(
     };
     let release = if let Some(id) = release {
         app.again(generation, id, about).await
+    } else if let Some(commit) = commit {
+        app.upload_commit(generation, commit, about, reader(body))
+            .await
     } else {
-        let archive = SyncIoBridge::new(StreamReader::new(Box::pin(flowing(body))));
-        app.upload(generation, about, archive).await
+        app.upload(generation, about, reader(body)).await
     };
     Ok(Json(api::Begun {
         generation: generation.0,
@@ -150,6 +180,11 @@ pub(super) async fn releases<U: Units>(
     Path(named): Path<Named>,
 ) -> Result<Json<Releases>, Problem> {
     Ok(Json(api.app(&named).await?.releases().await))
+}
+
+/// An upload, for whoever reads it on a thread that may block.
+pub(super) fn reader(body: Body) -> impl std::io::Read + Send + 'static {
+    SyncIoBridge::new(StreamReader::new(Box::pin(flowing(body))))
 }
 
 /// The bytes of an upload, for as long as they come: one that stalls would hold the app's lock for ever.

@@ -8,6 +8,7 @@ mod listener;
 pub mod machine;
 mod peer;
 mod problem;
+mod repository;
 mod routes;
 
 use std::sync::Arc;

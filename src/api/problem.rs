@@ -8,6 +8,7 @@ use crate::daemon::apps::AppError;
 use crate::daemon::instances::UpgradeError;
 use crate::daemon::owner::AskError;
 use crate::deploy::{NameError, Refusal};
+use crate::git::GitError;
 use crate::release::ReleaseError;
 use crate::telemetry::chain;
 use crate::traffic::TrafficError;
@@ -62,6 +63,17 @@ impl Problem {
             status: StatusCode::NOT_FOUND,
             code: "not-found",
             error,
+        }
+    }
+}
+
+impl From<GitError> for Problem {
+    fn from(error: GitError) -> Self {
+        match error {
+            GitError::NoCommit(_) | GitError::Refused { .. } | GitError::Torn { .. } => {
+                Self::bad_request(chain(&error))
+            }
+            error => Self::failed(&error),
         }
     }
 }

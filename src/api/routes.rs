@@ -19,6 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::deploy::{deploy, on_disk, releases};
 use super::peer::{Access, Peer};
 use super::problem::Problem;
+use super::repository::{module, repository};
 use crate::daemon::app::Managed;
 use crate::daemon::apps::Apps;
 use crate::daemon::status::{self, Wait};
@@ -55,6 +56,7 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         .route("/outcome", get(outcome))
         .route("/events", get(events))
         .route("/releases", get(releases))
+        .route("/repository", get(repository).post(module))
         .route("/reload", post(reload));
     Router::new()
         .route("/apps", get(list))

@@ -169,10 +169,11 @@ impl Archive {
     }
 }
 
-/// The first block, or less if there is no more, and all of it.
-type Peeked<R> = (Vec<u8>, io::Chain<Cursor<Vec<u8>>, R>);
+/// What was read of it already, then the rest.
+type Whole<R> = io::Chain<Cursor<Vec<u8>>, R>;
 
-fn peek<R: Read>(mut input: R) -> io::Result<Peeked<R>> {
+/// The first block, or less if there is no more, and all of it.
+fn peek<R: Read>(mut input: R) -> io::Result<(Vec<u8>, Whole<R>)> {
     let mut first = Vec::with_capacity(BLOCK);
     input.by_ref().take(BLOCK as u64).read_to_end(&mut first)?;
     Ok((first.clone(), Cursor::new(first).chain(input)))

@@ -66,7 +66,7 @@ pub enum Command {
     /// Register, list and remove apps
     #[command(subcommand)]
     App(App),
-    /// Deploy a binary, a directory or a tar archive
+    /// Deploy a commit, a binary, a directory or a tar archive
     Deploy(Deploy),
     /// Make the previous release active again, or an earlier one
     Rollback(Rollback),
@@ -198,13 +198,18 @@ pub struct AppRemove {
 /// `deploy`.
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// A binary, a directory with all that the app needs, or a tar archive of one
+    /// A commit of the repository here (HEAD, if nothing is named), or a path: a binary, a directory or a tar archive
     ///
-    /// With slot-machine.json a commit, HEAD if not given. An archive may be compressed with gzip, zstd or xz. `-` is one on standard input: `tar c . | ssh host slotctl deploy -`.
-    #[arg(value_name = "PATH")]
-    pub path: Option<PathBuf>,
+    /// A commit is named by its hash or the beginning of it, by a branch or by a tag. A directory has all that the app needs in it. An
+    /// archive may be compressed with gzip, zstd or xz; `-` is one on standard input: `tar c . | ssh host slotctl deploy -`. What begins
+    /// with `.` or `/` is a path in any case. With slot-machine.json it is always a commit.
+    #[arg(value_name = "COMMIT|PATH")]
+    pub what: Option<PathBuf>,
+    /// Deploy HEAD although tracked files have changes that are not committed, and without them
+    #[arg(long, conflicts_with = "release")]
+    pub allow_dirty: bool,
     /// Deploy a release again that is still on disk: its id or its label, as `slotctl releases` lists them
-    #[arg(long, value_name = "ID", conflicts_with = "path")]
+    #[arg(long, value_name = "ID", conflicts_with = "what")]
     pub release: Option<String>,
     /// What to call the release: 1 to 64 characters without spaces and `/`
     #[arg(long = "version", value_name = "LABEL")]
@@ -220,7 +225,7 @@ pub struct Deploy {
     /// Deploy without looking whether a second copy has room on disk or in memory; may be given twice
     #[arg(long, value_name = "CHECK", value_enum)]
     pub skip_check: Vec<Check>,
-    /// The app's file; otherwise ./slot.toml, or that of a directory above it or above PATH
+    /// The app's file; otherwise ./slot.toml, or that of a directory above it or above the path
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// When to return.

@@ -267,7 +267,7 @@ impl Client {
             .uri(path)
             .header("host", "slotd")
             .header("connection", "close")
-            .header("content-type", "application/x-tar")
+            .header("content-type", "application/octet-stream")
             .body(body)
             .map_err(|source| self.broken(&name, source))?;
         sender

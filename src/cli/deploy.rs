@@ -4,6 +4,7 @@ use std::io::{stderr, stdout};
 
 use super::app;
 use super::args::{Deploy, Global, Promote, Rollback};
+use super::chosen::Chosen;
 use super::client::{Client, ClientError, empty};
 use super::exit::Exit;
 use super::follow::attempt;
@@ -17,24 +18,19 @@ use super::term::{Paint, note, say, say_json, width};
 use crate::deploy::{AppName, SlotName};
 use crate::wire::api::{Outcome, Status};
 
-/// Deploys a path, an archive, or a release that is on disk.
+/// Deploys a commit, a path, an archive, or a release that is on disk.
 ///
 /// # Errors
 /// If the path or the app's file is refused, if slotd is, or does.
 pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
-    if options.path.is_none() && options.release.is_none() {
-        return Err(Exit::Usage.because(
-            "name what to deploy: a binary, a directory with all that the app needs, an archive of one, or --release ID",
-        ));
-    }
-    let source = options.path.as_deref().map(Upload::look_over).transpose()?;
+    let chosen = Chosen::of(options)?;
     let project = match &options.config {
         Some(file) => Some(Project::read(file)?),
-        None => Project::find(options.path.as_deref())?,
+        None => Project::find(chosen.path(options))?,
     };
     // What a setup_command makes is not there yet.
-    let whole = project.as_ref().filter(|it| it.app.setup_command.is_none());
-    if let (Some(source), Some(project)) = (&source, whole) {
+    let project_built = project.as_ref().filter(|it| it.app.setup_command.is_none());
+    if let (Chosen::Upload(source), Some(project)) = (&chosen, project_built) {
         source.check_command(&project.app.command, &project.file)?;
     }
     let client = reach(global, project.as_ref()).await?;
@@ -44,19 +40,27 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     if let Some(label) = &options.label {
         asked.push(("label", label.to_string()));
     }
-    let Some(source) = source else {
-        let named = options.release.as_deref().unwrap_or_default();
-        asked.push(("release", releases::meant(&client, named).await?));
-        let path = path_of("/deploy", &asked);
-        let begin = client.post(&path, empty());
-        let outcome = attempt(&client, begin, || None, options.watching.wait, &mut screen).await?;
-        return show(global, &client, &outcome).await;
+    let (body, packing) = match chosen {
+        Chosen::Release(named) => {
+            asked.push(("release", releases::meant(&client, &named).await?));
+            let path = path_of("/deploy", &asked);
+            let begin = client.post(&path, empty());
+            let wait = options.watching.wait;
+            let outcome = attempt(&client, begin, || None, wait, &mut screen).await?;
+            return show(global, &client, &outcome).await;
+        }
+        Chosen::Commit(checkout) => {
+            asked.extend(checkout.queries());
+            checkout.body(&client).await?
+        }
+        Chosen::Upload(source) => {
+            asked.extend(named(&source));
+            if let Some(size) = source.size() {
+                asked.push(("size", size.to_string()));
+            }
+            source.body()?
+        }
     };
-    asked.extend(named(&source));
-    if let Some(size) = source.size() {
-        asked.push(("size", size.to_string()));
-    }
-    let (body, packing) = source.body()?;
     let (sent, size) = packing.counter();
     let path = path_of("/deploy", &asked);
     let ended = attempt(
@@ -177,7 +181,11 @@ async fn register(
 }
 
 /// An upload that broke off has its reason on this side, or slotd had one and could not say it.
-async fn explain(client: &Client, packing: Packing, error: anyhow::Error) -> anyhow::Error {
+pub(super) async fn explain(
+    client: &Client,
+    packing: Packing,
+    error: anyhow::Error,
+) -> anyhow::Error {
     let broken = error
         .downcast_ref::<ClientError>()
         .is_some_and(|error| matches!(error, ClientError::Broken { .. }));

@@ -9,6 +9,7 @@ pub mod app;
 pub mod archive;
 pub mod args;
 pub mod build;
+pub mod chosen;
 pub mod client;
 pub mod connections;
 pub mod demo;
@@ -111,7 +112,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Deploy(options) => match slot_machine(global)? {
             Some(file) => wait_for(machine::ask::deploy(
                 &file,
-                options.path.as_deref(),
+                options.what.as_deref(),
                 global.json,
             ))?,
             None => wait_for(deploy::deploy(global, options))?,

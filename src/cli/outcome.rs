@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::status::{cut, in_flight};
 use super::term::{Paint, harmless, span};
-use crate::wire::api::{Outcome, Report, Status};
+use crate::wire::api::{Outcome, Report, SlotStatus, Status};
+use crate::wire::release::Origin;
 
 /// Lines of the run's log that fit on the screen with all the rest.
 const LOG_LINES: usize = 20;
@@ -134,6 +135,13 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
         (Some(release), Some(slot)) => row("release", &format!("{release} in {slot}")),
         (Some(release), None) => row("release", release),
         (None, _) => {}
+    }
+    let ran = status.and_then(|status| {
+        let its = |slot: &&SlotStatus| slot.release == outcome.release;
+        status.slots.iter().find(its)?.source.as_ref()
+    });
+    if let Some(source @ Origin::Git { .. }) = ran {
+        row("source", &source.text());
     }
     if let Some(gate) = gate(outcome) {
         row("gate", gate);

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::archive::Archive;
 use super::client::Body;
 use super::source::{Entry, Source, What, Whole};
+use crate::git::Pack;
 
 /// How much of the archive is made before slotd takes some: 16 chunks.
 const CHUNK: usize = 64 << 10;
@@ -111,6 +112,19 @@ impl Upload {
             }),
         }
     }
+}
+
+/// A commit as the body of a request; nothing, where nothing of it is to be sent.
+///
+/// # Errors
+/// If no thread can be had.
+pub fn packed(pack: Option<Pack>) -> io::Result<(Body, Packing)> {
+    let sent = Arc::default();
+    let counter = Arc::clone(&sent);
+    send(sent, None, move |chunks| {
+        let Some(mut pack) = pack else { return Ok(()) };
+        io::copy(&mut pack, &mut Counting { chunks, counter }).map(drop)
+    })
 }
 
 /// Runs what writes an archive in a thread of its own.

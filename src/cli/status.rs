@@ -15,6 +15,7 @@ use super::router;
 use super::term::{Paint, aligned, harmless, say, say_json, whole_span, width, wrap};
 use crate::wire::api::{Apps, SlotStatus, Status};
 use crate::wire::control::InFlight;
+use crate::wire::release::Origin;
 
 /// Shows one app, or all when none is named.
 ///
@@ -262,6 +263,17 @@ fn slots(status: &Status, now: u64, paint: Paint) -> String {
     text
 }
 
+/// What somebody called the commit that a slot runs: a branch or a tag.
+fn named(slot: &SlotStatus) -> Option<&str> {
+    match slot.source.as_ref()? {
+        Origin::Git { commit, reference } => {
+            let reference = reference.as_deref()?;
+            (!commit.starts_with(reference)).then_some(reference)
+        }
+        Origin::Path { .. } | Origin::Archive { .. } | Origin::Unknown => None,
+    }
+}
+
 fn row(slot: &SlotStatus, now: u64) -> [String; 7] {
     let none = || "-".to_owned();
     [
@@ -274,8 +286,8 @@ fn row(slot: &SlotStatus, now: u64) -> [String; 7] {
             }
             Some(_) | None => slot.condition.clone(),
         },
-        match (&slot.release, &slot.label) {
-            (Some(release), Some(label)) => format!("{release} ({label})"),
+        match (&slot.release, slot.label.as_deref().or_else(|| named(slot))) {
+            (Some(release), Some(name)) => format!("{release} ({})", harmless(name)),
             (Some(release), None) => release.clone(),
             (None, _) => none(),
         },

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::commits;
 use super::live::{Live, blocking};
 use super::owner::{AskError, Owner};
-use super::prepare::Preparation;
+use super::prepare::{Preparation, Unready};
 use super::tables::Tables;
 use super::units::Units;
 use super::world::World;
@@ -22,13 +23,10 @@ use crate::deploy::{
     SlotName, State, Step, effects, recover, rediscover,
 };
 use crate::preflight::{self, Room};
-use crate::release::{self, About, Identity, Layout, Links, Record, ReleaseError, Root};
+use crate::release::{self, About, Layout, Links, Record, Root};
 use crate::store::{FileError, History, Loaded, StateFile};
 use crate::telemetry::chain;
-use crate::wire::release::{self as api, Origin};
-
-/// The step in which a commit is laid out.
-const CHECKOUT: &str = "checkout";
+use crate::wire::release as api;
 
 /// Why an app cannot be managed.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +164,7 @@ impl<U: Units> Managed<U> {
                 path: tidied.to_path_buf(),
                 source,
             })?;
+            commits::tidy(&tidied);
             release::tidy(&tidied).map_err(OpenError::from)
         })
         .await?;
@@ -325,6 +324,7 @@ impl<U: Units> Managed<U> {
                     let identity = incoming.unpack(&mut archive, Links::Inside, wanted)?;
                     Ok((incoming, identity))
                 });
+                let laid_out = laid_out.map_err(Unready::from);
                 (laid_out, archive)
             };
             let (laid_out, mut rest) = blocking(work).await;
@@ -333,49 +333,6 @@ impl<U: Units> Managed<U> {
             // so that he comes to the answer. Where the connection is gone there is nobody to answer.
             let _ = blocking(move || std::io::copy(&mut rest, &mut std::io::sink())).await;
             id
-        });
-        task.await.ok().flatten()
-    }
-
-    /// Puts a deployment on its way with a commit, which `lay_out` lays out in a directory unless there is a release of it. Goes on when
-    /// its caller does not.
-    pub async fn check_out<F>(
-        &self,
-        generation: Generation,
-        commit: String,
-        reference: Option<String>,
-        lay_out: impl FnOnce(PathBuf) -> F + Send + 'static,
-    ) -> Option<String>
-    where
-        F: Future<Output = Result<(), String>> + Send,
-    {
-        let origin = Origin::Git {
-            commit: commit.clone(),
-            reference,
-        };
-        let about = About {
-            origin,
-            label: None,
-        };
-        let (root, preparation) = (self.world.root.clone(), self.preparation(generation, about));
-        let identity = Identity::Commit(commit);
-        let task = tokio::spawn(async move {
-            let (looked, wanted) = (root.clone(), identity.clone());
-            let known = blocking(move || release::known(&looked, &wanted)).await;
-            if let Ok(Some(id)) = known {
-                return preparation.again(id).await;
-            }
-            let laid_out = async {
-                known?;
-                preparation.world.enter_step(generation, CHECKOUT);
-                let incoming = blocking(move || release::begin(&root)).await?;
-                lay_out(incoming.path().to_owned())
-                    .await
-                    .map_err(ReleaseError::NotLaidOut)?;
-                blocking(move || incoming.check(Links::Inside).map(|()| (incoming, identity))).await
-            };
-            let laid_out = laid_out.await;
-            preparation.go_on(laid_out).await
         });
         task.await.ok().flatten()
     }
@@ -418,6 +375,7 @@ impl<U: Units> Managed<U> {
             owner: self.owner.clone(),
             generation,
             about,
+            held: None,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::deploy::{
     BootId, Effect, Event, Generation, Limits, Notice, Pace, ReleaseId, Seen, SlotName, State,
     Time, UnitFailure,
 };
+use crate::git::Store;
 use crate::release::{self, Root, Turn};
 use crate::store::{FileError, History, StateFile, replace};
 use crate::telemetry::chain;
@@ -173,7 +174,15 @@ impl<U: Units> Live<U> {
             }
             Effect::Retain { releases } => {
                 let (root, keep) = (self.root.clone(), self.app.keep);
-                let work = move || release::prune(&root, &releases, keep);
+                let work = move || {
+                    release::prune(&root, &releases, keep)?;
+                    let kept = release::list(&root).into_iter().map(|(id, _)| id);
+                    if let Err(error) = Store::of(&root).prune(&kept.collect()) {
+                        // It takes room, and goes with the next.
+                        tracing::warn!("{}", chain(&error));
+                    }
+                    Ok(())
+                };
                 return self.disk("an old release could not be removed", work).await;
             }
         };

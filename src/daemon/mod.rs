@@ -12,6 +12,7 @@
 
 pub mod app;
 pub mod apps;
+mod commits;
 mod drain;
 pub mod embedded;
 pub mod instances;

@@ -10,6 +10,7 @@ use super::owner::Owner;
 use super::units::{Unbuilt, Units};
 use crate::config::App;
 use crate::deploy::{Event, Generation, ReleaseId};
+use crate::git::{GitError, Held};
 use crate::preflight;
 use crate::release::{
     self, About, Identity, Incoming, Links, ReleaseError, Settled, Unfinished, share,
@@ -20,8 +21,9 @@ use crate::telemetry::chain;
 const BUILD: &str = "build";
 
 /// Why there is no release.
-enum Unready {
+pub(super) enum Unready {
     Release(ReleaseError),
+    Git(GitError),
     Build(Box<Unbuilt>),
 }
 
@@ -31,12 +33,20 @@ impl From<ReleaseError> for Unready {
     }
 }
 
+impl From<GitError> for Unready {
+    fn from(error: GitError) -> Self {
+        Self::Git(error)
+    }
+}
+
 /// One deployment that is being prepared.
 pub(super) struct Preparation<U> {
     pub world: Arc<Live<U>>,
     pub owner: Owner,
     pub generation: Generation,
     pub about: About,
+    /// Keeps a commit where it came to, until its release is there.
+    pub held: Option<Held>,
 }
 
 impl<U: Units> Preparation<U> {
@@ -44,14 +54,16 @@ impl<U: Units> Preparation<U> {
     /// build goes on after that.
     pub(super) async fn go_on(
         self,
-        laid_out: Result<(Incoming, Identity), ReleaseError>,
+        laid_out: Result<(Incoming, Identity), Unready>,
     ) -> Option<String> {
         let app = &self.world.app;
         let settled = match laid_out {
             Ok((incoming, identity)) => {
                 let identity = identity.made_by(app.setup_command.as_deref(), &app.shared_dirs);
                 let wanted = self.wanted();
-                blocking(move || incoming.settle(identity, wanted)).await
+                blocking(move || incoming.settle(identity, wanted))
+                    .await
+                    .map_err(Unready::from)
             }
             Err(error) => Err(error),
         };
@@ -70,7 +82,7 @@ impl<U: Units> Preparation<U> {
                 }
                 made.await
             }
-            Err(error) => self.report(Err(error.into())).await,
+            Err(error) => self.report(Err(error)).await,
         }
     }
 
@@ -135,6 +147,13 @@ impl<U: Units> Preparation<U> {
                 },
             ),
             Err(Unready::Release(error)) => (
+                None,
+                Event::Unprepared {
+                    generation,
+                    why: chain(&error),
+                },
+            ),
+            Err(Unready::Git(error)) => (
                 None,
                 Event::Unprepared {
                     generation,

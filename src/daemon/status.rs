@@ -85,6 +85,7 @@ impl<U: Units> Managed<U> {
                 .iter()
                 .find(|it| Some(&it.id) == shown.release.as_ref());
             shown.label = its.and_then(|release| release.label.clone());
+            shown.source = its.map(|release| release.source.clone());
             slots.push(shown);
         }
         api::Status {
@@ -207,6 +208,7 @@ impl<U: Units> Managed<U> {
             detail,
             release: slot.release.as_ref().map(ToString::to_string),
             label: None,
+            source: None,
             boot_id: slot.boot.as_ref().map(ToString::to_string),
             upstream: self.world().units.upstream(name),
             weight: if state.active.as_ref() == Some(name) {

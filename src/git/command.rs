@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
-use super::GitError;
+use super::{Commit, GitError};
 
 /// Of a user's environment: where his configuration is, who he is to git's check of owners (git-config(1), `safe.directory`), and what
 /// a repository that fetches objects when they are needed fetches them with.
@@ -211,6 +211,15 @@ impl Drop for Run {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Puts the tree of a commit into the index and the work tree of a run's environment.
+pub(super) fn check_out(git: &Git, commit: &Commit) -> Result<(), GitError> {
+    // Whatever part of the tree a user has in his work tree, it is the whole that is wanted.
+    let read = ["read-tree", "--no-sparse-checkout", commit.as_str()];
+    git.run("read the tree of a commit", &read, b"")?;
+    let check_out = ["checkout-index", "--all", "--quiet"];
+    git.run("lay a commit out", &check_out, b"").map(drop)
 }
 
 /// What git said, in one line, without its prefixes and hints.

@@ -16,6 +16,7 @@
 //! **Invariant:** a pack is taken whole or not at all: until it is found good, nothing of it is where the store looks.
 
 mod command;
+mod large;
 mod modules;
 mod names;
 mod pack;
@@ -142,6 +143,11 @@ pub enum GitError {
         /// Which commit is wanted.
         commit: Commit,
     },
+    /// A file is not in the commit, but a pointer to it.
+    #[error(
+        "{0:?} is kept by Git LFS, and the commit has only a pointer to it; `git lfs pull`, then deploy the files: `slotctl deploy ./dir`"
+    )]
+    Pointer(PathBuf),
     /// What was sent is not the commit.
     #[error("the pack of commit {commit} is refused: {said}")]
     Refused {

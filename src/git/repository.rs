@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::command::{Git, words};
-use super::modules::modules;
+use super::command::{Git, check_out, words};
+use super::modules::{Module, modules};
 use super::names;
 use super::pack::Pack;
 use super::{Commit, GitError};
@@ -144,37 +144,58 @@ impl Repository {
 
     fn gather(&self, commit: &Commit, parts: &mut Vec<Part>) -> Result<(), GitError> {
         for module in modules(&self.git, commit)? {
-            let inside = self.directory().join(&module.path);
-            let name = format!("modules/{}", module.name);
-            let kept = self
-                .git
-                .answer("find a submodule", &["rev-parse", "--git-path", &name])?;
-            let kept = kept.map(|kept| self.directory().join(kept));
-            // Where it is checked out; of a directory that is no repository of its own, git would find the one around it.
-            let checked_out = inside.join(".git").exists().then(|| Git::users(&inside));
-            // Else where git keeps it although the work tree is at a commit without it.
-            let put_away = kept.filter(|kept| kept.is_dir()).map(|kept| {
-                let git = Git::users(&kept).with("GIT_DIR", &kept);
-                git.with("GIT_WORK_TREE", &kept)
-            });
-            let found = [checked_out, put_away]
-                .into_iter()
-                .flatten()
-                .map(|git| Self { git })
-                .find(|repository| repository.has(&module.commit));
-            let Some(repository) = found else {
-                return Err(GitError::NoModule {
-                    path: module.path,
-                    commit: module.commit,
-                });
-            };
-            repository.gather(&module.commit, parts)?;
+            self.module(&module)?.gather(&module.commit, parts)?;
         }
         parts.push(Part {
             repository: self.clone(),
             commit: commit.clone(),
         });
         Ok(())
+    }
+
+    /// Lays out exactly the tree of a commit, and those of its submodules, in an empty directory. The work tree and its index stay as they
+    /// are; the user's own filters run, as they do in a checkout of his.
+    ///
+    /// # Errors
+    /// A submodule has not been fetched, git fails, or the disk is full; the directory may have a part of it in it then.
+    pub fn lay_out(&self, commit: &Commit, into: &Path) -> Result<(), GitError> {
+        let room = tempfile::tempdir()
+            .map_err(GitError::disk("make a directory in", &std::env::temp_dir()))?;
+        let git = self.git.clone().with("GIT_WORK_TREE", into);
+        let git = git.with("GIT_INDEX_FILE", room.path().join("index"));
+        check_out(&git, commit)?;
+        for module in modules(&self.git, commit)? {
+            let folder = into.join(&module.path);
+            self.module(&module)?.lay_out(&module.commit, &folder)?;
+        }
+        Ok(())
+    }
+
+    /// The repository of a submodule, which has its commit.
+    fn module(&self, module: &Module) -> Result<Self, GitError> {
+        let inside = self.directory().join(&module.path);
+        // Where it is checked out; of a directory that is no repository of its own, git would find the one around it.
+        let checked_out = inside.join(".git").exists().then(|| Git::users(&inside));
+        // Else where git keeps it although the work tree is at a commit without it.
+        let name = format!("modules/{}", module.name);
+        let kept = self
+            .git
+            .answer("find a submodule", &["rev-parse", "--git-path", &name])?
+            .map(|kept| self.directory().join(kept))
+            .filter(|kept| kept.is_dir());
+        let put_away = kept.map(|kept| {
+            let git = Git::users(&kept).with("GIT_DIR", &kept);
+            git.with("GIT_WORK_TREE", &kept)
+        });
+        [checked_out, put_away]
+            .into_iter()
+            .flatten()
+            .map(|git| Self { git })
+            .find(|repository| repository.has(&module.commit))
+            .ok_or_else(|| GitError::NoModule {
+                path: module.path.clone(),
+                commit: module.commit.clone(),
+            })
     }
 
     fn has(&self, commit: &Commit) -> bool {

@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::command::{Git, words};
+use super::command::{Git, check_out, words};
 use super::modules::modules;
-use super::{Commit, GitError};
+use super::{Commit, GitError, large};
 use crate::deploy::ReleaseId;
 
 /// What git holds against objects, and what they may have all the same: oddities of old or home-made tools in commits, which harm
@@ -378,16 +378,10 @@ impl Held {
             .git()
             .with("GIT_WORK_TREE", into)
             .with("GIT_INDEX_FILE", room.path().join("index"));
-        git.run(
-            "read the tree of a commit",
-            &["read-tree", commit.as_str()],
-            b"",
-        )?;
-        git.run(
-            "lay a commit out",
-            &["checkout-index", "--all", "--quiet"],
-            b"",
-        )?;
+        check_out(&git, commit)?;
+        if let Some(path) = large::pointer(&git, into)? {
+            return Err(GitError::Pointer(path));
+        }
         for module in modules(&self.store.git(), commit)? {
             let folder = into.join(&module.path);
             if !self.store.have()?.contains(&module.commit) {

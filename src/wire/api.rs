@@ -7,8 +7,11 @@
 //! | `GET /router` | | [`Routers`] |
 //! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; a limit is also for those that drain already; without one the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
 //! | `GET /apps/<app>/status` | | [`Status`] |
-//! | `POST /apps/<app>/deploy?drain=30s&queue=10m&size=N&skip=disk,memory&label=v1.2&origin=path&name=build` | a tar archive (`application/x-tar`), streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file, `queue` is how long to wait for another deployment and for an idle slot, `size` what the release takes on disk, in bytes, and `skip` what of it is not to be looked at beforehand; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release |
+//! | `POST /apps/<app>/deploy?drain=30s&queue=10m&size=N&skip=disk,memory&label=v1.2&origin=path&name=build` | a tar archive, streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file, `queue` is how long to wait for another deployment and for an idle slot, `size` what the release takes on disk, in bytes, and `skip` what of it is not to be looked at beforehand; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release |
 //! | `POST /apps/<app>/deploy?release=1a2b3c4d` | | [`Begun`]: a release that is on disk is deployed again; 404 with what there is if it is not |
+//! | `POST /apps/<app>/deploy?commit=…&ref=main` | a pack (git-pack-objects(1)) of what slotd lacks of the commit, without its history; nothing, if it lacks nothing | [`Begun`]: a commit is deployed, by all of its 40 digits; `ref` is how it was named, and is noted with the release |
+//! | `GET /apps/<app>/repository` | | [`Repository`](super::release::Repository): the commits that nothing need be sent of |
+//! | `POST /apps/<app>/repository?commit=…` | a pack | [`Repository`](super::release::Repository): a commit of a submodule, which is to come before the commit that has it; 400 if it is not good |
 //! | `GET /apps/<app>/releases` | | [`Releases`](super::release::Releases) |
 //! | `POST /apps/<app>/rollback?to=1a2b3c4d` | | [`Begun`]; without `to` it goes to the previous release; 404 with what there is if that one is not on disk |
 //! | `POST /apps/<app>/promote?slot=green` | | [`Begun`] |
@@ -26,6 +29,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::control::{Connection, InFlight};
+use super::release::Origin;
 
 /// Every app that slotd knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +165,9 @@ pub struct SlotStatus {
     /// That release's label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// Where that release came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Origin>,
     /// Its run.
     pub boot_id: Option<String>,
     /// Where it listens, for the router.

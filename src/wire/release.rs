@@ -52,6 +52,13 @@ impl Origin {
     }
 }
 
+/// The commits of an app that slotd has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repository {
+    /// 40 hexadecimal digits each.
+    pub have: Vec<String>,
+}
+
 /// The releases of an app, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Releases {

@@ -141,7 +141,7 @@ impl Project {
         Running {
             child,
             address,
-            said,
+            said: Some(said),
         }
     }
 }
@@ -149,7 +149,18 @@ impl Project {
 pub struct Running {
     pub child: Child,
     pub address: SocketAddr,
-    pub said: std::thread::JoinHandle<std::io::Result<String>>,
+    pub said: Option<std::thread::JoinHandle<std::io::Result<String>>>,
+}
+
+impl Drop for Running {
+    /// A test that fails leaves nobody behind: the first signal asks, the second does not.
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            signal(&self.child, Signal::SIGTERM);
+            signal(&self.child, Signal::SIGINT);
+            self.child.wait().unwrap();
+        }
+    }
 }
 
 impl Running {
@@ -190,6 +201,9 @@ impl Running {
     pub fn end(mut self) -> (Option<i32>, String) {
         signal(&self.child, Signal::SIGTERM);
         let status = self.child.wait().unwrap();
-        (status.code(), self.said.join().unwrap().unwrap())
+        (
+            status.code(),
+            self.said.take().unwrap().join().unwrap().unwrap(),
+        )
     }
 }

@@ -1,0 +1,187 @@
+//! What `slotctl deploy` is to deploy: a path, a commit of the repository around it, or a release that is on disk.
+//!
+//! **Invariant:** what could be a path as well as a commit is refused, never guessed.
+
+use std::io;
+use std::path::Path;
+
+use super::args::Deploy;
+use super::client::{Body, Client};
+use super::deploy::{explain, path_of};
+use super::exit::Exit;
+use super::pack::{Packing, Upload, packed};
+use super::term::harmless;
+use crate::git::{Commit, GitError, Repository, Resolved};
+use crate::telemetry::chain;
+use crate::wire::release;
+
+/// So many files with changes are named.
+const MOST_NAMED: usize = 20;
+
+/// What is deployed.
+pub enum Chosen {
+    /// A file, a directory or an archive.
+    Upload(Upload),
+    /// A commit.
+    Commit(Checkout),
+    /// What is on disk: its id or label.
+    Release(String),
+}
+
+/// A commit that was found.
+pub struct Checkout {
+    repository: Repository,
+    resolved: Resolved,
+}
+
+impl Chosen {
+    /// Finds what was meant.
+    ///
+    /// # Errors
+    /// It is nothing, or more than one thing; or HEAD was meant and the work tree has changes that it has not.
+    pub fn of(options: &Deploy) -> anyhow::Result<Self> {
+        if let Some(release) = &options.release {
+            return Ok(Self::Release(release.clone()));
+        }
+        let Some(what) = &options.what else {
+            return head(options);
+        };
+        let is_path = what == Path::new("-")
+            || [b'.', b'/'].contains(
+                &what
+                    .as_os_str()
+                    .as_encoded_bytes()
+                    .first()
+                    .copied()
+                    .unwrap_or(b'.'),
+            );
+        let name = what.to_str().filter(|_| !is_path);
+        let Some(name) = name else {
+            return Upload::look_over(what).map(Self::Upload);
+        };
+        let exists = what.symlink_metadata().is_ok();
+        let repository = match Repository::find(&std::env::current_dir()?) {
+            Ok(repository) => repository,
+            // Then it can only be a path, and whatever is wrong with it is told.
+            Err(_) if exists => return Upload::look_over(what).map(Self::Upload),
+            Err(GitError::NoRepository { said: None, .. }) => {
+                return Upload::look_over(what).map(Self::Upload);
+            }
+            Err(error) => return Err(refused(&error)),
+        };
+        match (repository.resolve(name), exists) {
+            (Ok(_) | Err(GitError::Ambiguous { .. }), true) => Err(Exit::Input.because(format!(
+                "{name} is a path here and a commit of the repository at {}; write ./{name} for the path, or for the commit its hash \
+                 (`git rev-parse {name}`)",
+                repository.directory().display()
+            ))),
+            (Err(_), true) => Upload::look_over(what).map(Self::Upload),
+            (Ok(resolved), false) => Ok(Self::Commit(Checkout {
+                repository,
+                resolved,
+            })),
+            (Err(error @ GitError::Unknown { .. }), false) => Err(Exit::Input.because(format!(
+                "{name} does not exist as a path, and {}",
+                chain(&error)
+            ))),
+            (Err(error), false) => Err(refused(&error)),
+        }
+    }
+
+    /// The path that was named, if it was one.
+    #[must_use]
+    pub fn path<'o>(&self, options: &'o Deploy) -> Option<&'o Path> {
+        match self {
+            Self::Upload(_) => options.what.as_deref(),
+            Self::Commit(_) | Self::Release(_) => None,
+        }
+    }
+}
+
+/// HEAD of the repository that the app's file is in, or the current directory.
+fn head(options: &Deploy) -> anyhow::Result<Chosen> {
+    let here = std::env::current_dir()?;
+    let beside = options.config.as_deref().and_then(Path::parent);
+    let directory = beside.map_or(here.clone(), |beside| here.join(beside));
+    let repository = Repository::find(&directory).map_err(|error| match error {
+        GitError::NoRepository { said: None, .. } => Exit::Input.because(format!(
+            "{} is in no git repository, so there is no commit to deploy; name a binary, a directory or an archive: \
+             `slotctl deploy ./build/server`",
+            directory.display()
+        )),
+        error => refused(&error),
+    })?;
+    let resolved = repository
+        .resolve("HEAD")
+        .map_err(|error| refused(&error))?;
+    if !options.allow_dirty {
+        let changed = repository.changes().map_err(|error| refused(&error))?;
+        if !changed.is_empty() {
+            let count = changed.len();
+            let mut list: Vec<String> = changed
+                .iter()
+                .take(MOST_NAMED)
+                .map(|path| format!("  {}", harmless(&path.to_string_lossy())))
+                .collect();
+            if count > MOST_NAMED {
+                list.push(format!("  and {} more", count - MOST_NAMED));
+            }
+            return Err(Exit::Input.because(format!(
+                "{count} tracked {} changes that are not committed, and what is deployed is HEAD, without them:\n{}\ncommit them or \
+                 stash them (`git stash`), or deploy HEAD as it is: `slotctl deploy --allow-dirty`",
+                if count == 1 { "file has" } else { "files have" },
+                list.join("\n")
+            )));
+        }
+    }
+    Ok(Chosen::Commit(Checkout {
+        repository,
+        resolved,
+    }))
+}
+
+impl Checkout {
+    /// What is asked of slotd with it.
+    #[must_use]
+    pub fn queries(&self) -> Vec<(&'static str, String)> {
+        let commit = ("commit", self.resolved.commit.to_string());
+        let reference = self.resolved.reference.clone().map(|name| ("ref", name));
+        std::iter::once(commit).chain(reference).collect()
+    }
+
+    /// Sends what slotd lacks of its submodules, and gives what it lacks of the commit itself.
+    ///
+    /// # Errors
+    /// A submodule is not here, or slotd refuses one.
+    pub async fn body(&self, client: &Client) -> anyhow::Result<(Body, Packing)> {
+        let parts = self
+            .repository
+            .parts(&self.resolved.commit)
+            .map_err(|error| refused(&error))?;
+        let known: release::Repository = client.get("/repository").await?;
+        let mut have: Vec<Commit> = known.have.iter().filter_map(|it| it.parse().ok()).collect();
+        let mut body = None;
+        for part in parts {
+            let pack = if have.contains(&part.commit) {
+                None
+            } else {
+                Some(part.pack(&have).map_err(|error| refused(&error))?)
+            };
+            if part.commit == self.resolved.commit {
+                body = Some(packed(pack)?);
+            } else if pack.is_some() {
+                let (sent, packing) = packed(pack)?;
+                let path = path_of("/repository", &[("commit", part.commit.to_string())]);
+                if let Err(error) = client.post::<release::Repository>(&path, sent).await {
+                    return Err(explain(client, packing, error.into()).await);
+                }
+                have.push(part.commit);
+            }
+        }
+        body.ok_or_else(|| io::Error::other("a commit is a part of itself").into())
+    }
+}
+
+fn refused(error: &GitError) -> anyhow::Error {
+    Exit::Input.because(chain(error))
+}

@@ -1,0 +1,164 @@
+//! Commits that are deployed: taken from whoever has them, laid out, kept for as long as their releases are.
+
+use std::future::Future;
+use std::io::Read;
+use std::path::PathBuf;
+
+use super::app::Managed;
+use super::live::blocking;
+use super::prepare::Unready;
+use super::units::Units;
+use crate::deploy::{Generation, ReleaseId};
+use crate::git::{Commit, GitError, Held, Store};
+use crate::release::{self, About, Identity, Incoming, Links, ReleaseError, Root};
+use crate::telemetry::chain;
+use crate::wire::release::{self as api, Origin};
+
+/// The step in which a commit comes and is laid out.
+const CHECKOUT: &str = "checkout";
+
+/// What came of a commit.
+enum LaidOut {
+    /// Its release is on disk.
+    Known(ReleaseId),
+    /// It is in a directory of its own, and stays in the store.
+    New(Incoming, Identity, Held),
+}
+
+impl<U: Units> Managed<U> {
+    /// Puts a commit on disk whose pack is uploaded, and its deployment on its way; as `upload` does with an archive.
+    pub async fn upload_commit(
+        &self,
+        generation: Generation,
+        commit: Commit,
+        about: About,
+        mut pack: impl Read + Send + 'static,
+    ) -> Option<String> {
+        let root = self.world().root.clone();
+        let mut preparation = self.preparation(generation, about);
+        let wanted = preparation.wanted();
+        self.world().enter_step(generation, CHECKOUT);
+        let task = tokio::spawn(async move {
+            let work = move || {
+                let laid_out = lay_out(&root, &commit, &mut pack, wanted);
+                (laid_out, pack)
+            };
+            let (laid_out, mut rest) = blocking(work).await;
+            let id = match laid_out {
+                Ok(LaidOut::Known(id)) => preparation.again(id).await,
+                Ok(LaidOut::New(incoming, identity, held)) => {
+                    preparation.held = Some(held);
+                    preparation.go_on(Ok((incoming, identity))).await
+                }
+                Err(error) => preparation.go_on(Err(error)).await,
+            };
+            // Whoever still sends comes to the answer.
+            let _ = blocking(move || std::io::copy(&mut rest, &mut std::io::sink())).await;
+            id
+        });
+        task.await.ok().flatten()
+    }
+
+    /// Puts a deployment on its way with a commit, which `lay_out` lays out in a directory unless there is a release of it. Goes on when
+    /// its caller does not.
+    pub async fn check_out<F>(
+        &self,
+        generation: Generation,
+        commit: String,
+        reference: Option<String>,
+        lay_out: impl FnOnce(PathBuf) -> F + Send + 'static,
+    ) -> Option<String>
+    where
+        F: Future<Output = Result<(), String>> + Send,
+    {
+        let origin = Origin::Git {
+            commit: commit.clone(),
+            reference,
+        };
+        let about = About {
+            origin,
+            label: None,
+        };
+        let (root, preparation) = (
+            self.world().root.clone(),
+            self.preparation(generation, about),
+        );
+        let identity = Identity::Commit(commit);
+        let task = tokio::spawn(async move {
+            let (looked, wanted) = (root.clone(), identity.clone());
+            let known = blocking(move || release::known(&looked, &wanted)).await;
+            if let Ok(Some(id)) = known {
+                return preparation.again(id).await;
+            }
+            let laid_out = async {
+                known?;
+                preparation.world.enter_step(generation, CHECKOUT);
+                let incoming = blocking(move || release::begin(&root)).await?;
+                lay_out(incoming.path().to_owned())
+                    .await
+                    .map_err(ReleaseError::NotLaidOut)?;
+                blocking(move || incoming.check(Links::Inside).map(|()| (incoming, identity))).await
+            };
+            let laid_out: Result<_, ReleaseError> = laid_out.await;
+            preparation.go_on(laid_out.map_err(Unready::from)).await
+        });
+        task.await.ok().flatten()
+    }
+
+    /// Which commits are here, so that nothing of them need be sent.
+    pub async fn repository(&self) -> api::Repository {
+        let store = Store::of(&self.world().root);
+        let have = match blocking(move || store.have()).await {
+            Ok(have) => have.iter().map(ToString::to_string).collect(),
+            Err(error) => {
+                // Then all of it is sent, and taken or refused.
+                tracing::warn!(slot_app = self.app().name.as_str(), "{}", chain(&error));
+                Vec::new()
+            }
+        };
+        api::Repository { have }
+    }
+
+    /// Takes a commit of a submodule, for the commit that has it and comes next.
+    ///
+    /// # Errors
+    /// It was torn, or is refused; nothing of it is kept.
+    pub async fn take_module(
+        &self,
+        commit: Commit,
+        pack: impl Read + Send + 'static,
+    ) -> Result<(), GitError> {
+        let store = Store::of(&self.world().root);
+        blocking(move || store.hold()?.take_module(&commit, pack, || true)).await
+    }
+}
+
+/// Clears what a crash left of a commit that came.
+pub(super) fn tidy(root: &Root) {
+    if let Err(error) = Store::of(root).tidy() {
+        // It is in nobody's way.
+        tracing::warn!("{}", chain(&error));
+    }
+}
+
+fn lay_out(
+    root: &Root,
+    commit: &Commit,
+    pack: &mut impl Read,
+    wanted: impl Fn() -> bool,
+) -> Result<LaidOut, Unready> {
+    let identity = Identity::Commit(commit.to_string());
+    if let Some(id) = release::known(root, &identity)? {
+        return Ok(LaidOut::Known(id));
+    }
+    let id = identity.id().ok_or(ReleaseError::Nameless)?;
+    let held = Store::of(root).hold()?;
+    held.take(commit, &id, pack, &wanted)?;
+    let incoming = release::begin(root)?;
+    held.lay_out(commit, incoming.path())?;
+    incoming.check(Links::Inside)?;
+    if !wanted() {
+        return Err(ReleaseError::Unwanted.into());
+    }
+    Ok(LaidOut::New(incoming, identity, held))
+}
