@@ -119,7 +119,7 @@ async fn serve(
         Some(data) => data.clone(),
         None => project.file.canonicalize()?.with_file_name(DATA),
     })?;
-    let public = listen(options.listen.unwrap_or(LISTEN))?;
+    let public = listen(options.listen.unwrap_or(LISTEN), "--listen 127.0.0.1:PORT")?;
     let name = app.name.to_string();
     let drain = app.drain.by_class().last();
     let listeners = vec![(listener(&app).to_owned(), public)];
@@ -198,7 +198,8 @@ pub(super) fn data_directory(data: &Path) -> anyhow::Result<(PathBuf, Flock<std:
     }
 }
 
-pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Listens; `otherwise` is where another address can be said.
+pub(super) fn listen(address: SocketAddr, otherwise: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).map_err(|error| {
         let remedy = match error.kind() {
             std::io::ErrorKind::AddrInUse => {
@@ -207,14 +208,14 @@ pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
                     .map(ToString::to_string)
                     .collect();
                 format!(
-                    "{}; end that, or listen elsewhere",
+                    "{}; end that, or listen elsewhere: {otherwise}",
                     match holders.is_empty() {
                         true => "another process listens there".to_owned(),
                         false => format!("{} listens there", holders.join(" and ")),
                     }
                 )
             }
-            _ => format!("{error}; listen elsewhere"),
+            _ => format!("{error}; listen elsewhere: {otherwise}"),
         };
         Exit::Input.because(format!("cannot listen on {address}: {remedy}"))
     })

@@ -140,9 +140,12 @@ async fn run(no_deploy: bool, plan: Plan, machine: config::Machine) -> anyhow::R
     let (data, _lock) = data_directory(&plan.data)?;
     let limits = plan.ends_within();
     let public = super::deployer::listener(&plan.app).to_owned();
-    let mut listeners = vec![(public, listen(plan.public)?)];
+    let mut listeners = vec![(
+        public,
+        listen(plan.public, "`port` in the file, or --listen")?,
+    )];
     if let (Some(name), Some(at)) = (&plan.app.internal_listener, plan.internal) {
-        listeners.push((name.clone(), listen(at)?));
+        listeners.push((name.clone(), listen(at, "`internal_port` in the file")?));
     }
     let api = ApiDoor::reserve(plan.api)?;
     let layout = Layout::SlotMachine;
@@ -232,7 +235,7 @@ impl ApiDoor {
     fn reserve(port: u16) -> anyhow::Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         // A socket that is bound and does not listen refuses connections; whether somebody else listens there, it does not say.
-        drop(listen(address)?);
+        drop(listen(address, "`api_port` in the file, or --port")?);
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket
