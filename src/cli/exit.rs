@@ -11,7 +11,7 @@ use crate::config::ConfigError;
 pub enum Exit {
     /// Done.
     Ok,
-    /// The deployment failed, or slotd refused or could not do what was asked.
+    /// The deployment failed, another one is in progress, or slotd refused or failed.
     Failed,
     /// The command line makes no sense.
     Usage,
@@ -34,7 +34,7 @@ pub const MEANINGS: [(Exit, &str); 8] = [
     (Exit::Ok, "done"),
     (
         Exit::Failed,
-        "the deployment failed, another one is in progress, or slotd refused or could not do what was asked",
+        "the deployment failed, another one is in progress, or slotd refused or failed",
     ),
     (Exit::Usage, "usage: the command line makes no sense"),
     (Exit::Unreachable, "slotd cannot be reached"),

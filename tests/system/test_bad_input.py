@@ -163,7 +163,7 @@ def test_a_second_deploy_is_told_who_holds_the_lock_and_the_first_goes_on(machin
         status, body = api(machine, "-X POST --data-binary @/dev/null http://slotd/apps/web/deploy")
         assert (status, body["code"]) == (409, "busy"), body
         second = app.deploy("three", check=False)
-        assert (second["exit"], second["code"]) == (5, "busy"), second
+        assert (second["exit"], second["code"]) == (1, "busy"), second
         for error in (body["error"], second["error"]):
             assert "root (pid " in error and "preparing" in error, error
         assert api(machine, "-X POST http://slotd/apps/web/reload")[0] in (200, 409)

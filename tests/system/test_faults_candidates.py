@@ -110,11 +110,15 @@ def test_one_whose_port_another_process_has_is_not_started_and_that_one_is_named
     port = next(slot["upstream"] for slot in app.status()["slots"] if slot["slot"] == idle).rpartition(":")[2]
     machine.run(f"systemd-run -q --unit=stranger python3 -m http.server --bind 127.0.0.1 {port}")
     machine.wait_for(f"ss -ltn | grep -q 127.0.0.1:{port}")
-    outcome, screen = failed(app, "blocked", "", phase="starting", cause="start-failed")
+    generation = app.status()["generation"]
+    refused = app.slotctl(f"deploy {app.release('blocked')}", check=False)
+    assert (refused["exit"], refused["code"]) == (1, "refused"), refused
+    screen = refused["error"]
     pid = machine.show("stranger", "MainPID")["MainPID"]
     for part in ("python3", pid, f"127.0.0.1:{port}", f"port of {idle} under [ports] in /etc/slot/apps/web.toml"):
         assert part in screen, screen
     assert machine.run(f"journalctl -o cat -u web@{idle} | grep 'release blocked starts'", check=False).returncode != 0
+    assert app.status()["generation"] == generation, "no deployment was begun"
     machine.run("systemctl stop stranger")
 
 

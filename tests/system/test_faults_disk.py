@@ -93,9 +93,12 @@ def test_a_disk_that_is_full_before_a_deployment_refuses_it(machine, app, load):
     # More than what is set aside for the end of a deployment.
     machine.run(f"head -c 400000 /dev/urandom >{release}/ballast")
     full(machine)
-    # The first finds no room for its upload; the second, now that nothing is set aside any more, is not begun.
+    failed = app.slotctl(f"deploy {release}", check=False)
+    assert (failed["exit"], failed["code"]) == (1, "refused"), failed
+    assert "nothing was done: the release takes 400" in failed["error"] and "df -h" in failed["error"], failed
+    # Unlooked at, the first finds no room for its upload; the second, now that nothing is set aside any more, is not begun.
     for _ in range(2):
-        failed = app.slotctl(f"deploy {release}", check=False)
+        failed = app.slotctl(f"deploy --skip-check disk {release}", check=False)
         said = failed.get("text") or failed["error"]
         assert failed["exit"] == 1 and "the file system is full" in said and "df -h" in said, failed
         answers_only(load, marker)
@@ -109,7 +112,7 @@ def test_an_upload_that_does_not_fit_ends_its_deployment(machine, app, load):
     marker, there = marker_of(machine), machine.out("ls /var/lib/slot/web/releases")
     release = app.release("huge")
     machine.run(f"head -c 4000000 /dev/urandom >{release}/ballast")
-    failed = app.slotctl(f"deploy {release}", check=False)
+    failed = app.slotctl(f"deploy --skip-check disk {release}", check=False)
     assert (failed["exit"], failed["cause"]) == (1, "unprepared"), failed
     assert "the file system is full" in failed["text"] and "df -h" in failed["text"], failed
     assert machine.out("ls /var/lib/slot/web/releases") == there
