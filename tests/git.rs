@@ -13,6 +13,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use git_support::{Repo, git_in};
 use slot::deploy::ReleaseId;
@@ -544,13 +545,23 @@ fn a_submodule_and_its_own_are_laid_out_at_their_commits() {
     assert_eq!(tree(&into), laid_out);
     assert_eq!(repo.git(["status", "--porcelain"]), "");
 
-    // With the release go the submodules that no other has.
+    // With the release go the submodules that no other has, but those that have only come: theirs may be on its way.
     let plain = repo.git(["rev-parse", "HEAD"]);
     other.send(&repo, &plain).unwrap();
-    other
-        .store
-        .prune(&[id(&plain.parse().unwrap())].into())
-        .unwrap();
+    let prune = || {
+        let keep = [id(&plain.parse().unwrap())].into();
+        other.store.prune(&keep).unwrap();
+        other.store.have().unwrap()
+    };
+    assert!(prune().contains(&pinned.parse().unwrap()));
+    for module in fs::read_dir(other.repository().join("refs/modules")).unwrap() {
+        let file = fs::File::open(module.unwrap().path()).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(2 * 3600))
+            .unwrap();
+    }
+    // What nobody's release is of any more is looked for with the next that goes.
+    other.send(&repo, &commit).unwrap();
+    prune();
     assert_eq!(other.store.have().unwrap(), [plain.parse().unwrap()].into());
     // A commit of another repository that no .gitmodules names is an empty directory, as git itself has it.
     let cache = format!("160000,{pinned},stray");

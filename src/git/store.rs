@@ -19,6 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::unistd::geteuid;
 
@@ -35,6 +36,9 @@ const STRICT: &str = "--strict=zeroPaddedFilemode=ignore,badTimezone=ignore,badD
 
 /// Each deployment brings a pack; from so many on, those that are still needed are made one.
 const MOST_PACKS: usize = 10;
+
+/// How long a submodule's commit may wait for the one that has it.
+const RECENT: Duration = Duration::from_secs(3600);
 
 /// Where the commits of an app are kept.
 #[derive(Clone, Debug)]
@@ -69,12 +73,20 @@ impl Store {
     /// # Errors
     /// The store is not there and cannot be made.
     pub fn hold(&self) -> Result<Held, GitError> {
-        let mut ledger = self.alone();
+        // One at a time makes it.
+        let ledger = self.alone();
         self.make()?;
-        ledger.holders += 1;
-        Ok(Held {
+        drop(ledger);
+        Ok(self.keep())
+    }
+
+    /// The same for what is there already, if anything is: so that it is still there when somebody who relies on it comes to send the rest.
+    #[must_use]
+    pub fn keep(&self) -> Held {
+        self.alone().holders += 1;
+        Held {
             store: self.clone(),
-        })
+        }
     }
 
     /// Which commits are here with their whole trees.
@@ -151,7 +163,7 @@ impl Store {
         doomed.extend(
             parts
                 .into_iter()
-                .filter(|(_, commit)| !kept.contains(commit))
+                .filter(|(name, commit)| !kept.contains(commit) && !self.is_recent(name))
                 .map(|(name, _)| name),
         );
         let orders: String = doomed
@@ -173,6 +185,12 @@ impl Store {
         let repacked = self.repack();
         self.alone().repacking = false;
         repacked
+    }
+
+    /// Whether a ref was made a short time ago: a submodule's commit comes before the one that has it.
+    fn is_recent(&self, name: &str) -> bool {
+        let made = fs::metadata(self.path.join(name)).and_then(|about| about.modified());
+        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < RECENT))
     }
 
     /// Makes many packs one, without what no ref needs any more; with little memory and on one core, as others have use for both.
