@@ -18,6 +18,7 @@ pub mod deployer;
 pub mod exit;
 pub mod follow;
 pub mod init;
+pub mod large;
 pub mod launch;
 pub mod listeners;
 pub mod logs;

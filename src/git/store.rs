@@ -4,6 +4,7 @@
 //! repo.git/refs/slot/<id>        the commit of a release, for as long as the release is on disk
 //!          refs/modules/<40 hex> a commit of a submodule that such a one has
 //!          shallow               all of these: none has its history here
+//!          large/<aa>/<oid>      what a file has in it that Git LFS keeps
 //!          incoming/<random>/    what is being taken, until it is found good
 //! ```
 //!
@@ -21,8 +22,10 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::command::{Git, check_out, words};
+use super::contents::{self, Contents};
+use super::large::{self, Oid};
 use super::modules::modules;
-use super::{Commit, GitError, large};
+use super::{Commit, GitError};
 use crate::deploy::ReleaseId;
 
 /// What git holds against objects, and what they may have all the same: oddities of old or home-made tools in commits, which harm
@@ -84,6 +87,19 @@ impl Store {
         Ok(self.refs()?.into_values().collect())
     }
 
+    /// Of these contents, by their names and sizes, those that are not here. The others stay for long enough that a commit which needs
+    /// them can be taken.
+    #[must_use]
+    pub fn lacks<'c>(&self, contents: impl IntoIterator<Item = (&'c Oid, u64)>) -> BTreeSet<Oid> {
+        // Whoever removes some looks at their times first.
+        let _alone = self.alone();
+        let here = self.contents();
+        let lacked = contents
+            .into_iter()
+            .filter(|(oid, size)| here.lack(oid, *size));
+        lacked.map(|(oid, _)| oid.clone()).collect()
+    }
+
     /// Clears what a crash left behind.
     ///
     /// # Errors
@@ -140,10 +156,17 @@ impl Store {
                 None => drop(parts.insert(name, commit)),
             }
         }
-        if doomed.is_empty() {
+        let contents = self.contents();
+        if doomed.is_empty() && !contents.exist() {
             return Ok(());
         }
         self.with_modules(&mut kept)?;
+        if contents.exist() {
+            contents.keep(&self.needed(&kept)?)?;
+        }
+        if doomed.is_empty() {
+            return Ok(());
+        }
         doomed.extend(
             parts
                 .into_iter()
@@ -181,6 +204,17 @@ impl Store {
         self.git()
             .run("pack what is kept", &[&limits[..], &repack].concat(), b"")
             .map(drop)
+    }
+
+    /// The contents that these commits need.
+    fn needed(&self, commits: &BTreeSet<Commit>) -> Result<BTreeSet<Oid>, GitError> {
+        let room = self.room()?;
+        let mut needed = BTreeSet::new();
+        for commit in commits {
+            let files = large::files(&self.git(), commit, &room.path().join(commit.as_str()))?;
+            needed.extend(files.into_iter().map(|file| file.oid));
+        }
+        Ok(needed)
     }
 
     /// The submodules' commits that these have, added to them.
@@ -223,6 +257,21 @@ impl Store {
 
     fn git(&self) -> Git {
         Git::own(&self.path)
+    }
+
+    fn contents(&self) -> Contents {
+        Contents::of(&self.path)
+    }
+
+    /// A directory for what goes when this is over.
+    fn room(&self) -> Result<tempfile::TempDir, GitError> {
+        let incoming = self.path.join("incoming");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&incoming)
+            .and_then(|()| tempfile::tempdir_in(&incoming))
+            .map_err(GitError::disk("make a directory in", &incoming))
     }
 
     fn half_made(&self) -> PathBuf {
@@ -328,7 +377,7 @@ impl Held {
         wanted: impl Fn() -> bool,
     ) -> Result<(), GitError> {
         let store = &self.store;
-        let incoming = self.room()?;
+        let incoming = store.room()?;
         let quarantine = incoming.path().join("objects");
         fs::create_dir_all(quarantine.join("pack"))
             .map_err(GitError::disk("make the directory", &quarantine))?;
@@ -367,20 +416,39 @@ impl Held {
             .map(drop)
     }
 
-    /// Lays out exactly the tree of a commit that has been taken, and those of its submodules, in an empty directory.
+    /// Takes what a file has in it that Git LFS keeps, before the commit that has the file. `size` is that of its pointer, in bytes.
     ///
     /// # Errors
-    /// A submodule's commit was not taken, git fails, or the disk is full; the directory may have a part of it in it then.
+    /// It is torn, or not what it was said to be, or the disk is full; nothing of it is in the store then.
+    pub fn take_content(
+        &self,
+        oid: &Oid,
+        size: u64,
+        content: impl Read,
+        wanted: impl Fn() -> bool,
+    ) -> Result<(), GitError> {
+        let room = self.store.room()?;
+        let received = room.path().join("content");
+        contents::receive(oid, size, content, &received, wanted)?;
+        let _alone = self.store.alone();
+        self.store.contents().settle(oid, &received)
+    }
+
+    /// Lays out exactly the tree of a commit that has been taken, and those of its submodules, in an empty directory, with the contents
+    /// of the files that Git LFS keeps.
+    ///
+    /// # Errors
+    /// A submodule's commit or a content was not taken, git fails, or the disk is full; the directory may have a part of it in it then.
     pub fn lay_out(&self, commit: &Commit, into: &Path) -> Result<(), GitError> {
-        let room = self.room()?;
+        let room = self.store.room()?;
         let git = self
             .store
             .git()
             .with("GIT_WORK_TREE", into)
             .with("GIT_INDEX_FILE", room.path().join("index"));
         check_out(&git, commit)?;
-        if let Some(path) = large::pointer(&git, into)? {
-            return Err(GitError::Pointer(path));
+        for file in large::files_of_index(&git)? {
+            self.store.contents().lay_out(&file, into)?;
         }
         for module in modules(&self.store.git(), commit)? {
             let folder = into.join(&module.path);
@@ -393,17 +461,6 @@ impl Held {
             self.lay_out(&module.commit, &folder)?;
         }
         Ok(())
-    }
-
-    /// A directory for what goes when this is over.
-    fn room(&self) -> Result<tempfile::TempDir, GitError> {
-        let incoming = self.store.path.join("incoming");
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&incoming)
-            .and_then(|()| tempfile::tempdir_in(&incoming))
-            .map_err(GitError::disk("make a directory in", &incoming))
     }
 }
 
