@@ -84,7 +84,7 @@ def test_a_clone_that_has_the_pointers_alone_is_deployed_when_the_contents_can_b
 
 
 def test_slotd_killed_while_a_content_comes_leaves_none_of_it(machine, app):
-    owned(machine, f"cd {REPOSITORY} && head -c 400000000 /dev/urandom >third.bin")
+    owned(machine, f"cd {REPOSITORY} && head -c 120000000 /dev/urandom >third.bin")
     four = commit(machine, "four")
     before = machine.out(f"find {LARGE} -type f | sort")
     upload = machine.spawn(f"cd {REPOSITORY} && HOME={HOME} slotctl --json deploy", user="deployer")
