@@ -767,7 +767,13 @@ fn what_is_wrong_with_a_request_has_its_status_and_is_json() {
             );
         }
     }
-    for (status, (found, body)) in [(404, get(api, "/nope")), (405, get(api, "/deploy"))] {
+    let read = "GET /status HTTP/1.1\r\nHost: evil.example.org\r\nConnection: close\r\n\r\n";
+    for (status, (found, body)) in [
+        (404, get(api, "/nope")),
+        (405, get(api, "/deploy")),
+        // A name of a page's own, which it has had resolve to this machine.
+        (403, http(api, read).unwrap()),
+    ] {
         assert_eq!(found, status);
         let said: Value = serde_json::from_str(&body).unwrap();
         assert!(said["error"].is_string());

@@ -146,6 +146,25 @@ pub fn settings(app: &App) -> Settings {
     }
 }
 
+/// A deployment that was begun for somebody. It ends with whoever asked for it and has gone meanwhile: nobody would send its release.
+struct Unclaimed(Option<(Generation, Owner)>);
+
+impl Unclaimed {
+    fn claim(mut self) -> Generation {
+        let (generation, _) = self.0.take().expect("it is claimed once");
+        generation
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some((generation, owner)) = self.0.take() {
+            let why = "whoever asked for it was gone before it was begun".to_owned();
+            tokio::spawn(async move { owner.report(Event::Unprepared { generation, why }).await });
+        }
+    }
+}
+
 impl<U: Units> Managed<U> {
     /// Takes an app up where its state file, or what is found of it, says that it is.
     ///
@@ -249,7 +268,15 @@ impl<U: Units> Managed<U> {
             settings,
             queue: until.saturating_duration_since(Instant::now()),
         });
-        Ok(self.owner.ask(begun).await?.generation)
+        let owner = self.owner.clone();
+        let asked = tokio::spawn(async move {
+            let generation = owner.ask(begun).await?.generation;
+            Ok(Unclaimed(Some((generation, owner))))
+        });
+        asked
+            .await
+            .map_err(|_| AskError::Gone)?
+            .map(Unclaimed::claim)
     }
 
     /// What speaks against a deployment before anything is begun.

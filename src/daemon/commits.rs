@@ -122,6 +122,12 @@ impl<U: Units> Managed<U> {
         api::Repository { have }
     }
 
+    /// Keeps the commits that are here, until what is given is dropped.
+    #[must_use]
+    pub fn keep_commits(&self) -> Held {
+        Store::of(&self.world().root).keep()
+    }
+
     /// Takes a commit of a submodule, for the commit that has it and comes next.
     ///
     /// # Errors

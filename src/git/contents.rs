@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 use super::GitError;
 use super::large::{Large, Oid};
 
-/// For so long what no commit needs yet may wait for the one that does: the others that it needs are still being sent.
-const SPARED: Duration = Duration::from_secs(3600);
+/// How long what came first, a content or a submodule's commit, may wait for the commit that has it.
+const RECENT: Duration = Duration::from_secs(3600);
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 1 << 16;
@@ -110,11 +110,8 @@ impl Contents {
                     .to_str()
                     .and_then(|name| name.parse().ok())
                     .is_some_and(|oid: Oid| needed.contains(&oid));
-                let came = entry.metadata().and_then(|about| about.modified());
-                // By a clock that was set back it has come in the future.
-                let is_late = came.is_ok_and(|at| at.elapsed().is_ok_and(|age| age >= SPARED));
-                if !is_needed && is_late {
-                    let path = entry.path();
+                let path = entry.path();
+                if !is_needed && !is_recent(&path) {
                     fs::remove_file(&path).map_err(GitError::disk("remove", &path))?;
                 }
             }
@@ -125,6 +122,12 @@ impl Contents {
     fn place(&self, oid: &Oid) -> PathBuf {
         self.path.join(&oid.as_str()[..2]).join(oid.as_str())
     }
+}
+
+/// Whether a file was made, or asked for, a short time ago.
+pub(super) fn is_recent(path: &Path) -> bool {
+    let made = fs::metadata(path).and_then(|about| about.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < RECENT))
 }
 
 /// Writes a content that comes to a file, and that it is the right one. `wanted` is asked while it comes.

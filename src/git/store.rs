@@ -16,13 +16,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::unistd::geteuid;
+
 use super::command::{Git, check_out, words};
-use super::contents::{self, Contents};
+use super::contents::{self, Contents, is_recent};
 use super::large::{self, Oid};
 use super::modules::modules;
 use super::{Commit, GitError};
@@ -49,6 +51,8 @@ pub struct Store {
 struct Ledger {
     /// How many take a commit or lay one out.
     holders: usize,
+    /// Its packs are being made one.
+    repacking: bool,
 }
 
 impl Store {
@@ -68,12 +72,20 @@ impl Store {
     /// # Errors
     /// The store is not there and cannot be made.
     pub fn hold(&self) -> Result<Held, GitError> {
-        let mut ledger = self.alone();
+        // One at a time makes it.
+        let ledger = self.alone();
         self.make()?;
-        ledger.holders += 1;
-        Ok(Held {
+        drop(ledger);
+        Ok(self.keep())
+    }
+
+    /// The same for what is there already, if anything is: so that it is still there when somebody who relies on it comes to send the rest.
+    #[must_use]
+    pub fn keep(&self) -> Held {
+        self.alone().holders += 1;
+        Held {
             store: self.clone(),
-        })
+        }
     }
 
     /// Which commits are here with their whole trees.
@@ -81,7 +93,7 @@ impl Store {
     /// # Errors
     /// git fails.
     pub fn have(&self) -> Result<BTreeSet<Commit>, GitError> {
-        if !self.path.is_dir() {
+        if !self.is_made()? {
             return Ok(BTreeSet::new());
         }
         Ok(self.refs()?.into_values().collect())
@@ -142,8 +154,8 @@ impl Store {
     /// # Errors
     /// git fails; what is kept is there all the same.
     pub fn prune(&self, keep: &BTreeSet<ReleaseId>) -> Result<(), GitError> {
-        let ledger = self.alone();
-        if ledger.holders > 0 || !self.path.is_dir() {
+        let mut ledger = self.alone();
+        if ledger.holders > 0 || !self.is_made()? {
             return Ok(());
         }
         let (mut kept, mut doomed, mut parts) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
@@ -170,7 +182,9 @@ impl Store {
         doomed.extend(
             parts
                 .into_iter()
-                .filter(|(_, commit)| !kept.contains(commit))
+                .filter(|(name, commit)| {
+                    !kept.contains(commit) && !is_recent(&self.path.join(name))
+                })
                 .map(|(name, _)| name),
         );
         let orders: String = doomed
@@ -183,7 +197,15 @@ impl Store {
             orders.as_bytes(),
         )?;
         self.note_shallow(&kept)?;
-        self.repack()
+        if ledger.repacking {
+            return Ok(());
+        }
+        ledger.repacking = true;
+        // It may take minutes, and nobody waits for it: what a ref names stays, and so does a pack that comes meanwhile.
+        drop(ledger);
+        let repacked = self.repack();
+        self.alone().repacking = false;
+        repacked
     }
 
     /// Makes many packs one, without what no ref needs any more; with little memory and on one core, as others have use for both.
@@ -282,8 +304,19 @@ impl Store {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it is there.
+    fn is_made(&self) -> Result<bool, GitError> {
+        match self.path.symlink_metadata() {
+            // Its configuration is obeyed, others may write in the app's directory, and git takes whom it runs as for the owner.
+            Ok(about) if !about.is_dir() || about.uid() != geteuid().as_raw() => {
+                Err(GitError::NotOurs(self.path.clone()))
+            }
+            there => Ok(there.is_ok()),
+        }
+    }
+
     fn make(&self) -> Result<(), GitError> {
-        if self.path.is_dir() {
+        if self.is_made()? {
             return Ok(());
         }
         // One that a crash left half made would be taken for whole.

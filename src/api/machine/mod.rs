@@ -61,16 +61,17 @@ fn refused(status: StatusCode, error: impl Into<String>) -> Response {
     (status, Json(refusal)).into_response()
 }
 
-/// Lets through what only reads, and what no page in a browser could have sent.
+/// Lets through what no page in a browser could have sent: none of another host's that has this machine's address, and to change something
+/// none at all.
 async fn admit(request: Request, next: Next) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return next.run(request).await;
-    }
     if !is_own_host(request.headers()) {
         return refused(
             StatusCode::FORBIDDEN,
             "the request's Host is not this machine itself; ask 127.0.0.1, [::1] or localhost",
         );
+    }
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
     }
     if !is_json(request.headers()) {
         return refused(

@@ -3,7 +3,7 @@
 //! slotd hands the unit the release and takes back what it made, both as archives over a socket (`wire::setup`): neither reads a file of
 //! the other's, and what the build wrote is looked over like an upload.
 //!
-//! **Invariant:** whoever connects is believed only if he is in the cgroup of that very unit.
+//! **Invariant:** whoever connects is believed only if he is in the cgroup of that very unit, and its user.
 //! **Invariant:** a build that is given up loses its connection at once, which ends it.
 
 use std::fs;
@@ -12,6 +12,8 @@ use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::UnixListener;
@@ -110,7 +112,11 @@ impl Setup {
         let lost = |error: io::Error| Broken::There(format!("lost its connection: {error}"));
         let stream = self.called(bus, door).await?.into_std().map_err(lost)?;
         stream.set_nonblocking(false).map_err(lost)?;
-        let _held = stream.try_clone().map(Held).map_err(lost)?;
+        let given_up = Arc::new(AtomicBool::new(false));
+        let _held = Held {
+            stream: stream.try_clone().map_err(lost)?,
+            given_up: Arc::clone(&given_up),
+        };
         let order = Order {
             release: site.id().to_string(),
             command: self.command.clone(),
@@ -121,13 +127,15 @@ impl Setup {
                 Broken::There(format!("could not be given the release: {}", chain(&error)))
             })?;
             let mut back = BufReader::with_capacity(1 << 16, &stream);
-            site.take_back(&mut back).map_err(|error| match error {
-                ReleaseError::Truncated(_) => Broken::There("gave nothing back".to_owned()),
-                error => Broken::Here(UnitFailure {
-                    result: "refused".into(),
-                    text: format!("made what cannot be taken: {}", chain(&error)),
-                }),
-            })?;
+            let wanted = || !given_up.load(Ordering::Relaxed);
+            site.take_back(&mut back, wanted)
+                .map_err(|error| match error {
+                    ReleaseError::Truncated(_) => Broken::There("gave nothing back".to_owned()),
+                    error => Broken::Here(UnitFailure {
+                        result: "refused".into(),
+                        text: format!("made what cannot be taken: {}", chain(&error)),
+                    }),
+                })?;
             // Until its end: the builder takes it for a deployment that has ended when this side is closed first.
             io::copy(&mut back, &mut io::sink()).map(drop).map_err(lost)
         })
@@ -136,6 +144,7 @@ impl Setup {
 
     /// Waits for the unit to connect.
     async fn called(&self, bus: &Bus, door: &Door) -> Result<tokio::net::UnixStream, Broken> {
+        let mut told = false;
         loop {
             let unit = bus.properties(&self.unit).await;
             if is_over(&unit) {
@@ -146,12 +155,17 @@ impl Setup {
             tokio::select! {
                 called = door.listener.accept() => {
                     let (stream, _) = called.map_err(|error| Broken::There(format!("cannot reach slotd: {error}")))?;
-                    let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
-                    let cgroup = peer.and_then(cgroup_of).unwrap_or_default();
-                    if !unit.control_group.is_empty() && in_cgroup(&cgroup, &unit.control_group) {
+                    let peer = stream.peer_cred().ok();
+                    let pid = peer.and_then(|peer| peer.pid());
+                    let cgroup = pid.and_then(cgroup_of).unwrap_or_default();
+                    // By the user too: the number of a process that has ended since it connected may be another's by now.
+                    let is_its_user = unit.uid.is_some() && peer.map(|peer| peer.uid()) == unit.uid;
+                    if is_its_user && !unit.control_group.is_empty() && in_cgroup(&cgroup, &unit.control_group) {
                         return Ok(stream);
                     }
-                    tracing::warn!(unit = %self.unit, ?peer, cgroup, "somebody else asked for the release, and was given nothing");
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(unit = %self.unit, ?peer, cgroup, "somebody else asked for the release, and was given nothing");
+                    }
                 }
                 () = sleep(LOOK) => {}
             }
@@ -271,13 +285,17 @@ impl Drop for Door {
     }
 }
 
-/// The connection is closed when nobody waits for it any more, whatever thread reads from it.
-struct Held(UnixStream);
+/// The connection is closed when nobody waits for it any more, whatever thread reads from it, and that thread is told.
+struct Held {
+    stream: UnixStream,
+    given_up: Arc<AtomicBool>,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.given_up.store(true, Ordering::Relaxed);
         // One that is closed already is closed.
-        let _ = self.0.shutdown(Shutdown::Both);
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 
