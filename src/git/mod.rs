@@ -20,6 +20,7 @@
 
 mod command;
 mod contents;
+mod intake;
 mod large;
 mod modules;
 mod names;
