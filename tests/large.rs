@@ -498,6 +498,28 @@ fn a_commit_is_deployed_with_what_git_lfs_keeps_of_it() {
 }
 
 #[test]
+fn a_content_that_is_damaged_where_git_lfs_keeps_it_is_refused_with_its_path_before_anything_begins()
+ {
+    let it = Deployed::new(None);
+    track(&it.repo, "art/one.bin", b"right");
+    it.repo
+        .write(Path::new(".git/lfs").join(shelved(b"right")), "wrong");
+    it.repo.commit("first");
+    let running = it.start();
+    let (went, said) = it.deploy();
+    assert!(
+        !went && said.contains("cannot send art/one.bin") && said.contains("git lfs fsck"),
+        "{said}"
+    );
+    let (_, status) = it.project.ask(&["--json", "status"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["generation"], 0);
+    let repository = it.home().join("repo.git");
+    assert!(!repository.join("large").exists() && left_in(&repository.join("incoming")).is_empty());
+    running.end();
+}
+
+#[test]
 fn what_is_neither_here_nor_can_be_fetched_is_refused_before_anything_begins() {
     let it = Deployed::new(None);
     it.repo.write("art/one.bin", pointer(b"missing"));

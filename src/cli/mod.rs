@@ -232,7 +232,11 @@ fn tell(error: &anyhow::Error, exit: Exit, json: bool) {
         return;
     }
     let problem = match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Problem { problem, .. }) => problem.clone(),
+        Some(ClientError::Problem { problem, .. }) => Problem {
+            // With what it was asked for.
+            error: text,
+            ..problem.clone()
+        },
         _ => Problem {
             success: false,
             code: exit.code().to_owned(),
