@@ -91,6 +91,8 @@ pub struct Wish {
     pub drain: Option<Duration>,
     /// How long to wait for the lock, and then for an idle slot.
     pub queue: Duration,
+    /// How long to wait for an idle slot at least, once it has the lock.
+    pub patience: Duration,
     /// What the release will take on disk, in bytes, if that is known.
     pub size: Option<u64>,
     /// What is not to be looked at beforehand.
@@ -266,17 +268,29 @@ impl<U: Units> Managed<U> {
         let begun = Event::Begin(Request {
             by: wish.by.clone(),
             settings,
-            queue: until.saturating_duration_since(Instant::now()),
+            queue: wish
+                .patience
+                .max(until.saturating_duration_since(Instant::now())),
         });
         let owner = self.owner.clone();
         let asked = tokio::spawn(async move {
             let generation = owner.ask(begun).await?.generation;
             Ok(Unclaimed(Some((generation, owner))))
         });
-        asked
-            .await
-            .map_err(|_| AskError::Gone)?
+        let begun = asked.await.map_err(|_| AskError::Gone)?;
+        begun
             .map(Unclaimed::claim)
+            .map_err(|error| self.in_step(error))
+    }
+
+    /// A refusal because of a deployment that is being prepared says which step of that it is in.
+    fn in_step(&self, mut error: AskError) -> AskError {
+        if let AskError::Refused(Refusal::Busy { phase, .. }) = &mut error
+            && let Some(held) = &self.owner.state().borrow().deployment
+        {
+            *phase = self.world.phase(held.generation, &held.phase);
+        }
+        error
     }
 
     /// What speaks against a deployment before anything is begun.
@@ -447,6 +461,7 @@ impl<U: Units> Managed<U> {
                 settings: settings(&self.world.app),
             })
             .await
+            .map_err(|error| self.in_step(error))
     }
 
     /// Makes a slot that stands by active.

@@ -10,6 +10,7 @@ use super::live::blocking;
 use super::owner::AskError;
 use super::prepare::Unready;
 use super::units::Units;
+use crate::config::Semantics;
 use crate::deploy::{Generation, ReleaseId};
 use crate::git::{Commit, GitError, Held, Oid, Store};
 use crate::preflight;
@@ -87,6 +88,11 @@ impl<U: Units> Managed<U> {
             self.preparation(generation, about),
         );
         let identity = Identity::Commit(commit);
+        // There it is the user's own repository, and his own process: what a work tree may have in it, a release may.
+        let links = match self.app().semantics {
+            Semantics::SlotMachine => Links::Any,
+            Semantics::Slot => Links::Inside,
+        };
         let task = tokio::spawn(async move {
             let (looked, wanted) = (root.clone(), identity.clone());
             let known = blocking(move || release::known(&looked, &wanted)).await;
@@ -100,7 +106,7 @@ impl<U: Units> Managed<U> {
                 lay_out(incoming.path().to_owned())
                     .await
                     .map_err(ReleaseError::NotLaidOut)?;
-                blocking(move || incoming.check(Links::Inside).map(|()| (incoming, identity))).await
+                blocking(move || incoming.check(links).map(|()| (incoming, identity))).await
             };
             let laid_out: Result<_, ReleaseError> = laid_out.await;
             preparation.go_on(laid_out.map_err(Unready::from)).await

@@ -9,6 +9,7 @@ mod journal;
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -131,8 +132,12 @@ struct Wanted {
 
 async fn deploy<U: Units, C: Commits>(
     State(machine): State<Arc<Machine<U, C>>>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return refused(error.status(), error.body_text()),
+    };
     let wanted = serde_json::from_slice(&body);
     let commit = wanted.map_or(String::new(), |wanted: Wanted| wanted.commit);
     if commit.is_empty() {
