@@ -18,6 +18,7 @@ pub mod deployer;
 pub mod exit;
 pub mod follow;
 pub mod init;
+pub mod large;
 pub mod launch;
 pub mod listeners;
 pub mod logs;
@@ -256,7 +257,11 @@ fn tell(error: &anyhow::Error, exit: Exit, json: bool) {
         return;
     }
     let problem = match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Problem { problem, .. }) => problem.clone(),
+        Some(ClientError::Problem { problem, .. }) => Problem {
+            // With what it was asked for.
+            error: text,
+            ..problem.clone()
+        },
         _ => Problem {
             success: false,
             code: exit.code().to_owned(),

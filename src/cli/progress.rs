@@ -160,7 +160,8 @@ impl Screen {
 /// The order in which phases can follow each other.
 fn rank(phase: &str) -> u8 {
     match phase {
-        "" | "queued" => 0,
+        // What is sent before anything is asked for.
+        "" | "fetch" | "upload" | "queued" => 0,
         // The steps of `preparing` that take a while have names of their own.
         "preparing" => 1,
         "checkout" => 2,

@@ -305,15 +305,7 @@ impl<U: Units> Managed<U> {
         }
         if !wish.unchecked.contains(&Check::Disk) {
             let (root, needed) = (self.world.root.clone(), wish.size);
-            let short = move || {
-                let room = Room {
-                    disk_needed: needed,
-                    disk_free: preflight::free_disk(&root).ok(),
-                    ..Room::default()
-                };
-                room.disk_objection(&root)
-            };
-            if let Some(why) = blocking(short).await {
+            if let Some(why) = blocking(move || preflight::short_of_disk(&root, needed)).await {
                 return Some(why);
             }
         }

@@ -11,8 +11,8 @@ use std::thread::{self, JoinHandle};
 use super::{Commit, GitError};
 
 /// Of a user's environment: where his configuration is, who he is to git's check of owners (git-config(1), `safe.directory`), and what
-/// a repository that fetches objects when they are needed fetches them with.
-const KEPT: [&str; 10] = [
+/// a repository that fetches objects when they are needed, or git-lfs, fetches them with (curl(1), "ENVIRONMENT").
+const KEPT: [&str; 17] = [
     "HOME",
     "PATH",
     "XDG_CONFIG_HOME",
@@ -23,6 +23,13 @@ const KEPT: [&str; 10] = [
     "SSH_AUTH_SOCK",
     "GIT_SSH_COMMAND",
     "GIT_CONFIG_GLOBAL",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
 ];
 
 /// How much is kept of what git says when it fails, in bytes.

@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use crate::api::machine::{Commits, STAGING};
 use crate::deploy::ReleaseId;
-use crate::git::{self, Commit, GitError, Store};
+use crate::git::{self, Commit, GitError, Held, Part, Store};
 use crate::release::{self, Layout, Root};
 use crate::telemetry::chain;
 
@@ -134,6 +134,7 @@ impl Commits for Repository {
             let store = Store::of(&self.data);
             let held = store.hold()?;
             for part in repository.parts(&commit)? {
+                take_contents(&store, &held, &part)?;
                 let have: Vec<Commit> = store.have()?.into_iter().collect();
                 let pack = part.pack(&have)?;
                 if part.commit == commit {
@@ -160,6 +161,31 @@ impl Commits for Repository {
         }
         self.make_staging(&release, &commit).await
     }
+}
+
+/// Takes what the files of a part have in them that Git LFS keeps.
+fn take_contents(store: &Store, held: &Held, part: &Part) -> Result<(), GitError> {
+    let files = part.large()?;
+    let mut lacked = store.lacks(files.iter().map(|file| (&file.oid, file.size)));
+    // Each with the first file that has it.
+    let wanted: Vec<_> = files.iter().filter(|it| lacked.remove(&it.oid)).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let shelf = part.shelf()?;
+    let absent: Vec<_> = wanted
+        .iter()
+        .copied()
+        .filter(|it| shelf.lacks(it))
+        .collect();
+    if !absent.is_empty() {
+        tracing::info!("{} files of Git LFS are fetched", absent.len());
+        shelf.fetch(&absent)?;
+    }
+    for file in wanted {
+        held.take_content(&file.oid, file.size, shelf.open(file)?, || true)?;
+    }
+    Ok(())
 }
 
 /// Runs what blocks away from the threads that must not.
