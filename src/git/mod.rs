@@ -28,6 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub(crate) use command::{Git, words};
 pub use pack::Pack;
 pub use repository::{Part, Repository, Resolved};
 pub use store::{Held, Store};

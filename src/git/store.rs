@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::command::{Git, check_out, words};
 use super::modules::modules;
-use super::{Commit, GitError, large};
+use super::{Commit, GitError, Pack, large};
 use crate::deploy::ReleaseId;
 
 /// What git holds against objects, and what they may have all the same: oddities of old or home-made tools in commits, which harm
@@ -292,6 +292,14 @@ impl Drop for Held {
 }
 
 impl Held {
+    /// Packs a commit that is here, with its tree, for a repository that has nothing of it.
+    ///
+    /// # Errors
+    /// git fails.
+    pub fn pack(&self, commit: &Commit) -> Result<Pack, GitError> {
+        Pack::of(&self.store.git(), commit, &[])
+    }
+
     /// Takes the commit of a release, with its tree, from a pack; from nothing, if it is here already. `wanted` is asked while the pack
     /// comes: once it says no, the taking ends.
     ///

@@ -149,9 +149,10 @@ async fn run(no_deploy: bool, plan: Plan, machine: config::Machine) -> anyhow::R
     }
     let api = ApiDoor::reserve(plan.api)?;
     let layout = Layout::SlotMachine;
+    let shared_dirs = plan.app.shared_dirs.clone();
     let deployer = Deployer::start(plan.app, machine, &data, layout, listeners).await?;
     let socket = reachable_socket(&deployer, &data);
-    let commits = Repository::new(&plan.repository, &data);
+    let commits = Repository::new(&plan.repository, &data, shared_dirs);
     let machine = Arc::new(Machine::new(deployer.app().await?, commits, &data));
     tokio::select! {
         () = first(&machine, no_deploy) => {}
