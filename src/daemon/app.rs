@@ -124,12 +124,16 @@ pub struct Managed<U> {
     owner: Owner,
     world: Arc<Live<U>>,
     watcher: AbortHandle,
+    stager: Option<AbortHandle>,
 }
 
 impl<U> Drop for Managed<U> {
     fn drop(&mut self) {
         self.owner.end();
         self.watcher.abort();
+        if let Some(stager) = &self.stager {
+            stager.abort();
+        }
     }
 }
 
@@ -185,10 +189,15 @@ impl<U: Units> Managed<U> {
             let (world, owner) = (Arc::clone(&world), owner.clone());
             tokio::spawn(async move { world.watch_units(owner).await })
         };
+        let stager = world.app.staging.as_ref().map(|_| {
+            let (world, owner) = (Arc::clone(&world), owner.clone());
+            tokio::spawn(async move { world.keep_staging(owner).await }).abort_handle()
+        });
         Ok(Self {
             owner,
             world,
             watcher: watcher.abort_handle(),
+            stager,
         })
     }
 

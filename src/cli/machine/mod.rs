@@ -66,6 +66,8 @@ impl Plan {
             let mut app = App::parse(text, &shown)?;
             let chosen = super::app::ports::choose(&app, &app.name.clone(), &shown, None)?;
             app.ports.extend(chosen);
+            // Staging is a work tree of the repository itself here.
+            app.staging = None;
             return Ok(Self {
                 app,
                 public: options.listen.unwrap_or(super::start::LISTEN),
