@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use git_support::{Repo, git_in};
-use slot::git::{Pack, Repository, Store};
+use slot::git::{Commit, Pack, Repository, Store};
 use slot::staging::{Made, Promoted, Staging};
 
 /// A user's repository, the store that its commits are deployed into, and staging.
@@ -73,13 +73,13 @@ impl Bench {
         }
     }
 
-    fn pack(&self, of: &Promoted) -> io::Result<Pack> {
+    fn pack(&self, of: &Promoted, have: &[Commit]) -> io::Result<Pack> {
         let held = Store::of(&self.directory()).hold().unwrap();
-        held.pack(&of.commit).map_err(io::Error::other)
+        held.pack(&of.commit, have).map_err(io::Error::other)
     }
 
     fn make(&self, of: &Promoted) -> Made {
-        self.staging().make(of, || self.pack(of)).unwrap()
+        self.staging().make(of, |have| self.pack(of, have)).unwrap()
     }
 
     fn git(&self, words: &[&str]) -> String {
@@ -328,9 +328,9 @@ fn what_is_written_to_the_old_one_while_the_new_one_is_made_is_not_lost() {
     let it = Bench::new();
     it.make(&it.release("one"));
     let next = it.release("two");
-    let made = it.staging().make(&next, || {
+    let made = it.staging().make(&next, |have| {
         it.write("idea", "late");
-        it.pack(&next)
+        it.pack(&next, have)
     });
     let Made::Kept(why) = made.unwrap() else {
         panic!("it was replaced");
@@ -410,7 +410,36 @@ fn a_release_with_a_repository_of_its_own_brings_none_into_staging() {
     it.make(&first);
     let second = it.release("two");
     fs::create_dir(second.home.join(".git")).unwrap();
-    let refused = it.staging().make(&second, || it.pack(&second)).unwrap_err();
+    let refused = it
+        .staging()
+        .make(&second, |have| it.pack(&second, have))
+        .unwrap_err();
     assert!(refused.to_string().contains(".git of its own"), "{refused}");
     it.is_of(&first);
+}
+
+#[test]
+fn many_promotions_bring_what_is_new_alone_and_leave_few_packs() {
+    let it = Bench::new();
+    // Nothing that could be packed smaller.
+    let large: Vec<u8> = std::iter::successors(Some(1_u64), |last| {
+        Some(last.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1))
+    })
+    .map(|number| number.to_be_bytes()[0])
+    .take(1 << 20)
+    .collect();
+    it.repo.write("large", &large);
+    for number in 0..12 {
+        let of = it.release(&number.to_string());
+        assert_eq!(it.make(&of), Made::Of(of.release.clone()));
+        it.is_of(&of);
+    }
+    let packs = fs::read_dir(it.directory().join("staging.git/objects/pack")).unwrap();
+    let packs: Vec<u64> = packs
+        .map(Result::unwrap)
+        .filter(|entry| entry.path().extension().is_some_and(|it| it == "pack"))
+        .map(|entry| entry.metadata().unwrap().len())
+        .collect();
+    let bytes: u64 = packs.iter().sum();
+    assert!(packs.len() < 12 && bytes < 2 << 20, "{packs:?}");
 }

@@ -57,8 +57,9 @@ pub fn stage(request: &Request) -> anyhow::Result<()> {
         shared_dirs: request.shared_dirs.clone(),
     };
     let staging = Staging::within(&request.directory, &request.branch);
-    let made = staging.make(&promoted, || {
-        say(&stream, &Said::Wants)?;
+    let made = staging.make(&promoted, |have| {
+        let have = have.iter().map(ToString::to_string).collect();
+        say(&stream, &Said::Wants { have })?;
         Ok(from)
     });
     let said = match &made {

@@ -451,9 +451,10 @@ impl Units for Embedded {
         let branch = self.app.staging.as_ref().map(|it| it.branch.clone());
         let staging = Staging::within(&self.root, branch.as_deref().unwrap_or(BRANCH));
         let make = move || {
-            staging.make(&promoted, || {
+            staging.make(&promoted, |have| {
                 let held = store.hold().map_err(std::io::Error::other)?;
-                held.pack(&promoted.commit).map_err(std::io::Error::other)
+                held.pack(&promoted.commit, have)
+                    .map_err(std::io::Error::other)
             })
         };
         blocking(make).await.map_err(|error| chain(&error))

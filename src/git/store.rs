@@ -292,12 +292,18 @@ impl Drop for Held {
 }
 
 impl Held {
-    /// Packs a commit that is here, with its tree, for a repository that has nothing of it.
+    /// Packs what a repository lacks of a commit that is here, which has the trees of others.
     ///
     /// # Errors
     /// git fails.
-    pub fn pack(&self, commit: &Commit) -> Result<Pack, GitError> {
-        Pack::of(&self.store.git(), commit, &[])
+    pub fn pack(&self, commit: &Commit, have: &[Commit]) -> Result<Pack, GitError> {
+        let here = self.store.have()?;
+        let common: Vec<Commit> = have
+            .iter()
+            .filter(|it| here.contains(*it))
+            .cloned()
+            .collect();
+        Pack::of(&self.store.git(), commit, &common)
     }
 
     /// Takes the commit of a release, with its tree, from a pack; from nothing, if it is here already. `wanted` is asked while the pack

@@ -138,14 +138,15 @@ impl Staging {
         }
     }
 
-    /// Makes the tree of a release, unless it is of that, or there is work in it. `pack` is asked for the commit if it is not here.
+    /// Makes the tree of a release, unless it is of that, or there is work in it. `pack` is asked for the commit if it is not here,
+    /// and told of which others nothing need come.
     ///
     /// # Errors
     /// What could not be done; the tree is as it was.
     pub fn make<R: Read>(
         &self,
         of: &Promoted,
-        pack: impl FnOnce() -> io::Result<R>,
+        pack: impl FnOnce(&[Commit]) -> io::Result<R>,
     ) -> Result<Made, StagingError> {
         if let Repository::Own(path) = &self.repository {
             own::make(path, &self.branch)?;
@@ -161,7 +162,7 @@ impl Staging {
             return Ok(self.kept(&self.tree, &work));
         }
         if let Repository::Own(path) = &self.repository {
-            own::take(path, &of.commit, pack)?;
+            own::take(path, &of.commit, || pack(&self.have()))?;
         }
         let made = self.build(of);
         let new = self.new_tree();
@@ -188,6 +189,9 @@ impl Staging {
         self.repair();
         self.remove(&new)?;
         self.attach()?;
+        if let Repository::Own(path) = &self.repository {
+            own::tidy(path);
+        }
         Ok(Made::Of(of.release.clone()))
     }
 
@@ -264,6 +268,14 @@ impl Staging {
         let put = ["symbolic-ref", "HEAD", &branch];
         git.run("put HEAD on the branch", &put, b"").map(drop)?;
         Ok(())
+    }
+
+    /// Commits that are here whole: what the tree that is there is of, and what its branch is at.
+    fn have(&self) -> Vec<Commit> {
+        let of = Notes::of(&self.tree).map(|notes| notes.commit);
+        let tip = look::tip(&self.git(), &self.branch).ok().flatten();
+        let tip = tip.and_then(|tip| tip.parse().ok());
+        of.into_iter().chain(tip).collect()
     }
 
     /// What would be lost, with the tree or with its branch.

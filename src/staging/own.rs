@@ -58,6 +58,26 @@ pub(super) fn take<R: Read>(
     Ok(())
 }
 
+/// Packs anew what many promotions brought, and lets go of what nothing names any more, as git itself does from time to time
+/// (git-gc(1)); a branch's log names what it was for 90 days.
+pub(super) fn tidy(path: &Path) {
+    let now = [
+        "-c",
+        "gc.auto=6700",
+        "-c",
+        "gc.autoPackLimit=10",
+        "-c",
+        "gc.autoDetach=false",
+        "-c",
+        "pack.threads=1",
+        "gc",
+        "--auto",
+        "--quiet",
+    ];
+    // It takes room until the next one.
+    let _ = Git::users(path).ask("tidy a repository", &now, b"");
+}
+
 fn has(git: &Git, commit: &str) -> Result<bool, GitError> {
     let wanted = format!("{commit}^{{tree}}");
     let found = git.answer("look for a commit", &["cat-file", "-e", &wanted])?;

@@ -18,7 +18,8 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StagingError> {
         said,
     };
     let copied = Command::new("ionice")
-        .args(["-c", "3", "cp", "-a", "--reflink=auto", "--"])
+        .args(["-c", "3", "cp", "-a", "--no-preserve=ownership"])
+        .args(["--reflink=auto", "--"])
         .arg(from.join("."))
         .arg(to)
         .stdin(Stdio::null())

@@ -22,7 +22,10 @@ pub struct Order {
 #[serde(tag = "said", rename_all = "kebab-case")]
 pub enum Said {
     /// The commit is to be sent.
-    Wants,
+    Wants {
+        /// Others of which nothing need be sent: 40 hexadecimal digits each.
+        have: Vec<String>,
+    },
     /// Staging is of the release now, or was before.
     Made,
     /// It is as it was, because there is work in it.

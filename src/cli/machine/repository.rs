@@ -91,7 +91,7 @@ impl Commits for Repository {
         let make = move || {
             // What a panic left of it is as what a crash leaves.
             let _alone = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-            staging.make(&promoted, || Ok(std::io::empty()))
+            staging.make(&promoted, |_| Ok(std::io::empty()))
         };
         match blocking(make).await? {
             Made::Of(_) => Ok(()),

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::super::live::blocking;
 use super::door::{Door, Held};
 use crate::config::App;
-use crate::git::Store;
+use crate::git::{Commit, Store};
 use crate::staging::{Made, Promoted};
 use crate::systemd::{Bus, StartError, UnitName};
 use crate::telemetry::chain;
@@ -98,7 +98,7 @@ fn exchange(stream: &UnixStream, promoted: &Promoted, store: &Store) -> Result<M
         }
         let said = serde_json::from_str(&line);
         match said.map_err(|error| format!("says what slotd does not know: {error}"))? {
-            Said::Wants => send(stream, promoted, store)?,
+            Said::Wants { have } => send(stream, promoted, store, &have)?,
             Said::Made => return Ok(Made::Of(promoted.release.clone())),
             Said::Kept { why } => return Ok(Made::Kept(why)),
             Said::Failed { why } => return Err(format!("could not make it: {why}")),
@@ -106,9 +106,15 @@ fn exchange(stream: &UnixStream, promoted: &Promoted, store: &Store) -> Result<M
     }
 }
 
-fn send(stream: &UnixStream, promoted: &Promoted, store: &Store) -> Result<(), String> {
+fn send(
+    stream: &UnixStream,
+    promoted: &Promoted,
+    store: &Store,
+    have: &[String],
+) -> Result<(), String> {
     let held = store.hold().map_err(|error| chain(&error))?;
-    let pack = held.pack(&promoted.commit);
+    let have: Vec<Commit> = have.iter().filter_map(|it| it.parse().ok()).collect();
+    let pack = held.pack(&promoted.commit, &have);
     let mut pack =
         pack.map_err(|error| format!("could not be given the commit: {}", chain(&error)))?;
     let mut to = BufWriter::with_capacity(1 << 16, stream);
