@@ -149,6 +149,11 @@ pub enum GitError {
         "{0:?} is kept by Git LFS, and the commit has only a pointer to it; `git lfs pull`, then deploy the files: `slotctl deploy ./dir`"
     )]
     Pointer(PathBuf),
+    /// What is in the store's place was made by somebody else.
+    #[error(
+        "{0:?} is not slot's own repository; remove it, then deploy: the next commit makes it anew"
+    )]
+    NotOurs(PathBuf),
     /// What was sent is not the commit.
     #[error("the pack of commit {commit} is refused: {said}")]
     Refused {

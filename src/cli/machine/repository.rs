@@ -5,7 +5,6 @@
 //! **Invariant:** what is in staging and nowhere else is never removed.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::api::machine::{Commits, STAGING};
 use crate::deploy::ReleaseId;
@@ -20,8 +19,6 @@ pub(super) struct Repository {
     path: PathBuf,
     data: PathBuf,
     shared_dirs: Vec<String>,
-    /// Held by whoever makes staging: a promotion may come while that of the one before is still made.
-    staging: Arc<Mutex<()>>,
 }
 
 impl Repository {
@@ -30,7 +27,6 @@ impl Repository {
             path: path.to_owned(),
             data: data.to_owned(),
             shared_dirs,
-            staging: Arc::default(),
         }
     }
 }
@@ -88,11 +84,7 @@ impl Commits for Repository {
             shared_dirs: self.shared_dirs,
         };
         // The repository has the commit already: it is where it came from.
-        let make = move || {
-            // What a panic left of it is as what a crash leaves.
-            let _alone = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-            staging.make(&promoted, |_| Ok(std::io::empty()))
-        };
+        let make = move || staging.make(&promoted, |_| Ok(std::io::empty()));
         match blocking(make).await? {
             Made::Of(_) => Ok(()),
             Made::Kept(why) => Err(why),

@@ -8,6 +8,8 @@
 use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -107,7 +109,11 @@ impl Setup {
             .into_std()
             .map_err(lost)?;
         stream.set_nonblocking(false).map_err(lost)?;
-        let _held = stream.try_clone().map(Held).map_err(lost)?;
+        let given_up = Arc::new(AtomicBool::new(false));
+        let _held = Held {
+            stream: stream.try_clone().map_err(lost)?,
+            given_up: Arc::clone(&given_up),
+        };
         let order = Order {
             release: site.id().to_string(),
             command: self.command.clone(),
@@ -118,13 +124,15 @@ impl Setup {
                 Broken::There(format!("could not be given the release: {}", chain(&error)))
             })?;
             let mut back = BufReader::with_capacity(1 << 16, &stream);
-            site.take_back(&mut back).map_err(|error| match error {
-                ReleaseError::Truncated(_) => Broken::There("gave nothing back".to_owned()),
-                error => Broken::Here(UnitFailure {
-                    result: "refused".into(),
-                    text: format!("made what cannot be taken: {}", chain(&error)),
-                }),
-            })?;
+            let wanted = || !given_up.load(Ordering::Relaxed);
+            site.take_back(&mut back, wanted)
+                .map_err(|error| match error {
+                    ReleaseError::Truncated(_) => Broken::There("gave nothing back".to_owned()),
+                    error => Broken::Here(UnitFailure {
+                        result: "refused".into(),
+                        text: format!("made what cannot be taken: {}", chain(&error)),
+                    }),
+                })?;
             // Until its end: the builder takes it for a deployment that has ended when this side is closed first.
             io::copy(&mut back, &mut io::sink()).map(drop).map_err(lost)
         })

@@ -1,6 +1,6 @@
 //! Where a unit that slotd has started asks slotd what to do: a socket of its own.
 //!
-//! **Invariant:** whoever connects is believed only if he is in the cgroup of that very unit.
+//! **Invariant:** whoever connects is believed only if he is in the cgroup of that very unit, and its user.
 
 use std::fs;
 use std::io;
@@ -8,6 +8,8 @@ use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::UnixListener;
@@ -54,6 +56,7 @@ impl Door {
         bus: &Bus,
         unit: &UnitName,
     ) -> Result<tokio::net::UnixStream, String> {
+        let mut told = false;
         loop {
             let seen = bus.properties(unit).await;
             if is_over(&seen) {
@@ -62,12 +65,17 @@ impl Door {
             tokio::select! {
                 called = self.listener.accept() => {
                     let (stream, _) = called.map_err(|error| format!("cannot reach slotd: {error}"))?;
-                    let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
-                    let cgroup = peer.and_then(cgroup_of).unwrap_or_default();
-                    if !seen.control_group.is_empty() && in_cgroup(&cgroup, &seen.control_group) {
+                    let peer = stream.peer_cred().ok();
+                    let pid = peer.and_then(|peer| peer.pid());
+                    let cgroup = pid.and_then(cgroup_of).unwrap_or_default();
+                    // By the user too: the number of a process that has ended since it connected may be another's by now.
+                    let is_its_user = seen.uid.is_some() && peer.map(|peer| peer.uid()) == seen.uid;
+                    if is_its_user && !seen.control_group.is_empty() && in_cgroup(&cgroup, &seen.control_group) {
                         return Ok(stream);
                     }
-                    tracing::warn!(%unit, ?peer, cgroup, "somebody else asked for the release, and was given nothing");
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%unit, ?peer, cgroup, "somebody else asked for the release, and was given nothing");
+                    }
                 }
                 () = sleep(LOOK) => {}
             }
@@ -87,12 +95,16 @@ impl Drop for Door {
     }
 }
 
-/// The connection is closed when nobody waits for it any more, whatever thread reads from it.
-pub(super) struct Held(pub(super) UnixStream);
+/// The connection is closed when nobody waits for it any more, whatever thread reads from it, and that thread is told.
+pub(super) struct Held {
+    pub stream: UnixStream,
+    pub given_up: Arc<AtomicBool>,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.given_up.store(true, Ordering::Relaxed);
         // One that is closed already is closed.
-        let _ = self.0.shutdown(Shutdown::Both);
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 }

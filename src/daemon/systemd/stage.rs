@@ -7,6 +7,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -63,8 +64,10 @@ impl Stage {
         let exchange = async {
             let stream = door.called(bus, &self.unit).await?;
             let stream = stream.into_std().map_err(|error| error.to_string())?;
-            let held = stream.try_clone().map(Held);
-            let _held = held.map_err(|error| error.to_string())?;
+            let _held = Held {
+                stream: stream.try_clone().map_err(|error| error.to_string())?,
+                given_up: Arc::default(),
+            };
             blocking(move || exchange(&stream, &promoted, &store)).await
         };
         let made = timeout(LIMIT, exchange).await;
