@@ -142,7 +142,7 @@ struct Bench {
     asked: Arc<Notify>,
     staged: (
         mpsc::UnboundedSender<ReleaseId>,
-        Mutex<mpsc::UnboundedReceiver<ReleaseId>>,
+        tokio::sync::Mutex<mpsc::UnboundedReceiver<ReleaseId>>,
     ),
     stages: Arc<Semaphore>,
 }
@@ -158,7 +158,7 @@ fn bench() -> Bench {
         running: Arc::default(),
         answers: watch::Sender::new(true),
         asked: Arc::default(),
-        staged: (staged.0, Mutex::new(staged.1)),
+        staged: (staged.0, tokio::sync::Mutex::new(staged.1)),
         stages: Arc::new(Semaphore::new(0)),
     }
 }
@@ -796,7 +796,7 @@ async fn a_promotion_that_comes_while_staging_is_made_waits_for_nothing_and_has_
         commit(id);
     }
     let next = || async {
-        let mut staged = bench.staged.1.lock().unwrap();
+        let mut staged = bench.staged.1.lock().await;
         tokio::time::timeout(LONG, staged.recv())
             .await
             .unwrap()

@@ -125,17 +125,13 @@ impl FromStr for Check {
 pub struct Managed<U> {
     owner: Owner,
     world: Arc<Live<U>>,
-    watcher: AbortHandle,
-    stager: Option<AbortHandle>,
+    tasks: [AbortHandle; 2],
 }
 
 impl<U> Drop for Managed<U> {
     fn drop(&mut self) {
         self.owner.end();
-        self.watcher.abort();
-        if let Some(stager) = &self.stager {
-            stager.abort();
-        }
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -210,15 +206,11 @@ impl<U: Units> Managed<U> {
             let (world, owner) = (Arc::clone(&world), owner.clone());
             tokio::spawn(async move { world.watch_units(owner).await })
         };
-        let stager = world.app.staging.as_ref().map(|_| {
-            let (world, owner) = (Arc::clone(&world), owner.clone());
-            tokio::spawn(async move { world.keep_staging(owner).await }).abort_handle()
-        });
+        let stager = tokio::spawn(Arc::clone(&world).keep_staging(owner.clone()));
         Ok(Self {
             owner,
             world,
-            watcher: watcher.abort_handle(),
-            stager,
+            tasks: [watcher.abort_handle(), stager.abort_handle()],
         })
     }
 

@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::live::{Live, blocking};
 use super::owner::Owner;
@@ -18,8 +19,11 @@ use crate::wire::api;
 use crate::wire::release::Origin;
 
 impl<U: Units> Live<U> {
-    /// Has staging made of what is live, again and again; returns when the app is not managed any more.
-    pub(super) async fn keep_staging(&self, owner: Owner) {
+    /// Has staging made of what is live, again and again; returns when the app is not managed any more, or has none.
+    pub(super) async fn keep_staging(self: Arc<Self>, owner: Owner) {
+        if self.app.staging.is_none() {
+            return;
+        }
         let mut state = owner.state();
         let mut last: Option<ReleaseId> = None;
         loop {
