@@ -14,6 +14,9 @@ pub struct Staging {
 }
 
 impl Staging {
+    /// The branch, unless the file says another.
+    pub const BRANCH: &str = "machine";
+
     pub(super) fn parse(table: Value<'_>, allow_privileged: bool) -> Result<Self, ConfigError> {
         let mut keys = table.section("[staging]")?;
         let user = keys.take("user").map(|it| owner(&it, allow_privileged));
@@ -21,7 +24,7 @@ impl Staging {
         keys.finish()?;
         Ok(Self {
             user: user.transpose()?,
-            branch: branch.unwrap_or_else(|| Ok("machine".to_owned()))?,
+            branch: branch.unwrap_or_else(|| Ok(Self::BRANCH.to_owned()))?,
         })
     }
 }

@@ -20,14 +20,11 @@ mod work;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::config::SEED;
+use crate::config::{self, SEED};
 use crate::deploy::ReleaseId;
 use crate::git::{Commit, Git, GitError};
 use look::Notes;
 use work::Work;
-
-/// The branch, unless the app's file says another.
-pub const BRANCH: &str = "machine";
 
 /// What the tree is called.
 pub const TREE: &str = "staging";
@@ -134,7 +131,7 @@ impl Staging {
         Self {
             tree,
             repository: Repository::Users(repository),
-            branch: BRANCH.to_owned(),
+            branch: config::Staging::BRANCH.to_owned(),
         }
     }
 

@@ -17,14 +17,20 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StagingError> {
         to: to.to_owned(),
         said,
     };
-    let copied = Command::new("ionice")
+    // What is copied for nobody any more ends too.
+    let copied = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--", "ionice"])
         .args(["-c", "3", "cp", "-a", "--no-preserve=ownership"])
         .args(["--reflink=auto", "--"])
         .arg(from.join("."))
         .arg(to)
         .stdin(Stdio::null())
         .output();
-    let copied = copied.map_err(|error| failed(format!("ionice cannot be run: {error}")))?;
+    let copied = copied.map_err(|error| {
+        failed(format!(
+            "setpriv cannot be run: {error}; install util-linux"
+        ))
+    })?;
     if copied.status.success() {
         return Ok(());
     }

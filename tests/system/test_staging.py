@@ -165,6 +165,20 @@ def test_who_is_not_of_the_unit_is_given_nothing_and_the_unit_has_no_group_of_sl
     assert shown == {"User": "alice", "SupplementaryGroups": "", "IOSchedulingClass": "3", "PrivateNetwork": "yes"}
 
 
+def test_another_user_who_is_not_of_the_group_has_it_from_then_on(machine, app):
+    live = app.status()["live"]
+    machine.run("useradd -m bob")
+    app.configure(TEXT.replace("alice", "bob"))
+    app.wait_until(lambda status: status["staging"].get("release") == live)
+    assert machine.out(f"find {PLACE} ! -user bob") == ""
+    seven = commit(machine, "seven")
+    deploy(machine)
+    is_of(app, seven)
+    assert machine.out(f"git -C {TREE} rev-parse HEAD", user="bob") == seven
+    app.configure(TEXT)
+    is_of(app, seven)
+
+
 def test_a_removed_app_leaves_the_work_of_its_user(machine, app):
     alice(machine, f"echo idea >{TREE}/idea")
     said = machine.out(f"cd {app.home} && slotctl app remove web --now --purge")
