@@ -1172,10 +1172,10 @@ fn what_a_killed_daemon_was_at_is_over_and_written_down_before_the_next_one_answ
     let mut daemon = project.start(&[]);
     let gate = project.home.path().join("gate");
     let second = project.commit("B", &format!("waits {}", gate.display()));
+    let api = project.api;
     std::thread::scope(|scope| {
-        let deploying = scope.spawn(|| http(project.api, &format!(
-            "POST /deploy HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{{\"commit\":\"main\"}}"
-        )));
+        let request = "POST /deploy HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{\"commit\":\"main\"}";
+        let deploying = scope.spawn(move || http(api, request));
         until("the candidate", || {
             matches!(
                 project.status()["state"].as_str(),

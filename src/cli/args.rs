@@ -89,6 +89,9 @@ pub enum Command {
     /// Make a release ready (what ExecStart= of slot-setup@ calls)
     #[command(hide = true)]
     Build(Build),
+    /// Make the work tree for the next deployment (what ExecStart= of slot-stage@ calls)
+    #[command(hide = true)]
+    Stage(Stage),
     /// Be the sample app of `demo`
     #[command(hide = true)]
     DemoApp,
@@ -427,6 +430,23 @@ pub struct Build {
     /// The app's setup command
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
+}
+
+/// `stage`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
+#[derive(Debug, Args)]
+pub struct Stage {
+    /// The directory of all apps
+    #[arg(long, value_name = "PATH")]
+    pub root: PathBuf,
+    /// Where the work tree is
+    #[arg(long, value_name = "PATH")]
+    pub directory: PathBuf,
+    /// Its branch
+    #[arg(long, value_name = "NAME")]
+    pub branch: String,
+    /// A directory of the release that is the app's own data
+    #[arg(long, value_name = "PATH")]
+    pub shared_dir: Vec<String>,
 }
 
 /// `man`.

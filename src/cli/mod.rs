@@ -32,6 +32,7 @@ pub mod releases;
 pub mod router;
 pub mod scratch;
 pub mod source;
+pub mod stage;
 pub mod start;
 pub mod status;
 pub mod term;
@@ -152,6 +153,20 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Launch(options) => return Ok(become_app(global, options)),
         Command::Build(options) => return Ok(build_release(global, options)),
+        Command::Stage(options) => {
+            let Some(app) = &global.app else {
+                return Err(Exit::Usage.because("stage needs --app"));
+            };
+            stage::stage(&stage::Request {
+                app: app.clone(),
+                root: options.root.clone(),
+                socket: global.socket.clone(),
+                directory: options.directory.clone(),
+                branch: options.branch.clone(),
+                shared_dirs: options.shared_dir.clone(),
+            })?;
+            Exit::Ok
+        }
         Command::Man(options) => {
             pages::man(&options.dir)?;
             Exit::Ok

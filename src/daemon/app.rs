@@ -125,13 +125,13 @@ impl FromStr for Check {
 pub struct Managed<U> {
     owner: Owner,
     world: Arc<Live<U>>,
-    watcher: AbortHandle,
+    tasks: [AbortHandle; 2],
 }
 
 impl<U> Drop for Managed<U> {
     fn drop(&mut self) {
         self.owner.end();
-        self.watcher.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -206,10 +206,11 @@ impl<U: Units> Managed<U> {
             let (world, owner) = (Arc::clone(&world), owner.clone());
             tokio::spawn(async move { world.watch_units(owner).await })
         };
+        let stager = tokio::spawn(Arc::clone(&world).keep_staging(owner.clone()));
         Ok(Self {
             owner,
             world,
-            watcher: watcher.abort_handle(),
+            tasks: [watcher.abort_handle(), stager.abort_handle()],
         })
     }
 

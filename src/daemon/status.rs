@@ -111,6 +111,7 @@ impl<U: Units> Managed<U> {
                 .rolled_back
                 .as_ref()
                 .map(|back| tell::rolled_back(app, back)),
+            staging: self.world().staging(),
             warnings,
         }
     }

@@ -6,6 +6,8 @@
 
 mod answerer;
 mod build;
+mod door;
+mod stage;
 mod users;
 
 use std::collections::BTreeMap;
@@ -17,17 +19,21 @@ use std::time::Duration;
 
 use self::answerer::{Answerer, Unit, own};
 use self::build::Setup;
+use self::stage::Stage;
 use self::users::clash;
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::config::{App, Bind, Ports};
 use crate::deploy::{AppName, BootId, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::git::Store;
 use crate::preflight;
 use crate::probe::{Address, Answer, ask, processes_of};
 use crate::release::Site;
+use crate::staging::{Made, Promoted, TREE};
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
 };
+use crate::units::STAGING;
 
 /// The slots of one app.
 #[derive(Debug)]
@@ -36,6 +42,7 @@ pub struct SystemdUnits {
     app: AppName,
     slots: BTreeMap<SlotName, Slot>,
     setup: Option<Setup>,
+    stage: Stage,
     watch: Watch,
     /// `/etc/slot/apps/web.toml`, for messages.
     file: PathBuf,
@@ -90,6 +97,7 @@ impl SystemdUnits {
             app: app.name.clone(),
             slots,
             setup: Setup::of(app, run),
+            stage: Stage::of(app, run),
             file,
             // Some frameworks answer only to hosts that they know.
             host: app
@@ -480,6 +488,14 @@ impl Units for SystemdUnits {
 
     fn data(&self) -> PathBuf {
         Path::new("/var/lib/slot-app").join(self.app.as_str())
+    }
+
+    fn staging(&self) -> PathBuf {
+        Path::new(STAGING).join(self.app.as_str()).join(TREE)
+    }
+
+    async fn stage(&self, promoted: Promoted, store: Store) -> Result<Made, String> {
+        self.stage.make(&self.bus, promoted, store).await
     }
 
     async fn end_build(&self) {

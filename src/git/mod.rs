@@ -36,6 +36,7 @@ use std::str::FromStr;
 
 use crate::telemetry::bytes;
 
+pub(crate) use command::{Git, words};
 pub use large::{Large, NoOid, Oid};
 pub use pack::Pack;
 pub use repository::{Part, Repository, Resolved};

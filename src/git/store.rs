@@ -27,7 +27,7 @@ use super::contents::{self, Contents, is_recent};
 use super::intake::{check, index, settle};
 use super::large::{self, Oid};
 use super::modules::modules;
-use super::{Commit, GitError};
+use super::{Commit, GitError, Pack};
 use crate::deploy::ReleaseId;
 
 /// Each deployment brings a pack; from so many on, those that are still needed are made one.
@@ -368,6 +368,20 @@ impl Drop for Held {
 }
 
 impl Held {
+    /// Packs what a repository lacks of a commit that is here, which has the trees of others.
+    ///
+    /// # Errors
+    /// git fails.
+    pub fn pack(&self, commit: &Commit, have: &[Commit]) -> Result<Pack, GitError> {
+        let here = self.store.have()?;
+        let common: Vec<Commit> = have
+            .iter()
+            .filter(|it| here.contains(*it))
+            .cloned()
+            .collect();
+        Pack::of(&self.store.git(), commit, &common)
+    }
+
     /// Takes the commit of a release, with its tree, from a pack; from nothing, if it is here already. `wanted` is asked while the pack
     /// comes: once it says no, the taking ends.
     ///

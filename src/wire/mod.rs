@@ -9,4 +9,5 @@ pub mod control;
 pub mod machine;
 pub mod release;
 pub mod setup;
+pub mod staging;
 pub mod table;

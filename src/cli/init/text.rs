@@ -139,6 +139,10 @@ command = {command}
 
 # [env]
 # LOG_LEVEL = "info"
+
+# A git work tree of what is live, for the next deployment, in /var/lib/slot-staging/{name}: whose it is.
+# [staging]
+# user = "alice"
 "#;
 
 #[cfg(test)]

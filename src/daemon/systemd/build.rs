@@ -3,27 +3,22 @@
 //! slotd hands the unit the release and takes back what it made, both as archives over a socket (`wire::setup`): neither reads a file of
 //! the other's, and what the build wrote is looked over like an upload.
 //!
-//! **Invariant:** whoever connects is believed only if he is in the cgroup of that very unit, and its user.
 //! **Invariant:** a build that is given up loses its connection at once, which ends it.
 
-use std::fs;
 use std::io::{self, BufReader, BufWriter, Write};
-use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::net::UnixListener;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::super::live::blocking;
 use super::super::units::{Report, Unbuilt};
+use super::door::{Door, Held, LOOK, is_over};
 use crate::config::App;
 use crate::deploy::{BootId, UnitFailure, UnitResult};
-use crate::probe::{cgroup_of, in_cgroup};
 use crate::release::{self, ReleaseError, Site};
 use crate::systemd::{Bus, Properties, StartError, UnitName, failure, how_it_ended, journal};
 use crate::telemetry::chain;
@@ -32,9 +27,6 @@ use crate::wire::setup::Order;
 
 /// How long the unit may take to be there and to ask, and to be gone when it has handed the release back.
 const MARGIN: Duration = Duration::from_secs(30);
-
-/// Between two looks at the unit while it is waited for.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// What is known of an app's builds.
 #[derive(Debug)]
@@ -110,7 +102,12 @@ impl Setup {
     /// Hands over the release, and takes it back.
     async fn exchange(&self, bus: &Bus, door: &Door, site: &Site) -> Result<(), Broken> {
         let lost = |error: io::Error| Broken::There(format!("lost its connection: {error}"));
-        let stream = self.called(bus, door).await?.into_std().map_err(lost)?;
+        let stream = door
+            .called(bus, &self.unit)
+            .await
+            .map_err(Broken::There)?
+            .into_std()
+            .map_err(lost)?;
         stream.set_nonblocking(false).map_err(lost)?;
         let given_up = Arc::new(AtomicBool::new(false));
         let _held = Held {
@@ -140,36 +137,6 @@ impl Setup {
             io::copy(&mut back, &mut io::sink()).map(drop).map_err(lost)
         })
         .await
-    }
-
-    /// Waits for the unit to connect.
-    async fn called(&self, bus: &Bus, door: &Door) -> Result<tokio::net::UnixStream, Broken> {
-        let mut told = false;
-        loop {
-            let unit = bus.properties(&self.unit).await;
-            if is_over(&unit) {
-                return Err(Broken::There(
-                    "ended before it asked for the release".to_owned(),
-                ));
-            }
-            tokio::select! {
-                called = door.listener.accept() => {
-                    let (stream, _) = called.map_err(|error| Broken::There(format!("cannot reach slotd: {error}")))?;
-                    let peer = stream.peer_cred().ok();
-                    let pid = peer.and_then(|peer| peer.pid());
-                    let cgroup = pid.and_then(cgroup_of).unwrap_or_default();
-                    // By the user too: the number of a process that has ended since it connected may be another's by now.
-                    let is_its_user = unit.uid.is_some() && peer.map(|peer| peer.uid()) == unit.uid;
-                    if is_its_user && !unit.control_group.is_empty() && in_cgroup(&cgroup, &unit.control_group) {
-                        return Ok(stream);
-                    }
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(unit = %self.unit, ?peer, cgroup, "somebody else asked for the release, and was given nothing");
-                    }
-                }
-                () = sleep(LOOK) => {}
-            }
-        }
     }
 
     /// Waits for the unit's end, and gives it as it is then.
@@ -243,60 +210,6 @@ enum Broken {
     There(String),
     /// On this side.
     Here(UnitFailure),
-}
-
-fn is_over(unit: &Properties) -> bool {
-    matches!(unit.active_state.as_str(), "inactive" | "failed")
-}
-
-/// Where the unit of a build finds slotd, for as long as it is waited for.
-struct Door {
-    path: PathBuf,
-    listener: UnixListener,
-}
-
-impl Door {
-    fn open(path: &Path) -> io::Result<Self> {
-        let at = |error: io::Error| {
-            io::Error::new(
-                error.kind(),
-                format!("slotd cannot listen on {}: {error}", path.display()),
-            )
-        };
-        fs::create_dir_all(path.parent().unwrap_or(path)).map_err(at)?;
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).map_err(at)?;
-        // The build has a user of its own, and whoever connects is looked at.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(at)?;
-        Ok(Self {
-            path: path.to_owned(),
-            listener,
-        })
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        // The next one removes it if this one cannot.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// The connection is closed when nobody waits for it any more, whatever thread reads from it, and that thread is told.
-struct Held {
-    stream: UnixStream,
-    given_up: Arc<AtomicBool>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.given_up.store(true, Ordering::Relaxed);
-        // One that is closed already is closed.
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
 }
 
 fn hand_over(stream: &UnixStream, order: &Order, directory: &Path) -> Result<(), ReleaseError> {
