@@ -87,7 +87,7 @@ fn a_refusal_names_file_line_key_and_remedy() {
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
          drain_streams, drain_tunnels, stop_timeout, soak, keep, \
-         hosts, paths, listener, allow_privileged_user, user, env_file, env, limits)"
+         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),

@@ -16,6 +16,7 @@ use axum::{Json, Router};
 use slot::config::App;
 use slot::daemon::app::{Check, Managed, Place, Wish};
 use slot::daemon::apps::{Apps, Source};
+use slot::daemon::errand::Broken;
 use slot::daemon::live::Live;
 use slot::daemon::tables::Tables;
 use slot::daemon::units::{Report, Unbuilt, Units};
@@ -59,6 +60,14 @@ impl Units for Slots {
 
     async fn build(&self, _: &Site) -> Result<(), Unbuilt> {
         Ok(())
+    }
+
+    async fn fetch<T: Send + 'static>(
+        &self,
+        _: impl FnOnce(&std::os::unix::net::UnixStream) -> Result<T, Broken> + Send + 'static,
+    ) -> Result<T, Unbuilt> {
+        // No app here has a remote.
+        std::future::pending().await
     }
 
     fn data(&self) -> PathBuf {

@@ -12,6 +12,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named, span};
+use crate::config::is_ref_name;
 use crate::daemon::app::{Managed, Wish};
 use crate::daemon::units::Units;
 use crate::deploy::ReleaseId;
@@ -41,6 +42,8 @@ pub(super) struct DeployQuery {
     commit: Option<String>,
     #[serde(rename = "ref")]
     reference: Option<String>,
+    /// What to fetch from the app's remote; empty: its default.
+    remote: Option<String>,
 }
 
 /// What the sender of an archive had.
@@ -70,6 +73,29 @@ impl DeployQuery {
             size: self.size,
             unchecked: checks.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// What is to be fetched, if anything is: nothing else is deployed then.
+    fn fetched(&self) -> Result<Option<Option<String>>, Problem> {
+        let Some(name) = self.remote.as_deref() else {
+            return Ok(None);
+        };
+        let others = [&self.release, &self.commit, &self.reference, &self.name];
+        if others.iter().any(|other| other.is_some()) || self.origin.is_some() {
+            return Err(Problem::bad_request(
+                "what is fetched from the remote is deployed alone; leave out what else there is"
+                    .to_owned(),
+            ));
+        }
+        if name.is_empty() {
+            return Ok(Some(None));
+        }
+        if !is_ref_name(name) {
+            return Err(Problem::bad_request(format!(
+                "{name:?} is no name that a remote could have; write a branch, a tag or all 40 digits of a commit"
+            )));
+        }
+        Ok(Some(Some(name.to_owned())))
     }
 
     /// What is said of the release.
@@ -125,16 +151,20 @@ pub(super) async fn deploy<U: Units>(
             .map(str::parse)
             .transpose()
             .map_err(GitError::from)?;
+        let fetched = query.fetched()?;
         let app = api.app(&named).await?;
         api.apps.check_file(app.app().name.as_str())?;
+        if let Some(why) = fetched.as_ref().and_then(|_| app.no_remote()) {
+            return Err(Problem::refused(why));
+        }
         let release = match &query.release {
             Some(id) => Some(on_disk(&app, id).await?),
             None => None,
         };
         let generation = app.begin(wish).await?;
-        Ok::<_, Problem>((app, generation, about, release, commit))
+        Ok::<_, Problem>((app, generation, about, release, commit, fetched))
     };
-    let (app, generation, about, release, commit) = match begun.await {
+    let (app, generation, about, release, commit, fetched) = match begun.await {
         Ok(begun) => begun,
         Err(problem) => {
             // A client that still sends does not read; let it come to the answer.
@@ -143,7 +173,10 @@ pub(super) async fn deploy<U: Units>(
             return Err(problem);
         }
     };
-    let release = if let Some(id) = release {
+    let release = if let Some(reference) = fetched {
+        app.fetch(generation, reference, about.label);
+        None
+    } else if let Some(id) = release {
         app.again(generation, id, about).await
     } else if let Some(commit) = commit {
         app.upload_commit(generation, commit, about, reader(body))

@@ -89,6 +89,9 @@ pub enum Command {
     /// Make a release ready (what ExecStart= of slot-setup@ calls)
     #[command(hide = true)]
     Build(Build),
+    /// Fetch a commit from an app's remote (what ExecStart= of slot-fetch@ calls)
+    #[command(hide = true)]
+    Fetch(Fetch),
     /// Be the sample app of `demo`
     #[command(hide = true)]
     DemoApp,
@@ -208,6 +211,11 @@ pub struct Deploy {
     /// Deploy HEAD although tracked files have changes that are not committed, and without them
     #[arg(long, conflicts_with = "release")]
     pub allow_dirty: bool,
+    /// Deploy what slotd fetches from the app's remote (`[git]` in slot.toml): a branch, a tag or a whole hash; otherwise its `branch`
+    ///
+    /// Outside of any repository a name that is no path, and nothing at all, mean the remote as well, where the app has one.
+    #[arg(long, value_name = "REF", num_args = 0..=1, conflicts_with_all = ["what", "release", "allow_dirty"])]
+    pub remote: Option<Option<String>>,
     /// Deploy a release again that is still on disk: its id or its label, as `slotctl releases` lists them
     #[arg(long, value_name = "ID", conflicts_with = "what")]
     pub release: Option<String>,
@@ -386,6 +394,23 @@ pub struct Build {
     /// The app's setup command
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
+}
+
+/// `fetch`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// Where what was fetched is kept for the next fetch
+    #[arg(long, value_name = "PATH")]
+    pub mirror: PathBuf,
+    /// A private key for ssh
+    #[arg(long, value_name = "PATH")]
+    pub deploy_key: Option<PathBuf>,
+    /// The hosts that ssh knows
+    #[arg(long, value_name = "PATH")]
+    pub known_hosts: Option<PathBuf>,
+    /// The remote's URL
+    #[arg(last = true, required = true)]
+    pub remote: String,
 }
 
 /// `man`.

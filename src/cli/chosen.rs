@@ -1,4 +1,4 @@
-//! What `slotctl deploy` is to deploy: a path, a commit of the repository around it, or a release that is on disk.
+//! What `slotctl deploy` is to deploy: a path, a commit of the repository around it or of the app's remote, or a release that is on disk.
 //!
 //! **Invariant:** what could be a path as well as a commit is refused, never guessed.
 
@@ -26,6 +26,10 @@ pub enum Chosen {
     Commit(Checkout),
     /// What is on disk: its id or label.
     Release(String),
+    /// What slotd fetches: what is called so at the app's remote, or the remote's default.
+    Remote(Option<String>),
+    /// The same, if the app has a remote; if not, this is what is wrong.
+    RemoteOr(Option<String>, anyhow::Error),
 }
 
 /// A commit that was found.
@@ -42,6 +46,9 @@ impl Chosen {
     pub fn of(options: &Deploy) -> anyhow::Result<Self> {
         if let Some(release) = &options.release {
             return Ok(Self::Release(release.clone()));
+        }
+        if let Some(named) = &options.remote {
+            return Ok(Self::Remote(named.clone()));
         }
         let Some(what) = &options.what else {
             return head(options);
@@ -65,7 +72,10 @@ impl Chosen {
             // Then it can only be a path, and whatever is wrong with it is told.
             Err(_) if exists => return Upload::look_over(what).map(Self::Upload),
             Err(GitError::NoRepository { said: None, .. }) => {
-                return Upload::look_over(what).map(Self::Upload);
+                return Ok(match Upload::look_over(what) {
+                    Ok(source) => Self::Upload(source),
+                    Err(error) => Self::RemoteOr(Some(name.to_owned()), error),
+                });
             }
             Err(error) => return Err(refused(&error)),
         };
@@ -93,7 +103,7 @@ impl Chosen {
     pub fn path<'o>(&self, options: &'o Deploy) -> Option<&'o Path> {
         match self {
             Self::Upload(_) => options.what.as_deref(),
-            Self::Commit(_) | Self::Release(_) => None,
+            Self::Commit(_) | Self::Release(_) | Self::Remote(_) | Self::RemoteOr(..) => None,
         }
     }
 }
@@ -103,14 +113,18 @@ fn head(options: &Deploy) -> anyhow::Result<Chosen> {
     let here = std::env::current_dir()?;
     let beside = options.config.as_deref().and_then(Path::parent);
     let directory = beside.map_or(here.clone(), |beside| here.join(beside));
-    let repository = Repository::find(&directory).map_err(|error| match error {
-        GitError::NoRepository { said: None, .. } => Exit::Input.because(format!(
-            "{} is in no git repository, so there is no commit to deploy; name a binary, a directory or an archive: \
-             `slotctl deploy ./build/server`",
-            directory.display()
-        )),
-        error => refused(&error),
-    })?;
+    let repository = match Repository::find(&directory) {
+        Ok(repository) => repository,
+        Err(GitError::NoRepository { said: None, .. }) => {
+            let error = Exit::Input.because(format!(
+                "{} is in no git repository, so there is no commit to deploy; name a binary, a directory or an archive: \
+                 `slotctl deploy ./build/server`",
+                directory.display()
+            ));
+            return Ok(Chosen::RemoteOr(None, error));
+        }
+        Err(error) => return Err(refused(&error)),
+    };
     let resolved = repository
         .resolve("HEAD")
         .map_err(|error| refused(&error))?;

@@ -156,6 +156,7 @@ impl SlotMachine {
             env: std::collections::BTreeMap::new(),
             limits: AppLimits::default(),
             internal_listener: (internal_port != port).then(|| INTERNAL.to_owned()),
+            remote: None,
             semantics: Semantics::SlotMachine,
         };
         Ok(Self {

@@ -5,16 +5,19 @@
 //!
 //! **Invariant:** an answer counts as healthy only if every socket that could have given it belongs to the child's process group.
 
+mod fetch;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::unistd::{geteuid, getgroups};
 
+use super::errand::Broken;
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::children::{Changes, Child, Ended, Listener, Phase, Program, once};
@@ -29,7 +32,7 @@ use crate::telemetry::chain;
 /// What a build is called where a slot has its name.
 const SETUP: &str = "setup";
 
-/// From SIGTERM to SIGKILL, for a build that has outlived its limit.
+/// From SIGTERM to SIGKILL, for a build or a fetch that has outlived its limit.
 const SETUP_STOP: Duration = Duration::from_secs(5);
 
 /// The children of one app; they end with the last clone.
@@ -430,19 +433,17 @@ impl Units for Embedded {
                 log: Vec::new(),
             },
         };
-        let Some(failure) = ended.failure else {
-            return Ok(());
-        };
-        Err(Unbuilt {
-            report: Report {
-                unit,
-                result: Some(failure.result.as_str().to_owned()),
-                exit: Some(failure.text.clone()),
-                log: ended.log,
-                ..Report::default()
-            },
-            failure,
-        })
+        match ended.failure {
+            None => Ok(()),
+            Some(failure) => Err(unbuilt(unit, failure, ended.log)),
+        }
+    }
+
+    async fn fetch<T: Send + 'static>(
+        &self,
+        exchange: impl FnOnce(&UnixStream) -> Result<T, Broken> + Send + 'static,
+    ) -> Result<T, Unbuilt> {
+        self.fetched(exchange).await
     }
 
     fn data(&self) -> PathBuf {
@@ -479,6 +480,20 @@ impl Units for Embedded {
                 .collect(),
             journal: None,
         }
+    }
+}
+
+/// The report of a build or a fetch that failed.
+fn unbuilt(unit: String, failure: UnitFailure, log: Vec<String>) -> Unbuilt {
+    Unbuilt {
+        report: Report {
+            unit,
+            result: Some(failure.result.as_str().to_owned()),
+            exit: Some(failure.text.clone()),
+            log,
+            ..Report::default()
+        },
+        failure,
     }
 }
 

@@ -6,18 +6,22 @@
 
 mod answerer;
 mod build;
+mod errand;
 mod users;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::answerer::{Answerer, Unit, own};
 use self::build::Setup;
+use self::errand::Errand;
 use self::users::clash;
+use super::errand::Broken;
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::config::{App, Bind, Ports};
@@ -28,6 +32,7 @@ use crate::release::Site;
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
 };
+use crate::units::fetch_socket;
 
 /// The slots of one app.
 #[derive(Debug)]
@@ -36,6 +41,7 @@ pub struct SystemdUnits {
     app: AppName,
     slots: BTreeMap<SlotName, Slot>,
     setup: Option<Setup>,
+    fetch: Option<Errand>,
     watch: Watch,
     /// `/etc/slot/apps/web.toml`, for messages.
     file: PathBuf,
@@ -90,6 +96,11 @@ impl SystemdUnits {
             app: app.name.clone(),
             slots,
             setup: Setup::of(app, run),
+            fetch: app.remote.as_ref().map(|remote| Errand {
+                unit: UnitName::fetch(&app.name),
+                socket: fetch_socket(run, &app.name),
+                limit: remote.timeout,
+            }),
             file,
             // Some frameworks answer only to hosts that they know.
             host: app
@@ -485,6 +496,22 @@ impl Units for SystemdUnits {
     async fn end_build(&self) {
         if let Some(setup) = &self.setup {
             setup.end(&self.bus).await;
+        }
+    }
+
+    async fn fetch<T: Send + 'static>(
+        &self,
+        exchange: impl FnOnce(&UnixStream) -> Result<T, Broken> + Send + 'static,
+    ) -> Result<T, Unbuilt> {
+        match &self.fetch {
+            Some(errand) => errand.run(&self.bus, exchange).await,
+            None => Err(Unbuilt::without_remote()),
+        }
+    }
+
+    async fn end_fetch(&self) {
+        if let Some(errand) = &self.fetch {
+            errand.end(&self.bus).await;
         }
     }
 

@@ -62,3 +62,10 @@ pub(super) fn modules(git: &Git, commit: &Commit) -> Result<Vec<Module>, GitErro
     });
     Ok(linked.collect())
 }
+
+/// The URL of one of them, as the commit says it.
+pub(super) fn url_of(git: &Git, commit: &Commit, name: &str) -> Result<Option<String>, GitError> {
+    let blob = format!("--blob={commit}:.gitmodules");
+    let key = format!("submodule.{name}.url");
+    git.answer("read .gitmodules", &["config", &blob, "--get", &key])
+}

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::command::{Git, check_out, words};
 use super::modules::modules;
-use super::{Commit, GitError, large};
+use super::{Commit, GitError, clear_locks, large};
 use crate::deploy::ReleaseId;
 
 /// What git holds against objects, and what they may have all the same: oddities of old or home-made tools in commits, which harm
@@ -98,25 +98,7 @@ impl Store {
                 _ => {}
             }
         }
-        // git's own locks, of a run that was killed: nobody else has this repository.
-        for lock in [
-            "shallow.lock",
-            "packed-refs.lock",
-            "config.lock",
-            "HEAD.lock",
-        ] {
-            let _ = fs::remove_file(self.path.join(lock));
-        }
-        for folder in ["refs/slot", "refs/modules", "objects/pack"] {
-            let listed = fs::read_dir(self.path.join(folder));
-            for path in listed.into_iter().flatten().flatten().map(|it| it.path()) {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                if name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with(".tmp-")
-                {
-                    let _ = fs::remove_file(path);
-                }
-            }
-        }
+        clear_locks(&self.path, &["refs/slot", "refs/modules"]);
         Ok(())
     }
 

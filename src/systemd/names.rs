@@ -30,6 +30,12 @@ impl UnitName {
         Self(format!("slot-setup@{app}.service"))
     }
 
+    /// The unit that fetches from an app's remote.
+    #[must_use]
+    pub fn fetch(app: &AppName) -> Self {
+        Self(format!("slot-fetch@{app}.service"))
+    }
+
     /// An instance of the router.
     #[must_use]
     pub fn router(instance: u8) -> Self {

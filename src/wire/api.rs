@@ -84,6 +84,9 @@ pub struct Status {
     /// What an administrator should know: a corrupt state file that was kept aside, a router that does not answer, …
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Where commits are fetched from that nobody sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
 }
 
 /// What is under way at the slots of an app that get no new requests.

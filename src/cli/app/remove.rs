@@ -17,7 +17,7 @@ use super::add::read_installed;
 use super::loaded::of;
 use super::{file_of, ready_to_change, systemctl};
 use crate::deploy::AppName;
-use crate::units::{STATE, polkit_rule_path, setup_service};
+use crate::units::{STATE, fetch_service, polkit_rule_path, setup_service};
 use crate::wire::control::{InFlight, Stats};
 
 /// The routers' control sockets are `<n>/control.sock` in it.
@@ -130,7 +130,7 @@ fn delete(path: &Path) -> anyhow::Result<()> {
 /// Sockets first, or a connection would start a slot again. Units of the name that are not slot's are left alone.
 fn stop(name: &AppName) -> anyhow::Result<()> {
     // One that does not run is stopped already.
-    systemctl(&["stop", &setup_service(name)])?;
+    systemctl(&["stop", &setup_service(name), &fetch_service(name)])?;
     let mut units: Vec<String> = of(name)?
         .into_iter()
         .filter(|unit| unit.ours)
@@ -154,13 +154,15 @@ fn kept(name: &AppName) -> [PathBuf; 3] {
         .map(|place| Path::new(place).join(name.as_str()))
 }
 
-/// What its builds kept, likewise.
-fn caches(name: &AppName) -> [PathBuf; 4] {
+/// What its builds and fetches kept, likewise.
+fn caches(name: &AppName) -> [PathBuf; 6] {
     [
         "/var/lib/slot-setup",
         "/var/lib/private/slot-setup",
         "/var/cache/slot-setup",
         "/var/cache/private/slot-setup",
+        "/var/cache/slot-fetch",
+        "/var/cache/private/slot-fetch",
     ]
     .map(|place| Path::new(place).join(name.as_str()))
 }
