@@ -46,6 +46,9 @@ const FAILED: u8 = 1;
 /// `CONFIG` (systemd.exec(5), "Process exit codes"): the unit is not of the app's file.
 const BAD_CONFIG: u8 = 78;
 
+/// So much of a reason is told to slotd, in characters, whatever a server has said: a line has a limit.
+const LONGEST_REASON: usize = 4000;
+
 /// Fetches one commit.
 ///
 /// # Errors
@@ -132,9 +135,8 @@ fn failed(code: u8) -> impl Fn(anyhow::Error) -> Failure {
 
 /// Tells slotd too. In the midst of a pack it cannot be told; it sees the end of the connection then, and the journal has the rest.
 fn told(to: &mut impl Write, code: u8, error: anyhow::Error) -> Failure {
-    let word = Word::Failed {
-        said: chain(error.as_ref()),
-    };
+    let said = chain(error.as_ref()).chars().take(LONGEST_REASON).collect();
+    let word = Word::Failed { said };
     let _ = word.write(to).and_then(|()| to.flush());
     failed(code)(error)
 }

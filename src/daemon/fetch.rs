@@ -104,7 +104,7 @@ impl<U: Units> Preparation<U> {
             Ok(came) => came,
             Err(unfetched) => {
                 let why = why(&self.world.app, remote, &unfetched);
-                let report = unfetched.report;
+                let report = Box::new(unfetched.report);
                 return self.go_on(Err(Unready::Unfetched { why, report })).await;
             }
         };

@@ -28,7 +28,7 @@ pub(super) enum Unready {
     /// It could not be fetched.
     Unfetched {
         why: String,
-        report: Report,
+        report: Box<Report>,
     },
 }
 
@@ -166,7 +166,7 @@ impl<U: Units> Preparation<U> {
                 },
             ),
             Err(Unready::Unfetched { why, report }) => {
-                self.world.keep_report(generation, report);
+                self.world.keep_report(generation, *report);
                 (None, Event::Unprepared { generation, why })
             }
             Err(Unready::Build(unbuilt)) => {

@@ -27,6 +27,9 @@ const MOST_PACKS: usize = 10;
 /// Where what was fetched is named.
 const FETCHED: &str = "refs/fetched";
 
+/// Where for a moment all is named that a remote has.
+const ALL: &str = "refs/all";
+
 /// How ssh introduces itself, and whom it believes; where neither is given, as the user has configured it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Keys<'k> {
@@ -240,23 +243,13 @@ impl Mirror {
         if self.git.answer("look for a commit", &known)?.is_some() {
             return Ok(());
         }
-        let wanted = format!("{commit}:{name}");
-        self.ask_of(
-            remote,
-            &[
-                "-c",
-                "maintenance.auto=false",
-                "fetch",
-                "--quiet",
-                "--depth=1",
-                "--no-tags",
-                "--no-write-fetch-head",
-                "--no-recurse-submodules",
-                "--end-of-options",
-                remote,
-                &wanted,
-            ],
-        )?;
+        match self.get(remote, "--depth=1", &[&format!("{commit}:{name}")]) {
+            // One that speaks an old protocol gives away by its hash only what a branch or a tag names (gitprotocol-v2(5)).
+            Err(GitError::Remote { said, .. }) if said.contains("unadvertised object") => {
+                self.bring_with_all(remote, commit, &name)?;
+            }
+            brought => brought?,
+        }
         let kind = ["cat-file", "-t", commit.as_str()];
         match self.git.answer("look for a commit", &kind)?.as_deref() {
             Some("commit") => Ok(()),
@@ -267,6 +260,48 @@ impl Mirror {
                 Err(failed(remote, said))
             }
         }
+    }
+
+    /// The same with all that the remote's branches and tags ever named, as there is no other way.
+    fn bring_with_all(&self, remote: &str, commit: &Commit, name: &str) -> Result<(), GitError> {
+        // All there is: to git-fetch(1) the greatest number means that.
+        let all = ["heads", "tags"].map(|kind| format!("+refs/{kind}/*:{ALL}/{kind}/*"));
+        self.get(remote, "--depth=2147483647", &[&all[0], &all[1]])?;
+        let wanted = format!("{commit}^{{commit}}");
+        let found = self
+            .git
+            .answer("look for a commit", &["cat-file", "-e", &wanted])?;
+        let list = ["for-each-ref", "--format=delete %(refname)", ALL];
+        let mut orders = self.git.run("list commits", &list, b"")?;
+        if found.is_some() {
+            orders.extend(format!("update {name} {commit}\n").into_bytes());
+        }
+        let update = ["update-ref", "--stdin"];
+        self.git.run("name a commit", &update, &orders)?;
+        match found {
+            Some(_) => Ok(()),
+            None => Err(failed(
+                remote,
+                format!("no branch and no tag there has commit {commit}"),
+            )),
+        }
+    }
+
+    fn get(&self, remote: &str, depth: &str, wanted: &[&str]) -> Result<(), GitError> {
+        let fetch = [
+            "-c",
+            "maintenance.auto=false",
+            "fetch",
+            "--quiet",
+            depth,
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--no-recurse-submodules",
+            "--end-of-options",
+            remote,
+        ];
+        self.ask_of(remote, &[&fetch[..], wanted].concat())
+            .map(drop)
     }
 
     /// Lets go of all commits but these.
@@ -353,7 +388,7 @@ fn failed(remote: &str, said: String) -> GitError {
     } else if has("Host key verification failed") {
         format!(
             "; the key of the host is not known: `{}` prints it; compare it with what the host's owner says, and put the line into \
-             known_hosts",
+             the file that known_hosts names, or /etc/ssh/ssh_known_hosts",
             keyscan(remote)
         )
     } else if has("Permission denied (") {
@@ -364,8 +399,8 @@ fn failed(remote: &str, said: String) -> GitError {
         "; `apt install libnss-systemd`: ssh asks for the name of the unit's user".to_owned()
     } else if has("cannot run ssh") {
         "; `apt install openssh-client`".to_owned()
-    } else if has("not our ref") || has("unadvertised object") {
-        "; the commit is not there any more (a force-push?), or the server gives away only what a branch or a tag names".to_owned()
+    } else if has("not our ref") || has("no branch and no tag") {
+        "; was it removed by a force-push, or not pushed yet?".to_owned()
     } else if has("No space left on device") {
         "; `df -h` shows which file system is full".to_owned()
     } else {
