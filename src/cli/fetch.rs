@@ -1,5 +1,5 @@
-//! `slotctl fetch`: the `ExecStart=` of `slot-fetch@`, and a child of `slotctl start`. It fetches a commit where slotd cannot: with the
-//! network and the deploy key.
+//! `slotctl fetch`: the `ExecStart=` of `slot-fetch@`, and a child of `slotctl start`. It fetches a commit where slotd does not:
+//! from outside of the machine, with the deploy key.
 //!
 //! slotd says what is wanted and what it has; what it lacks is fetched into a mirror and packed for it. What git and ssh say is told to slotd
 //! when they fail, and is in the journal.

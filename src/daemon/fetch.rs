@@ -1,4 +1,4 @@
-//! Commits that slotd has fetched for it: by a unit, or a child, that has the network and the key, which slotd has not.
+//! Commits that slotd has fetched for it: by a unit, or a child, that has the key and asks the remote, which slotd does not.
 //!
 //! What the fetcher sends is taken the way that an upload is, and looked over as one.
 

@@ -1,6 +1,6 @@
 //! The unit that fetches commits from an app's remote: `slot-fetch@web.service`, an instance of the template that the package brings.
 //!
-//! It has what slotd is kept away from: the network, and the deploy key, which PID 1 reads for it.
+//! It has what slotd never has: the deploy key, which PID 1 reads for it, and to do with hosts outside of the machine.
 //!
 //! **Invariant:** the template alone runs nothing, as that of `slot-setup@` does not, and for the same reason.
 

@@ -1,4 +1,4 @@
-"""Commits that slotd has fetched, over ssh with a deploy key, by a unit that has the network and the key, which slotd has not."""
+"""Commits that slotd has fetched, over ssh with a deploy key, by a unit that has the key, which slotd never has."""
 
 import contextlib
 import json
@@ -124,7 +124,6 @@ def test_the_key_is_nowhere_that_others_read(machine, app):
         outcome = json.loads(deploying.communicate(timeout=60)[0])
     assert outcome["success"], outcome
     assert secret not in machine.out("journalctl --no-pager -o cat")
-    # slotd talks to nobody: what has the network is the unit.
     assert machine.out(f"systemctl show -P User {UNIT}") == "slot-get-web"
 
 
