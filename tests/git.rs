@@ -13,6 +13,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use git_support::{Repo, git_in};
 use slot::deploy::ReleaseId;
@@ -544,13 +545,23 @@ fn a_submodule_and_its_own_are_laid_out_at_their_commits() {
     assert_eq!(tree(&into), laid_out);
     assert_eq!(repo.git(["status", "--porcelain"]), "");
 
-    // With the release go the submodules that no other has.
+    // With the release go the submodules that no other has, but those that have only come: theirs may be on its way.
     let plain = repo.git(["rev-parse", "HEAD"]);
     other.send(&repo, &plain).unwrap();
-    other
-        .store
-        .prune(&[id(&plain.parse().unwrap())].into())
-        .unwrap();
+    let prune = || {
+        let keep = [id(&plain.parse().unwrap())].into();
+        other.store.prune(&keep).unwrap();
+        other.store.have().unwrap()
+    };
+    assert!(prune().contains(&pinned.parse().unwrap()));
+    for module in fs::read_dir(other.repository().join("refs/modules")).unwrap() {
+        let file = fs::File::open(module.unwrap().path()).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(2 * 3600))
+            .unwrap();
+    }
+    // What nobody's release is of any more is looked for with the next that goes.
+    other.send(&repo, &commit).unwrap();
+    prune();
     assert_eq!(other.store.have().unwrap(), [plain.parse().unwrap()].into());
     // A commit of another repository that no .gitmodules names is an empty directory, as git itself has it.
     let cache = format!("160000,{pinned},stray");
@@ -559,6 +570,79 @@ fn a_submodule_and_its_own_are_laid_out_at_their_commits() {
     let stray = repo.git(["rev-parse", "HEAD"]);
     other.send(&repo, &stray).unwrap();
     assert!(other.lay_out(&stray).join("stray").is_dir());
+}
+
+/// git runs commands that a repository's configuration names, and a submodule's name says where its repository is.
+#[test]
+fn a_submodule_whose_name_leads_out_of_git_or_that_cannot_be_read_about_is_refused() {
+    let (library, repo) = (Repo::new(), Repo::new());
+    let pinned = library.write("lib.js", "1").commit("library");
+    // One is needed for git to have the directory that the other's name begins in.
+    repo.git([
+        "submodule",
+        "--quiet",
+        "add",
+        library.path.to_str().unwrap(),
+        "vendor",
+    ]);
+    let ran = repo.path.with_extension("ran");
+    let fake = repo.path.join("fake");
+    git_in(
+        &repo.path,
+        ["init", "--quiet", "--bare", fake.to_str().unwrap()],
+    );
+    fs::write(
+        fake.join("config"),
+        format!(
+            "[core]\nrepositoryformatversion = 1\nbare = true\n[extensions]\npartialClone = evil\n\
+             [remote \"evil\"]\npromisor = true\nurl = {0}\nuploadpack = touch {0};\n",
+            ran.display()
+        ),
+    )
+    .unwrap();
+    fs::write(fake.join("refs/keep"), "").unwrap();
+    for (modules, says) in [
+        (
+            "[submodule \"../../fake\"]\n\tpath = vendor\n\turl = ./x\n",
+            "rename it",
+        ),
+        ("[submodule \"x\"\n", "bad config"),
+    ] {
+        repo.git([
+            "rm",
+            "--quiet",
+            "--cached",
+            "--force",
+            "--ignore-unmatch",
+            "vendor",
+        ]);
+        repo.write(".gitmodules", modules);
+        repo.git(["add", ".gitmodules", "fake"]);
+        let cache = format!("160000,{},vendor", pinned.replace(&pinned[..4], "0000"));
+        repo.git(["update-index", "--add", "--cacheinfo", &cache]);
+        repo.git(["commit", "--quiet", "--message", "hostile"]);
+        let commit = repo.git(["rev-parse", "HEAD"]).parse().unwrap();
+        let error = find(&repo).parts(&commit).unwrap_err().to_string();
+        assert!(
+            error.contains(".gitmodules") && error.contains(says),
+            "{error}"
+        );
+        assert!(!ran.exists());
+    }
+}
+
+/// What its configuration says is done as slotd's user, and others may write beside it.
+#[test]
+fn a_store_that_is_a_symlink_or_a_file_is_not_used() {
+    let (repo, place) = (Repo::new(), Place::new());
+    let commit = repo.write("a", "1").commit("first");
+    symlink(repo.path.join(".git"), place.repository()).unwrap();
+    let refused = |error: GitError| matches!(error, GitError::NotOurs(_));
+    assert!(refused(place.store.have().unwrap_err()));
+    assert!(refused(place.store.prune(&BTreeSet::new()).unwrap_err()));
+    assert!(refused(place.send(&repo, &commit).unwrap_err()));
+    fs::remove_file(place.repository()).unwrap();
+    place.send(&repo, &commit).unwrap();
 }
 
 /// A pack with these objects in it, of a repository that is not asked what it thinks of them.

@@ -552,6 +552,26 @@ fn a_sparse_file_is_itself_or_refused() {
     assert!(chain(&error).contains("--sparse"), "{}", chain(&error));
 }
 
+/// It would be written for as long as there is room, out of an archive of a few hundred bytes.
+#[test]
+fn a_hole_that_nobody_waits_for_any_more_is_not_filled() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = fs::File::create(folder.path().join("hole")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let output = std::process::Command::new("tar")
+        .args(["-cS", "--format=gnu", "-C"])
+        .args([folder.path(), Path::new("hole")])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let (root, asked) = (root(), std::cell::Cell::new(0));
+    let wanted = || asked.replace(asked.get() + 1) < 100;
+    let archive = output.stdout.as_slice();
+    let error = slot::release::unpack(root.path(), archive, &About::default(), wanted).unwrap_err();
+    assert!(matches!(error, ReleaseError::Unwanted), "{error}");
+    assert!(list(root.path()).is_empty() && !root.path().join("incoming").exists());
+}
+
 #[test]
 fn names_may_have_spaces_and_newlines_in_them() {
     let root = root();

@@ -212,6 +212,16 @@ fn a_hostile_archive_is_refused_whole_however_it_is_packed() {
             app("x").entry(EntryType::Symlink, "out", "/etc/passwd", 0o777, b""),
         ),
         (
+            "belong to no file",
+            app("x").entry(
+                EntryType::GNULongName,
+                "name",
+                "",
+                0o644,
+                &vec![b'n'; 2 << 20],
+            ),
+        ),
+        (
             "hard link",
             app("x").entry(EntryType::Link, "out", "/etc/passwd", 0o644, b""),
         ),

@@ -733,7 +733,13 @@ fn what_is_wrong_with_a_request_has_its_status_and_is_json() {
             );
         }
     }
-    for (status, (found, body)) in [(404, get(api, "/nope")), (405, get(api, "/deploy"))] {
+    let read = "GET /status HTTP/1.1\r\nHost: evil.example.org\r\nConnection: close\r\n\r\n";
+    for (status, (found, body)) in [
+        (404, get(api, "/nope")),
+        (405, get(api, "/deploy")),
+        // A name of a page's own, which it has had resolve to this machine.
+        (403, http(api, read).unwrap()),
+    ] {
         assert_eq!(found, status);
         let said: Value = serde_json::from_str(&body).unwrap();
         assert!(said["error"].is_string());
@@ -1036,4 +1042,167 @@ fn exactly_the_commit_is_laid_out_whatever_lies_about_in_the_work_tree() {
         dirty.contains("M version") && dirty.contains("?? untracked"),
         "{dirty}"
     );
+}
+
+/// The lines of journal.ndjson.
+fn journal(project: &Project) -> Vec<Value> {
+    let text = std::fs::read_to_string(project.data().join("journal.ndjson")).unwrap_or_default();
+    let lines = text.lines().map(serde_json::from_str);
+    lines.map(Result::unwrap).collect()
+}
+
+#[test]
+fn every_option_of_slotctl_counts_and_what_it_promotes_is_in_the_journal() {
+    let project = Project::new();
+    project.configure(json!({}));
+    let first = project.commit("A", "ok");
+    let _daemon = project.start(&[]);
+    let second = project.commit("B", "ok");
+    let output = ask(&project, &["deploy", "--version", "v2"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(project.app(), "public B");
+    let listed = text(&ask(&project, &["releases"]).stdout);
+    assert!(
+        listed.contains("v2") && listed.contains(&first[..8]),
+        "{listed}"
+    );
+    let output = ask(&project, &["rollback", "--to", "nonsense"]);
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+    let output = ask(&project, &["deploy", "--release", &first[..8]]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(project.app(), "public A");
+    let output = ask(&project, &["rollback", "--to", "v2"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(project.app(), "public B");
+    until("the line of the last of them", || {
+        journal(&project).len() == 4
+    });
+    let noted: Vec<_> = journal(&project)
+        .iter()
+        .map(|line| {
+            (
+                line["action"].clone(),
+                line["commit"].clone(),
+                line["prev_commit"].clone(),
+            )
+        })
+        .collect();
+    let line =
+        |action: &str, commit: &str, before: &str| (json!(action), json!(commit), json!(before));
+    assert_eq!(
+        noted,
+        [
+            line("deploy", &first, ""),
+            line("deploy", &second, &first),
+            line("deploy", &first, &second),
+            line("rollback", &second, &first),
+        ]
+    );
+    assert_eq!(
+        project.status()["last_deploy_time"],
+        journal(&project)[3]["time"]
+    );
+    // What is live already is started anew, and that is said.
+    let again = text(&ask(&project, &["deploy"]).stdout);
+    assert!(again.contains("it was live before"), "{again}");
+    assert_eq!(journal(&project)[4]["prev_commit"], *second);
+}
+
+#[test]
+fn a_work_tree_with_changes_is_not_deployed_by_its_head_unless_that_is_meant() {
+    let project = Project::new();
+    project.configure(json!({}));
+    project.commit("A", "ok");
+    let _daemon = project.start(&[]);
+    project.commit("B", "ok");
+    std::fs::write(project.repo().join("version"), "C").unwrap();
+    let refused = ask(&project, &["deploy"]);
+    assert_eq!(refused.status.code(), Some(6));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("  version\n") && said.contains("--allow-dirty"),
+        "{said}"
+    );
+    assert_eq!(project.app(), "public A");
+    for words in [&["deploy", "--allow-dirty"][..], &["deploy", "main"]] {
+        let output = ask(&project, words);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(project.app(), "public B");
+    }
+}
+
+#[test]
+fn what_a_killed_daemon_was_at_is_over_and_written_down_before_the_next_one_answers() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    let mut daemon = project.start(&[]);
+    let gate = project.home.path().join("gate");
+    let second = project.commit("B", &format!("waits {}", gate.display()));
+    std::thread::scope(|scope| {
+        let deploying = scope.spawn(|| http(project.api, &format!(
+            "POST /deploy HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{{\"commit\":\"main\"}}"
+        )));
+        until("the candidate", || {
+            matches!(
+                project.status()["state"].as_str(),
+                Some("starting" | "ready")
+            )
+        });
+        daemon.signal(Signal::SIGKILL);
+        daemon.ended();
+        // The connection has gone with it.
+        drop(deploying.join().unwrap());
+    });
+    let daemon = project.spawn(&[]);
+    std::fs::write(&gate, "").unwrap();
+    daemon.says("is served at");
+    let status = project.status();
+    assert_eq!(
+        (&status["live_commit"], &status["state"]),
+        (&json!(second), &json!("idle"))
+    );
+    until("its line", || journal(&project).len() == 2);
+    let line = &journal(&project)[1];
+    assert_eq!(
+        (&line["commit"], &line["prev_commit"]),
+        (&json!(second), &json!(first))
+    );
+    let (status, answer) = project.deploy(&first);
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[test]
+fn the_step_of_a_preparation_is_named_by_status_and_to_who_comes_second() {
+    let project = Project::new();
+    let gate = project.home.path().join("gate");
+    let setup = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    project.configure(json!({ "setup_command": setup }));
+    let commit = project.commit("A", "ok");
+    let _daemon = project.start(&["--no-deploy"]);
+    std::thread::scope(|scope| {
+        let deploying = scope.spawn(|| project.deploy(&commit));
+        until("the build", || project.status()["state"] == "build");
+        let (status, answer) = project.deploy(&commit);
+        let error = answer["error"].as_str().unwrap();
+        assert!(status == 409 && error.contains("phase build"), "{answer}");
+        std::fs::write(&gate, "").unwrap();
+        assert_eq!(deploying.join().unwrap().1["success"], true);
+    });
+}
+
+#[test]
+fn a_request_that_is_too_large_is_refused_in_json_and_a_link_that_leads_out_is_the_users_own() {
+    let project = Project::new();
+    std::os::unix::fs::symlink("/etc/hostname", project.repo().join("out")).unwrap();
+    let commit = project.commit("A", "ok");
+    let _daemon = project.start(&["--no-deploy"]);
+    let large = json!({ "commit": "x".repeat(5 << 20) });
+    let (status, answer) = post(project.api, "/deploy", &large);
+    assert_eq!(
+        (status, &answer["success"]),
+        (413, &json!(false)),
+        "{answer}"
+    );
+    project.deployed(&commit);
+    assert!(project.data().join(slot(&commit)).join("out").is_symlink());
 }

@@ -16,7 +16,7 @@ use axum::{Json, Router};
 use slot::config::App;
 use slot::daemon::app::{Check, Managed, Place, Wish};
 use slot::daemon::apps::{Apps, Source};
-use slot::daemon::errand::Broken;
+use slot::daemon::errand::{Broken, Call};
 use slot::daemon::live::Live;
 use slot::daemon::tables::Tables;
 use slot::daemon::units::{Report, Unbuilt, Units};
@@ -64,7 +64,7 @@ impl Units for Slots {
 
     async fn fetch<T: Send + 'static>(
         &self,
-        _: impl FnOnce(&std::os::unix::net::UnixStream) -> Result<T, Broken> + Send + 'static,
+        _: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
     ) -> Result<T, Unbuilt> {
         // No app here has a remote.
         std::future::pending().await

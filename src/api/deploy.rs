@@ -70,6 +70,7 @@ impl DeployQuery {
             by,
             drain: of("drain", &self.drain)?,
             queue: of("queue", &self.queue)?.unwrap_or_default(),
+            patience: Duration::ZERO,
             size: self.size,
             unchecked: checks.collect::<Result<_, _>>()?,
         })
@@ -161,10 +162,12 @@ pub(super) async fn deploy<U: Units>(
             Some(id) => Some(on_disk(&app, id).await?),
             None => None,
         };
+        // What slotctl has left out, because it was there when it asked, stays while this waits for its turn.
+        let kept = commit.as_ref().map(|_| app.keep_commits());
         let generation = app.begin(wish).await?;
-        Ok::<_, Problem>((app, generation, about, release, commit, fetched))
+        Ok::<_, Problem>((app, generation, about, release, commit, kept, fetched))
     };
-    let (app, generation, about, release, commit, fetched) = match begun.await {
+    let (app, generation, about, release, commit, _kept, fetched) = match begun.await {
         Ok(begun) => begun,
         Err(problem) => {
             // A client that still sends does not read; let it come to the answer.

@@ -252,6 +252,41 @@ pub struct Rollback {
     pub watching: Watching,
 }
 
+impl Deploy {
+    /// Whether it asks for nothing but a commit.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let Self {
+            what: _,
+            allow_dirty: _,
+            // Which daemon is asked.
+            config: _,
+            release,
+            remote,
+            label,
+            drain,
+            queue,
+            skip_check,
+            watching,
+        } = self;
+        release.is_none()
+            && remote.is_none()
+            && label.is_none()
+            && drain.is_none()
+            && queue.is_none()
+            && skip_check.is_empty()
+            && watching.is_plain()
+    }
+}
+
+impl Rollback {
+    /// Whether it asks for nothing but the release before.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.to.is_none() && self.watching.is_plain()
+    }
+}
+
 /// What `--skip-check` leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Check {
@@ -278,6 +313,13 @@ pub struct Watching {
     /// Return when the release serves, when its soak has ended, or when the old slot has stopped
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Wait::Switched)]
     pub wait: Wait,
+}
+
+impl Watching {
+    /// Whether it is as if nothing was said.
+    fn is_plain(&self) -> bool {
+        self.wait == Wait::Switched
+    }
 }
 
 /// What `--wait` waits for.

@@ -51,7 +51,13 @@ impl Chosen {
             return Ok(Self::Remote(named.clone()));
         }
         let Some(what) = &options.what else {
-            return head(options);
+            let here = std::env::current_dir()?;
+            let beside = options.config.as_deref().and_then(Path::parent);
+            let directory = beside.map_or(here.clone(), |beside| here.join(beside));
+            return match Checkout::head(&directory, options.allow_dirty) {
+                Err(error) if is_in_no_repository(&directory) => Ok(Self::RemoteOr(None, error)),
+                head => head.map(Self::Commit),
+            };
         };
         let is_path = what == Path::new("-")
             || [b'.', b'/'].contains(
@@ -108,53 +114,55 @@ impl Chosen {
     }
 }
 
-/// HEAD of the repository that the app's file is in, or the current directory.
-fn head(options: &Deploy) -> anyhow::Result<Chosen> {
-    let here = std::env::current_dir()?;
-    let beside = options.config.as_deref().and_then(Path::parent);
-    let directory = beside.map_or(here.clone(), |beside| here.join(beside));
-    let repository = match Repository::find(&directory) {
-        Ok(repository) => repository,
-        Err(GitError::NoRepository { said: None, .. }) => {
-            let error = Exit::Input.because(format!(
+impl Checkout {
+    /// HEAD of the repository that a directory is in.
+    ///
+    /// # Errors
+    /// There is none, or tracked files have changes that it has not and `allow_dirty` does not say that this is meant.
+    pub fn head(directory: &Path, allow_dirty: bool) -> anyhow::Result<Self> {
+        let repository = Repository::find(directory).map_err(|error| match error {
+            GitError::NoRepository { said: None, .. } => Exit::Input.because(format!(
                 "{} is in no git repository, so there is no commit to deploy; name a binary, a directory or an archive: \
                  `slotctl deploy ./build/server`",
                 directory.display()
-            ));
-            return Ok(Chosen::RemoteOr(None, error));
-        }
-        Err(error) => return Err(refused(&error)),
-    };
-    let resolved = repository
-        .resolve("HEAD")
-        .map_err(|error| refused(&error))?;
-    if !options.allow_dirty {
-        let changed = repository.changes().map_err(|error| refused(&error))?;
-        if !changed.is_empty() {
-            let count = changed.len();
-            let mut list: Vec<String> = changed
-                .iter()
-                .take(MOST_NAMED)
-                .map(|path| format!("  {}", harmless(&path.to_string_lossy())))
-                .collect();
-            if count > MOST_NAMED {
-                list.push(format!("  and {} more", count - MOST_NAMED));
+            )),
+            error => refused(&error),
+        })?;
+        let resolved = repository
+            .resolve("HEAD")
+            .map_err(|error| refused(&error))?;
+        if !allow_dirty {
+            let changed = repository.changes().map_err(|error| refused(&error))?;
+            if !changed.is_empty() {
+                let count = changed.len();
+                let mut list: Vec<String> = changed
+                    .iter()
+                    .take(MOST_NAMED)
+                    .map(|path| format!("  {}", harmless(&path.to_string_lossy())))
+                    .collect();
+                if count > MOST_NAMED {
+                    list.push(format!("  and {} more", count - MOST_NAMED));
+                }
+                return Err(Exit::Input.because(format!(
+                    "{count} tracked {} changes that are not committed, and what is deployed is HEAD, without them:\n{}\ncommit them or \
+                     stash them (`git stash`), or deploy HEAD as it is: `slotctl deploy --allow-dirty`",
+                    if count == 1 { "file has" } else { "files have" },
+                    list.join("\n")
+                )));
             }
-            return Err(Exit::Input.because(format!(
-                "{count} tracked {} changes that are not committed, and what is deployed is HEAD, without them:\n{}\ncommit them or \
-                 stash them (`git stash`), or deploy HEAD as it is: `slotctl deploy --allow-dirty`",
-                if count == 1 { "file has" } else { "files have" },
-                list.join("\n")
-            )));
         }
+        Ok(Self {
+            repository,
+            resolved,
+        })
     }
-    Ok(Chosen::Commit(Checkout {
-        repository,
-        resolved,
-    }))
-}
 
-impl Checkout {
+    /// Which.
+    #[must_use]
+    pub fn commit(&self) -> &Commit {
+        &self.resolved.commit
+    }
+
     /// What is asked of slotd with it.
     #[must_use]
     pub fn queries(&self) -> Vec<(&'static str, String)> {
@@ -198,4 +206,9 @@ impl Checkout {
 
 fn refused(error: &GitError) -> anyhow::Error {
     Exit::Input.because(chain(error))
+}
+
+fn is_in_no_repository(directory: &Path) -> bool {
+    let found = Repository::find(directory);
+    matches!(found, Err(GitError::NoRepository { said: None, .. }))
 }

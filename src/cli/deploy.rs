@@ -11,7 +11,7 @@ use super::follow::attempt;
 use super::outcome;
 use super::pack::{Packing, Upload};
 use super::progress::Screen;
-use super::project::Project;
+use super::project::{Project, is_slot_machine};
 use super::releases;
 use super::status::{complete, now_ms, table};
 use super::term::{Paint, note, say, say_json, width};
@@ -25,6 +25,8 @@ use crate::wire::api::{Outcome, Status};
 pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     let chosen = Chosen::of(options)?;
     let project = match &options.config {
+        // A daemon of slot-machine's kind has its app already.
+        Some(file) if is_slot_machine(file) => None,
         Some(file) => Some(Project::read(file)?),
         None => Project::find(chosen.path(options))?,
     };

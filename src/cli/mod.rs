@@ -110,32 +110,38 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Start(options) => start::run(options)?,
         Command::Init(options) => init::run(global.app.as_ref(), options, global.json)?,
         Command::App(command) => wait_for(app::run(global, command))?,
-        Command::Deploy(options) => match slot_machine(global)? {
-            Some(file) => wait_for(machine::ask::deploy(
-                &file,
-                options.what.as_deref(),
-                global.json,
-            ))?,
+        Command::Deploy(options) => match slot_machine(global, options.config.as_deref())? {
+            Some(file) if options.is_plain() => {
+                wait_for(machine::ask::deploy(&file, options, global.json))?
+            }
+            Some(file) => wait_for(deploy::deploy(&beside(global, &file)?, options))?,
             None => wait_for(deploy::deploy(global, options))?,
         },
-        Command::Rollback(options) => {
-            if let Some(file) = slot_machine(global)? {
-                return Ok(wait_for(machine::ask::rollback(&file, global.json))?.into());
+        Command::Rollback(options) => match slot_machine(global, None)? {
+            Some(file) if options.is_plain() => {
+                wait_for(machine::ask::rollback(&file, global.json))?
             }
-            wait_for(deploy::rollback(global, &client(global)?, options))?
+            _ => {
+                let global = &reached(global)?;
+                wait_for(deploy::rollback(global, &client(global)?, options))?
+            }
+        },
+        Command::Promote(options) => {
+            let global = &reached(global)?;
+            wait_for(deploy::promote(global, &client(global)?, options))?
         }
-        Command::Promote(options) => wait_for(deploy::promote(global, &client(global)?, options))?,
         Command::Drain(options) => {
+            let global = &reached(global)?;
             wait_for(deploy::drain(global, &client(global)?, &options.slot))?
         }
         Command::Status(options) if options.connections => {
-            wait_for(connections::run(&client(global)?, global.json))?
+            wait_for(connections::run(&client(&reached(global)?)?, global.json))?
         }
-        Command::Status(_) => match slot_machine(global)? {
+        Command::Status(_) => match slot_machine(global, None)? {
             Some(file) => wait_for(machine::ask::status(&file, global.json))?,
             None => wait_for(status::run(&client(global)?, global.json))?,
         },
-        Command::Releases => wait_for(releases::run(&client(global)?, global.json))?,
+        Command::Releases => wait_for(releases::run(&client(&reached(global)?)?, global.json))?,
         Command::Router(args::Router::Upgrade(options)) => {
             // It is the machine's, whatever project this directory is of.
             let client = Client::new(&global.socket, None);
@@ -167,12 +173,31 @@ fn wait_for<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
         .block_on(asking)
 }
 
-/// The slot-machine.json that a command means: none where an app or a socket is named.
-fn slot_machine(global: &Global) -> anyhow::Result<Option<PathBuf>> {
+/// The slot-machine.json that a command means: the one that it names, or that of the project, unless an app or a socket is named.
+fn slot_machine(global: &Global, named: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
     if global.app.is_some() || global.socket != Path::new(client::SOCKET) {
         return Ok(None);
     }
-    machine::find()
+    match named {
+        Some(file) => Ok(project::is_slot_machine(file).then(|| file.to_owned())),
+        None => machine::find(),
+    }
+}
+
+/// Asks the daemon of a slot-machine.json, in slotd's own way.
+fn beside(global: &Global, file: &Path) -> anyhow::Result<Global> {
+    Ok(Global {
+        socket: wait_for(machine::ask::socket(file))?,
+        ..global.clone()
+    })
+}
+
+/// Asks slotd, or the daemon of the project's slot-machine.json.
+fn reached(global: &Global) -> anyhow::Result<Global> {
+    match slot_machine(global, None)? {
+        Some(file) => beside(global, &file),
+        None => Ok(global.clone()),
+    }
 }
 
 /// slotd, for the app that is meant.

@@ -58,12 +58,11 @@ fn success(
         paint.bold(&format!("{app}:")),
         paint.good(&did)
     );
-    if let Some(previous) = outcome
-        .previous
-        .as_ref()
-        .filter(|previous| Some(*previous) != outcome.release.as_ref())
-    {
-        let _ = write!(text, " (before: {previous})");
+    if let Some(previous) = &outcome.previous {
+        let _ = match Some(previous) == outcome.release.as_ref() {
+            true => write!(text, " (as before, started anew)"),
+            false => write!(text, " (before: {previous})"),
+        };
     }
     text.push('\n');
     if outcome.cause == "standby" {

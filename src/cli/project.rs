@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::exit::Exit;
-use crate::config::App;
+use crate::config::{App, SlotMachine};
 use crate::deploy::AppName;
 
 /// The file's name in a project.
@@ -72,6 +72,12 @@ fn above(path: &Path) -> Option<PathBuf> {
     path.ancestors()
         .map(|folder| folder.join(FILE))
         .find(|file| file.is_file())
+}
+
+/// Whether a file is a slot-machine.json, whatever it is called. One that cannot be read is told with what it is wanted for.
+#[must_use]
+pub fn is_slot_machine(file: &Path) -> bool {
+    SlotMachine::is_meant(&fs::read_to_string(file).unwrap_or_default())
 }
 
 /// The app that a command means: `--app`, or that of the project around the current directory, or none.

@@ -31,6 +31,9 @@ use crate::wire::api::Status;
 /// Where a project's releases and state are, beside its file.
 pub(super) const DATA: &str = ".slot";
 
+/// Where slotd's API is found in it.
+pub(super) const SOCKET: &str = "slotd.sock";
+
 /// Where requests are taken unless that is said.
 pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
@@ -190,7 +193,7 @@ pub(super) fn data_directory(data: &Path) -> anyhow::Result<(PathBuf, Flock<std:
         Err((_, Errno::EWOULDBLOCK)) => Err(Exit::Busy.because(format!(
             "another `slotctl start` has its data in {}; ask it with `slotctl --socket {} status`, or end it",
             data.display(),
-            data.join("slotd.sock").display()
+            data.join(SOCKET).display()
         ))),
         Err((_, error)) => {
             Err(anyhow::Error::from(error).context(format!("cannot lock {}", path.display())))

@@ -91,6 +91,8 @@ pub struct Wish {
     pub drain: Option<Duration>,
     /// How long to wait for the lock, and then for an idle slot.
     pub queue: Duration,
+    /// How long to wait for an idle slot at least, once it has the lock.
+    pub patience: Duration,
     /// What the release will take on disk, in bytes, if that is known.
     pub size: Option<u64>,
     /// What is not to be looked at beforehand.
@@ -143,6 +145,25 @@ pub fn settings(app: &App) -> Settings {
         drain: app.drain.by_class(),
         stop_timeout: app.stop_timeout,
         soak: app.soak,
+    }
+}
+
+/// A deployment that was begun for somebody. It ends with whoever asked for it and has gone meanwhile: nobody would send its release.
+struct Unclaimed(Option<(Generation, Owner)>);
+
+impl Unclaimed {
+    fn claim(mut self) -> Generation {
+        let (generation, _) = self.0.take().expect("it is claimed once");
+        generation
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some((generation, owner)) = self.0.take() {
+            let why = "whoever asked for it was gone before it was begun".to_owned();
+            tokio::spawn(async move { owner.report(Event::Unprepared { generation, why }).await });
+        }
     }
 }
 
@@ -247,9 +268,29 @@ impl<U: Units> Managed<U> {
         let begun = Event::Begin(Request {
             by: wish.by.clone(),
             settings,
-            queue: until.saturating_duration_since(Instant::now()),
+            queue: wish
+                .patience
+                .max(until.saturating_duration_since(Instant::now())),
         });
-        Ok(self.owner.ask(begun).await?.generation)
+        let owner = self.owner.clone();
+        let asked = tokio::spawn(async move {
+            let generation = owner.ask(begun).await?.generation;
+            Ok(Unclaimed(Some((generation, owner))))
+        });
+        let begun = asked.await.map_err(|_| AskError::Gone)?;
+        begun
+            .map(Unclaimed::claim)
+            .map_err(|error| self.in_step(error))
+    }
+
+    /// A refusal because of a deployment that is being prepared says which step of that it is in.
+    fn in_step(&self, mut error: AskError) -> AskError {
+        if let AskError::Refused(Refusal::Busy { phase, .. }) = &mut error
+            && let Some(held) = &self.owner.state().borrow().deployment
+        {
+            *phase = self.world.phase(held.generation, &held.phase);
+        }
+        error
     }
 
     /// What speaks against a deployment before anything is begun.
@@ -428,6 +469,7 @@ impl<U: Units> Managed<U> {
                 settings: settings(&self.world.app),
             })
             .await
+            .map_err(|error| self.in_step(error))
     }
 
     /// Makes a slot that stands by active.

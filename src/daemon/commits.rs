@@ -8,6 +8,7 @@ use super::app::Managed;
 use super::live::blocking;
 use super::prepare::Unready;
 use super::units::Units;
+use crate::config::Semantics;
 use crate::deploy::{Generation, ReleaseId};
 use crate::git::{Commit, GitError, Held, Store};
 use crate::release::{self, About, Identity, Incoming, Links, ReleaseError, Root};
@@ -84,6 +85,11 @@ impl<U: Units> Managed<U> {
             self.preparation(generation, about),
         );
         let identity = Identity::Commit(commit);
+        // There it is the user's own repository, and his own process: what a work tree may have in it, a release may.
+        let links = match self.app().semantics {
+            Semantics::SlotMachine => Links::Any,
+            Semantics::Slot => Links::Inside,
+        };
         let task = tokio::spawn(async move {
             let (looked, wanted) = (root.clone(), identity.clone());
             let known = blocking(move || release::known(&looked, &wanted)).await;
@@ -97,7 +103,7 @@ impl<U: Units> Managed<U> {
                 lay_out(incoming.path().to_owned())
                     .await
                     .map_err(ReleaseError::NotLaidOut)?;
-                blocking(move || incoming.check(Links::Inside).map(|()| (incoming, identity))).await
+                blocking(move || incoming.check(links).map(|()| (incoming, identity))).await
             };
             let laid_out: Result<_, ReleaseError> = laid_out.await;
             preparation.go_on(laid_out.map_err(Unready::from)).await
@@ -117,6 +123,12 @@ impl<U: Units> Managed<U> {
             }
         };
         api::Repository { have }
+    }
+
+    /// Keeps the commits that are here, until what is given is dropped.
+    #[must_use]
+    pub fn keep_commits(&self) -> Held {
+        Store::of(&self.world().root).keep()
     }
 
     /// Takes a commit of a submodule, for the commit that has it and comes next.

@@ -10,14 +10,14 @@ mod fetch;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::unistd::{geteuid, getgroups};
 
-use super::errand::Broken;
+use super::errand::{Broken, Call};
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::children::{Changes, Child, Ended, Listener, Phase, Program, once};
@@ -441,7 +441,7 @@ impl Units for Embedded {
 
     async fn fetch<T: Send + 'static>(
         &self,
-        exchange: impl FnOnce(&UnixStream) -> Result<T, Broken> + Send + 'static,
+        exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
     ) -> Result<T, Unbuilt> {
         self.fetched(exchange).await
     }

@@ -6,6 +6,8 @@ use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::UnixListener;
 
@@ -57,22 +59,47 @@ impl Drop for Door {
     }
 }
 
-/// A connection that is closed when nobody waits for it any more, whatever thread reads from it.
+/// A connection to whoever does something for slotd, on a thread that may block.
 #[derive(Debug)]
-pub(super) struct Held(UnixStream);
+pub struct Call {
+    /// The connection.
+    pub stream: UnixStream,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Call {
+    /// Whether somebody still waits for what comes of it.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !self.given_up.load(Ordering::Relaxed)
+    }
+}
+
+/// The connection is closed when nobody waits for it any more, whatever thread reads from it, and that thread is told.
+#[derive(Debug)]
+pub(super) struct Held {
+    stream: UnixStream,
+    given_up: Arc<AtomicBool>,
+}
 
 impl Held {
-    /// Takes a connection from the runtime, for a thread that may block.
-    pub(super) fn blocking(stream: tokio::net::UnixStream) -> io::Result<(Self, UnixStream)> {
+    /// Takes a connection from the runtime.
+    pub(super) fn of(stream: tokio::net::UnixStream) -> io::Result<(Self, Call)> {
         let stream = stream.into_std()?;
         stream.set_nonblocking(false)?;
-        Ok((Self(stream.try_clone()?), stream))
+        let given_up = Arc::new(AtomicBool::new(false));
+        let held = Self {
+            stream: stream.try_clone()?,
+            given_up: Arc::clone(&given_up),
+        };
+        Ok((held, Call { stream, given_up }))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.given_up.store(true, Ordering::Relaxed);
         // One that is closed already is closed.
-        let _ = self.0.shutdown(Shutdown::Both);
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::app::Managed;
 use super::commits::{CHECKOUT, lay_out_taken};
-use super::errand::Broken;
+use super::errand::{Broken, Call};
 use super::live::blocking;
 use super::prepare::{Preparation, Unready};
 use super::tell;
@@ -84,14 +84,17 @@ impl<U: Units> Preparation<U> {
     async fn fetched(mut self, remote: &Remote, reference: Option<String>) -> Option<String> {
         let (root, wanted) = (self.world.root.clone(), self.wanted());
         let (url, named) = (remote.url.clone(), self.named());
-        let exchange = move |stream: &UnixStream| {
+        let exchange = move |call: &Call| {
+            // What the fetcher leaves out, because it is here now, stays.
+            let held = Store::of(&root).hold().map_err(refused)?;
             let have = Store::of(&root).have().map_err(refused)?;
             let order = Order {
                 remote: url,
                 reference,
                 have: have.iter().map(ToString::to_string).collect(),
             };
-            exchange(stream, &order, &root, wanted, named)
+            let wanted = || call.is_wanted() && wanted();
+            exchange(&call.stream, &order, &root, held, wanted, named)
         };
         let came = tokio::select! {
             came = self.world.units.fetch(exchange) => came,
@@ -148,6 +151,7 @@ fn exchange(
     stream: &UnixStream,
     order: &Order,
     root: &Root,
+    held: Held,
     wanted: impl Fn() -> bool,
     named: impl Fn(&Commit, Option<&str>),
 ) -> Result<Came, Broken> {
@@ -181,7 +185,6 @@ fn exchange(
             what: What::Known(known),
         });
     }
-    let held = Store::of(root).hold().map_err(refused)?;
     loop {
         let Word::Part { commit: part } = next(&mut from)? else {
             return Err(broke_off(&io::ErrorKind::InvalidData.into()));

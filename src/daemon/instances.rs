@@ -236,16 +236,13 @@ impl Instances {
         let unit = UnitName::router(number);
         let started = self.bus.start(&unit, None, START).await;
         started.map(drop).map_err(|error| {
-            let (why, run, kept) = match &error {
-                StartError::Failed { failure, last, .. } => (
-                    failure.text.clone(),
-                    last.invocation.as_ref(),
-                    last.stored > 0,
-                ),
-                StartError::Call(error) => (error.to_string(), None, false),
+            let (why, kept) = match &error {
+                StartError::Failed { failure, last, .. } => (failure.text.clone(), last.stored > 0),
+                StartError::Call(error) => (error.to_string(), false),
             };
             UpgradeError::NotReady {
-                journal: journal::command(unit.stem(), run),
+                // Not by its invocation: PID 1 may forget that of a unit that is gone before journald has read its last lines.
+                journal: journal::command(unit.stem(), None),
                 unit,
                 why,
                 kept,

@@ -11,7 +11,7 @@ use super::live::Live;
 use super::units::Units;
 use crate::config::App;
 use crate::deploy::Route;
-use crate::probe::{Address, Answer, ask};
+use crate::probe::{Address, Answer, NoAnswer, ask};
 use crate::wire::control::{Listener, Stats};
 
 /// How long it is tried.
@@ -30,18 +30,15 @@ impl<U: Units> Live<U> {
         }
         let told = self.tables.routers().stats().await.unwrap_or_default();
         let stats = told.into_iter().filter_map(|(_, stats)| stats.ok());
-        let Some(at) = public(stats, self.app.listener.as_deref()) else {
+        let at = public(stats, self.app.listener.as_deref());
+        if at.is_empty() {
             return Ok(());
-        };
+        }
         let (host, path, is_health) = target(&self.app);
         let until = Instant::now() + LIMIT;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let answer = ask(&Address::Tcp(at), &host, &path, left).await;
-            let why = match answer {
-                Ok(answer) if serves(&answer, is_health) => return Ok(()),
-                Ok(answer) => answer.to_string(),
-                Err(none) => none.to_string(),
+            let Some((at, why)) = look(&at, &host, &path, is_health, until).await else {
+                return Ok(());
             };
             if until <= Instant::now() + AGAIN {
                 return Err(format!(
@@ -54,28 +51,58 @@ impl<U: Units> Live<U> {
     }
 }
 
-/// Where a client of this machine reaches the app.
-fn public(routers: impl Iterator<Item = Stats>, listener: Option<&str>) -> Option<SocketAddr> {
+/// Asks once, at each address until one cannot be held against the switch. Gives the last address that can, and why.
+async fn look(
+    addresses: &[SocketAddr],
+    host: &str,
+    path: &str,
+    is_health: bool,
+    until: Instant,
+) -> Option<(SocketAddr, String)> {
+    let mut failed = None;
+    for at in addresses {
+        let left = until.saturating_duration_since(Instant::now());
+        match ask(&Address::Tcp(*at), host, path, left).await {
+            Ok(answer) if serves(&answer, is_health) => return None,
+            Ok(answer) => failed = Some((*at, answer.to_string())),
+            // A machine without this family of addresses; its clients have another one.
+            Err(NoAnswer::Connect { .. }) => {}
+            Err(none) => failed = Some((*at, none.to_string())),
+        }
+    }
+    failed
+}
+
+/// Where clients of this machine reach the app: one listener, by each family of addresses that it may be reached by.
+fn public(routers: impl Iterator<Item = Stats>, listener: Option<&str>) -> Vec<SocketAddr> {
     routers
         .filter(|stats| stats.accepting)
         .flat_map(|stats| stats.listeners)
         .filter(|it: &Listener| !it.proxied && listener.is_none_or(|name| it.name == name))
         .find_map(|it| it.address.parse::<SocketAddr>().ok())
-        .map(|mut at| {
+        .map(|at| {
+            let with = |ip: IpAddr| SocketAddr::new(ip, at.port());
+            let (v4, v6) = (
+                with(Ipv4Addr::LOCALHOST.into()),
+                with(Ipv6Addr::LOCALHOST.into()),
+            );
             match at.ip() {
-                IpAddr::V4(ip) if ip.is_unspecified() => at.set_ip(Ipv4Addr::LOCALHOST.into()),
-                IpAddr::V6(ip) if ip.is_unspecified() => at.set_ip(Ipv6Addr::LOCALHOST.into()),
-                IpAddr::V4(_) | IpAddr::V6(_) => {}
+                IpAddr::V4(ip) if ip.is_unspecified() => vec![v4],
+                // One of both families, unless bindv6only says otherwise (ipv6(7)).
+                IpAddr::V6(ip) if ip.is_unspecified() => vec![v6, v4],
+                // slotd may speak to nobody else (its unit's IPAddressAllow=).
+                ip if ip.is_loopback() => vec![at],
+                IpAddr::V4(_) | IpAddr::V6(_) => Vec::new(),
             }
-            at
         })
-        // slotd may speak to nobody else (its unit's IPAddressAllow=).
-        .filter(|at| at.ip().is_loopback())
+        .unwrap_or_default()
 }
 
 /// Host and path of a request that is the app's, and whether they are those of its health.
 fn target(app: &App) -> (String, String, bool) {
     let host = app.hosts.first().map_or("*", String::as_str);
+    // An app that has many hosts need not know this one.
+    let any_host = host.starts_with("*.");
     let host = match host {
         "*" => "localhost".to_owned(),
         host => host.replacen('*', "slot-probe", 1),
@@ -85,20 +112,19 @@ fn target(app: &App) -> (String, String, bool) {
         let rest = app.health.strip_prefix(prefix.trim_end_matches('/'));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
     };
-    if !own_port && app.paths.iter().any(covers) {
+    if !own_port && !any_host && app.paths.iter().any(covers) {
         return (host, app.health.clone(), true);
     }
     let path = app.paths.first().cloned().unwrap_or_else(|| "/".to_owned());
     (host, path, false)
 }
 
-/// Whether an answer came from the slot. A path that is not that of health may answer what it likes; the router's own refusals have
-/// one form.
+/// Whether an answer is as the slot's is to be. A path that is not that of health may be answered anyhow, but not by the router in its place.
 fn serves(answer: &Answer, is_health: bool) -> bool {
-    if is_health {
-        return answer.passes();
+    match is_health {
+        true => answer.passes(),
+        false => !answer.is_routers,
     }
-    !(answer.status.is_server_error() && answer.line.starts_with("{\"error\":"))
 }
 
 #[cfg(test)]
@@ -122,8 +148,8 @@ mod tests {
             (
                 "hosts = ['*.example.org']\npaths = ['/api']\nhealth = '/api/up'",
                 "slot-probe.example.org",
-                "/api/up",
-                true,
+                "/api",
+                false,
             ),
             (
                 "paths = ['/api']\nhealth = '/apiary'",
@@ -158,16 +184,17 @@ mod tests {
             ..Stats::default()
         };
         let both = stats(&[("http", "[::]:80", false), ("other", "0.0.0.0:81", false)]);
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let of = |stats: &Stats, name| public([stats.clone()].into_iter(), name);
-        assert_eq!(of(&both, None), "[::1]:80".parse().ok());
-        assert_eq!(of(&both, Some("other")), "127.0.0.1:81".parse().ok());
-        assert_eq!(of(&both, Some("none")), None);
-        assert_eq!(of(&stats(&[("http", "[::]:80", true)]), None), None);
-        assert_eq!(of(&stats(&[("http", "192.0.2.1:80", false)]), None), None);
+        assert_eq!(of(&both, None), ["[::1]:80", "127.0.0.1:80"].map(at));
+        assert_eq!(of(&both, Some("other")), ["127.0.0.1:81"].map(at));
+        assert_eq!(of(&both, Some("none")), []);
+        assert_eq!(of(&stats(&[("http", "[::]:80", true)]), None), []);
+        assert_eq!(of(&stats(&[("http", "192.0.2.1:80", false)]), None), []);
         let draining = Stats {
             accepting: false,
             ..both
         };
-        assert_eq!(of(&draining, None), None);
+        assert_eq!(of(&draining, None), []);
     }
 }

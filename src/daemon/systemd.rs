@@ -12,7 +12,6 @@ mod users;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use self::answerer::{Answerer, Unit, own};
 use self::build::Setup;
 use self::errand::Errand;
 use self::users::clash;
-use super::errand::Broken;
+use super::errand::{Broken, Call};
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::config::{App, Bind, Ports};
@@ -501,7 +500,7 @@ impl Units for SystemdUnits {
 
     async fn fetch<T: Send + 'static>(
         &self,
-        exchange: impl FnOnce(&UnixStream) -> Result<T, Broken> + Send + 'static,
+        exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
     ) -> Result<T, Unbuilt> {
         match &self.fetch {
             Some(errand) => errand.run(&self.bus, exchange).await,

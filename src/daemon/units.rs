@@ -1,11 +1,10 @@
 //! What a world needs of whatever runs the slots: units of systemd, or children of this process.
 
 use std::future::Future;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::errand::Broken;
+use super::errand::{Broken, Call};
 use crate::deploy::{BootId, Limits, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::release::Site;
 
@@ -89,7 +88,7 @@ pub trait Units: Send + Sync + 'static {
     /// How the exchange, or the fetcher, ended instead; the result is `timeout` where `fetch_timeout` has passed.
     fn fetch<T: Send + 'static>(
         &self,
-        exchange: impl FnOnce(&UnixStream) -> Result<T, Broken> + Send + 'static,
+        exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
     ) -> impl Future<Output = Result<T, Unbuilt>> + Send;
 
     /// Ends what is left of a fetch that was given up; returns when nothing of it runs.

@@ -59,6 +59,9 @@ impl Git {
         .with("GIT_CONFIG_NOSYSTEM", "1")
         .with("GIT_CONFIG_GLOBAL", "/dev/null")
         .with("GIT_ATTR_NOSYSTEM", "1")
+        // Of one that is made: what its names and files are read as, whatever git takes for granted by then.
+        .with("GIT_DEFAULT_HASH", "sha1")
+        .with("GIT_DEFAULT_REF_FORMAT", "files")
     }
 
     /// With one more variable in its environment.

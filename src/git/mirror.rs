@@ -75,7 +75,13 @@ impl Mirror {
                 .map_err(GitError::disk("make the directory", parent))?;
             let new = path.with_extension("new");
             let _ = fs::remove_dir_all(&new);
-            let init = ["init", "--quiet", "--bare", "--template="];
+            let init = [
+                "init",
+                "--quiet",
+                "--bare",
+                "--template=",
+                "--object-format=sha1",
+            ];
             let made = git.clone().with("GIT_DIR", &new);
             made.run("make a repository", &init, b"")?;
             fs::rename(&new, path).map_err(GitError::disk("name", path))?;

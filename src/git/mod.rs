@@ -183,6 +183,11 @@ pub enum GitError {
         /// What is wrong.
         problem: String,
     },
+    /// What is in the store's place was made by somebody else.
+    #[error(
+        "{0:?} is not slot's own repository; remove it, then deploy: the next commit makes it anew"
+    )]
+    NotOurs(PathBuf),
     /// What was sent is not the commit.
     #[error("the pack of commit {commit} is refused: {said}")]
     Refused {

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::command::Git;
+use super::command::{Git, words};
 use super::{Commit, GitError};
 
 /// One of them.
@@ -24,16 +24,28 @@ pub(super) struct Module {
 /// Those of a commit that is in this repository; not those that they have themselves.
 pub(super) fn modules(git: &Git, commit: &Commit) -> Result<Vec<Module>, GitError> {
     const OPERATION: &str = "read .gitmodules";
-    let blob = format!("--blob={commit}:.gitmodules");
-    let pattern = r"^submodule\..*\.path$";
-    let found = git.ask(
-        OPERATION,
-        &["config", &blob, "-z", "--get-regexp", pattern],
+    let tree = git.run(
+        "list the tree of a commit",
+        &["ls-tree", "-r", "-z", "--full-tree", commit.as_str()],
         b"",
     )?;
-    // Without the file git config fails as it does without such a key: there are none.
-    if !found.status.success() {
+    let linked: Vec<_> = tree.split(|byte| *byte == 0).filter_map(linked).collect();
+    let has_file = tree
+        .split(|byte| *byte == 0)
+        .any(|entry| entry.starts_with(b"100") && entry.ends_with(b"\t.gitmodules"));
+    if linked.is_empty() || !has_file {
         return Ok(Vec::new());
+    }
+    let failed = |said| GitError::Failed {
+        operation: OPERATION,
+        directory: git.directory().to_owned(),
+        said,
+    };
+    let blob = format!("--blob={commit}:.gitmodules");
+    // The whole of it: where a pattern is looked for, one that cannot be read is told from one without such a key by nothing.
+    let found = git.ask(OPERATION, &["config", &blob, "-z", "--list"], b"")?;
+    if !found.status.success() {
+        return Err(failed(words(&found.stderr)));
     }
     let named: BTreeMap<Vec<u8>, String> = found
         .stdout
@@ -45,22 +57,33 @@ pub(super) fn modules(git: &Git, commit: &Commit) -> Result<Vec<Module>, GitErro
             Some((entry[at + 1..].to_owned(), name.to_owned()))
         })
         .collect();
-    let tree = git.run(
-        "list the tree of a commit",
-        &["ls-tree", "-r", "-z", "--full-tree", commit.as_str()],
-        b"",
-    )?;
-    let linked = tree.split(|byte| *byte == 0).filter_map(|entry| {
-        let rest = entry.strip_prefix(b"160000 commit ")?;
-        let (digits, path) = rest.split_at_checked(40)?;
-        let path = path.strip_prefix(b"\t")?;
-        Some(Module {
-            name: named.get(path)?.clone(),
+    let mut modules = Vec::new();
+    for (path, commit) in linked {
+        let Some(name) = named.get(path) else {
+            continue;
+        };
+        // It becomes a part of a path, and one with `..` leads to what the commit itself brings (CVE-2018-11235).
+        if name
+            .split(['/', '\\'])
+            .any(|part| matches!(part, "" | ".."))
+        {
+            return Err(failed(format!("a submodule is called {name:?}; rename it")));
+        }
+        modules.push(Module {
+            name: name.clone(),
             path: PathBuf::from(OsStr::from_bytes(path)),
-            commit: std::str::from_utf8(digits).ok()?.parse().ok()?,
-        })
-    });
-    Ok(linked.collect())
+            commit,
+        });
+    }
+    Ok(modules)
+}
+
+/// An entry of a tree that is a commit of another repository: where, and which.
+fn linked(entry: &[u8]) -> Option<(&[u8], Commit)> {
+    let rest = entry.strip_prefix(b"160000 commit ")?;
+    let (digits, path) = rest.split_at_checked(40)?;
+    let commit = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some((path.strip_prefix(b"\t")?, commit))
 }
 
 /// The URL of one of them, as the commit says it.

@@ -187,7 +187,7 @@ impl Repository {
             .git
             .answer("find a submodule", &["rev-parse", "--git-path", &name])?
             .map(|kept| self.directory().join(kept))
-            .filter(|kept| kept.is_dir());
+            .filter(|kept| kept.is_dir() && !kept.is_symlink());
         let put_away = kept.map(|kept| {
             let git = Git::users(&kept).with("GIT_DIR", &kept);
             git.with("GIT_WORK_TREE", &kept)

@@ -15,10 +15,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::unistd::geteuid;
 
 use super::command::{Git, check_out, words};
 use super::modules::modules;
@@ -34,6 +37,9 @@ const STRICT: &str = "--strict=zeroPaddedFilemode=ignore,badTimezone=ignore,badD
 /// Each deployment brings a pack; from so many on, those that are still needed are made one.
 const MOST_PACKS: usize = 10;
 
+/// How long a submodule's commit may wait for the one that has it.
+const RECENT: Duration = Duration::from_secs(3600);
+
 /// Where the commits of an app are kept.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -46,6 +52,8 @@ pub struct Store {
 struct Ledger {
     /// How many take a commit or lay one out.
     holders: usize,
+    /// Its packs are being made one.
+    repacking: bool,
 }
 
 impl Store {
@@ -65,12 +73,20 @@ impl Store {
     /// # Errors
     /// The store is not there and cannot be made.
     pub fn hold(&self) -> Result<Held, GitError> {
-        let mut ledger = self.alone();
+        // One at a time makes it.
+        let ledger = self.alone();
         self.make()?;
-        ledger.holders += 1;
-        Ok(Held {
+        drop(ledger);
+        Ok(self.keep())
+    }
+
+    /// The same for what is there already, if anything is: so that it is still there when somebody who relies on it comes to send the rest.
+    #[must_use]
+    pub fn keep(&self) -> Held {
+        self.alone().holders += 1;
+        Held {
             store: self.clone(),
-        })
+        }
     }
 
     /// Which commits are here with their whole trees.
@@ -78,7 +94,7 @@ impl Store {
     /// # Errors
     /// git fails.
     pub fn have(&self) -> Result<BTreeSet<Commit>, GitError> {
-        if !self.path.is_dir() {
+        if !self.is_made()? {
             return Ok(BTreeSet::new());
         }
         Ok(self.refs()?.into_values().collect())
@@ -108,8 +124,8 @@ impl Store {
     /// # Errors
     /// git fails; what is kept is there all the same.
     pub fn prune(&self, keep: &BTreeSet<ReleaseId>) -> Result<(), GitError> {
-        let ledger = self.alone();
-        if ledger.holders > 0 || !self.path.is_dir() {
+        let mut ledger = self.alone();
+        if ledger.holders > 0 || !self.is_made()? {
             return Ok(());
         }
         let (mut kept, mut doomed, mut parts) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
@@ -129,7 +145,7 @@ impl Store {
         doomed.extend(
             parts
                 .into_iter()
-                .filter(|(_, commit)| !kept.contains(commit))
+                .filter(|(name, commit)| !kept.contains(commit) && !self.is_recent(name))
                 .map(|(name, _)| name),
         );
         let orders: String = doomed
@@ -142,7 +158,21 @@ impl Store {
             orders.as_bytes(),
         )?;
         self.note_shallow(&kept)?;
-        self.repack()
+        if ledger.repacking {
+            return Ok(());
+        }
+        ledger.repacking = true;
+        // It may take minutes, and nobody waits for it: what a ref names stays, and so does a pack that comes meanwhile.
+        drop(ledger);
+        let repacked = self.repack();
+        self.alone().repacking = false;
+        repacked
+    }
+
+    /// Whether a ref was made a short time ago: a submodule's commit comes before the one that has it.
+    fn is_recent(&self, name: &str) -> bool {
+        let made = fs::metadata(self.path.join(name)).and_then(|about| about.modified());
+        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < RECENT))
     }
 
     /// Makes many packs one, without what no ref needs any more; with little memory and on one core, as others have use for both.
@@ -215,8 +245,19 @@ impl Store {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it is there.
+    fn is_made(&self) -> Result<bool, GitError> {
+        match self.path.symlink_metadata() {
+            // Its configuration is obeyed, others may write in the app's directory, and git takes whom it runs as for the owner.
+            Ok(about) if !about.is_dir() || about.uid() != geteuid().as_raw() => {
+                Err(GitError::NotOurs(self.path.clone()))
+            }
+            there => Ok(there.is_ok()),
+        }
+    }
+
     fn make(&self) -> Result<(), GitError> {
-        if self.path.is_dir() {
+        if self.is_made()? {
             return Ok(());
         }
         // One that a crash left half made would be taken for whole.

@@ -37,6 +37,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// The first line of the body: at most 200 characters, control characters replaced; empty when there is none.
     pub line: String,
+    /// A router gave it in the app's place (`Proxy-Status`, RFC 9209).
+    pub is_routers: bool,
     /// Who listens, as the kernel says it of a unix socket (`SO_PEERCRED`, unix(7)): the process that called listen(2).
     pub listener: Option<i32>,
 }
@@ -193,6 +195,8 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     let mut exchanged = pin!(async {
         let mut response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status();
+        let said = response.headers().get("proxy-status");
+        let is_routers = said.is_some_and(|said| said.as_bytes().starts_with(b"slot;"));
         let mut body = Vec::new();
         // The status is the answer. A body that stalls, breaks off or never ends takes nothing from it.
         let first_line = async {
@@ -210,6 +214,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(Answer {
             status,
             line: first_line_of(&body),
+            is_routers,
             listener,
         })
     });

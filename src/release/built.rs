@@ -64,9 +64,13 @@ impl Site {
     ///
     /// # Errors
     /// The archive is refused, nobody waits for the release any more, or the disk refuses; the directory is as it was then.
-    pub fn take_back(&self, archive: impl Read) -> Result<(), ReleaseError> {
+    pub fn take_back(
+        &self,
+        archive: impl Read,
+        wanted: impl Fn() -> bool,
+    ) -> Result<(), ReleaseError> {
         let incoming = begin(&self.root)?;
-        incoming.unpack(archive, Links::Any, || true)?;
+        incoming.unpack(archive, Links::Any, wanted)?;
         let home = self.path();
         let left = alone(&self.root, |ledger| {
             if ledger.unfinished.get(&self.id) != Some(&self.turn) {
@@ -143,7 +147,10 @@ mod tests {
         let Settled::New(unfinished) = incoming.settle(identity, || true).unwrap() else {
             panic!("nothing was there before");
         };
-        unfinished.site().take_back(Cursor::new(archive)).unwrap();
+        unfinished
+            .site()
+            .take_back(Cursor::new(archive), || true)
+            .unwrap();
         let home = unfinished.path();
         assert!(!home.join("given").exists() && !home.join("left.sock").exists());
         let about = fs::metadata(home.join("app.py")).unwrap();
@@ -176,7 +183,7 @@ mod tests {
             .append_data(&mut header, "file", std::io::empty())
             .unwrap();
         let archive = archive.into_inner().unwrap();
-        let refused = site.take_back(Cursor::new(archive)).unwrap_err();
+        let refused = site.take_back(Cursor::new(archive), || true).unwrap_err();
         assert!(matches!(refused, ReleaseError::Unwanted), "{refused}");
         assert!(!site.path().exists());
     }

@@ -29,8 +29,10 @@ pub fn shared(data: &Path) -> PathBuf {
 /// The disk refuses, or a path leads through a symlink or a file of the release.
 pub fn share(release: &Path, directories: &[String], data: &Path) -> Result<(), ReleaseError> {
     for directory in directories {
-        let (own, seed) = (release.join(directory), release.join(SEED).join(directory));
-        solid_above(release, directory)?;
+        let seed = Path::new(SEED).join(directory);
+        solid_above(release, Path::new(directory))?;
+        solid_above(release, &seed)?;
+        let (own, seed) = (release.join(directory), release.join(seed));
         match fs::symlink_metadata(&own) {
             Ok(about) if about.is_dir() => {
                 make_above(&seed)?;
@@ -68,6 +70,8 @@ pub fn seed(release: &Path, directories: &[String], data: &Path) -> Result<(), R
         if seed.is_dir() {
             copy(&seed, &coming)?;
         }
+        // Before its name is: a machine that loses its power would have it with files of nothing, for ever.
+        sync(&coming).map_err(ReleaseError::disk("write out", &coming))?;
         match fs::rename(&coming, &own) {
             // The other slot's is there now.
             Err(_) if own.exists() => {
@@ -80,8 +84,8 @@ pub fn seed(release: &Path, directories: &[String], data: &Path) -> Result<(), R
 }
 
 /// Refuses to go through what is not a directory of the release itself.
-fn solid_above(release: &Path, directory: &str) -> Result<(), ReleaseError> {
-    for above in Path::new(directory).ancestors().skip(1) {
+fn solid_above(release: &Path, inside: &Path) -> Result<(), ReleaseError> {
+    for above in inside.ancestors().skip(1) {
         if let Ok(about) = fs::symlink_metadata(release.join(above))
             && !about.is_dir()
         {
@@ -92,6 +96,11 @@ fn solid_above(release: &Path, directory: &str) -> Result<(), ReleaseError> {
         }
     }
     Ok(())
+}
+
+/// Writes out all that is on the file system of a directory (syncfs(2)).
+fn sync(directory: &Path) -> io::Result<()> {
+    Ok(nix::unistd::syncfs(fs::File::open(directory)?)?)
 }
 
 fn make_above(path: &Path) -> Result<(), ReleaseError> {
@@ -171,6 +180,19 @@ mod tests {
             fs::read_dir(release.join("var/uploads")).unwrap().count(),
             0
         );
+    }
+
+    #[test]
+    fn nothing_is_set_aside_behind_a_symlink_that_a_build_has_left() {
+        let place = tempfile::tempdir().unwrap();
+        let release = release(place.path(), "one");
+        let outside = place.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        symlink(&outside, release.join(SEED)).unwrap();
+        let error = share(&release, &["storage/files".to_owned()], place.path()).unwrap_err();
+        assert!(error.to_string().contains("shared_dirs"), "{error}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(release.join("storage/files/one").exists());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A tar archive in, a release out.
 
+use std::cell::Cell;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
@@ -17,19 +18,33 @@ use super::incoming::{Incoming, Links, begin};
 use super::record::{About, Identity};
 use super::tree::{self, Content, Contents};
 
+/// How much of an archive may stand between the content of one file and that of the next, in bytes: headers and long names (tar(5)), which
+/// are read into memory whole.
+const BETWEEN: u64 = 1 << 20;
+
 /// What an archive is read from; remembers whether it ended, and ends itself when nobody waits for it any more.
-struct Source<R, W> {
+struct Source<'a, R, W> {
     reader: R,
     wanted: W,
     ended: bool,
+    /// How many bytes may be read for now.
+    left: &'a Cell<u64>,
 }
 
-impl<R: Read, W: Fn() -> bool> Read for Source<R, W> {
+impl<R: Read, W: Fn() -> bool> Read for Source<'_, R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !(self.wanted)() {
             return Err(io::Error::other(ReleaseError::Unwanted));
         }
-        let count = self.reader.read(buffer)?;
+        let most =
+            usize::try_from(self.left.get()).map_or(buffer.len(), |left| left.min(buffer.len()));
+        if most == 0 && !buffer.is_empty() {
+            return Err(io::Error::other(format!(
+                "more than {BETWEEN} bytes of it belong to no file"
+            )));
+        }
+        let count = self.reader.read(&mut buffer[..most])?;
+        self.left.set(self.left.get() - count as u64);
         self.ended |= count == 0 && !buffer.is_empty();
         Ok(count)
     }
@@ -85,12 +100,17 @@ fn unpack_into(
     wanted: &impl Fn() -> bool,
 ) -> Result<Identity, ReleaseError> {
     let mut contents = Contents::new();
+    let left = Cell::new(BETWEEN);
     let mut archive = Archive::new(Source {
         reader: archive,
         wanted,
         ended: false,
+        left: &left,
     });
-    for entry in archive.entries().map_err(ReleaseError::Truncated)? {
+    let mut entries = archive.entries().map_err(ReleaseError::Truncated)?;
+    loop {
+        left.set(BETWEEN);
+        let Some(entry) = entries.next() else { break };
         let mut entry = entry.map_err(ReleaseError::Truncated)?;
         let path = entry.path().map_err(ReleaseError::Truncated)?.into_owned();
         let Some(path) = inside(&path) else {
@@ -124,7 +144,8 @@ fn unpack_into(
                     Links::Any => entry.header().mtime().ok(),
                     Links::Inside => None,
                 };
-                write_file(&incoming.join(&path), &mut entry, executable, made)?
+                left.set(u64::MAX);
+                write_file(&incoming.join(&path), &mut entry, executable, made, wanted)?
             }
             EntryType::Symlink => {
                 let target = entry
@@ -168,6 +189,7 @@ fn unpack_into(
         }
     }
     // An archive ends with blocks of zeros (tar(5)); one that was cut between two entries just ends.
+    left.set(u64::MAX);
     let mut rest = archive.into_inner();
     if rest.ended {
         return Err(ReleaseError::Truncated(io::ErrorKind::UnexpectedEof.into()));
@@ -284,6 +306,7 @@ fn write_file(
     content: &mut impl Read,
     executable: bool,
     made: Option<u64>,
+    wanted: &impl Fn() -> bool,
 ) -> Result<Content, ReleaseError> {
     let mode = if executable { 0o755 } else { 0o644 };
     let file = OpenOptions::new()
@@ -296,6 +319,10 @@ fn write_file(
     let mut file = BufWriter::with_capacity(1 << 16, file);
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
     loop {
+        // The holes of a sparse file are made of nothing that is read, and may be as large as a header can say.
+        if !wanted() {
+            return Err(ReleaseError::Unwanted);
+        }
         let count = match content.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => count,

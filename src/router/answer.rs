@@ -7,7 +7,7 @@ use super::h1::Refusal;
 use super::h1::tokens::push_decimal;
 use super::told::Limit;
 
-/// What the router says instead of a slot. The body is `{"error": "…"}`.
+/// What the router says instead of a slot. The body is `{"error": "…"}`, and a `Proxy-Status` (RFC 9209) tells it from an app's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status.
@@ -60,6 +60,8 @@ impl Answer {
         out.extend_from_slice(phrase(self.status).as_bytes());
         out.extend_from_slice(b"\r\nDate: ");
         out.extend_from_slice(&date.now());
+        out.extend_from_slice(b"\r\nProxy-Status: slot; error=");
+        out.extend_from_slice(error_type(self.status).as_bytes());
         out.extend_from_slice(b"\r\nContent-Type: application/json\r\nContent-Length: ");
         // {"error":"…"} and a line feed.
         push_decimal(out, self.reason.len() as u64 + 13);
@@ -75,6 +77,17 @@ impl Answer {
             out.extend_from_slice(self.reason.as_bytes());
             out.extend_from_slice(b"\"}\n");
         }
+    }
+}
+
+/// What kind of error it is to the next intermediary, and to whoever asks whether it was the app that answered (RFC 9209, section 2.3).
+fn error_type(status: u16) -> &'static str {
+    match status {
+        404 => "destination_not_found",
+        502 | 503 => "destination_unavailable",
+        504 => "http_response_timeout",
+        508 => "proxy_loop_detected",
+        _ => "http_request_error",
     }
 }
 

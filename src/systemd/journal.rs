@@ -20,19 +20,24 @@ const LINES: usize = 20;
 const LINE: usize = 500;
 
 /// How long it may take in all.
-const LIMIT: Duration = Duration::from_millis(1500);
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// journald gets the last lines of a process some time after PID 1 has seen it end; nobody but root can ask it to catch up.
 const CATCH_UP: Duration = Duration::from_millis(50);
 
+/// How often in a row nothing new may come before that is taken for all.
+const SETTLED: u32 = 3;
+
 /// What this run logged, and what PID 1 says of it; the last 20 lines, oldest first.
 pub async fn last_lines(run: &BootId) -> Vec<String> {
     let until = Instant::now() + LIMIT;
-    let mut lines = Vec::new();
-    for _ in 0..5 {
+    let (mut lines, mut same) = (Vec::new(), 0);
+    // What PID 1 says of the run may be there long before what the run itself said last.
+    while same < SETTLED {
         match timeout_at(until, read(run)).await {
-            Ok(Some(more)) if more.is_empty() || more != lines => lines = more,
-            Ok(_) | Err(_) => break,
+            Ok(Some(more)) if more.is_empty() || more != lines => (lines, same) = (more, 0),
+            Ok(Some(_)) => same += 1,
+            Ok(None) | Err(_) => break,
         }
         sleep(CATCH_UP).await;
     }

@@ -41,6 +41,8 @@ pub struct Properties {
     pub user: String,
     /// `DynamicUser=`, likewise.
     pub dynamic_user: bool,
+    /// Who its processes run as (`UID`, org.freedesktop.systemd1(5)); none while PID 1 has given it nobody.
+    pub uid: Option<u32>,
     /// How the main process ended: `CLD_EXITED`, `CLD_KILLED`, `CLD_DUMPED` (sigaction(2)); 0 when it has not.
     pub exec_main_code: i32,
     /// Its exit status, or the signal.
@@ -102,6 +104,8 @@ impl Properties {
             main_pid: number("MainPID"),
             user: text("User"),
             dynamic_user: flag("DynamicUser"),
+            // 2^32 - 1 is nobody (systemd's UID_INVALID).
+            uid: Some(number("UID")).filter(|uid| !matches!(*uid, 0 | u32::MAX)),
             exec_main_code: signed("ExecMainCode"),
             exec_main_status: signed("ExecMainStatus"),
             exec_main_start: long("ExecMainStartTimestamp"),

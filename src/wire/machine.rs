@@ -64,6 +64,9 @@ pub struct Status {
     /// `idle`, `preparing`, …: as `state` in slotd's own API.
     #[serde(default)]
     pub state: String,
+    /// Where slotd's own API of this daemon is, for all that slotctl can do.
+    #[serde(default)]
+    pub socket: String,
     /// What an administrator should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

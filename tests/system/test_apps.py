@@ -248,5 +248,5 @@ def test_a_purge_of_the_package_leaves_nothing_of_an_app(app, fresh):
     machine.run("dpkg -P slotctl", timeout=120)
     left = "find / -xdev ( -path /proc -o -path /sys -o -path /srv ) -prune -o -name '*slot*' -print"
     found = machine.out(left.replace("(", "\\(").replace(")", "\\)")).splitlines()
-    meant = ("/packages", "/tests", "/run/systemd", "/var/lib/dpkg", "/var/log", "/var/lib/systemd")
+    meant = ("/packages", "/tests", "/usr/share/nodejs", "/run/systemd", "/var/lib/dpkg", "/var/log", "/var/lib/systemd")
     assert [path for path in found if not path.startswith(meant)] == []

@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::http::StatusCode;
+use tokio::sync::watch;
 
 use super::journal::Journal;
 use crate::config::Semantics;
@@ -13,7 +14,8 @@ use crate::daemon::app::{Managed, Wish};
 use crate::daemon::owner::AskError;
 use crate::daemon::status::Wait;
 use crate::daemon::units::Units;
-use crate::deploy::{Condition, Generation, Refusal, ReleaseId, Service, State};
+use crate::daemon::world::World;
+use crate::deploy::{Cause, Condition, Generation, Kind, Refusal, ReleaseId, Service, State};
 use crate::release::Record;
 use crate::telemetry::chain;
 use crate::wire::api::Outcome;
@@ -64,19 +66,38 @@ pub struct Machine<U, C> {
     app: Arc<Managed<U>>,
     commits: C,
     journal: Journal,
-    /// Why staging was not made anew.
-    unstaged: std::sync::Mutex<Option<String>>,
+    /// Where slotd's own API is, for what this one cannot do.
+    socket: PathBuf,
+    followed: watch::Sender<Followed>,
+}
+
+/// What has been made of the promotions so far.
+#[derive(Clone, Debug, Default)]
+struct Followed {
+    /// The last one that is in the journal.
+    noted: Generation,
+    /// What it made live.
+    live: Option<ReleaseId>,
+    /// The last one that staging was made of, or kept in spite of.
+    staged: Generation,
+    /// Why it was kept.
+    unstaged: Option<String>,
 }
 
 impl<U: Units, C: Commits> Machine<U, C> {
-    /// An app with its data in `data`.
-    pub fn new(app: Arc<Managed<U>>, commits: C, data: &Path) -> Self {
-        Self {
+    /// An app with its data in `data`, and slotd's own API at `socket`. Whatever is promoted is followed, by whomever it was, and also if
+    /// that was before a crash.
+    pub fn new(app: Arc<Managed<U>>, commits: C, data: &Path, socket: PathBuf) -> Arc<Self> {
+        let machine = Arc::new(Self {
             app,
             commits,
             journal: Journal::at(data.join("journal.ndjson")),
-            unstaged: std::sync::Mutex::default(),
-        }
+            socket,
+            followed: watch::Sender::default(),
+        });
+        tokio::spawn(Arc::clone(&machine).note_all());
+        tokio::spawn(Arc::clone(&machine).stage_all());
+        machine
     }
 
     /// Deploys what somebody calls a commit.
@@ -92,15 +113,9 @@ impl<U: Units, C: Commits> Machine<U, C> {
             Err(why) => return (StatusCode::INTERNAL_SERVER_ERROR, failed(why)),
         };
         // Who comes while another deployment is under way is refused; who comes while the slot before is being left waits for it.
-        let is_busy = self.app.owner().state().borrow().deployment.is_some();
-        let queue = if is_busy {
-            Duration::ZERO
-        } else {
-            self.patience()
-        };
         let wish = Wish {
             by: BY.to_owned(),
-            queue,
+            patience: self.patience(),
             ..Wish::default()
         };
         let begun = self.app.begin(wish).await;
@@ -126,7 +141,7 @@ impl<U: Units, C: Commits> Machine<U, C> {
                 },
             );
         }
-        let slot = self.promoted("deploy", &outcome, &previous).await;
+        let slot = self.promoted(&outcome).await;
         (
             StatusCode::OK,
             Deployed {
@@ -141,7 +156,6 @@ impl<U: Units, C: Commits> Machine<U, C> {
 
     /// Goes back to the release before.
     pub async fn rollback(&self) -> (StatusCode, Deployed) {
-        let previous = self.live().await.1;
         let failed = |error| Deployed {
             error: Some(error),
             ..Deployed::default()
@@ -161,7 +175,7 @@ impl<U: Units, C: Commits> Machine<U, C> {
                 },
             );
         }
-        let slot = self.promoted("rollback", &outcome, &previous).await;
+        let slot = self.promoted(&outcome).await;
         let (_, commit) = self.live().await;
         (
             StatusCode::OK,
@@ -177,21 +191,26 @@ impl<U: Units, C: Commits> Machine<U, C> {
     /// Where things are.
     pub async fn status(&self) -> Status {
         let own = self.app.status().await;
-        let (live_slot, live_commit) = self.live().await;
-        let prev = self.app.owner().state().borrow().prev.clone();
-        let (previous_slot, previous_commit) = self.named(prev).await;
+        let state = Arc::clone(&self.app.owner().state().borrow());
+        let (live_slot, live_commit) = self.named(state.live().cloned()).await;
+        let (previous_slot, previous_commit) = self.named(state.prev.clone()).await;
         let mut warnings = own.warnings;
-        let unstaged = self.unstaged.lock();
-        warnings.extend(unstaged.ok().and_then(|why| why.clone()));
+        warnings.extend(self.followed.borrow().unstaged.clone());
+        let down = own.slots.iter().find(|slot| slot.condition == "active");
+        let down = down
+            .and_then(|slot| slot.detail.as_deref())
+            .filter(|_| !own.serving);
+        warnings.extend(down.map(|why| format!("nothing serves: {why}")));
         Status {
             live_slot,
             live_commit,
             previous_slot,
             previous_commit,
             staging_dir: STAGING.to_owned(),
-            last_deploy_time: self.journal.last(),
+            last_deploy_time: self.journal.last().time,
             healthy: own.serving,
-            state: own.state,
+            state: own.deployment.map_or(own.state, |held| held.phase),
+            socket: self.socket.to_string_lossy().into_owned(),
             warnings,
         }
     }
@@ -202,7 +221,7 @@ impl<U: Units, C: Commits> Machine<U, C> {
         self.app.owner().state().borrow().live().is_some()
     }
 
-    /// Returns when the active slot, if there is one, has come up or has not.
+    /// Returns when a deployment that was under way before a crash has ended, and the active slot, if there is one, has come up or has not.
     pub async fn settled(&self) {
         let mut state = self.app.owner().state();
         let booting = |state: &Arc<State>| {
@@ -213,7 +232,9 @@ impl<U: Units, C: Commits> Machine<U, C> {
             })
         };
         // An owner that has ended brings nothing up any more.
-        let _ = state.wait_for(|state| !booting(state)).await;
+        let _ = state
+            .wait_for(|state| state.deployment.is_none() && !booting(state))
+            .await;
     }
 
     /// `slot-<hash8>` and the commit of what is live; empty if nothing is.
@@ -260,50 +281,107 @@ impl<U: Units, C: Commits> Machine<U, C> {
             }
             if state.changed().await.is_err() {
                 return Outcome {
-                    text: "the daemon is ending".to_owned(),
+                    text: "the daemon ends before that is over; it goes on with it when it is started again, and `slotctl status` \
+                           says what came of it then"
+                        .to_owned(),
                     ..Outcome::default()
                 };
             }
         }
     }
 
-    /// Writes down what was made live, and makes staging of it; returns `slot-<hash8>`.
-    async fn promoted(&self, action: &str, outcome: &Outcome, previous: &str) -> String {
+    /// Waits until what was made live is written down, and, for a while, until staging is made of it; returns `slot-<hash8>`.
+    async fn promoted(&self, outcome: &Outcome) -> String {
         self.app.on_disk().await;
-        let release: Option<ReleaseId> = outcome
-            .release
-            .as_deref()
-            .and_then(|release| release.parse().ok());
-        let (slot, commit) = self.named(release.clone()).await;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let entry = Entry {
-            time: rfc3339(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
-            action: action.to_owned(),
-            commit: commit.clone(),
-            slot_dir: slot.clone(),
-            prev_commit: previous.to_owned(),
+        let mut followed = self.followed.subscribe();
+        // Both fail only when there is nobody left who would make it.
+        let _ = followed
+            .wait_for(|it| it.noted.0 >= outcome.generation)
+            .await;
+        let staged = followed.wait_for(|it| it.staged.0 >= outcome.generation);
+        let _ = tokio::time::timeout(STAGING_WAIT, staged).await;
+        let release = outcome.release.as_deref();
+        release.map_or(String::new(), |release| format!("slot-{release}"))
+    }
+
+    /// Writes each promotion into the journal.
+    async fn note_all(self: Arc<Self>) {
+        let mut state = self.app.owner().state();
+        loop {
+            let now = Arc::clone(&state.borrow_and_update());
+            let held = now.deployment.as_ref();
+            if held.is_none_or(|held| held.generation != now.routed)
+                && let Some(live) = now.live()
+            {
+                self.note(&now, live).await;
+            }
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn note(&self, state: &State, live: &ReleaseId) {
+        let before = self.followed.borrow().clone();
+        let is_same = before.live.as_ref() == Some(live);
+        if is_same && before.noted == state.routed {
+            return;
+        }
+        let (slot, commit) = self.named(Some(live.clone())).await;
+        let last = self.journal.last();
+        let outcome = state.outcome.as_ref();
+        let outcome = outcome.filter(|it| it.generation == state.routed);
+        let is_known = match &before.live {
+            // The first look after a start finds what the last line says, unless that line could not be written any more.
+            None => last.slot_dir == slot,
+            // A switch that was taken back.
+            Some(_) => is_same && !outcome.is_some_and(|it| it.cause == Cause::Switched),
         };
-        if let Err(error) = self.journal.add(&entry) {
-            tracing::warn!("journal.ndjson lacks a line: {}", chain(&error));
-        }
-        if let Some(release) = release {
-            // Making it may take long, and nobody but the next author waits for it.
-            let staging = tokio::spawn(self.commits.clone().stage(release, commit));
-            let staged = tokio::time::timeout(STAGING_WAIT, staging).await;
-            let why = match staged {
-                Ok(Ok(Err(why))) => Some(why),
-                Ok(_) | Err(_) => None,
+        if !is_known {
+            let goes_back =
+                before.noted == state.routed || outcome.is_some_and(|it| it.kind == Kind::Rollback);
+            let at = outcome.map_or_else(|| self.app.world().now(), |it| it.at);
+            let entry = Entry {
+                time: rfc3339(at.0),
+                action: if goes_back { "rollback" } else { "deploy" }.to_owned(),
+                commit,
+                slot_dir: slot,
+                prev_commit: last.commit,
             };
-            if let Some(why) = &why {
-                tracing::warn!("{why}");
-            }
-            if let Ok(mut unstaged) = self.unstaged.lock() {
-                *unstaged = why;
+            if let Err(error) = self.journal.add(&entry) {
+                tracing::warn!("journal.ndjson lacks a line: {}", chain(&error));
             }
         }
-        slot
+        self.followed.send_modify(|followed| {
+            followed.noted = state.routed;
+            followed.live = Some(live.clone());
+            if is_known {
+                followed.staged = state.routed;
+            }
+        });
+    }
+
+    /// Makes staging of the last promotion, one at a time: it may take long, and nobody but the next author waits for it.
+    async fn stage_all(self: Arc<Self>) {
+        let mut followed = self.followed.subscribe();
+        loop {
+            let now = followed.borrow_and_update().clone();
+            if now.noted != now.staged
+                && let Some(live) = now.live
+            {
+                let (_, commit) = self.named(Some(live.clone())).await;
+                let why = self.commits.clone().stage(live, commit).await.err();
+                if let Some(why) = &why {
+                    tracing::warn!("{why}");
+                }
+                self.followed.send_modify(|followed| {
+                    followed.staged = now.noted;
+                    followed.unstaged = why;
+                });
+            } else if followed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 }
 

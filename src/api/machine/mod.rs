@@ -9,6 +9,7 @@ mod journal;
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -61,16 +62,17 @@ fn refused(status: StatusCode, error: impl Into<String>) -> Response {
     (status, Json(refusal)).into_response()
 }
 
-/// Lets through what only reads, and what no page in a browser could have sent.
+/// Lets through what no page in a browser could have sent: none of another host's that has this machine's address, and to change something
+/// none at all.
 async fn admit(request: Request, next: Next) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return next.run(request).await;
-    }
     if !is_own_host(request.headers()) {
         return refused(
             StatusCode::FORBIDDEN,
             "the request's Host is not this machine itself; ask 127.0.0.1, [::1] or localhost",
         );
+    }
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
     }
     if !is_json(request.headers()) {
         return refused(
@@ -130,8 +132,12 @@ struct Wanted {
 
 async fn deploy<U: Units, C: Commits>(
     State(machine): State<Arc<Machine<U, C>>>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return refused(error.status(), error.body_text()),
+    };
     let wanted = serde_json::from_slice(&body);
     let commit = wanted.map_or(String::new(), |wanted: Wanted| wanted.commit);
     if commit.is_empty() {

@@ -197,13 +197,13 @@ fn own_directory(name: &AppName) -> anyhow::Result<()> {
             "there is no group slot; `systemd-sysusers` makes it when the package is installed",
         )
     })?;
-    match DirBuilder::new().mode(0o775).create(&path) {
+    match DirBuilder::new().mode(0o1775).create(&path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error).with_context(about),
         _ => give(&path, slot.gid.as_raw()).with_context(about),
     }
 }
 
-/// Gives a directory to root and a group that may write in it. It is opened once, so that what is given is the directory that was
+/// Gives a directory to root and a group that may write in it, each member what is his: deployers are in it too. It is opened once, so that what is given is the directory that was
 /// looked at, and never what a symlink put in its place names.
 fn give(path: &Path, group: u32) -> anyhow::Result<()> {
     let directory = OpenOptions::new()
@@ -218,7 +218,7 @@ fn give(path: &Path, group: u32) -> anyhow::Result<()> {
             _ => error.into(),
         })?;
     fchown(&directory, Some(0), Some(group))?;
-    Ok(directory.set_permissions(Permissions::from_mode(0o775))?)
+    Ok(directory.set_permissions(Permissions::from_mode(0o1775))?)
 }
 
 /// Tells slotd, which may have been started just now.

@@ -1,15 +1,16 @@
 //! `deploy`, `rollback` and `status` where a slot-machine.json is: they ask the daemon whose API its `api_port` names.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
+use super::super::args::Deploy;
+use super::super::chosen::Checkout;
 use super::super::exit::Exit;
 use super::super::term::{note, say, say_json};
 use crate::config::slot_machine;
@@ -18,14 +19,16 @@ use crate::wire::machine::{Deployed, Status};
 /// An answer that fits in memory, or something is very wrong.
 const MAX_ANSWER: usize = 16 << 20;
 
-/// Deploys a commit, or HEAD of the current directory's repository.
+/// Deploys a commit, or HEAD of the current directory's repository: the daemon's may be another work tree, with another HEAD.
 ///
 /// # Errors
-/// If HEAD is none, or the daemon does not answer.
-pub async fn deploy(file: &Path, commit: Option<&Path>, json: bool) -> anyhow::Result<Exit> {
-    let commit = match commit {
+/// If HEAD is none, or is not what is in the work tree, or the daemon does not answer.
+pub async fn deploy(file: &Path, options: &Deploy, json: bool) -> anyhow::Result<Exit> {
+    let commit = match &options.what {
         Some(commit) => commit.to_string_lossy().into_owned(),
-        None => head()?,
+        None => Checkout::head(&std::env::current_dir()?, options.allow_dirty)?
+            .commit()
+            .to_string(),
     };
     let body = serde_json::json!({ "commit": commit }).to_string();
     let deployed: Deployed = ask(file, Method::POST, "/deploy", body).await?;
@@ -105,20 +108,20 @@ fn ended(deployed: &Deployed, json: bool, text: &str) -> anyhow::Result<Exit> {
     })
 }
 
-/// The commit that is checked out here: the daemon's repository may be another work tree, with another HEAD.
-fn head() -> anyhow::Result<String> {
-    let output = Command::new("git")
-        .args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])
-        .output()
-        .map_err(|error| Exit::Input.because(format!("cannot run git: {error}; install it")))?;
-    let commit = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if !output.status.success() || commit.is_empty() {
-        return Err(Exit::Input.because(
-            "there is no commit to deploy: the current directory is in no git repository, or nothing is committed there yet; commit, or \
-             name a commit",
-        ));
+/// Where slotd's own API of the daemon is: for what slot-machine's cannot do.
+///
+/// # Errors
+/// If the daemon does not answer.
+pub async fn socket(file: &Path) -> anyhow::Result<PathBuf> {
+    // Also one that was started with another port than the file's is found by its data.
+    let beside = file
+        .with_file_name(super::DATA)
+        .join(super::super::start::SOCKET);
+    if UnixStream::connect(&beside).await.is_ok() {
+        return Ok(beside);
     }
-    Ok(commit)
+    let status: Status = ask(file, Method::GET, "/status", String::new()).await?;
+    Ok(status.socket.into())
 }
 
 async fn ask<T: DeserializeOwned>(

@@ -152,14 +152,14 @@ async fn run(no_deploy: bool, plan: Plan, machine: config::Machine) -> anyhow::R
     let deployer = Deployer::start(plan.app, machine, &data, layout, listeners).await?;
     let socket = reachable_socket(&deployer, &data);
     let commits = Repository::new(&plan.repository, &data);
-    let machine = Arc::new(Machine::new(deployer.app().await?, commits, &data));
+    let machine = Machine::new(deployer.app().await?, commits, &data, socket.clone());
     tokio::select! {
         () = first(&machine, no_deploy) => {}
         () = signals.next() => return Ok(end(deployer, limits, &mut signals).await),
     }
     let api = api.open(Arc::clone(&machine))?;
     note(&format!(
-        "the app is served at http://{}/\nask this daemon with `slotctl status`, at http://{}/status, or with `slotctl --socket {} status`\n",
+        "the app is served at http://{}/\nask this daemon at http://{}/status, or with `slotctl --socket {} status`\n",
         deployer.address(),
         api.address,
         shell_words::quote(&socket.to_string_lossy()),
@@ -172,12 +172,10 @@ async fn run(no_deploy: bool, plan: Plan, machine: config::Machine) -> anyhow::R
     Ok(end(deployer, limits, &mut signals).await)
 }
 
-/// Brings up what was live, or deploys HEAD where nothing was.
+/// Brings up what was live, and ends what was under way, or deploys HEAD where nothing is live then.
 async fn first(machine: &Arc<Served>, no_deploy: bool) {
-    if machine.is_live() {
-        return machine.settled().await;
-    }
-    if no_deploy {
+    machine.settled().await;
+    if no_deploy || machine.is_live() {
         return;
     }
     let (_, deployed) = machine.deploy("HEAD").await;
@@ -188,7 +186,11 @@ async fn first(machine: &Arc<Served>, no_deploy: bool) {
 fn told(deployed: &Deployed, what: &str) -> String {
     if deployed.success {
         let commit = deployed.commit.get(..8).unwrap_or(&deployed.commit);
-        return format!("deployed {commit} to {}\n", deployed.slot);
+        let again = match deployed.previous_commit.as_ref() == Some(&deployed.commit) {
+            true => " again: it was live before, and has been started anew",
+            false => "",
+        };
+        return format!("deployed {commit} to {}{again}\n", deployed.slot);
     }
     let why = deployed.error.as_deref().unwrap_or("it does not say why");
     let mut text = format!("{what} was not deployed: {why}\n");

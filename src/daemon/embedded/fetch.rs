@@ -1,11 +1,10 @@
 //! A fetch as a child: `slotctl fetch`, as the user that runs this process, and as ssh is set up for him unless the app has a deploy key.
 
 use std::ffi::OsString;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::pin;
 
-use super::super::errand::{Broken, Door, Held};
+use super::super::errand::{Broken, Call, Door, Held};
 use super::super::live::blocking;
 use super::super::units::Unbuilt;
 use super::{Embedded, SETUP_STOP, failure, unbuilt};
@@ -19,7 +18,7 @@ impl Embedded {
     /// [`Units::fetch`](super::Units::fetch).
     pub(super) async fn fetched<T: Send + 'static>(
         &self,
-        exchange: impl FnOnce(&UnixStream) -> Result<T, Broken> + Send + 'static,
+        exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
     ) -> Result<T, Unbuilt> {
         let Some(remote) = &self.app.remote else {
             return Err(Unbuilt::without_remote());
@@ -45,8 +44,8 @@ impl Embedded {
         let lost = |error: std::io::Error| Broken::There(format!("lost its connection: {error}"));
         let exchanged = async {
             let (stream, _) = called.map_err(lost)?;
-            let (_held, stream) = Held::blocking(stream).map_err(lost)?;
-            blocking(move || exchange(&stream)).await
+            let (_held, call) = Held::of(stream).map_err(lost)?;
+            blocking(move || exchange(&call)).await
         };
         // The connection is closed with the exchange, and the fetcher ends with that.
         let (exchanged, ended) = tokio::join!(exchanged, fetcher);

@@ -7,7 +7,7 @@ use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use super::super::errand::Broken;
+use super::super::errand::{Broken, Call};
 use super::super::units::Unbuilt;
 use super::errand::{Errand, lost};
 use crate::config::App;
@@ -50,24 +50,26 @@ impl Setup {
             command: self.command.clone(),
         };
         let site = site.clone();
-        let exchange = move |stream: &UnixStream| exchange(stream, &order, &site);
+        let exchange = move |call: &Call| exchange(call, &order, &site);
         self.errand.run(bus, exchange).await
     }
 }
 
 /// Hands over the release, and takes it back.
-fn exchange(stream: &UnixStream, order: &Order, site: &Site) -> Result<(), Broken> {
-    hand_over(stream, order, &site.path()).map_err(|error| {
+fn exchange(call: &Call, order: &Order, site: &Site) -> Result<(), Broken> {
+    hand_over(&call.stream, order, &site.path()).map_err(|error| {
         Broken::There(format!("could not be given the release: {}", chain(&error)))
     })?;
-    let mut back = BufReader::with_capacity(1 << 16, stream);
-    site.take_back(&mut back).map_err(|error| match error {
-        ReleaseError::Truncated(_) => Broken::There("gave nothing back".to_owned()),
-        error => Broken::Here(UnitFailure {
-            result: "refused".into(),
-            text: format!("made what cannot be taken: {}", chain(&error)),
-        }),
-    })?;
+    let mut back = BufReader::with_capacity(1 << 16, &call.stream);
+    let wanted = || call.is_wanted();
+    site.take_back(&mut back, wanted)
+        .map_err(|error| match error {
+            ReleaseError::Truncated(_) => Broken::There("gave nothing back".to_owned()),
+            error => Broken::Here(UnitFailure {
+                result: "refused".into(),
+                text: format!("made what cannot be taken: {}", chain(&error)),
+            }),
+        })?;
     // Until its end: the builder takes it for a deployment that has ended when this side is closed first.
     io::copy(&mut back, &mut io::sink())
         .map(drop)

@@ -1,16 +1,15 @@
 //! A unit that does something for slotd once: it is started, calls, is told what to do, answers, and ends.
 //!
-//! **Invariant:** whoever connects is believed only if he is in the cgroup of that very unit.
+//! **Invariant:** whoever connects is believed only if he is in the cgroup of that very unit, and its user.
 //! **Invariant:** an errand that is given up loses its connection at once, which ends it.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::super::errand::{Broken, Door, Held};
+use super::super::errand::{Broken, Call, Door, Held};
 use super::super::live::blocking;
 use super::super::units::{Report, Unbuilt};
 use crate::deploy::{BootId, UnitFailure, UnitResult};
@@ -43,7 +42,7 @@ impl Errand {
     pub(super) async fn run<T: Send + 'static>(
         &self,
         bus: &Bus,
-        exchange: impl FnOnce(&UnixStream) -> Result<T, Broken> + Send + 'static,
+        exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
     ) -> Result<T, Unbuilt> {
         // Of a slotd that was killed; its connection is gone, but its end may take a moment.
         self.end(bus).await;
@@ -93,15 +92,16 @@ impl Errand {
         &self,
         bus: &Bus,
         door: &Door,
-        exchange: impl FnOnce(&UnixStream) -> Result<T, Broken> + Send + 'static,
+        exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
     ) -> Result<T, Broken> {
         let called = self.called(bus, door).await?;
-        let (_held, stream) = Held::blocking(called).map_err(|error| lost(&error))?;
-        blocking(move || exchange(&stream)).await
+        let (_held, call) = Held::of(called).map_err(|error| lost(&error))?;
+        blocking(move || exchange(&call)).await
     }
 
     /// Waits for the unit to connect.
     async fn called(&self, bus: &Bus, door: &Door) -> Result<tokio::net::UnixStream, Broken> {
+        let mut told = false;
         loop {
             let unit = bus.properties(&self.unit).await;
             if is_over(&unit) {
@@ -110,12 +110,17 @@ impl Errand {
             tokio::select! {
                 called = door.listener.accept() => {
                     let (stream, _) = called.map_err(|error| Broken::There(format!("cannot reach slotd: {error}")))?;
-                    let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
-                    let cgroup = peer.and_then(cgroup_of).unwrap_or_default();
-                    if !unit.control_group.is_empty() && in_cgroup(&cgroup, &unit.control_group) {
+                    let peer = stream.peer_cred().ok();
+                    let pid = peer.and_then(|peer| peer.pid());
+                    let cgroup = pid.and_then(cgroup_of).unwrap_or_default();
+                    // By the user too: the number of a process that has ended since it connected may be another's by now.
+                    let is_its_user = unit.uid.is_some() && peer.map(|peer| peer.uid()) == unit.uid;
+                    if is_its_user && !unit.control_group.is_empty() && in_cgroup(&cgroup, &unit.control_group) {
                         return Ok(stream);
                     }
-                    tracing::warn!(unit = %self.unit, ?peer, cgroup, "somebody else asked for what is the unit's, and was given nothing");
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(unit = %self.unit, ?peer, cgroup, "somebody else asked for what is the unit's, and was given nothing");
+                    }
                 }
                 () = sleep(LOOK) => {}
             }
