@@ -16,7 +16,7 @@
 //! - L0, decisions without I/O: [`deploy`], [`router::h1`], [`router::table`].
 //! - L1, bytes and words: [`wire`], [`config`], [`telemetry`].
 //! - L2, one adapter per outside thing: [`systemd`], [`children`], [`store`], [`release`],
-//!   [`git`], [`probe`], [`traffic`], [`preflight`], [`launch`], [`units`], [`load`], the rest of [`router`].
+//!   [`git`], [`staging`], [`probe`], [`traffic`], [`preflight`], [`launch`], [`units`], [`load`], the rest of [`router`].
 //! - L3: [`daemon`], where one task owns the state of an app.
 //! - L4: [`api`] and [`cli`]: parse, ask, render.
 //!
@@ -37,6 +37,7 @@ pub mod preflight;
 pub mod probe;
 pub mod release;
 pub mod router;
+pub mod staging;
 pub mod store;
 pub mod systemd;
 pub mod telemetry;

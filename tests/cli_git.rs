@@ -396,3 +396,76 @@ fn commits_are_let_go_with_their_releases() {
     assert_eq!(who(&running), "4");
     running.end();
 }
+
+#[test]
+fn staging_is_made_after_each_promotion_and_head_is_deployed_from_there() {
+    let it = Deployed::with("[staging]\n");
+    let first = it.commit("first");
+    let running = it.start();
+    it.deploy(&[]);
+    let made = |commit: &str| format!("\"release\":\"{}\"", &commit[..8]);
+    let of = |commit: &str| {
+        let began = std::time::Instant::now();
+        while it.status()["staging"]["release"] != commit[..8] {
+            assert!(began.elapsed() < started::LONG, "{}", it.status());
+        }
+    };
+    of(&first);
+    let tree = it.home().join("staging");
+    assert_eq!(it.status()["staging"]["path"], tree.to_str().unwrap());
+    let staging = Tree(tree.clone());
+    assert_eq!(staging.git(&["rev-parse", "HEAD"]), first);
+    // Somebody works there, and deploys from there.
+    std::fs::write(
+        tree.join("release.json"),
+        "{\"name\":\"mine\",\"behaviour\":\"serves\"}",
+    )
+    .unwrap();
+    let second = it.commit("second");
+    it.deploy(&[]);
+    it.project.until("stays as it is");
+    let (_, said) = it.project.ask(&["status"]);
+    assert!(
+        said.contains("work that is not committed (\"release.json\")"),
+        "{said}"
+    );
+    staging.git(&["commit", "--quiet", "--all", "--message", "mine"]);
+    let mine = staging.git(&["rev-parse", "HEAD"]);
+    let socket = it.project.directory.path().join(".slot/slotd.sock");
+    let deployed = it
+        .project
+        .slotctl(&["--socket", socket.to_str().unwrap(), "deploy"])
+        .current_dir(&tree)
+        .output()
+        .unwrap();
+    assert!(deployed.status.success(), "{deployed:?}");
+    assert_eq!(who(&running), "mine");
+    of(&mine);
+    let (_, said) = it.project.ask(&["--json", "rollback"]);
+    assert!(said.contains(&made(&second)), "{said}");
+    of(&second);
+    assert_eq!(staging.git(&["branch", "--show-current"]), "machine");
+    // What is of no commit leaves it as it is, and says so.
+    let (code, said) = it.project.ask(&["deploy", "./build-1"]);
+    assert_eq!(code, Some(0), "{said}");
+    it.project.until("is of no commit");
+    assert_eq!(staging.git(&["rev-parse", "HEAD"]), second);
+    running.end();
+    // After a restart it is known what it is of.
+    let running = it.start();
+    it.project.until("is of no commit");
+    running.end();
+}
+
+struct Tree(PathBuf);
+
+impl Tree {
+    fn git(&self, words: &[&str]) -> String {
+        let output = git_support::git_in(&self.0, words);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .trim_end()
+            .to_owned()
+    }
+}

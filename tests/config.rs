@@ -124,6 +124,44 @@ fn a_remote_has_a_url_and_the_rest_has_defaults() {
 }
 
 #[test]
+fn staging_is_somebodys_on_a_branch_and_absent_unless_it_is_asked_for() {
+    let app = |lines: &str| {
+        let text = format!("name = \"web\"\ncommand = \"./run\"\nbind = \"unix\"\n{lines}");
+        App::parse(&text, "web.toml")
+    };
+    assert_eq!(app("").unwrap().staging, None);
+    let bare = app("[staging]").unwrap();
+    assert_eq!(bare.staging.as_ref().unwrap().branch, "machine");
+    let wrong = bare.check_installed("web.toml").unwrap_err().to_string();
+    assert!(
+        wrong.contains("staging.user") && wrong.contains("user = \"alice\""),
+        "{wrong}"
+    );
+    let whole = app("[staging]\nuser = \"alice\"\nbranch = \"next/one\"").unwrap();
+    whole.check_installed("web.toml").unwrap();
+    let staging = whole.staging.unwrap();
+    assert_eq!(
+        (staging.user.as_deref(), &*staging.branch),
+        (Some("alice"), "next/one")
+    );
+    for (line, says) in [
+        ("user = \"root\"", "allow_privileged_user"),
+        ("user = \"slot\"", "allow_privileged_user"),
+        ("user = \"0\"", "is not a user's name"),
+        ("branch = \"-x\"", "cannot be the name of a branch"),
+        ("branch = \"a..b\"", "cannot be the name of a branch"),
+        ("branch = \"a/.b\"", "cannot be the name of a branch"),
+        ("branch = \"*\"", "cannot be the name of a branch"),
+        ("branch = \"\"", "cannot be the name of a branch"),
+        ("brunch = \"x\"", "did you mean `branch`?"),
+    ] {
+        let refused = app(&format!("[staging]\n{line}")).unwrap_err().to_string();
+        assert!(refused.contains(says), "{line}: {refused}");
+    }
+    app("allow_privileged_user = true\n[staging]\nuser = \"root\"").unwrap();
+}
+
+#[test]
 fn what_a_class_does_not_say_of_its_drain_is_said_by_drain() {
     let text =
         "command = \"./server\"\ndrain = \"1m\"\ndrain_streams = \"0s\"\ndrain_tunnels = \"1h\"\n";
@@ -156,7 +194,7 @@ fn a_refusal_names_file_line_key_and_remedy() {
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
          drain_streams, drain_tunnels, stop_timeout, soak, keep, \
-         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits)"
+         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits, staging)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),

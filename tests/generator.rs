@@ -191,6 +191,28 @@ fn a_machine_without_apps_has_no_units_and_no_error() {
 }
 
 #[test]
+fn staging_has_the_sandbox_of_the_apps_without_a_network() {
+    let template = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("units/usr/lib/systemd/system/slot-stage@.service");
+    let template = fs::read_to_string(template).unwrap();
+    let app = fs::read_to_string(golden().join("web.units/web@.service")).unwrap();
+    let (_, sandbox) = app.split_once("NoNewPrivileges=yes").unwrap();
+    for line in sandbox
+        .lines()
+        .filter(|line| !line.starts_with("RestrictAddressFamilies="))
+    {
+        assert!(
+            template.lines().any(|it| it == line) || line.is_empty(),
+            "{line}"
+        );
+    }
+    assert!(template.contains("\nPrivateNetwork=yes\n"));
+    assert!(
+        template.contains("\nExecStart=/bin/false\n") && template.contains("\nDynamicUser=yes\n")
+    );
+}
+
+#[test]
 fn builds_and_fetches_have_the_sandbox_of_the_apps() {
     let app = fs::read_to_string(golden().join("web.units/web@.service")).unwrap();
     let (_, sandbox) = app.split_once("NoNewPrivileges=yes").unwrap();

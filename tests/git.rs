@@ -356,42 +356,6 @@ fn a_commit_is_laid_out_exactly() {
 }
 
 #[test]
-fn a_pointer_of_git_lfs_is_refused_with_its_name_and_a_file_that_is_in_the_commit_is_not() {
-    let repo = Repo::new();
-    repo.write(
-        "art/.gitattributes",
-        "*.bin filter=lfs diff=lfs merge=lfs -text\n",
-    );
-    repo.write("art/small.bin", "committed as it is");
-    repo.write(
-        "pointer.bin",
-        "version https://git-lfs.github.com/spec/v1\n",
-    );
-    let good = repo.commit("good");
-    let place = Place::new();
-    place.send(&repo, &good).unwrap();
-    assert_eq!(tree(&place.lay_out(&good)).len(), 3);
-    let pointer = format!(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 12\n",
-        "0".repeat(64)
-    );
-    repo.write("art/large one.bin", pointer);
-    let commit = repo.commit("with a pointer");
-    place.send(&repo, &commit).unwrap();
-    let into = place.root.path().join("refused");
-    fs::create_dir(&into).unwrap();
-    let held = place.store.hold().unwrap();
-    let said = held
-        .lay_out(&commit.parse().unwrap(), &into)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        said.contains("\"art/large one.bin\"") && said.contains("git lfs pull"),
-        "{said}"
-    );
-}
-
-#[test]
 fn only_what_is_missing_is_sent_and_no_history() {
     let repo = Repo::new();
     for number in 0..50 {

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("store", 2),
     ("release", 2),
     ("git", 2),
+    ("staging", 2),
     ("probe", 2),
     ("traffic", 2),
     ("launch", 2),
@@ -37,6 +38,11 @@ const MEANT: &[(&str, &str, &str)] = &[
         "router::table",
         "router::h1",
         "hosts and paths are compared in the one form that h1 makes of them; h1 knows nothing of tables",
+    ),
+    (
+        "staging",
+        "git",
+        "a work tree is git's: it is asked by the same command line, in the same environment",
     ),
     (
         "cli",

@@ -452,6 +452,8 @@ fn a_stream_whose_first_bytes_are_more_than_its_pipe_holds_is_kept_once_they_hav
     // It has so little room that most has to wait in the router.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(64 * 1024).unwrap();
+    // The router's socket has room for so many segments, which are large on loopback (tcp(7)).
+    socket.set_tcp_mss(536).unwrap();
     socket.connect(&router.address().into()).unwrap();
     let mut client = Raw::new(socket.into(), None);
     client.send("GET / HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");

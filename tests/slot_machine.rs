@@ -665,6 +665,40 @@ fn the_setup_command_runs_in_the_release_and_what_it_made_is_in_staging() {
 }
 
 #[test]
+fn what_git_lfs_keeps_is_in_the_release_and_a_commit_that_lacks_it_is_refused_with_its_path() {
+    let project = Project::new();
+    // SHA-256 of `abc`.
+    let oid = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 3\n");
+    std::fs::write(project.repo().join(".gitattributes"), "*.bin filter=lfs\n").unwrap();
+    std::fs::write(project.repo().join("model.bin"), &pointer).unwrap();
+    let kept = project.repo().join(".git/lfs/objects/ba/78");
+    std::fs::create_dir_all(&kept).unwrap();
+    std::fs::write(kept.join(oid), "abc").unwrap();
+    let good = project.commit("A", "ok");
+    let _daemon = project.start(&[]);
+    let live = project.data().join("live/model.bin");
+    assert_eq!(std::fs::read_to_string(&live).unwrap(), "abc");
+
+    let lost = pointer.replace("ba7816bf", "00000000");
+    std::fs::write(project.repo().join("lost.bin"), lost).unwrap();
+    let bad = project.commit("B", "ok");
+    let (status, answer) = project.deploy(&bad);
+    assert_eq!(
+        (status, &answer["success"]),
+        (500, &json!(false)),
+        "{answer}"
+    );
+    let error = answer["error"].as_str().unwrap();
+    assert!(
+        error.contains("lost.bin") && error.contains("git"),
+        "{error}"
+    );
+    assert_eq!(project.status()["live_commit"], *good);
+    assert!(!project.data().join(slot(&bad)).exists());
+}
+
+#[test]
 fn shared_directories_outlive_the_releases() {
     let project = Project::new();
     project.configure(json!({ "shared_dirs": ["uploads"] }));
@@ -1138,10 +1172,10 @@ fn what_a_killed_daemon_was_at_is_over_and_written_down_before_the_next_one_answ
     let mut daemon = project.start(&[]);
     let gate = project.home.path().join("gate");
     let second = project.commit("B", &format!("waits {}", gate.display()));
+    let api = project.api;
     std::thread::scope(|scope| {
-        let deploying = scope.spawn(|| http(project.api, &format!(
-            "POST /deploy HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{{\"commit\":\"main\"}}"
-        )));
+        let request = "POST /deploy HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{\"commit\":\"main\"}";
+        let deploying = scope.spawn(move || http(api, request));
         until("the candidate", || {
             matches!(
                 project.status()["state"].as_str(),

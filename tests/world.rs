@@ -25,13 +25,15 @@ use slot::deploy::{
     BootId, ByClass, Effect, End, Event, Generation, Limits, Probe, ReleaseId, Route, Seen,
     SlotName, State, Time, UnitFailure,
 };
+use slot::git::Store;
 use slot::release::Site;
 use slot::release::named;
+use slot::staging::{Made, Promoted};
 use slot::store::StateFile;
 use slot::traffic::Routers;
 use slot::wire::control::{Applied, InFlight, Listener, Stats};
 use slot::wire::table::{self, Table};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -44,6 +46,10 @@ struct Slots {
     answers: watch::Receiver<bool>,
     /// Told when somebody wants to know that and does not get to.
     asked: Arc<Notify>,
+    /// What staging was made of, each before it was let to be.
+    staged: mpsc::UnboundedSender<ReleaseId>,
+    /// Lets staging be made.
+    stages: Arc<Semaphore>,
 }
 
 impl Units for Slots {
@@ -72,6 +78,12 @@ impl Units for Slots {
 
     fn data(&self) -> PathBuf {
         PathBuf::from("/nowhere")
+    }
+
+    async fn stage(&self, promoted: Promoted, _: Store) -> Result<Made, String> {
+        self.staged.send(promoted.release.clone()).unwrap();
+        self.stages.acquire().await.unwrap().forget();
+        Ok(Made::Of(promoted.release))
     }
 
     async fn objection(&self, _: Option<&SlotName>) -> Option<String> {
@@ -137,6 +149,11 @@ struct Bench {
     answers: watch::Sender<bool>,
     /// It was asked while it did not.
     asked: Arc<Notify>,
+    staged: (
+        mpsc::UnboundedSender<ReleaseId>,
+        tokio::sync::Mutex<mpsc::UnboundedReceiver<ReleaseId>>,
+    ),
+    stages: Arc<Semaphore>,
 }
 
 fn bench() -> Bench {
@@ -144,11 +161,14 @@ fn bench() -> Bench {
     for name in ["apps", "data", "run/router/1"] {
         std::fs::create_dir_all(directory.path().join(name)).unwrap();
     }
+    let staged = mpsc::unbounded_channel();
     Bench {
         directory,
         running: Arc::default(),
         answers: watch::Sender::new(true),
         asked: Arc::default(),
+        staged: (staged.0, tokio::sync::Mutex::new(staged.1)),
+        stages: Arc::new(Semaphore::new(0)),
     }
 }
 
@@ -184,6 +204,7 @@ impl Bench {
         let tables = self.tables(self.at("run/table.json")).await;
         let (known, answers) = (Arc::clone(&self.running), self.answers.clone());
         let asked = Arc::clone(&self.asked);
+        let (staged, stages) = (self.staged.0.clone(), Arc::clone(&self.stages));
         Arc::new(Apps::new(
             Source::Directory(self.at("apps")),
             place,
@@ -199,6 +220,8 @@ impl Bench {
                     running: running.unwrap_or_default(),
                     answers: if slow { &answers } else { &always }.subscribe(),
                     asked: Arc::clone(&asked),
+                    staged: staged.clone(),
+                    stages: Arc::clone(&stages),
                 };
                 if !slow {
                     // Its answers do not end with it.
@@ -239,6 +262,8 @@ impl Bench {
             running: Arc::default(),
             answers: self.answers.subscribe(),
             asked: Arc::clone(&self.asked),
+            staged: self.staged.0.clone(),
+            stages: Arc::clone(&self.stages),
         };
         let state = StateFile::at(root.join("state.json"), "this boot".to_owned());
         let tables = self.tables(table).await;
@@ -756,4 +781,50 @@ async fn a_router_that_did_not_hear_what_is_to_be_cut_after_a_stop_is_told_while
     let ended = tokio::time::timeout(LONG, reports.recv()).await.unwrap();
     assert!(matches!(ended, Some(Event::Stopped { .. })), "{ended:?}");
     stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_promotion_that_comes_while_staging_is_made_waits_for_nothing_and_has_its_own_made_after()
+{
+    let bench = bench();
+    let text = format!("{}[staging]\nuser = 'alice'\n", file("web", 20_001));
+    std::fs::write(bench.at("apps/web.toml"), text).unwrap();
+    let _router = bench.router();
+    let apps = bench.apps().await;
+    apps.load().await;
+    let commit = |id: &str| {
+        bench.release("web", id);
+        let record = serde_json::json!({
+            "version": 1, "size": 1, "made_ms": 1,
+            "source": { "kind": "git", "commit": format!("{id}{}", "0".repeat(32)) },
+        });
+        let path = bench.at("data/web/releases").join(format!("{id}.json"));
+        std::fs::write(path, record.to_string()).unwrap();
+    };
+    for id in ["00000001", "00000002"] {
+        commit(id);
+    }
+    let next = || async {
+        let mut staged = bench.staged.1.lock().await;
+        tokio::time::timeout(LONG, staged.recv())
+            .await
+            .unwrap()
+            .unwrap()
+    };
+    serve(&bench, &apps, "web", "00000001").await;
+    assert_eq!(next().await.as_str(), "00000001");
+    // It takes its time, and another deployment goes all the way.
+    serve(&bench, &apps, "web", "00000002").await;
+    let app = apps.get(Some("web")).await.unwrap();
+    let staging = app.status().await.staging.unwrap();
+    assert_eq!(staging.coming.as_deref(), Some("00000001"));
+    bench.stages.add_permits(1);
+    assert_eq!(next().await.as_str(), "00000002");
+    bench.stages.add_permits(1);
+    let made = async {
+        while app.status().await.staging.unwrap().release.as_deref() != Some("00000002") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, made).await.unwrap();
 }

@@ -1,5 +1,6 @@
 //! The routes of releases: one comes and is deployed, one that is there is deployed again, all are listed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Json;
@@ -13,7 +14,7 @@ use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named, span};
 use crate::config::is_ref_name;
-use crate::daemon::app::{Managed, Wish};
+use crate::daemon::app::{Check, Managed, Wish};
 use crate::daemon::units::Units;
 use crate::deploy::ReleaseId;
 use crate::git::{Commit, GitError};
@@ -58,21 +59,13 @@ impl DeployQuery {
     fn wish(&self, by: String) -> Result<Wish, Problem> {
         let of =
             |key, text: &Option<String>| text.as_deref().map(|text| span(key, text)).transpose();
-        let checks = self.skip.as_deref().unwrap_or_default().split(',');
-        let checks = checks.filter(|word| !word.is_empty()).map(|word| {
-            word.parse().map_err(|()| {
-                Problem::bad_request(format!(
-                    "skip = {word:?} is no check that can be left out; write disk or memory"
-                ))
-            })
-        });
         Ok(Wish {
             by,
             drain: of("drain", &self.drain)?,
             queue: of("queue", &self.queue)?.unwrap_or_default(),
             patience: Duration::ZERO,
             size: self.size,
-            unchecked: checks.collect::<Result<_, _>>()?,
+            unchecked: unchecked(self.skip.as_deref())?,
         })
     }
 
@@ -136,6 +129,25 @@ impl DeployQuery {
     }
 }
 
+/// The checks that somebody leaves out, with commas.
+pub(super) fn unchecked(skip: Option<&str>) -> Result<BTreeSet<Check>, Problem> {
+    let words = skip.unwrap_or_default().split(',');
+    let checks = words.filter(|word| !word.is_empty()).map(|word| {
+        word.parse().map_err(|()| {
+            Problem::bad_request(format!(
+                "skip = {word:?} is no check that can be left out; write disk or memory"
+            ))
+        })
+    });
+    checks.collect()
+}
+
+/// Takes what a refused client still sends: it does not read before it has sent everything, and is to come to the answer.
+pub(super) async fn drain(body: Body) {
+    let mut rest = body.into_data_stream();
+    while let Some(Ok(_)) = rest.next().await {}
+}
+
 pub(super) async fn deploy<U: Units>(
     State(api): State<Api<U>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -170,9 +182,7 @@ pub(super) async fn deploy<U: Units>(
     let (app, generation, about, release, commit, _kept, fetched) = match begun.await {
         Ok(begun) => begun,
         Err(problem) => {
-            // A client that still sends does not read; let it come to the answer.
-            let mut rest = body.into_data_stream();
-            while let Some(Ok(_)) = rest.next().await {}
+            drain(body).await;
             return Err(problem);
         }
     };

@@ -70,9 +70,12 @@ impl Problem {
 impl From<GitError> for Problem {
     fn from(error: GitError) -> Self {
         match error {
-            GitError::NoCommit(_) | GitError::Refused { .. } | GitError::Torn { .. } => {
-                Self::bad_request(chain(&error))
-            }
+            GitError::NoCommit(_)
+            | GitError::NoOid(_)
+            | GitError::Refused { .. }
+            | GitError::WrongContent { .. }
+            | GitError::Torn { .. }
+            | GitError::TornContent { .. } => Self::bad_request(chain(&error)),
             error => Self::failed(&error),
         }
     }

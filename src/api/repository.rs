@@ -3,10 +3,9 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use futures_util::StreamExt;
 use serde::Deserialize;
 
-use super::deploy::reader;
+use super::deploy::{drain, reader};
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named};
 use crate::daemon::units::Units;
@@ -39,9 +38,7 @@ pub(super) async fn module<U: Units>(
     let (app, commit) = match app.await {
         Ok(found) => found,
         Err(problem) => {
-            // A client that still sends does not read; let it come to the answer.
-            let mut rest = body.into_data_stream();
-            while let Some(Ok(_)) = rest.next().await {}
+            drain(body).await;
             return Err(problem);
         }
     };

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::deploy::{deploy, on_disk, releases};
+use super::large::{content, lacking};
 use super::peer::{Access, Peer};
 use super::problem::Problem;
 use super::repository::{module, repository};
@@ -57,6 +58,8 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         .route("/events", get(events))
         .route("/releases", get(releases))
         .route("/repository", get(repository).post(module))
+        .route("/large", post(lacking))
+        .route("/large/{oid}", post(content))
         .route("/reload", post(reload));
     Router::new()
         .route("/apps", get(list))
@@ -101,7 +104,7 @@ async fn admit<U: Units>(
 /// The app of a path, if the path names one.
 #[derive(Deserialize)]
 pub(super) struct Named {
-    app: Option<String>,
+    pub(super) app: Option<String>,
 }
 
 impl<U: Units> Api<U> {

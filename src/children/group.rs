@@ -20,12 +20,14 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use super::program::Program;
 
 /// Signals that an app may send to its whole group to end its own workers do not end the keeper.
 const KEEPER: &str = "trap '' HUP INT QUIT TERM TSTP TTIN TTOU USR1 USR2 ALRM PIPE\n\
+                      echo guarded\n\
                       read -r _\n\
                       kill -KILL 0";
 
@@ -83,7 +85,7 @@ pub(super) struct Group {
 
 impl Group {
     /// Executes a program in a group of its own; `more` is added to its environment.
-    pub(super) fn spawn(
+    pub(super) async fn spawn(
         program: &Program,
         more: &[(&str, String)],
     ) -> Result<(Self, ChildStdout, ChildStderr), SpawnError> {
@@ -93,11 +95,14 @@ impl Group {
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .process_group(0)
             .kill_on_drop(true);
-        let keeper = keeper.spawn().map_err(SpawnError::Keeper)?;
+        let mut keeper = keeper.spawn().map_err(SpawnError::Keeper)?;
+        let mut guards = keeper.stdout.take().expect("stdout is piped");
+        // The app may signal the group as soon as it is there.
+        guards.read_u8().await.map_err(SpawnError::Keeper)?;
         let id = pid(&keeper).expect("a child that was not waited for has an id");
 
         let mut command = command(program, more)?;

@@ -32,7 +32,7 @@ pub async fn once(program: &Program, app: &AppName, name: &'static str) -> Ended
         Ok(boot) => Run::new(boot),
         Err(error) => return failed("resources", format!("has no boot id: {error}")),
     };
-    let (mut group, stdout, stderr) = match Group::spawn(program, &[]) {
+    let (mut group, stdout, stderr) = match Group::spawn(program, &[]).await {
         Ok(spawned) => spawned,
         Err(error) => return failed(error.result(), error.to_string()),
     };

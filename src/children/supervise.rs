@@ -118,7 +118,7 @@ impl Supervisor {
             notify,
             run,
             output,
-        } = match self.spawn(program) {
+        } = match self.spawn(program).await {
             Ok(running) => running,
             Err(failure) => return End::Failed(failure),
         };
@@ -188,7 +188,7 @@ impl Supervisor {
         end
     }
 
-    fn spawn(&self, program: &Program) -> Result<Running, UnitFailure> {
+    async fn spawn(&self, program: &Program) -> Result<Running, UnitFailure> {
         let resources = |what: &str, error: std::io::Error| UnitFailure {
             result: "resources".into(),
             text: format!("{what}: {error}"),
@@ -216,10 +216,12 @@ impl Supervisor {
         ];
         let run = Run::new(boot.clone());
         let (group, stdout, stderr) =
-            Group::spawn(program, &more).map_err(|error| UnitFailure {
-                result: error.result().into(),
-                text: error.to_string(),
-            })?;
+            Group::spawn(program, &more)
+                .await
+                .map_err(|error| UnitFailure {
+                    result: error.result().into(),
+                    text: error.to_string(),
+                })?;
         let output = vec![
             tokio::spawn(follow(
                 stdout,

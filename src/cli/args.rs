@@ -92,6 +92,9 @@ pub enum Command {
     /// Fetch a commit from an app's remote (what ExecStart= of slot-fetch@ calls)
     #[command(hide = true)]
     Fetch(Fetch),
+    /// Make the work tree for the next deployment (what ExecStart= of slot-stage@ calls)
+    #[command(hide = true)]
+    Stage(Stage),
     /// Be the sample app of `demo`
     #[command(hide = true)]
     DemoApp,
@@ -203,9 +206,10 @@ pub struct AppRemove {
 pub struct Deploy {
     /// A commit of the repository here (HEAD, if nothing is named), or a path: a binary, a directory or a tar archive
     ///
-    /// A commit is named by its hash or the beginning of it, by a branch or by a tag. A directory has all that the app needs in it. An
-    /// archive may be compressed with gzip, zstd or xz; `-` is one on standard input: `tar c . | ssh host slotctl deploy -`. What begins
-    /// with `.` or `/` is a path in any case. With slot-machine.json it is always a commit.
+    /// A commit is named by its hash or the beginning of it, by a branch or by a tag; submodules and what Git LFS keeps come
+    /// along. A directory has all that the app needs in it. An archive may be compressed with gzip, zstd or xz; `-` is one on standard
+    /// input: `tar c . | ssh host slotctl deploy -`. What begins with `.` or `/` is a path in any case. With slot-machine.json it is always
+    /// a commit.
     #[arg(value_name = "COMMIT|PATH")]
     pub what: Option<PathBuf>,
     /// Deploy HEAD although tracked files have changes that are not committed, and without them
@@ -453,6 +457,23 @@ pub struct Fetch {
     /// The remote's URL
     #[arg(last = true, required = true)]
     pub remote: String,
+}
+
+/// `stage`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
+#[derive(Debug, Args)]
+pub struct Stage {
+    /// The directory of all apps
+    #[arg(long, value_name = "PATH")]
+    pub root: PathBuf,
+    /// Where the work tree is
+    #[arg(long, value_name = "PATH")]
+    pub directory: PathBuf,
+    /// Its branch
+    #[arg(long, value_name = "NAME")]
+    pub branch: String,
+    /// A directory of the release that is the app's own data
+    #[arg(long, value_name = "PATH")]
+    pub shared_dir: Vec<String>,
 }
 
 /// `man`.

@@ -9,7 +9,9 @@ use super::args::Deploy;
 use super::client::{Body, Client};
 use super::deploy::{explain, path_of};
 use super::exit::Exit;
+use super::large;
 use super::pack::{Packing, Upload, packed};
+use super::progress::Screen;
 use super::term::harmless;
 use crate::git::{Commit, GitError, Repository, Resolved};
 use crate::telemetry::chain;
@@ -171,15 +173,22 @@ impl Checkout {
         std::iter::once(commit).chain(reference).collect()
     }
 
-    /// Sends what slotd lacks of its submodules, and gives what it lacks of the commit itself.
+    /// Sends what slotd lacks of its submodules and of what Git LFS keeps, and gives what it lacks of the commit itself, and what is
+    /// the bytes that the commit takes on disk, as far as that is known.
     ///
     /// # Errors
-    /// A submodule is not here, or slotd refuses one.
-    pub async fn body(&self, client: &Client) -> anyhow::Result<(Body, Packing)> {
+    /// A submodule or a content is not here, or slotd refuses one.
+    pub async fn body(
+        &self,
+        client: &Client,
+        options: &Deploy,
+        screen: &mut Screen,
+    ) -> anyhow::Result<(Body, Packing, Option<u64>)> {
         let parts = self
             .repository
             .parts(&self.resolved.commit)
             .map_err(|error| refused(&error))?;
+        let size = large::send(client, &parts, options, screen).await?;
         let known: release::Repository = client.get("/repository").await?;
         let mut have: Vec<Commit> = known.have.iter().filter_map(|it| it.parse().ok()).collect();
         let mut body = None;
@@ -200,11 +209,13 @@ impl Checkout {
                 have.push(part.commit);
             }
         }
-        body.ok_or_else(|| io::Error::other("a commit is a part of itself").into())
+        let (body, packing) =
+            body.ok_or_else(|| io::Error::other("a commit is a part of itself"))?;
+        Ok((body, packing, size))
     }
 }
 
-fn refused(error: &GitError) -> anyhow::Error {
+pub(super) fn refused(error: &GitError) -> anyhow::Error {
     Exit::Input.because(chain(error))
 }
 

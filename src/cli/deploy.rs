@@ -73,7 +73,9 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
         }
         Chosen::Commit(checkout) => {
             asked.extend(checkout.queries());
-            checkout.body(&client).await?
+            let (body, packing, size) = checkout.body(&client, options, &mut screen).await?;
+            asked.extend(size.map(|size| ("size", size.to_string())));
+            (body, packing)
         }
         Chosen::Upload(source) => {
             asked.extend(named(&source));
@@ -119,12 +121,15 @@ fn queries(options: &Deploy) -> Vec<(&'static str, String)> {
     let mut asked: Vec<_> = spans
         .filter_map(|(key, span)| span.as_ref().map(|span| (key, span.text.clone())))
         .collect();
-    let skipped = options.skip_check.iter();
-    let skipped: Vec<&str> = skipped.map(|check| check.word()).collect();
-    if !skipped.is_empty() {
-        asked.push(("skip", skipped.join(",")));
-    }
+    asked.extend(skipped(options));
     asked
+}
+
+/// The checks that are left out.
+pub(super) fn skipped(options: &Deploy) -> Option<(&'static str, String)> {
+    let words = options.skip_check.iter().map(|check| check.word());
+    let words: Vec<&str> = words.collect();
+    (!words.is_empty()).then(|| ("skip", words.join(",")))
 }
 
 /// What is noted of where a release comes from.

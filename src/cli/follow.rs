@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Between two looks at what is still in flight.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two drawings of the live line.
-const FRAME: Duration = Duration::from_millis(100);
+pub(super) const FRAME: Duration = Duration::from_millis(100);
 
 /// Begins an attempt with `begin` and watches it until `wait` is fulfilled.
 ///

@@ -19,6 +19,7 @@ pub mod exit;
 mod fetch;
 pub mod follow;
 pub mod init;
+pub mod large;
 pub mod launch;
 pub mod listeners;
 pub mod logs;
@@ -32,6 +33,7 @@ pub mod releases;
 pub mod router;
 pub mod scratch;
 pub mod source;
+pub mod stage;
 pub mod start;
 pub mod status;
 pub mod term;
@@ -153,6 +155,20 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Launch(options) => return Ok(become_app(global, options)),
         Command::Build(options) => return Ok(build_release(global, options)),
         Command::Fetch(options) => return Ok(fetch_commit(global, options)),
+        Command::Stage(options) => {
+            let Some(app) = &global.app else {
+                return Err(Exit::Usage.because("stage needs --app"));
+            };
+            stage::stage(&stage::Request {
+                app: app.clone(),
+                root: options.root.clone(),
+                socket: global.socket.clone(),
+                directory: options.directory.clone(),
+                branch: options.branch.clone(),
+                shared_dirs: options.shared_dir.clone(),
+            })?;
+            Exit::Ok
+        }
         Command::Man(options) => {
             pages::man(&options.dir)?;
             Exit::Ok
@@ -276,7 +292,11 @@ fn tell(error: &anyhow::Error, exit: Exit, json: bool) {
         return;
     }
     let problem = match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Problem { problem, .. }) => problem.clone(),
+        Some(ClientError::Problem { problem, .. }) => Problem {
+            // With what it was asked for.
+            error: text,
+            ..problem.clone()
+        },
         _ => Problem {
             success: false,
             code: exit.code().to_owned(),

@@ -127,6 +127,17 @@ pub fn packed(pack: Option<Pack>) -> io::Result<(Body, Packing)> {
     })
 }
 
+/// A file as the body of a request. `sent` counts what slotd has taken of it, and of others before it.
+///
+/// # Errors
+/// If no thread can be had.
+pub fn whole(mut file: fs::File, sent: &Arc<AtomicU64>) -> io::Result<(Body, Packing)> {
+    let counter = Arc::clone(sent);
+    send(Arc::clone(sent), None, move |chunks| {
+        io::copy(&mut file, &mut Counting { chunks, counter }).map(drop)
+    })
+}
+
 /// Runs what writes an archive in a thread of its own.
 fn send(
     sent: Arc<AtomicU64>,

@@ -167,7 +167,8 @@ impl Screen {
 /// The order in which phases can follow each other.
 fn rank(phase: &str) -> u8 {
     match phase {
-        "" | "queued" => 0,
+        // What is sent before anything is asked for.
+        "" | "lfs fetch" | "upload" | "queued" => 0,
         // The steps of `preparing` that take a while have names of their own.
         "preparing" => 1,
         "fetch" => 2,

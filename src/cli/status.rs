@@ -13,7 +13,7 @@ use super::client::{Client, empty};
 use super::exit::Exit;
 use super::router;
 use super::term::{Paint, aligned, harmless, say, say_json, whole_span, width, wrap};
-use crate::wire::api::{Apps, SlotStatus, Status};
+use crate::wire::api::{Apps, SlotStatus, Staging, Status};
 use crate::wire::control::InFlight;
 
 /// Shows one app, or all when none is named.
@@ -142,6 +142,7 @@ pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
     text.push_str(&slots(status, now, paint));
     let mut notes = remarks(status, now);
     notes.extend(last(status).map(|last| (Tone::of(last.1), last.0)));
+    notes.extend(status.staging.as_ref().map(staging));
     let warnings = status.warnings.iter();
     notes.extend(warnings.map(|warning| (Tone::Bad, format!("warning: {warning}"))));
     if !notes.is_empty() {
@@ -208,6 +209,26 @@ fn remarks(status: &Status, now: u64) -> Vec<(Tone, String)> {
         }
     }
     remarks
+}
+
+/// Where staging is, and what it is of.
+fn staging(staging: &Staging) -> (Tone, String) {
+    let path = &staging.path;
+    match (&staging.kept, &staging.coming, &staging.release) {
+        (_, Some(coming), _) => (
+            Tone::Plain,
+            format!("staging: {path} is being made of release {coming}"),
+        ),
+        (Some(kept), None, _) => (Tone::Odd, format!("staging: {path}; {kept}")),
+        (None, None, Some(release)) => (
+            Tone::Plain,
+            format!("staging: {path} is of release {release}"),
+        ),
+        (None, None, None) => (
+            Tone::Plain,
+            format!("staging: {path}, once a commit is deployed"),
+        ),
+    }
 }
 
 /// How the last attempt ended, and whether well.

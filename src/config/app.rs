@@ -9,7 +9,7 @@ use super::error::{ConfigError, Source};
 use super::remote::remote;
 use super::section::{Section, Value};
 use super::trust::replaceable;
-use super::{App, AppLimits, Bind, Drain, Ports, Ready, SEED, Semantics};
+use super::{App, AppLimits, Bind, Drain, Ports, Ready, SEED, Semantics, Staging};
 use crate::deploy::{AppName, SlotName};
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
@@ -21,7 +21,7 @@ const SETUP: &str = "\"npm ci\"";
 /// How long a setup command may take if the file does not say.
 pub(super) const SETUP_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Users that can do more than an app should.
-const PRIVILEGED: [&str; 3] = ["root", "slot", "slot-router"];
+pub(super) const PRIVILEGED: [&str; 3] = ["root", "slot", "slot-router"];
 /// Names beside the slots' symlinks in `/var/lib/slot/<app>`.
 const SLOT_NAMES_TAKEN: [&str; 6] = ["live", "prev", "releases", "staging", "shared", "incoming"];
 
@@ -84,6 +84,8 @@ impl App {
         let remote = remote(keys.take("git"))?;
         let env = environment(keys.take("env"))?;
         let limits = limits(keys.take("limits"))?;
+        let staging = keys.take("staging");
+        let staging = staging.map(|table| Staging::parse(table, allow_privileged));
         keys.finish()?;
         // Only now: a key that is missing is often there under a wrong name, and that is what to say then.
         let command = command.unwrap_or_else(|| {
@@ -118,6 +120,7 @@ impl App {
             remote,
             env,
             limits,
+            staging: staging.transpose()?,
             internal_listener: None,
             semantics: Semantics::Slot,
         })
@@ -161,6 +164,13 @@ impl App {
                 format!("write `{slot} = 20001` under [ports], a port that nothing listens on"),
             )),
         }?;
+        if self.staging.as_ref().is_some_and(|it| it.user.is_none()) {
+            return Err(source.whole(
+                "staging.user",
+                "the work tree is to be somebody's",
+                "write `user = \"alice\"` under [staging]: who is to work in it",
+            ));
+        }
         let fetch = self.remote.as_ref();
         let files = [
             (
@@ -488,7 +498,7 @@ pub(super) fn listener(value: &Value<'_>) -> Result<String, ConfigError> {
     ))
 }
 
-fn user(value: &Value<'_>, allow_privileged: bool) -> Result<String, ConfigError> {
+pub(super) fn user(value: &Value<'_>, allow_privileged: bool) -> Result<String, ConfigError> {
     let user = value.text("\"deploy\"")?;
     // sysusers.d(5), strict mode; a number would be taken for a uid.
     let valid = (1..=31).contains(&user.len())

@@ -15,6 +15,7 @@ mod remote;
 mod section;
 pub mod slot_machine;
 mod span;
+mod staging;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub use section::closest;
 pub use slot_machine::SlotMachine;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
+pub use staging::Staging;
 
 use crate::deploy::{AppName, SlotName};
 
@@ -135,6 +137,8 @@ pub struct App {
     pub env: BTreeMap<String, String>,
     /// `[limits]`: what its requests may be and take.
     pub limits: AppLimits,
+    /// `[staging]`: the work tree for the next deployment; absent: none is made.
+    pub staging: Option<Staging>,
     /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.
     pub internal_listener: Option<String>,
     /// By which kind of file it was read.

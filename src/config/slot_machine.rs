@@ -155,6 +155,7 @@ impl SlotMachine {
             env_file: env_file.map(|file| repository.join(file).to_string_lossy().into_owned()),
             env: std::collections::BTreeMap::new(),
             limits: AppLimits::default(),
+            staging: None,
             internal_listener: (internal_port != port).then(|| INTERNAL.to_owned()),
             remote: None,
             semantics: Semantics::SlotMachine,

@@ -125,13 +125,13 @@ impl FromStr for Check {
 pub struct Managed<U> {
     owner: Owner,
     world: Arc<Live<U>>,
-    watcher: AbortHandle,
+    tasks: [AbortHandle; 2],
 }
 
 impl<U> Drop for Managed<U> {
     fn drop(&mut self) {
         self.owner.end();
-        self.watcher.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -206,10 +206,11 @@ impl<U: Units> Managed<U> {
             let (world, owner) = (Arc::clone(&world), owner.clone());
             tokio::spawn(async move { world.watch_units(owner).await })
         };
+        let stager = tokio::spawn(Arc::clone(&world).keep_staging(owner.clone()));
         Ok(Self {
             owner,
             world,
-            watcher: watcher.abort_handle(),
+            tasks: [watcher.abort_handle(), stager.abort_handle()],
         })
     }
 
@@ -305,15 +306,7 @@ impl<U: Units> Managed<U> {
         }
         if !wish.unchecked.contains(&Check::Disk) {
             let (root, needed) = (self.world.root.clone(), wish.size);
-            let short = move || {
-                let room = Room {
-                    disk_needed: needed,
-                    disk_free: preflight::free_disk(&root).ok(),
-                    ..Room::default()
-                };
-                room.disk_objection(&root)
-            };
-            if let Some(why) = blocking(short).await {
+            if let Some(why) = blocking(move || preflight::short_of_disk(&root, needed)).await {
                 return Some(why);
             }
         }

@@ -1,16 +1,19 @@
 //! Commits that are deployed: taken from whoever has them, laid out, kept for as long as their releases are.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io::Read;
 use std::path::PathBuf;
 
 use super::app::Managed;
 use super::live::blocking;
+use super::owner::AskError;
 use super::prepare::Unready;
 use super::units::Units;
 use crate::config::Semantics;
 use crate::deploy::{Generation, ReleaseId};
-use crate::git::{Commit, GitError, Held, Store};
+use crate::git::{Commit, GitError, Held, Oid, Store};
+use crate::preflight;
 use crate::release::{self, About, Identity, Incoming, Links, ReleaseError, Root};
 use crate::telemetry::chain;
 use crate::wire::release::{self as api, Origin};
@@ -142,6 +145,55 @@ impl<U: Units> Managed<U> {
     ) -> Result<(), GitError> {
         let store = Store::of(&self.world().root);
         blocking(move || store.hold()?.take_module(&commit, pack, || true)).await
+    }
+
+    /// Which contents of files of Git LFS are not here, of one for each file of a commit. With `check`, that there is room for those, and
+    /// for all of them once more in the release.
+    ///
+    /// # Errors
+    /// There is not.
+    pub async fn lacks(
+        &self,
+        contents: Vec<(Oid, u64)>,
+        check: bool,
+    ) -> Result<BTreeSet<Oid>, AskError> {
+        let root = self.world().root.clone();
+        blocking(move || {
+            let each: BTreeMap<&Oid, u64> =
+                contents.iter().map(|(oid, size)| (oid, *size)).collect();
+            let lacked = Store::of(&root).lacks(each.iter().map(|(oid, size)| (*oid, *size)));
+            if check && !lacked.is_empty() {
+                let sent = lacked.iter().filter_map(|oid| each.get(oid).copied());
+                let laid_out = contents.iter().map(|(_, size)| *size);
+                let needed = sent.chain(laid_out).fold(0, u64::saturating_add);
+                if let Some(why) = preflight::short_of_disk(&root, Some(needed)) {
+                    return Err(AskError::Harmful(why));
+                }
+            }
+            Ok(lacked)
+        })
+        .await
+    }
+
+    /// Takes a content of Git LFS, for the commit that has its file and comes later.
+    ///
+    /// # Errors
+    /// It was torn, or is not what it was said to be; nothing of it is kept.
+    pub async fn take_content(
+        &self,
+        oid: Oid,
+        size: u64,
+        mut content: impl Read + Send + 'static,
+    ) -> Result<(), GitError> {
+        let store = Store::of(&self.world().root);
+        blocking(move || {
+            let held = store.hold()?;
+            let taken = held.take_content(&oid, size, &mut content, || true);
+            // Whoever still sends, to a disk that is full for instance, comes to the answer.
+            let _ = std::io::copy(&mut content, &mut std::io::sink());
+            taken
+        })
+        .await
     }
 }
 

@@ -21,12 +21,14 @@ use super::errand::{Broken, Call};
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::children::{Changes, Child, Ended, Listener, Phase, Program, once};
-use crate::config::{App, Bind, Ready, Semantics, slot_machine};
+use crate::config::{self, App, Bind, Ready, Semantics, slot_machine};
 use crate::deploy::{BootId, End, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::git::Store;
 use crate::launch::{Env, EnvFile, Order, launch};
 use crate::preflight::{self, Runner};
 use crate::probe::{Address, Owner, ask, listeners, process_group_of, processes_of_group};
 use crate::release::{Root, Site, seed};
+use crate::staging::{Made, Promoted, Staging};
 use crate::telemetry::chain;
 
 /// What a build is called where a slot has its name.
@@ -444,6 +446,20 @@ impl Units for Embedded {
         exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
     ) -> Result<T, Unbuilt> {
         self.fetched(exchange).await
+    }
+
+    async fn stage(&self, promoted: Promoted, store: Store) -> Result<Made, String> {
+        let branch = self.app.staging.as_ref().map(|it| &*it.branch);
+        let branch = branch.unwrap_or(config::Staging::BRANCH);
+        let staging = Staging::within(&self.root, branch);
+        let make = move || {
+            staging.make(&promoted, |have| {
+                let held = store.hold().map_err(std::io::Error::other)?;
+                held.pack(&promoted.commit, have)
+                    .map_err(std::io::Error::other)
+            })
+        };
+        blocking(make).await.map_err(|error| chain(&error))
     }
 
     fn data(&self) -> PathBuf {

@@ -38,6 +38,7 @@ pub(super) struct Memory {
     outcomes: VecDeque<api::Outcome>,
     /// Ends of watches: generation, success, cause, sentence.
     watches: VecDeque<(u64, bool, String, String)>,
+    staging: api::Staging,
     warnings: Vec<String>,
     /// What cannot be done at present, and why: `state`, `table`.
     held_up: BTreeMap<&'static str, String>,
@@ -108,6 +109,16 @@ impl<U: Units> Live<U> {
     /// What a fetch or a build said that is about to be reported as failed.
     pub(super) fn keep_report(&self, generation: Generation, report: Report) {
         self.memory().said = Some((generation, report));
+    }
+
+    /// How staging is, but for where.
+    pub(super) fn remembered_staging(&self) -> api::Staging {
+        self.memory().staging.clone()
+    }
+
+    /// Staging is another now.
+    pub(super) fn tell_staging(&self, change: impl FnOnce(&mut api::Staging)) {
+        change(&mut self.memory().staging);
     }
 
     /// What an administrator should know.

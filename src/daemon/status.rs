@@ -112,6 +112,7 @@ impl<U: Units> Managed<U> {
                 .rolled_back
                 .as_ref()
                 .map(|back| tell::rolled_back(app, back)),
+            staging: self.world().staging(),
             warnings,
             remote: app.remote.as_ref().map(|remote| remote.url.clone()),
         }

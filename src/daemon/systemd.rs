@@ -6,7 +6,9 @@
 
 mod answerer;
 mod build;
+mod door;
 mod errand;
+mod stage;
 mod users;
 
 use std::collections::BTreeMap;
@@ -19,19 +21,22 @@ use std::time::Duration;
 use self::answerer::{Answerer, Unit, own};
 use self::build::Setup;
 use self::errand::Errand;
+use self::stage::Stage;
 use self::users::clash;
 use super::errand::{Broken, Call};
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::config::{App, Bind, Ports};
 use crate::deploy::{AppName, BootId, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::git::Store;
 use crate::preflight;
 use crate::probe::{Address, Answer, ask, processes_of};
 use crate::release::Site;
+use crate::staging::{Made, Promoted, TREE};
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
 };
-use crate::units::fetch_socket;
+use crate::units::{STAGING, fetch_socket};
 
 /// The slots of one app.
 #[derive(Debug)]
@@ -41,6 +46,7 @@ pub struct SystemdUnits {
     slots: BTreeMap<SlotName, Slot>,
     setup: Option<Setup>,
     fetch: Option<Errand>,
+    stage: Stage,
     watch: Watch,
     /// `/etc/slot/apps/web.toml`, for messages.
     file: PathBuf,
@@ -100,6 +106,7 @@ impl SystemdUnits {
                 socket: fetch_socket(run, &app.name),
                 limit: remote.timeout,
             }),
+            stage: Stage::of(app, run),
             file,
             // Some frameworks answer only to hosts that they know.
             host: app
@@ -490,6 +497,14 @@ impl Units for SystemdUnits {
 
     fn data(&self) -> PathBuf {
         Path::new("/var/lib/slot-app").join(self.app.as_str())
+    }
+
+    fn staging(&self) -> PathBuf {
+        Path::new(STAGING).join(self.app.as_str()).join(TREE)
+    }
+
+    async fn stage(&self, promoted: Promoted, store: Store) -> Result<Made, String> {
+        self.stage.make(&self.bus, promoted, store).await
     }
 
     async fn end_build(&self) {

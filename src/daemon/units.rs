@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::errand::{Broken, Call};
 use crate::deploy::{BootId, Limits, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::git::Store;
 use crate::release::Site;
+use crate::staging::{Made, Promoted, TREE};
 
 /// The slots of one app, as things that run.
 ///
@@ -75,6 +77,22 @@ pub trait Units: Send + Sync + 'static {
 
     /// Where the app's own data are, as the app sees it: what its releases share is in there.
     fn data(&self) -> PathBuf;
+
+    /// Where the work tree for the next deployment is, for people.
+    fn staging(&self) -> PathBuf {
+        self.data().join(TREE)
+    }
+
+    /// Makes that of a release, whose commit the store has, unless there is work in it. Nobody's deployment waits for it, and at most one
+    /// is made at a time.
+    ///
+    /// # Errors
+    /// A sentence; it is as it was.
+    fn stage(
+        &self,
+        promoted: Promoted,
+        store: Store,
+    ) -> impl Future<Output = Result<Made, String>> + Send;
 
     /// Ends what is left of a build that was given up; returns when nothing of it runs.
     fn end_build(&self) -> impl Future<Output = ()> + Send {

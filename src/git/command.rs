@@ -11,8 +11,8 @@ use std::thread::{self, JoinHandle};
 use super::{Commit, GitError};
 
 /// Of a user's environment: where his configuration is, who he is to git's check of owners (git-config(1), `safe.directory`), and what
-/// a repository that fetches objects when they are needed fetches them with.
-const KEPT: [&str; 10] = [
+/// a repository that fetches objects when they are needed, or git-lfs, fetches them with (curl(1), "ENVIRONMENT").
+const KEPT: [&str; 17] = [
     "HOME",
     "PATH",
     "XDG_CONFIG_HOME",
@@ -23,6 +23,13 @@ const KEPT: [&str; 10] = [
     "SSH_AUTH_SOCK",
     "GIT_SSH_COMMAND",
     "GIT_CONFIG_GLOBAL",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
 ];
 
 /// How much is kept of what git says when it fails, in bytes.
@@ -30,14 +37,14 @@ const SAID: usize = 16 << 10;
 
 /// git in one directory.
 #[derive(Clone, Debug)]
-pub(super) struct Git {
+pub(crate) struct Git {
     directory: PathBuf,
     environment: Vec<(OsString, OsString)>,
 }
 
 impl Git {
     /// As the user has it, in whatever repository the directory belongs to.
-    pub(super) fn users(directory: &Path) -> Self {
+    pub(crate) fn users(directory: &Path) -> Self {
         let kept = KEPT
             .iter()
             .filter_map(|name| Some(((*name).into(), std::env::var_os(name)?)));
@@ -66,7 +73,7 @@ impl Git {
 
     /// With one more variable in its environment.
     #[must_use]
-    pub(super) fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment
             .push((name.into(), value.as_ref().to_owned()));
         self
@@ -103,7 +110,7 @@ impl Git {
     }
 
     /// Starts it, with a pipe to its standard input if there is to be one.
-    pub(super) fn start<S: AsRef<OsStr>>(
+    pub(crate) fn start<S: AsRef<OsStr>>(
         &self,
         operation: &'static str,
         arguments: &[S],
@@ -130,7 +137,7 @@ impl Git {
     }
 
     /// What it answers, whether that is a success or not. `input` is all that it is told.
-    pub(super) fn ask<S: AsRef<OsStr>>(
+    pub(crate) fn ask<S: AsRef<OsStr>>(
         &self,
         operation: &'static str,
         arguments: &[S],
@@ -159,7 +166,7 @@ impl Git {
     }
 
     /// What it answers to something that cannot fail but by a fault.
-    pub(super) fn run<S: AsRef<OsStr>>(
+    pub(crate) fn run<S: AsRef<OsStr>>(
         &self,
         operation: &'static str,
         arguments: &[S],
@@ -177,7 +184,7 @@ impl Git {
     }
 
     /// Its answer, if it has one.
-    pub(super) fn answer<S: AsRef<OsStr>>(
+    pub(crate) fn answer<S: AsRef<OsStr>>(
         &self,
         operation: &'static str,
         arguments: &[S],
@@ -193,14 +200,14 @@ impl Git {
 
 /// git while it runs. Dropped, it is ended.
 #[derive(Debug)]
-pub(super) struct Run {
-    pub(super) child: Child,
+pub(crate) struct Run {
+    pub(crate) child: Child,
     said: Option<JoinHandle<Vec<u8>>>,
 }
 
 impl Run {
     /// Waits for its end, and gives what it said on its standard error.
-    pub(super) fn end(&mut self) -> io::Result<(std::process::ExitStatus, Vec<u8>)> {
+    pub(crate) fn end(&mut self) -> io::Result<(std::process::ExitStatus, Vec<u8>)> {
         drop(self.child.stdin.take());
         let status = self.child.wait()?;
         let said = self.said.take().and_then(|reader| reader.join().ok());
@@ -226,7 +233,7 @@ pub(super) fn check_out(git: &Git, commit: &Commit) -> Result<(), GitError> {
 }
 
 /// What git said, in one line, without its prefixes and hints.
-pub(super) fn words(said: &[u8]) -> String {
+pub(crate) fn words(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
     let lines: Vec<&str> = text
         .lines()

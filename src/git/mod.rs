@@ -13,17 +13,23 @@
 //! commit with its tree, and nothing of its history: a checkout that is one commit deep can be deployed (what CI systems make), and so
 //! can the tenth commit of a repository with a million. To git the store is a shallow repository (gitrepository-layout(5), `shallow`).
 //!
+//! A file that Git LFS keeps is a pointer in the tree. What is in it travels before the commit, as bytes and not as an object of git,
+//! and takes the pointer's place where the tree is laid out; git-lfs itself is only run for the user who has it.
+//!
 //! **Invariant:** no argument from outside can be an option, no hook and no filter of a repository's runs in the store, and git never
 //! asks anything of a terminal.
 //! **Invariant:** a pack is taken whole or not at all: until it is found good, nothing of it is where the store looks.
 
 mod command;
+mod contents;
+mod intake;
 mod large;
 mod mirror;
 mod modules;
 mod names;
 mod pack;
 mod repository;
+mod shelf;
 mod store;
 
 use std::fmt;
@@ -32,9 +38,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::telemetry::bytes;
+
+pub(crate) use command::{Git, words};
+pub use large::{Large, NoOid, Oid};
 pub use mirror::{Keys, Mirror};
 pub use pack::Pack;
 pub use repository::{Part, Repository, Resolved};
+pub use shelf::Shelf;
 pub use store::{Held, Store};
 
 /// The whole name of a commit: 40 hexadecimal digits.
@@ -148,11 +159,70 @@ pub enum GitError {
         /// Which commit is wanted.
         commit: Commit,
     },
-    /// A file is not in the commit, but a pointer to it.
+    /// A file is kept by Git LFS, and nobody can say what is in it.
     #[error(
-        "{0:?} is kept by Git LFS, and the commit has only a pointer to it; `git lfs pull`, then deploy the files: `slotctl deploy ./dir`"
+        "{path:?} is kept by Git LFS, and slot cannot follow the pointer that the commit has in its place: {why}; `git lfs pull`, then \
+         deploy the files: `slotctl deploy ./dir`"
     )]
-    Pointer(PathBuf),
+    Pointer {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with the pointer.
+        why: String,
+    },
+    /// What a file has in it is not where the caller's git-lfs keeps it, and could not be fetched.
+    #[error(
+        "{path:?} ({}{}) is kept by Git LFS, and its content is not in {place:?}: {why}",
+        bytes(*size),
+        match others { 0 => String::new(), count => format!("; and {count} more") }
+    )]
+    NoContent {
+        /// The first.
+        path: PathBuf,
+        /// Its bytes.
+        size: u64,
+        /// How many more there are.
+        others: usize,
+        /// Where it was looked for.
+        place: PathBuf,
+        /// Why it did not come, and what to do.
+        why: String,
+    },
+    /// What a file has in it is not in the store.
+    #[error(
+        "{path:?} is kept by Git LFS, and its content ({oid}) has not come with the commit; deploy again, from a repository that has it or \
+         can fetch it (`git lfs fetch`)"
+    )]
+    Unsent {
+        /// Which.
+        path: PathBuf,
+        /// Its content.
+        oid: Oid,
+    },
+    /// The name of a content is none.
+    #[error(transparent)]
+    NoOid(#[from] NoOid),
+    /// What was sent is not what it was said to be.
+    #[error(
+        "the content {oid} of Git LFS is refused: {why}; `git lfs fsck` looks for what is damaged"
+    )]
+    WrongContent {
+        /// What it was said to be.
+        oid: Oid,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What was sent ended too early.
+    #[error(
+        "the upload of the content {oid} of Git LFS ended before its end; was slotctl interrupted? Deploy again"
+    )]
+    TornContent {
+        /// Which.
+        oid: Oid,
+        /// How.
+        #[source]
+        source: io::Error,
+    },
     /// A remote does not give what it is asked for.
     #[error("{remote} cannot be fetched from: {said}{hint}")]
     Remote {

@@ -5,9 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{Git, check_out, words};
+use super::large::{self, Large};
 use super::modules::{Module, modules};
 use super::names;
 use super::pack::Pack;
+use super::shelf::Shelf;
 use super::{Commit, GitError};
 
 /// Files of a work tree that are slot's own, so that changes to them are nobody's unfinished work.
@@ -32,6 +34,8 @@ pub struct Resolved {
 #[derive(Clone, Debug)]
 pub struct Part {
     repository: Repository,
+    /// Where it is in the commit's tree.
+    inside: PathBuf,
     /// Which commit.
     pub commit: Commit,
 }
@@ -143,16 +147,24 @@ impl Repository {
     /// A submodule has not been fetched.
     pub fn parts(&self, commit: &Commit) -> Result<Vec<Part>, GitError> {
         let mut parts = Vec::new();
-        self.gather(commit, &mut parts)?;
+        self.gather(commit, Path::new(""), &mut parts)?;
         Ok(parts)
     }
 
-    fn gather(&self, commit: &Commit, parts: &mut Vec<Part>) -> Result<(), GitError> {
+    fn gather(
+        &self,
+        commit: &Commit,
+        inside: &Path,
+        parts: &mut Vec<Part>,
+    ) -> Result<(), GitError> {
         for module in modules(&self.git, commit)? {
-            self.module(&module)?.gather(&module.commit, parts)?;
+            let inside = inside.join(&module.path);
+            self.module(&module)?
+                .gather(&module.commit, &inside, parts)?;
         }
         parts.push(Part {
             repository: self.clone(),
+            inside: inside.to_owned(),
             commit: commit.clone(),
         });
         Ok(())
@@ -213,7 +225,11 @@ impl Repository {
 
 impl Part {
     pub(super) fn of(repository: Repository, commit: Commit) -> Self {
-        Self { repository, commit }
+        Self {
+            repository,
+            inside: PathBuf::new(),
+            commit,
+        }
     }
 
     /// Packs what of it is in none of the commits that the other side has.
@@ -235,6 +251,29 @@ impl Part {
             .filter_map(|line| line.strip_prefix("commit ")?.parse().ok())
             .collect();
         Pack::of(git, &self.commit, &common)
+    }
+
+    /// The files of it that Git LFS keeps, by their paths in the whole tree.
+    ///
+    /// # Errors
+    /// git fails, or a pointer cannot be followed.
+    pub fn large(&self) -> Result<Vec<Large>, GitError> {
+        let room = tempfile::tempdir()
+            .map_err(GitError::disk("make a directory in", &std::env::temp_dir()))?;
+        let index = room.path().join("index");
+        let mut files = large::files(&self.repository.git, &self.commit, &index)?;
+        for file in &mut files {
+            file.path = self.inside.join(&file.path);
+        }
+        Ok(files)
+    }
+
+    /// Where the contents of those files are.
+    ///
+    /// # Errors
+    /// git fails.
+    pub fn shelf(&self) -> Result<Shelf, GitError> {
+        Shelf::of(&self.repository.git, &self.commit)
     }
 }
 

@@ -4,6 +4,7 @@
 //! repo.git/refs/slot/<id>        the commit of a release, for as long as the release is on disk
 //!          refs/modules/<40 hex> a commit of a submodule that such a one has
 //!          shallow               all of these: none has its history here
+//!          large/<aa>/<oid>      what a file has in it that Git LFS keeps
 //!          incoming/<random>/    what is being taken, until it is found good
 //! ```
 //!
@@ -17,28 +18,20 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use nix::unistd::geteuid;
 
-use super::command::{Git, check_out, words};
+use super::command::{Git, check_out};
+use super::contents::{self, Contents, is_recent};
+use super::intake::{check, index, settle};
+use super::large::{self, Oid};
 use super::modules::modules;
-use super::{Commit, GitError, clear_locks, large};
+use super::{Commit, GitError, Pack, clear_locks};
 use crate::deploy::ReleaseId;
-
-/// What git holds against objects, and what they may have all the same: oddities of old or home-made tools in commits, which harm
-/// nobody who lays their trees out (git-fsck(1), "FSCK MESSAGES"). Whatever it has against trees but one old mode stays.
-const STRICT: &str = "--strict=zeroPaddedFilemode=ignore,badTimezone=ignore,badDate=ignore,badDateOverflow=ignore,\
-                      zeroPaddedDate=ignore,badEmail=ignore,missingEmail=ignore,missingNameBeforeEmail=ignore,\
-                      missingSpaceBeforeDate=ignore,missingSpaceBeforeEmail=ignore,multipleAuthors=ignore";
 
 /// Each deployment brings a pack; from so many on, those that are still needed are made one.
 const MOST_PACKS: usize = 10;
-
-/// How long a submodule's commit may wait for the one that has it.
-const RECENT: Duration = Duration::from_secs(3600);
 
 /// Where the commits of an app are kept.
 #[derive(Clone, Debug)]
@@ -100,6 +93,19 @@ impl Store {
         Ok(self.refs()?.into_values().collect())
     }
 
+    /// Of these contents, by their names and sizes, those that are not here. The others stay for long enough that a commit which needs
+    /// them can be taken.
+    #[must_use]
+    pub fn lacks<'c>(&self, contents: impl IntoIterator<Item = (&'c Oid, u64)>) -> BTreeSet<Oid> {
+        // Whoever removes some looks at their times first.
+        let _alone = self.alone();
+        let here = self.contents();
+        let lacked = contents
+            .into_iter()
+            .filter(|(oid, size)| here.lack(oid, *size));
+        lacked.map(|(oid, _)| oid.clone()).collect()
+    }
+
     /// Clears what a crash left behind.
     ///
     /// # Errors
@@ -138,14 +144,23 @@ impl Store {
                 None => drop(parts.insert(name, commit)),
             }
         }
-        if doomed.is_empty() {
+        let contents = self.contents();
+        if doomed.is_empty() && !contents.exist() {
             return Ok(());
         }
         self.with_modules(&mut kept)?;
+        if contents.exist() {
+            contents.keep(&self.needed(&kept)?)?;
+        }
+        if doomed.is_empty() {
+            return Ok(());
+        }
         doomed.extend(
             parts
                 .into_iter()
-                .filter(|(name, commit)| !kept.contains(commit) && !self.is_recent(name))
+                .filter(|(name, commit)| {
+                    !kept.contains(commit) && !is_recent(&self.path.join(name))
+                })
                 .map(|(name, _)| name),
         );
         let orders: String = doomed
@@ -169,12 +184,6 @@ impl Store {
         repacked
     }
 
-    /// Whether a ref was made a short time ago: a submodule's commit comes before the one that has it.
-    fn is_recent(&self, name: &str) -> bool {
-        let made = fs::metadata(self.path.join(name)).and_then(|about| about.modified());
-        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < RECENT))
-    }
-
     /// Makes many packs one, without what no ref needs any more; with little memory and on one core, as others have use for both.
     fn repack(&self) -> Result<(), GitError> {
         let packs = fs::read_dir(self.path.join("objects/pack"))
@@ -193,6 +202,17 @@ impl Store {
         self.git()
             .run("pack what is kept", &[&limits[..], &repack].concat(), b"")
             .map(drop)
+    }
+
+    /// The contents that these commits need.
+    fn needed(&self, commits: &BTreeSet<Commit>) -> Result<BTreeSet<Oid>, GitError> {
+        let room = self.room()?;
+        let mut needed = BTreeSet::new();
+        for commit in commits {
+            let files = large::files(&self.git(), commit, &room.path().join(commit.as_str()))?;
+            needed.extend(files.into_iter().map(|file| file.oid));
+        }
+        Ok(needed)
     }
 
     /// The submodules' commits that these have, added to them.
@@ -235,6 +255,21 @@ impl Store {
 
     fn git(&self) -> Git {
         Git::own(&self.path)
+    }
+
+    fn contents(&self) -> Contents {
+        Contents::of(&self.path)
+    }
+
+    /// A directory for what goes when this is over.
+    fn room(&self) -> Result<tempfile::TempDir, GitError> {
+        let incoming = self.path.join("incoming");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&incoming)
+            .and_then(|()| tempfile::tempdir_in(&incoming))
+            .map_err(GitError::disk("make a directory in", &incoming))
     }
 
     fn half_made(&self) -> PathBuf {
@@ -315,6 +350,20 @@ impl Drop for Held {
 }
 
 impl Held {
+    /// Packs what a repository lacks of a commit that is here, which has the trees of others.
+    ///
+    /// # Errors
+    /// git fails.
+    pub fn pack(&self, commit: &Commit, have: &[Commit]) -> Result<Pack, GitError> {
+        let here = self.store.have()?;
+        let common: Vec<Commit> = have
+            .iter()
+            .filter(|it| here.contains(*it))
+            .cloned()
+            .collect();
+        Pack::of(&self.store.git(), commit, &common)
+    }
+
     /// Takes the commit of a release, with its tree, from a pack; from nothing, if it is here already. `wanted` is asked while the pack
     /// comes: once it says no, the taking ends.
     ///
@@ -351,7 +400,7 @@ impl Held {
         wanted: impl Fn() -> bool,
     ) -> Result<(), GitError> {
         let store = &self.store;
-        let incoming = self.room()?;
+        let incoming = store.room()?;
         let quarantine = incoming.path().join("objects");
         fs::create_dir_all(quarantine.join("pack"))
             .map_err(GitError::disk("make the directory", &quarantine))?;
@@ -390,20 +439,39 @@ impl Held {
             .map(drop)
     }
 
-    /// Lays out exactly the tree of a commit that has been taken, and those of its submodules, in an empty directory.
+    /// Takes what a file has in it that Git LFS keeps, before the commit that has the file. `size` is that of its pointer, in bytes.
     ///
     /// # Errors
-    /// A submodule's commit was not taken, git fails, or the disk is full; the directory may have a part of it in it then.
+    /// It is torn, or not what it was said to be, or the disk is full; nothing of it is in the store then.
+    pub fn take_content(
+        &self,
+        oid: &Oid,
+        size: u64,
+        content: impl Read,
+        wanted: impl Fn() -> bool,
+    ) -> Result<(), GitError> {
+        let room = self.store.room()?;
+        let received = room.path().join("content");
+        contents::receive(oid, size, content, &received, wanted)?;
+        let _alone = self.store.alone();
+        self.store.contents().settle(oid, &received)
+    }
+
+    /// Lays out exactly the tree of a commit that has been taken, and those of its submodules, in an empty directory, with the contents
+    /// of the files that Git LFS keeps.
+    ///
+    /// # Errors
+    /// A submodule's commit or a content was not taken, git fails, or the disk is full; the directory may have a part of it in it then.
     pub fn lay_out(&self, commit: &Commit, into: &Path) -> Result<(), GitError> {
-        let room = self.room()?;
+        let room = self.store.room()?;
         let git = self
             .store
             .git()
             .with("GIT_WORK_TREE", into)
             .with("GIT_INDEX_FILE", room.path().join("index"));
         check_out(&git, commit)?;
-        if let Some(path) = large::pointer(&git, into)? {
-            return Err(GitError::Pointer(path));
+        for file in large::files_of_index(&git)? {
+            self.store.contents().lay_out(&file, into)?;
         }
         for module in modules(&self.store.git(), commit)? {
             let folder = into.join(&module.path);
@@ -416,121 +484,5 @@ impl Held {
             self.lay_out(&module.commit, &folder)?;
         }
         Ok(())
-    }
-
-    /// A directory for what goes when this is over.
-    fn room(&self) -> Result<tempfile::TempDir, GitError> {
-        let incoming = self.store.path.join("incoming");
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&incoming)
-            .and_then(|()| tempfile::tempdir_in(&incoming))
-            .map_err(GitError::disk("make a directory in", &incoming))
-    }
-}
-
-/// Reads a pack into the quarantine; git looks at each object of it, and that those which they name are there.
-fn index(
-    git: &Git,
-    commit: &Commit,
-    mut pack: impl Read,
-    wanted: impl Fn() -> bool,
-) -> Result<(), GitError> {
-    let torn = |source| GitError::Torn {
-        commit: commit.clone(),
-        source,
-    };
-    let mut buffer = vec![0; 1 << 16];
-    let mut count = read(&mut pack, &mut buffer).map_err(torn)?;
-    if count == 0 {
-        // Nothing is missing, says who sends; whether that is so is looked at next.
-        return Ok(());
-    }
-    let mut run = git.start(
-        "take a pack",
-        &["index-pack", "--stdin", "--fix-thin", STRICT],
-        Stdio::piped(),
-    )?;
-    let mut stdin = run.child.stdin.take();
-    while count > 0 {
-        if !wanted() {
-            return Err(GitError::Unwanted);
-        }
-        let Some(pipe) = &mut stdin else { break };
-        if pipe.write_all(&buffer[..count]).is_err() {
-            // It has seen enough, and says why.
-            break;
-        }
-        count = read(&mut pack, &mut buffer).map_err(torn)?;
-    }
-    drop(stdin);
-    let (status, said) = run.end().map_err(|source| GitError::Start {
-        operation: "take a pack",
-        source,
-    })?;
-    if status.success() {
-        return Ok(());
-    }
-    let said = words(&said);
-    if said.contains("No space left on device") {
-        return Err(GitError::disk("write", git.directory())(
-            io::ErrorKind::StorageFull.into(),
-        ));
-    }
-    Err(GitError::Refused {
-        commit: commit.clone(),
-        said,
-    })
-}
-
-/// That the commit is there, and all of its tree.
-fn check(git: &Git, commit: &Commit) -> Result<(), GitError> {
-    let refused = |said| GitError::Refused {
-        commit: commit.clone(),
-        said,
-    };
-    let kind = git.answer("look for a commit", &["cat-file", "-t", commit.as_str()])?;
-    if kind.as_deref() != Some("commit") {
-        return Err(refused(
-            "the commit is not in it, nor was it here".to_owned(),
-        ));
-    }
-    let walk = [
-        "rev-list",
-        "--objects",
-        "--quiet",
-        commit.as_str(),
-        "--not",
-        "--all",
-    ];
-    let walked = git.ask("look for the objects of a commit", &walk, b"")?;
-    if walked.status.success() {
-        return Ok(());
-    }
-    Err(refused(words(&walked.stderr)))
-}
-
-/// Moves good packs to where the store looks; the index comes last, as it is what makes git see a pack.
-fn settle(from: &Path, to: &Path) -> Result<(), GitError> {
-    let listed = fs::read_dir(from).map_err(GitError::disk("list", from))?;
-    let mut paths: Vec<PathBuf> = listed.flatten().map(|entry| entry.path()).collect();
-    paths.sort_by_key(|path| path.extension().is_some_and(|extension| extension == "idx"));
-    for path in paths {
-        let new = to.join(path.file_name().unwrap_or_default());
-        fs::rename(&path, &new).map_err(GitError::disk("move to its place", &path))?;
-    }
-    File::open(to)
-        .and_then(|directory| directory.sync_all())
-        .map_err(GitError::disk("sync", to))
-}
-
-/// As much as comes at once.
-fn read(pack: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match pack.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            count => return count,
-        }
     }
 }

@@ -6,4 +6,4 @@ mod program;
 mod room;
 
 pub use program::{Runner, lacking, objection};
-pub use room::{Room, anonymous, available_memory, free_disk, used_by_cgroup};
+pub use room::{Room, anonymous, available_memory, free_disk, short_of_disk, used_by_cgroup};

@@ -61,6 +61,17 @@ pub fn free_disk(place: &Path) -> io::Result<u64> {
     Ok(found.blocks_available() * found.fragment_size())
 }
 
+/// Why a directory's file system has no room for so many bytes, if that is so.
+#[must_use]
+pub fn short_of_disk(place: &Path, needed: Option<u64>) -> Option<String> {
+    let room = Room {
+        disk_needed: needed,
+        disk_free: free_disk(place).ok(),
+        ..Room::default()
+    };
+    room.disk_objection(place)
+}
+
 /// What can be had without driving others out, swap included, in bytes (proc(5), `/proc/meminfo`).
 #[must_use]
 pub fn available_memory(proc: &Path) -> Option<u64> {

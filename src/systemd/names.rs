@@ -36,6 +36,12 @@ impl UnitName {
         Self(format!("slot-fetch@{app}.service"))
     }
 
+    /// The unit that makes an app's staging.
+    #[must_use]
+    pub fn stage(app: &AppName) -> Self {
+        Self(format!("slot-stage@{app}.service"))
+    }
+
     /// An instance of the router.
     #[must_use]
     pub fn router(instance: u8) -> Self {

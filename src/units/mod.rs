@@ -6,6 +6,7 @@ mod fetch;
 mod generate;
 mod polkit;
 mod setup;
+mod stage;
 mod text;
 
 use std::fmt::Write as _;
@@ -19,6 +20,7 @@ pub use fetch::{fetch_service, fetch_socket};
 pub use generate::{GenerateError, generate};
 pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
 pub use setup::{setup_service, setup_socket};
+pub use stage::{STAGING, stage_service, stage_socket};
 
 /// Where the apps' runtime directories are, and slotd's socket.
 pub const RUN: &str = "/run/slot";
@@ -105,6 +107,7 @@ pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
     }
     files.extend(setup::setup_drop_in(app, source));
     files.extend(fetch::fetch_drop_in(app, source));
+    files.extend(stage::stage_drop_in(app, source));
     files
 }
 

@@ -81,12 +81,31 @@ pub struct Status {
     /// The last switch that was taken back by itself, while nothing else has switched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
+    /// The work tree for the next deployment, where the app's file asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging: Option<Staging>,
     /// What an administrator should know: a corrupt state file that was kept aside, a router that does not answer, …
     #[serde(default)]
     pub warnings: Vec<String>,
     /// Where commits are fetched from that nobody sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
+}
+
+/// The work tree for the next deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staging {
+    /// Where it is: `/var/lib/slot-staging/web/staging`.
+    pub path: String,
+    /// The release that it was made of, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// The release that it is being made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coming: Option<String>,
+    /// Why it was not made of what was promoted last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
 }
 
 /// What is under way at the slots of an app that get no new requests.

@@ -10,4 +10,5 @@ pub mod fetch;
 pub mod machine;
 pub mod release;
 pub mod setup;
+pub mod staging;
 pub mod table;

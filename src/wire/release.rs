@@ -68,6 +68,31 @@ pub struct Repository {
     pub have: Vec<String>,
 }
 
+/// The contents of files that Git LFS keeps, which a commit needs that is going to be sent: one for each file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contents {
+    /// Each.
+    pub contents: Vec<Content>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Content {
+    /// Its SHA-256, 64 hexadecimal digits.
+    pub oid: String,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// The contents that slotd does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lacking {
+    /// 64 hexadecimal digits each.
+    pub lacking: Vec<String>,
+}
+
 /// The releases of an app, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Releases {

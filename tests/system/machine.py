@@ -46,12 +46,14 @@ def _control_groups():
 
 
 class Machine:
-    """`with Machine() as m:` boots it and halts it. `kept=True`: what it writes survives reboot() and cut_power()."""
+    """`with Machine() as m:` boots it and halts it. `kept=True`: what it writes survives reboot() and cut_power().
+    `binds`: directories of the host that it has, each as nspawn takes it, `FROM:TO`."""
 
-    def __init__(self, *, kept=False, root=ROOT):
+    def __init__(self, *, kept=False, root=ROOT, binds=()):
         self.name = f"slot-{os.getpid()}-{next(_numbers)}"
         self.root = root
         self.kept = kept
+        self.binds = binds
         self.directory = TARGET / "machines" / self.name
         self.group = None
         self.nspawn = None
@@ -99,7 +101,7 @@ class Machine:
             [
                 "systemd-nspawn", "--quiet", "-D", *tree, f"--machine={self.name}", "--private-network", "--boot",
                 "--register=no", "--keep-unit", "--console=pipe", "--link-journal=no", f"--bind-ro={HERE}:/tests",
-                f"--bind-ro={PACKAGES}:/packages",
+                f"--bind-ro={PACKAGES}:/packages", *(f"--bind={bind}" for bind in self.binds),
             ],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=enter,
             env={"PATH": PATH, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},

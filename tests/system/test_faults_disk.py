@@ -120,6 +120,26 @@ def test_an_upload_that_does_not_fit_ends_its_deployment(machine, app, load):
     works_again(app, load, "small")
 
 
+def test_what_git_lfs_keeps_and_does_not_fit_is_refused_before_or_while_it_comes_and_leaves_nothing(machine, app, load):
+    app.wait_until(lambda status: status["state"] == "idle")
+    marker = marker_of(machine)
+    release = app.release("large")
+    machine.run(
+        f"cd {release} && git init -q && git lfs track model.bin && head -c 3000000 /dev/urandom >model.bin && git add --all"
+        " && git -c user.name=Ada -c user.email=ada@example.org commit -q -m large"
+    )
+    deploy = f"cd {release} && slotctl --app web --json deploy HEAD"
+    before = machine.run(deploy, check=False)
+    assert before.returncode == 1 and "takes 5.7 MiB" in before.stdout and "--skip-check disk" in before.stdout, before
+    during = machine.run(f"{deploy} --skip-check disk", check=False)
+    assert during.returncode == 1 and "the file system is full" in during.stdout and "model.bin" in during.stdout, during
+    repository = "/var/lib/slot/web/repo.git"
+    assert machine.out(f"find {repository}/incoming {repository}/large -type f 2>/dev/null; true") == ""
+    assert app.status()["state"] == "idle"
+    answers_only(load, marker)
+    works_again(app, load, "light")
+
+
 def test_an_archive_that_is_small_until_it_is_unpacked_ends_its_deployment(machine, app, load):
     app.wait_until(lambda status: status["state"] == "idle")
     marker, there = marker_of(machine), machine.out("ls /var/lib/slot/web/releases")

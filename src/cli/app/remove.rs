@@ -17,7 +17,7 @@ use super::add::read_installed;
 use super::loaded::of;
 use super::{file_of, ready_to_change, systemctl};
 use crate::deploy::AppName;
-use crate::units::{STATE, fetch_service, polkit_rule_path, setup_service};
+use crate::units::{STAGING, STATE, fetch_service, polkit_rule_path, setup_service, stage_service};
 use crate::wire::control::{InFlight, Stats};
 
 /// The routers' control sockets are `<n>/control.sock` in it.
@@ -64,10 +64,17 @@ pub async fn run(global: &Global, options: &AppRemove) -> anyhow::Result<Exit> {
         )?;
     } else {
         let [releases, data, _] = kept(name).map(|path| path.exists().then_some(path));
-        let rest: Vec<String> = [("releases", releases), ("data", data)]
-            .into_iter()
-            .filter_map(|(what, path)| Some(format!("; its {what} stay in {}", path?.display())))
-            .collect();
+        // Somebody's work may be in it, which is not slot's to delete.
+        let staging = Path::new(STAGING).join(name.as_str());
+        let staging = staging.exists().then_some(staging);
+        let rest: Vec<String> = [
+            ("releases stay", releases),
+            ("data stay", data),
+            ("staging stays", staging),
+        ]
+        .into_iter()
+        .filter_map(|(what, path)| Some(format!("; its {what} in {}", path?.display())))
+        .collect();
         say(&format!("{name} is removed{}\n", rest.concat()))?;
     }
     Ok(Exit::Ok)
@@ -130,7 +137,12 @@ fn delete(path: &Path) -> anyhow::Result<()> {
 /// Sockets first, or a connection would start a slot again. Units of the name that are not slot's are left alone.
 fn stop(name: &AppName) -> anyhow::Result<()> {
     // One that does not run is stopped already.
-    systemctl(&["stop", &setup_service(name), &fetch_service(name)])?;
+    let errands = [
+        setup_service(name),
+        fetch_service(name),
+        stage_service(name),
+    ];
+    systemctl(&["stop", &errands[0], &errands[1], &errands[2]])?;
     let mut units: Vec<String> = of(name)?
         .into_iter()
         .filter(|unit| unit.ours)

@@ -144,6 +144,10 @@ command = {command}
 # [git]
 # remote = "git@example.org:me/{name}.git"
 # deploy_key = "/etc/slot/keys/{name}"   # a private key without a passphrase, root's own, 0600
+
+# A git work tree of what is live, for the next deployment, in /var/lib/slot-staging/{name}: whose it is.
+# [staging]
+# user = "alice"
 "#;
 
 #[cfg(test)]

@@ -66,6 +66,8 @@ impl Plan {
             let mut app = App::parse(text, &shown)?;
             let chosen = super::app::ports::choose(&app, &app.name.clone(), &shown, None)?;
             app.ports.extend(chosen);
+            // Staging is a work tree of the repository itself here.
+            app.staging = None;
             return Ok(Self {
                 app,
                 public: options.listen.unwrap_or(super::start::LISTEN),
@@ -149,9 +151,10 @@ async fn run(no_deploy: bool, plan: Plan, machine: config::Machine) -> anyhow::R
     }
     let api = ApiDoor::reserve(plan.api)?;
     let layout = Layout::SlotMachine;
+    let shared_dirs = plan.app.shared_dirs.clone();
     let deployer = Deployer::start(plan.app, machine, &data, layout, listeners).await?;
     let socket = reachable_socket(&deployer, &data);
-    let commits = Repository::new(&plan.repository, &data);
+    let commits = Repository::new(&plan.repository, &data, shared_dirs);
     let machine = Machine::new(deployer.app().await?, commits, &data, socket.clone());
     tokio::select! {
         () = first(&machine, no_deploy) => {}

@@ -1,6 +1,5 @@
 //! A unit that does something for slotd once: it is started, calls, is told what to do, answers, and ends.
 //!
-//! **Invariant:** whoever connects is believed only if he is in the cgroup of that very unit, and its user.
 //! **Invariant:** an errand that is given up loses its connection at once, which ends it.
 
 use std::io;
@@ -12,15 +11,12 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::super::errand::{Broken, Call, Door, Held};
 use super::super::live::blocking;
 use super::super::units::{Report, Unbuilt};
+use super::door::{LOOK, is_over};
 use crate::deploy::{BootId, UnitFailure, UnitResult};
-use crate::probe::{cgroup_of, in_cgroup};
 use crate::systemd::{Bus, Properties, StartError, UnitName, failure, how_it_ended, journal};
 
 /// How long the unit may take to be there and to ask, and to be gone when it has answered.
 const MARGIN: Duration = Duration::from_secs(30);
-
-/// Between two looks at the unit while it is waited for.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// What is known of one.
 #[derive(Clone, Debug)]
@@ -94,37 +90,9 @@ impl Errand {
         door: &Door,
         exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
     ) -> Result<T, Broken> {
-        let called = self.called(bus, door).await?;
+        let called = door.called(bus, &self.unit).await.map_err(Broken::There)?;
         let (_held, call) = Held::of(called).map_err(|error| lost(&error))?;
         blocking(move || exchange(&call)).await
-    }
-
-    /// Waits for the unit to connect.
-    async fn called(&self, bus: &Bus, door: &Door) -> Result<tokio::net::UnixStream, Broken> {
-        let mut told = false;
-        loop {
-            let unit = bus.properties(&self.unit).await;
-            if is_over(&unit) {
-                return Err(Broken::There("ended before it asked what to do".to_owned()));
-            }
-            tokio::select! {
-                called = door.listener.accept() => {
-                    let (stream, _) = called.map_err(|error| Broken::There(format!("cannot reach slotd: {error}")))?;
-                    let peer = stream.peer_cred().ok();
-                    let pid = peer.and_then(|peer| peer.pid());
-                    let cgroup = pid.and_then(cgroup_of).unwrap_or_default();
-                    // By the user too: the number of a process that has ended since it connected may be another's by now.
-                    let is_its_user = unit.uid.is_some() && peer.map(|peer| peer.uid()) == unit.uid;
-                    if is_its_user && !unit.control_group.is_empty() && in_cgroup(&cgroup, &unit.control_group) {
-                        return Ok(stream);
-                    }
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(unit = %self.unit, ?peer, cgroup, "somebody else asked for what is the unit's, and was given nothing");
-                    }
-                }
-                () = sleep(LOOK) => {}
-            }
-        }
     }
 
     /// Waits for the unit's end, and gives it as it is then.
@@ -195,8 +163,4 @@ impl Errand {
 /// A connection that is gone.
 pub(super) fn lost(error: &io::Error) -> Broken {
     Broken::There(format!("lost its connection: {error}"))
-}
-
-fn is_over(unit: &Properties) -> bool {
-    matches!(unit.active_state.as_str(), "inactive" | "failed")
 }
