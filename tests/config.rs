@@ -55,6 +55,75 @@ fn a_setup_is_a_command_with_a_limit_and_shared_directories_are_plain_paths() {
 }
 
 #[test]
+fn a_remote_has_a_url_and_the_rest_has_defaults() {
+    let of = |lines: &str| {
+        let text = format!("command = \"./run\"\n[git]\n{lines}\n");
+        App::parse(&text, "slot.toml").unwrap().remote.unwrap()
+    };
+    let short = of("remote = \"git@example.org:me/shop.git\"");
+    assert_eq!(short.url, "git@example.org:me/shop.git");
+    assert_eq!(
+        (short.branch, short.deploy_key, short.known_hosts),
+        (None, None, None)
+    );
+    assert_eq!(short.timeout.as_secs(), 300);
+    let whole = of(
+        "remote = \"https://example.org/shop\"\nbranch = \"stable\"\ndeploy_key = \"/etc/slot/keys/shop\"\n\
+                    known_hosts = \"/etc/slot/keys/known_hosts\"\nfetch_timeout = \"90s\"",
+    );
+    assert_eq!(whole.branch.as_deref(), Some("stable"));
+    assert_eq!(whole.deploy_key.as_deref(), Some("/etc/slot/keys/shop"));
+    assert_eq!(whole.timeout.as_secs(), 90);
+    for (lines, says) in [
+        (
+            "branch = \"main\"",
+            ":2: git: it does not say where commits are fetched from; write `remote = ",
+        ),
+        (
+            "remote = \"ext::sh -c x\"",
+            ":3: git.remote: \"ext::sh -c x\" is no URL",
+        ),
+        (
+            "remote = \"--upload-pack=x\"",
+            ":3: git.remote: \"--upload-pack=x\" is no URL",
+        ),
+        ("remote = \"/srv/shop.git\"", ":3: git.remote: "),
+        (
+            "remote = \"https://me:secret@h/x\"",
+            ":3: git.remote: it has a password in it",
+        ),
+        (
+            "remote = \"h:x\"\nbranch = \"-x\"",
+            ":4: git.branch: \"-x\" is not a branch's name",
+        ),
+        (
+            "remote = \"h:x\"\ndeploy_key = \"keys/shop\"",
+            ":4: git.deploy_key: \"keys/shop\" is not an absolute path",
+        ),
+        (
+            "remote = \"h:x\"\ndeploy_key = \"/etc/slot/a key\"",
+            ":4: git.deploy_key: ",
+        ),
+        (
+            "remote = \"h:x\"\ndeploy_key = \"/var/lib/slot/key\"",
+            ":4: git.deploy_key: root reads /var/lib/slot/key for the fetch",
+        ),
+        (
+            "remote = \"h:x\"\nknown_hosts = \"/etc/../tmp/x\"",
+            ":4: git.known_hosts: root reads",
+        ),
+        (
+            "remote = \"h:x\"\nfetch_timeout = \"0s\"",
+            ":4: git.fetch_timeout: no time at all",
+        ),
+        ("remote = \"h:x\"\nkey = \"x\"", ":4: unknown key `git.key`"),
+    ] {
+        let said = refusal(&format!("command = \"./run\"\n[git]\n{lines}\n"));
+        assert!(said.contains(says), "{lines}: {said}");
+    }
+}
+
+#[test]
 fn staging_is_somebodys_on_a_branch_and_absent_unless_it_is_asked_for() {
     let app = |lines: &str| {
         let text = format!("name = \"web\"\ncommand = \"./run\"\nbind = \"unix\"\n{lines}");
@@ -125,7 +194,7 @@ fn a_refusal_names_file_line_key_and_remedy() {
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
          drain_streams, drain_tunnels, stop_timeout, soak, keep, \
-         hosts, paths, listener, allow_privileged_user, user, env_file, env, limits, staging)"
+         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits, staging)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),
@@ -363,6 +432,20 @@ fn an_env_file_that_root_reads_is_one_that_only_root_can_replace() {
     );
     for path in ["/etc/passwd", "./tmp/web.env"] {
         check(path).unwrap();
+    }
+    // Nor is a key or what says whom to believe.
+    for key in ["deploy_key", "known_hosts"] {
+        let text = format!(
+            "name = \"web\"\ncommand = \"x\"\nbind = \"fd\"\n[git]\nremote = \"h:x\"\n{key} = \"{}\"\n",
+            file.display()
+        );
+        let app = App::parse(&text, "/etc/slot/apps/web.toml").unwrap();
+        let error = app.check_installed("/etc/slot/apps/web.toml");
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("git.{key}: root reads it")),
+            "{error}"
+        );
     }
 }
 

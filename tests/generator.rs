@@ -213,14 +213,15 @@ fn staging_has_the_sandbox_of_the_apps_without_a_network() {
 }
 
 #[test]
-fn a_build_has_the_sandbox_of_the_apps() {
-    let template = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("units/usr/lib/systemd/system/slot-setup@.service");
-    let template = fs::read_to_string(template).unwrap();
+fn builds_and_fetches_have_the_sandbox_of_the_apps() {
     let app = fs::read_to_string(golden().join("web.units/web@.service")).unwrap();
     let (_, sandbox) = app.split_once("NoNewPrivileges=yes").unwrap();
-    assert!(
-        template.ends_with(&format!("NoNewPrivileges=yes{sandbox}")),
-        "the template says otherwise than:\n{sandbox}"
-    );
+    for template in ["slot-setup@.service", "slot-fetch@.service"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("units/usr/lib/systemd/system");
+        let text = fs::read_to_string(path.join(template)).unwrap();
+        assert!(
+            text.ends_with(&format!("NoNewPrivileges=yes{sandbox}")),
+            "{template} says otherwise than:\n{sandbox}"
+        );
+    }
 }

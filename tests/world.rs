@@ -16,6 +16,7 @@ use axum::{Json, Router};
 use slot::config::App;
 use slot::daemon::app::{Check, Managed, Place, Wish};
 use slot::daemon::apps::{Apps, Source};
+use slot::daemon::errand::{Broken, Call};
 use slot::daemon::live::Live;
 use slot::daemon::tables::Tables;
 use slot::daemon::units::{Report, Unbuilt, Units};
@@ -65,6 +66,14 @@ impl Units for Slots {
 
     async fn build(&self, _: &Site) -> Result<(), Unbuilt> {
         Ok(())
+    }
+
+    async fn fetch<T: Send + 'static>(
+        &self,
+        _: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
+    ) -> Result<T, Unbuilt> {
+        // No app here has a remote.
+        std::future::pending().await
     }
 
     fn data(&self) -> PathBuf {

@@ -13,6 +13,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named, span};
+use crate::config::is_ref_name;
 use crate::daemon::app::{Check, Managed, Wish};
 use crate::daemon::units::Units;
 use crate::deploy::ReleaseId;
@@ -42,6 +43,8 @@ pub(super) struct DeployQuery {
     commit: Option<String>,
     #[serde(rename = "ref")]
     reference: Option<String>,
+    /// What to fetch from the app's remote; empty: its default.
+    remote: Option<String>,
 }
 
 /// What the sender of an archive had.
@@ -64,6 +67,29 @@ impl DeployQuery {
             size: self.size,
             unchecked: unchecked(self.skip.as_deref())?,
         })
+    }
+
+    /// What is to be fetched, if anything is: nothing else is deployed then.
+    fn fetched(&self) -> Result<Option<Option<String>>, Problem> {
+        let Some(name) = self.remote.as_deref() else {
+            return Ok(None);
+        };
+        let others = [&self.release, &self.commit, &self.reference, &self.name];
+        if others.iter().any(|other| other.is_some()) || self.origin.is_some() {
+            return Err(Problem::bad_request(
+                "what is fetched from the remote is deployed alone; leave out what else there is"
+                    .to_owned(),
+            ));
+        }
+        if name.is_empty() {
+            return Ok(Some(None));
+        }
+        if !is_ref_name(name) {
+            return Err(Problem::bad_request(format!(
+                "{name:?} is no name that a remote could have; write a branch, a tag or all 40 digits of a commit"
+            )));
+        }
+        Ok(Some(Some(name.to_owned())))
     }
 
     /// What is said of the release.
@@ -138,8 +164,12 @@ pub(super) async fn deploy<U: Units>(
             .map(str::parse)
             .transpose()
             .map_err(GitError::from)?;
+        let fetched = query.fetched()?;
         let app = api.app(&named).await?;
         api.apps.check_file(app.app().name.as_str())?;
+        if let Some(why) = fetched.as_ref().and_then(|_| app.no_remote()) {
+            return Err(Problem::refused(why));
+        }
         let release = match &query.release {
             Some(id) => Some(on_disk(&app, id).await?),
             None => None,
@@ -147,16 +177,19 @@ pub(super) async fn deploy<U: Units>(
         // What slotctl has left out, because it was there when it asked, stays while this waits for its turn.
         let kept = commit.as_ref().map(|_| app.keep_commits());
         let generation = app.begin(wish).await?;
-        Ok::<_, Problem>((app, generation, about, release, commit, kept))
+        Ok::<_, Problem>((app, generation, about, release, commit, kept, fetched))
     };
-    let (app, generation, about, release, commit, _kept) = match begun.await {
+    let (app, generation, about, release, commit, _kept, fetched) = match begun.await {
         Ok(begun) => begun,
         Err(problem) => {
             drain(body).await;
             return Err(problem);
         }
     };
-    let release = if let Some(id) = release {
+    let release = if let Some(reference) = fetched {
+        app.fetch(generation, reference, about.label);
+        None
+    } else if let Some(id) = release {
         app.again(generation, id, about).await
     } else if let Some(commit) = commit {
         app.upload_commit(generation, commit, about, reader(body))

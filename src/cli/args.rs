@@ -89,6 +89,9 @@ pub enum Command {
     /// Make a release ready (what ExecStart= of slot-setup@ calls)
     #[command(hide = true)]
     Build(Build),
+    /// Fetch a commit from an app's remote (what ExecStart= of slot-fetch@ calls)
+    #[command(hide = true)]
+    Fetch(Fetch),
     /// Make the work tree for the next deployment (what ExecStart= of slot-stage@ calls)
     #[command(hide = true)]
     Stage(Stage),
@@ -212,6 +215,11 @@ pub struct Deploy {
     /// Deploy HEAD although tracked files have changes that are not committed, and without them
     #[arg(long, conflicts_with = "release")]
     pub allow_dirty: bool,
+    /// Deploy what slotd fetches from the app's remote (`[git]` in slot.toml): a branch, a tag or a whole hash; otherwise its `branch`
+    ///
+    /// Outside of any repository a name that is no path, and nothing at all, mean the remote as well, where the app has one.
+    #[arg(long, value_name = "REF", num_args = 0..=1, conflicts_with_all = ["what", "release", "allow_dirty"])]
+    pub remote: Option<Option<String>>,
     /// Deploy a release again that is still on disk: its id or its label, as `slotctl releases` lists them
     #[arg(long, value_name = "ID", conflicts_with = "what")]
     pub release: Option<String>,
@@ -258,6 +266,7 @@ impl Deploy {
             // Which daemon is asked.
             config: _,
             release,
+            remote,
             label,
             drain,
             queue,
@@ -265,6 +274,7 @@ impl Deploy {
             watching,
         } = self;
         release.is_none()
+            && remote.is_none()
             && label.is_none()
             && drain.is_none()
             && queue.is_none()
@@ -430,6 +440,23 @@ pub struct Build {
     /// The app's setup command
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
+}
+
+/// `fetch`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// Where what was fetched is kept for the next fetch
+    #[arg(long, value_name = "PATH")]
+    pub mirror: PathBuf,
+    /// A private key for ssh
+    #[arg(long, value_name = "PATH")]
+    pub deploy_key: Option<PathBuf>,
+    /// The hosts that ssh knows
+    #[arg(long, value_name = "PATH")]
+    pub known_hosts: Option<PathBuf>,
+    /// The remote's URL
+    #[arg(last = true, required = true)]
+    pub remote: String,
 }
 
 /// `stage`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, anyhow};
 use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
 
 use super::launch::Failure;
 use super::term::note;
@@ -55,7 +56,7 @@ pub fn build(request: &Request) -> Result<(), Failure> {
     let releases = request.root.join(request.app.as_str()).join("releases");
     // ExecStopPost= does it after a build, unless the machine went down.
     release::clear(&releases).map_err(|error| failed(error.into()))?;
-    let (stream, order) = called(&request.socket).map_err(failed)?;
+    let (stream, order) = called::<setup::Order>(&request.socket, "build").map_err(failed)?;
     if order.command != request.command {
         return Err(Failure {
             code: BAD_CONFIG,
@@ -102,11 +103,14 @@ fn failed(error: anyhow::Error) -> Failure {
     }
 }
 
-/// Asks slotd what there is to build.
-fn called(socket: &Path) -> anyhow::Result<(UnixStream, setup::Order)> {
+/// Asks slotd what there is to do.
+pub(super) fn called<T: DeserializeOwned>(
+    socket: &Path,
+    what: &str,
+) -> anyhow::Result<(UnixStream, T)> {
     let cannot = || {
         format!(
-            "cannot ask slotd at {} what to build; deploy, which starts this unit",
+            "cannot ask slotd at {} what to {what}; deploy, which starts this unit",
             socket.display()
         )
     };

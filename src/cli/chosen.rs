@@ -1,4 +1,4 @@
-//! What `slotctl deploy` is to deploy: a path, a commit of the repository around it, or a release that is on disk.
+//! What `slotctl deploy` is to deploy: a path, a commit of the repository around it or of the app's remote, or a release that is on disk.
 //!
 //! **Invariant:** what could be a path as well as a commit is refused, never guessed.
 
@@ -28,6 +28,10 @@ pub enum Chosen {
     Commit(Checkout),
     /// What is on disk: its id or label.
     Release(String),
+    /// What slotd fetches: what is called so at the app's remote, or the remote's default.
+    Remote(Option<String>),
+    /// The same, if the app has a remote; if not, this is what is wrong.
+    RemoteOr(Option<String>, anyhow::Error),
 }
 
 /// A commit that was found.
@@ -45,11 +49,17 @@ impl Chosen {
         if let Some(release) = &options.release {
             return Ok(Self::Release(release.clone()));
         }
+        if let Some(named) = &options.remote {
+            return Ok(Self::Remote(named.clone()));
+        }
         let Some(what) = &options.what else {
             let here = std::env::current_dir()?;
             let beside = options.config.as_deref().and_then(Path::parent);
             let directory = beside.map_or(here.clone(), |beside| here.join(beside));
-            return Checkout::head(&directory, options.allow_dirty).map(Self::Commit);
+            return match Checkout::head(&directory, options.allow_dirty) {
+                Err(error) if is_in_no_repository(&directory) => Ok(Self::RemoteOr(None, error)),
+                head => head.map(Self::Commit),
+            };
         };
         let is_path = what == Path::new("-")
             || [b'.', b'/'].contains(
@@ -70,7 +80,10 @@ impl Chosen {
             // Then it can only be a path, and whatever is wrong with it is told.
             Err(_) if exists => return Upload::look_over(what).map(Self::Upload),
             Err(GitError::NoRepository { said: None, .. }) => {
-                return Upload::look_over(what).map(Self::Upload);
+                return Ok(match Upload::look_over(what) {
+                    Ok(source) => Self::Upload(source),
+                    Err(error) => Self::RemoteOr(Some(name.to_owned()), error),
+                });
             }
             Err(error) => return Err(refused(&error)),
         };
@@ -98,7 +111,7 @@ impl Chosen {
     pub fn path<'o>(&self, options: &'o Deploy) -> Option<&'o Path> {
         match self {
             Self::Upload(_) => options.what.as_deref(),
-            Self::Commit(_) | Self::Release(_) => None,
+            Self::Commit(_) | Self::Release(_) | Self::Remote(_) | Self::RemoteOr(..) => None,
         }
     }
 }
@@ -204,4 +217,9 @@ impl Checkout {
 
 pub(super) fn refused(error: &GitError) -> anyhow::Error {
     Exit::Input.because(chain(error))
+}
+
+fn is_in_no_repository(directory: &Path) -> bool {
+    let found = Repository::find(directory);
+    matches!(found, Err(GitError::NoRepository { said: None, .. }))
 }

@@ -35,6 +35,18 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     if let (Chosen::Upload(source), Some(project)) = (&chosen, project_built) {
         source.check_command(&project.app.command, &project.file)?;
     }
+    let has_none = |project: &Project| {
+        let meant = global
+            .app
+            .as_ref()
+            .is_none_or(|named| *named == project.app.name);
+        meant && project.app.remote.is_none()
+    };
+    let chosen = match chosen {
+        // Before anything is registered for nothing.
+        Chosen::RemoteOr(_, error) if project.as_ref().is_some_and(has_none) => return Err(error),
+        chosen => chosen,
+    };
     let client = reach(global, project.as_ref()).await?;
     app::listen(&global.socket)?;
     let mut screen = Screen::new(global.json);
@@ -45,11 +57,19 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     let (body, packing) = match chosen {
         Chosen::Release(named) => {
             asked.push(("release", releases::meant(&client, &named).await?));
-            let path = path_of("/deploy", &asked);
-            let begin = client.post(&path, empty());
-            let wait = options.watching.wait;
-            let outcome = attempt(&client, begin, || None, wait, &mut screen).await?;
-            return show(global, &client, &outcome).await;
+            return at_hand(global, options, &client, &asked).await;
+        }
+        Chosen::Remote(named) => {
+            asked.push(("remote", named.unwrap_or_default()));
+            return at_hand(global, options, &client, &asked).await;
+        }
+        Chosen::RemoteOr(named, error) => {
+            let status: Status = client.get("/status").await?;
+            if status.remote.is_none() {
+                return Err(error);
+            }
+            asked.push(("remote", named.unwrap_or_default()));
+            return at_hand(global, options, &client, &asked).await;
         }
         Chosen::Commit(checkout) => {
             asked.extend(checkout.queries());
@@ -79,6 +99,21 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
         Ok(outcome) => show(global, &client, &outcome).await,
         Err(error) => Err(explain(&client, packing, error).await),
     }
+}
+
+/// Deploys what need not be sent.
+async fn at_hand(
+    global: &Global,
+    options: &Deploy,
+    client: &Client,
+    asked: &[(&str, String)],
+) -> anyhow::Result<Exit> {
+    let mut screen = Screen::new(global.json);
+    let path = path_of("/deploy", asked);
+    let begin = client.post(&path, empty());
+    let wait = options.watching.wait;
+    let outcome = attempt(client, begin, || None, wait, &mut screen).await?;
+    show(global, client, &outcome).await
 }
 
 fn queries(options: &Deploy) -> Vec<(&'static str, String)> {

@@ -87,7 +87,7 @@ fn shelf(part: &Part, files: &[&Large], screen: &mut Screen) -> anyhow::Result<S
     let shelf = part.shelf().map_err(|error| refused(&error))?;
     let absent: Vec<&Large> = files.iter().copied().filter(|it| shelf.lacks(it)).collect();
     if !absent.is_empty() {
-        screen.enter("fetch", &told(&absent));
+        screen.enter("lfs fetch", &told(&absent));
         shelf.fetch(&absent).map_err(|error| refused(&error))?;
     }
     Ok(shelf)

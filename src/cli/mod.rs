@@ -16,6 +16,7 @@ pub mod demo;
 pub mod deploy;
 pub mod deployer;
 pub mod exit;
+mod fetch;
 pub mod follow;
 pub mod init;
 pub mod large;
@@ -153,6 +154,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Launch(options) => return Ok(become_app(global, options)),
         Command::Build(options) => return Ok(build_release(global, options)),
+        Command::Fetch(options) => return Ok(fetch_commit(global, options)),
         Command::Stage(options) => {
             let Some(app) = &global.app else {
                 return Err(Exit::Usage.because("stage needs --app"));
@@ -253,6 +255,24 @@ fn build_release(global: &Global, options: &args::Build) -> ExitCode {
         socket: global.socket.clone(),
         command: options.command.clone(),
     }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            note(&format!("slotctl: {}\n", chain(failure.error.as_ref())));
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Fetches a commit, or says why not.
+fn fetch_commit(global: &Global, options: &args::Fetch) -> ExitCode {
+    let fetched = fetch::fetch(&fetch::Request {
+        socket: global.socket.clone(),
+        mirror: options.mirror.clone(),
+        deploy_key: options.deploy_key.clone(),
+        known_hosts: options.known_hosts.clone(),
+        remote: options.remote.clone(),
+    });
+    match fetched {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             note(&format!("slotctl: {}\n", chain(failure.error.as_ref())));

@@ -105,6 +105,13 @@ impl Screen {
     /// An event of the attempt.
     pub fn event(&mut self, event: &Event) {
         if let Some(phase) = event.phase.as_ref().filter(|_| event.event == "phase") {
+            if phase == "fetch" {
+                // What is said of it is what nobody here can know: which commit it is.
+                if *phase == self.phase.name && self.mode == Mode::Plain {
+                    note(&format!("{}\n", line(phase, None, &event.text)));
+                }
+                return self.enter(phase, &event.text);
+            }
             self.enter(
                 phase,
                 &place(event.slot.as_deref(), event.release.as_deref()),
@@ -161,18 +168,19 @@ impl Screen {
 fn rank(phase: &str) -> u8 {
     match phase {
         // What is sent before anything is asked for.
-        "" | "fetch" | "upload" | "queued" => 0,
+        "" | "lfs fetch" | "upload" | "queued" => 0,
         // The steps of `preparing` that take a while have names of their own.
         "preparing" => 1,
-        "checkout" => 2,
-        "build" => 3,
-        "waiting" => 4,
-        "starting" => 5,
-        "ready" => 6,
-        "shifting" => 7,
-        "soaking" => 8,
-        "draining" => 9,
-        _ => 10,
+        "fetch" => 2,
+        "checkout" => 3,
+        "build" => 4,
+        "waiting" => 5,
+        "starting" => 6,
+        "ready" => 7,
+        "shifting" => 8,
+        "soaking" => 9,
+        "draining" => 10,
+        _ => 11,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
+use super::remote::remote;
 use super::section::{Section, Value};
 use super::trust::replaceable;
 use super::{App, AppLimits, Bind, Drain, Ports, Ready, SEED, Semantics, Staging};
@@ -80,6 +81,7 @@ impl App {
             .take("user")
             .map(|value| user(&value, allow_privileged));
         let env_file = keys.take("env_file").map(|value| env_file(&value));
+        let remote = remote(keys.take("git"))?;
         let env = environment(keys.take("env"))?;
         let limits = limits(keys.take("limits"))?;
         let staging = keys.take("staging");
@@ -115,6 +117,7 @@ impl App {
             listener: listener.transpose()?,
             user: user.transpose()?,
             env_file: env_file.transpose()?,
+            remote,
             env,
             limits,
             staging: staging.transpose()?,
@@ -131,7 +134,7 @@ impl App {
     }
 
     /// Whether the file may stand in `/etc/slot/apps` under its name: every slot has its ports, and
-    /// the name in the file is the file's, and only root can replace an `env_file` that is read as root. The one check that looks at
+    /// the name in the file is the file's, and only root can replace what is read as root (`env_file`, `deploy_key`, `known_hosts`). The one check that looks at
     /// the machine.
     ///
     /// # Errors
@@ -168,21 +171,37 @@ impl App {
                 "write `user = \"alice\"` under [staging]: who is to work in it",
             ));
         }
-        let secrets = self.env_file.as_deref().map(Path::new);
-        match secrets
-            .filter(|path| path.is_absolute())
-            .and_then(replaceable)
-        {
-            None => Ok(()),
-            Some(why) => Err(source.whole(
+        let fetch = self.remote.as_ref();
+        let files = [
+            (
                 "env_file",
-                format!("root reads it for the app, and {why}"),
-                format!(
-                    "put it where only root writes: `install -m 0600 FILE /etc/slot/{}.env`",
-                    self.name
-                ),
-            )),
+                self.env_file.as_deref(),
+                format!("{}.env", self.name),
+            ),
+            (
+                "git.deploy_key",
+                fetch.and_then(|it| it.deploy_key.as_deref()),
+                format!("{}.key", self.name),
+            ),
+            (
+                "git.known_hosts",
+                fetch.and_then(|it| it.known_hosts.as_deref()),
+                "known_hosts".to_owned(),
+            ),
+        ];
+        for (key, path, there) in files {
+            let path = path.map(Path::new).filter(|path| path.is_absolute());
+            if let Some(why) = path.and_then(replaceable) {
+                return Err(source.whole(
+                    key,
+                    format!("root reads it for the app, and {why}"),
+                    format!(
+                        "put it where only root writes: `install -m 0600 FILE /etc/slot/{there}`"
+                    ),
+                ));
+            }
         }
+        Ok(())
     }
 }
 

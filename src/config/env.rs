@@ -45,6 +45,12 @@ const NOT_FOR_ROOT: [&str; 4] = [
     "/var/lib/private",
 ];
 
+/// Whether only root writes where a path leads, as far as the path tells.
+pub(super) fn roots_alone(path: &Path) -> bool {
+    !path.components().any(|part| part.as_os_str() == "..")
+        && !NOT_FOR_ROOT.iter().any(|place| path.starts_with(place))
+}
+
 /// `env_file`, as far as its path tells; [`super::App::check_installed`] looks at the file.
 pub(super) fn env_file(value: &Value<'_>) -> Result<String, ConfigError> {
     const EXAMPLE: &str = "\"/etc/slot/web.env\"";
@@ -63,10 +69,7 @@ pub(super) fn env_file(value: &Value<'_>) -> Result<String, ConfigError> {
             format!("give the file a plain name: `{EXAMPLE}`"),
         ));
     }
-    if path.is_absolute()
-        && (path.components().any(|part| part.as_os_str() == "..")
-            || NOT_FOR_ROOT.iter().any(|place| path.starts_with(place)))
-    {
+    if path.is_absolute() && !roots_alone(path) {
         return Err(value.error(
             format!("root reads {text} for the app, and not only root writes there"),
             format!("put it where only root writes, and write its path without `..`: `{EXAMPLE}`"),

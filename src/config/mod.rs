@@ -11,6 +11,7 @@ mod error;
 mod limits;
 mod machine;
 mod network;
+mod remote;
 mod section;
 pub mod slot_machine;
 mod span;
@@ -28,6 +29,7 @@ pub use error::ConfigError;
 pub use limits::{AppLimits, Limits};
 pub use machine::{Machine, MachineError};
 pub use network::Network;
+pub use remote::{Remote, is_ref_name, url_problem};
 pub use section::closest;
 pub use slot_machine::SlotMachine;
 pub use span::parse as parse_span;
@@ -129,6 +131,8 @@ pub struct App {
     /// `env_file = "/etc/slot/web.env"`, which PID 1 reads for the app, or `./` relative to the release, which the app's own user
     /// reads.
     pub env_file: Option<String>,
+    /// `[git]`: where commits are fetched from that nobody sends.
+    pub remote: Option<Remote>,
     /// `[env]`.
     pub env: BTreeMap<String, String>,
     /// `[limits]`: what its requests may be and take.

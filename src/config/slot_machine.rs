@@ -157,6 +157,7 @@ impl SlotMachine {
             limits: AppLimits::default(),
             staging: None,
             internal_listener: (internal_port != port).then(|| INTERNAL.to_owned()),
+            remote: None,
             semantics: Semantics::SlotMachine,
         };
         Ok(Self {

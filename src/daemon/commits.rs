@@ -19,7 +19,7 @@ use crate::telemetry::chain;
 use crate::wire::release::{self as api, Origin};
 
 /// The step in which a commit comes and is laid out.
-const CHECKOUT: &str = "checkout";
+pub(super) const CHECKOUT: &str = "checkout";
 
 /// What came of a commit.
 enum LaidOut {
@@ -218,11 +218,22 @@ fn lay_out(
     let id = identity.id().ok_or(ReleaseError::Nameless)?;
     let held = Store::of(root).hold()?;
     held.take(commit, &id, pack, &wanted)?;
+    let (incoming, identity) = lay_out_taken(root, &held, commit, wanted)?;
+    Ok(LaidOut::New(incoming, identity, held))
+}
+
+/// Lays out a commit that is in the store, in a directory of its own.
+pub(super) fn lay_out_taken(
+    root: &Root,
+    held: &Held,
+    commit: &Commit,
+    wanted: impl Fn() -> bool,
+) -> Result<(Incoming, Identity), Unready> {
     let incoming = release::begin(root)?;
     held.lay_out(commit, incoming.path())?;
     incoming.check(Links::Inside)?;
     if !wanted() {
         return Err(ReleaseError::Unwanted.into());
     }
-    Ok(LaidOut::New(incoming, identity, held))
+    Ok((incoming, Identity::Commit(commit.to_string())))
 }

@@ -5,6 +5,8 @@
 //!
 //! **Invariant:** an answer counts as healthy only if every socket that could have given it belongs to the child's process group.
 
+mod fetch;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use nix::unistd::{geteuid, getgroups};
 
+use super::errand::{Broken, Call};
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::children::{Changes, Child, Ended, Listener, Phase, Program, once};
@@ -31,7 +34,7 @@ use crate::telemetry::chain;
 /// What a build is called where a slot has its name.
 const SETUP: &str = "setup";
 
-/// From SIGTERM to SIGKILL, for a build that has outlived its limit.
+/// From SIGTERM to SIGKILL, for a build or a fetch that has outlived its limit.
 const SETUP_STOP: Duration = Duration::from_secs(5);
 
 /// The children of one app; they end with the last clone.
@@ -441,19 +444,17 @@ impl Units for Embedded {
                 log: Vec::new(),
             },
         };
-        let Some(failure) = ended.failure else {
-            return Ok(());
-        };
-        Err(Unbuilt {
-            report: Report {
-                unit,
-                result: Some(failure.result.as_str().to_owned()),
-                exit: Some(failure.text.clone()),
-                log: ended.log,
-                ..Report::default()
-            },
-            failure,
-        })
+        match ended.failure {
+            None => Ok(()),
+            Some(failure) => Err(unbuilt(unit, failure, ended.log)),
+        }
+    }
+
+    async fn fetch<T: Send + 'static>(
+        &self,
+        exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
+    ) -> Result<T, Unbuilt> {
+        self.fetched(exchange).await
     }
 
     async fn stage(&self, promoted: Promoted, store: Store) -> Result<Made, String> {
@@ -504,6 +505,20 @@ impl Units for Embedded {
                 .collect(),
             journal: None,
         }
+    }
+}
+
+/// The report of a build or a fetch that failed.
+fn unbuilt(unit: String, failure: UnitFailure, log: Vec<String>) -> Unbuilt {
+    Unbuilt {
+        report: Report {
+            unit,
+            result: Some(failure.result.as_str().to_owned()),
+            exit: Some(failure.text.clone()),
+            log,
+            ..Report::default()
+        },
+        failure,
     }
 }
 

@@ -15,6 +15,8 @@ pub mod apps;
 mod commits;
 mod drain;
 pub mod embedded;
+pub mod errand;
+mod fetch;
 pub mod instances;
 pub mod live;
 mod observe;

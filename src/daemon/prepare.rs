@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::live::{Live, blocking};
 use super::owner::Owner;
-use super::units::{Unbuilt, Units};
+use super::units::{Report, Unbuilt, Units};
 use crate::config::App;
 use crate::deploy::{Event, Generation, ReleaseId};
 use crate::git::{GitError, Held};
@@ -25,6 +25,11 @@ pub(super) enum Unready {
     Release(ReleaseError),
     Git(GitError),
     Build(Box<Unbuilt>),
+    /// It could not be fetched.
+    Unfetched {
+        why: String,
+        report: Box<Report>,
+    },
 }
 
 impl From<ReleaseError> for Unready {
@@ -160,8 +165,12 @@ impl<U: Units> Preparation<U> {
                     why: chain(&error),
                 },
             ),
+            Err(Unready::Unfetched { why, report }) => {
+                self.world.keep_report(generation, *report);
+                (None, Event::Unprepared { generation, why })
+            }
             Err(Unready::Build(unbuilt)) => {
-                self.world.keep_build_report(generation, unbuilt.report);
+                self.world.keep_report(generation, unbuilt.report);
                 let failure = unbuilt.failure;
                 (
                     None,
@@ -187,7 +196,7 @@ impl<U: Units> Preparation<U> {
     }
 
     /// Returns when nobody waits for it any more.
-    async fn ended(&self) {
+    pub(super) async fn ended(&self) {
         let mut state = self.owner.state();
         // An owner that has ended has no deployment any more.
         let _ = state

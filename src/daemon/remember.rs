@@ -31,10 +31,10 @@ const PREPARING: &str = "preparing";
 pub(super) struct Memory {
     /// The run of the candidate of the attempt under way: when that has ended, the state does not know it any more.
     candidate: Option<BootId>,
-    /// What the attempt under way prepares at present: `build`.
-    step: Option<(Generation, &'static str)>,
-    /// What the build of the attempt under way said when it failed.
-    build: Option<(Generation, Report)>,
+    /// What the attempt under way prepares at present: `build`, and a sentence about it.
+    step: Option<(Generation, &'static str, String)>,
+    /// What the fetch or the build of the attempt under way said when it failed.
+    said: Option<(Generation, Report)>,
     outcomes: VecDeque<api::Outcome>,
     /// Ends of watches: generation, success, cause, sentence.
     watches: VecDeque<(u64, bool, String, String)>,
@@ -70,14 +70,19 @@ impl<U: Units> Live<U> {
 
     /// A deployment that is being prepared has come to another step of that: for people, to whom it is a phase.
     pub(super) fn enter_step(&self, generation: Generation, step: &'static str) {
-        self.memory().step = Some((generation, step));
+        self.tell_step(generation, step, step.to_owned());
+    }
+
+    /// The same, with what there is to say about it; of a step that it is in already, that is news.
+    pub(super) fn tell_step(&self, generation: Generation, step: &'static str, text: String) {
+        self.memory().step = Some((generation, step, text.clone()));
         let event = api::Event {
             at_ms: self.now().0,
             app: self.app.name.to_string(),
             generation: generation.0,
             event: "phase".to_owned(),
             phase: Some(step.to_owned()),
-            text: step.to_owned(),
+            text,
             ..api::Event::default()
         };
         self.log(&event);
@@ -88,18 +93,22 @@ impl<U: Units> Live<U> {
     /// The phase of an attempt, as people are told it: of one that is being prepared, its step.
     #[must_use]
     pub fn phase(&self, generation: Generation, phase: &Phase) -> &'static str {
-        let step = self.memory().step;
         match phase {
-            Phase::Preparing { .. } => step
-                .filter(|(of, _)| *of == generation)
-                .map_or(phase.name(), |(_, step)| step),
+            Phase::Preparing { .. } => self.step(generation).map_or(phase.name(), |(step, _)| step),
             _ => phase.name(),
         }
     }
 
-    /// What a build said that is about to be reported as failed.
-    pub(super) fn keep_build_report(&self, generation: Generation, report: Report) {
-        self.memory().build = Some((generation, report));
+    /// The step that an attempt is in while it is being prepared, and the sentence about it.
+    pub(super) fn step(&self, generation: Generation) -> Option<(&'static str, String)> {
+        let step = self.memory().step.clone();
+        step.filter(|(of, ..)| *of == generation)
+            .map(|(_, step, text)| (step, text))
+    }
+
+    /// What a fetch or a build said that is about to be reported as failed.
+    pub(super) fn keep_report(&self, generation: Generation, report: Report) {
+        self.memory().said = Some((generation, report));
     }
 
     /// How staging is, but for where.
@@ -152,7 +161,7 @@ impl<U: Units> Live<U> {
                 let mut memory = self.memory();
                 memory.candidate = None;
                 memory.step = None;
-                memory.build = None;
+                memory.said = None;
             }
             Notice::Phase { slot, .. } => {
                 let slot = slot.as_ref().and_then(|slot| state.slots.get(slot));
@@ -211,15 +220,12 @@ impl<U: Units> Live<U> {
     async fn outcome_of(&self, outcome: &Outcome, state: &State, at: Time) -> api::Outcome {
         let mut told = tell::outcome(&self.app, outcome);
         if outcome.phase == PREPARING {
-            let step = self
-                .memory()
-                .step
-                .filter(|(of, _)| *of == outcome.generation);
-            step.map_or(PREPARING, |(_, step)| step)
+            let step = self.step(outcome.generation);
+            step.map_or(PREPARING, |(step, _)| step)
                 .clone_into(&mut told.phase);
         }
-        if let Cause::Unbuilt(_) = &outcome.cause {
-            let said = self.memory().build.take();
+        if let Cause::Unbuilt(_) | Cause::Unprepared(_) = &outcome.cause {
+            let said = self.memory().said.take();
             let said = said.filter(|(of, _)| *of == outcome.generation);
             told.report = said.map(|(_, report)| shown(report));
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::app::Managed;
+use super::fetch::FETCH;
 use super::tell;
 use super::units::Units;
 use crate::deploy::{ByClass, Condition, Deployment, Phase, Service, Slot, SlotName, State};
@@ -113,6 +114,7 @@ impl<U: Units> Managed<U> {
                 .map(|back| tell::rolled_back(app, back)),
             staging: self.world().staging(),
             warnings,
+            remote: app.remote.as_ref().map(|remote| remote.url.clone()),
         }
     }
 
@@ -279,7 +281,11 @@ impl<U: Units> Managed<U> {
     fn progress(&self, state: &State) -> Option<api::Progress> {
         let held = state.deployment.as_ref()?;
         let phase = self.world().phase(held.generation, &held.phase);
-        Some(progress(state, held, phase))
+        let mut shown = progress(state, held, phase);
+        if phase == FETCH {
+            shown.waits_for = self.world().step(held.generation).map(|(_, text)| text);
+        }
+        Some(shown)
     }
 }
 

@@ -7,6 +7,7 @@
 mod answerer;
 mod build;
 mod door;
+mod errand;
 mod stage;
 mod users;
 
@@ -19,8 +20,10 @@ use std::time::Duration;
 
 use self::answerer::{Answerer, Unit, own};
 use self::build::Setup;
+use self::errand::Errand;
 use self::stage::Stage;
 use self::users::clash;
+use super::errand::{Broken, Call};
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::config::{App, Bind, Ports};
@@ -33,7 +36,7 @@ use crate::staging::{Made, Promoted, TREE};
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
 };
-use crate::units::STAGING;
+use crate::units::{STAGING, fetch_socket};
 
 /// The slots of one app.
 #[derive(Debug)]
@@ -42,6 +45,7 @@ pub struct SystemdUnits {
     app: AppName,
     slots: BTreeMap<SlotName, Slot>,
     setup: Option<Setup>,
+    fetch: Option<Errand>,
     stage: Stage,
     watch: Watch,
     /// `/etc/slot/apps/web.toml`, for messages.
@@ -97,6 +101,11 @@ impl SystemdUnits {
             app: app.name.clone(),
             slots,
             setup: Setup::of(app, run),
+            fetch: app.remote.as_ref().map(|remote| Errand {
+                unit: UnitName::fetch(&app.name),
+                socket: fetch_socket(run, &app.name),
+                limit: remote.timeout,
+            }),
             stage: Stage::of(app, run),
             file,
             // Some frameworks answer only to hosts that they know.
@@ -501,6 +510,22 @@ impl Units for SystemdUnits {
     async fn end_build(&self) {
         if let Some(setup) = &self.setup {
             setup.end(&self.bus).await;
+        }
+    }
+
+    async fn fetch<T: Send + 'static>(
+        &self,
+        exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
+    ) -> Result<T, Unbuilt> {
+        match &self.fetch {
+            Some(errand) => errand.run(&self.bus, exchange).await,
+            None => Err(Unbuilt::without_remote()),
+        }
+    }
+
+    async fn end_fetch(&self) {
+        if let Some(errand) = &self.fetch {
+            errand.end(&self.bus).await;
         }
     }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::errand::{Broken, Call};
 use crate::deploy::{BootId, Limits, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::git::Store;
 use crate::release::Site;
@@ -98,19 +99,47 @@ pub trait Units: Send + Sync + 'static {
         std::future::ready(())
     }
 
+    /// Runs the fetcher of the app's remote, and gives the connection to it to `exchange`, on a thread that may block; when this is given
+    /// up, or its limit passes, the connection is closed. An app without a remote has nothing to run.
+    ///
+    /// # Errors
+    /// How the exchange, or the fetcher, ended instead; the result is `timeout` where `fetch_timeout` has passed.
+    fn fetch<T: Send + 'static>(
+        &self,
+        exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
+    ) -> impl Future<Output = Result<T, Unbuilt>> + Send;
+
+    /// Ends what is left of a fetch that was given up; returns when nothing of it runs.
+    fn end_fetch(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// For the report of a failure: the unit's name, its `STATUS=` text, its `SERVICE_RESULT`, the last lines that this run logged, and
     /// where it listens.
     fn report(&self, slot: &SlotName, boot: Option<&BootId>)
     -> impl Future<Output = Report> + Send;
 }
 
-/// A build that did not end well.
+/// A build, or the fetch before it, that did not end well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unbuilt {
-    /// How; its result is `timeout` where `setup_timeout` has passed.
+    /// How; its result is `timeout` where its limit has passed.
     pub failure: UnitFailure,
     /// What it said.
     pub report: Report,
+}
+
+impl Unbuilt {
+    /// There is nothing to fetch from.
+    pub(super) fn without_remote() -> Self {
+        Self {
+            failure: UnitFailure {
+                result: "unit-missing".into(),
+                text: "has no remote".to_owned(),
+            },
+            report: Report::default(),
+        }
+    }
 }
 
 /// What a slot's run says of itself.

@@ -5,6 +5,8 @@
 //! Repository::find ─► resolve ─► changes ─► pack ══════► Store::take ─► lay_out ─► a release's directory
 //!                                   ▲                                    │
 //!                                   └──────────── Store::have ◄──────────┘
+//! the fetcher, beside its mirror of the app's remote
+//! Mirror::open ─► resolve ─► fetch ─► pack ═══════════► Store::take
 //! ```
 //!
 //! Each half opens what belongs to its own user alone, so it matters neither where a repository lies nor whose it is. What travels is a
@@ -22,6 +24,7 @@ mod command;
 mod contents;
 mod intake;
 mod large;
+mod mirror;
 mod modules;
 mod names;
 mod pack;
@@ -30,6 +33,7 @@ mod shelf;
 mod store;
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -38,6 +42,7 @@ use crate::telemetry::bytes;
 
 pub(crate) use command::{Git, words};
 pub use large::{Large, NoOid, Oid};
+pub use mirror::{Keys, Mirror};
 pub use pack::Pack;
 pub use repository::{Part, Repository, Resolved};
 pub use shelf::Shelf;
@@ -218,6 +223,36 @@ pub enum GitError {
         #[source]
         source: io::Error,
     },
+    /// A remote does not give what it is asked for.
+    #[error("{remote} cannot be fetched from: {said}{hint}")]
+    Remote {
+        /// Its URL.
+        remote: String,
+        /// git's words, and ssh's.
+        said: String,
+        /// `; …`: what to do, where that is known.
+        hint: String,
+    },
+    /// Nothing has that name at a remote.
+    #[error("{remote} has no branch or tag {name:?}{hint}")]
+    UnknownThere {
+        /// The name.
+        name: String,
+        /// Its URL.
+        remote: String,
+        /// `; did you mean …?`
+        hint: String,
+    },
+    /// A submodule says wrongly where it is.
+    #[error(
+        "the URL of the submodule {path:?} cannot be fetched from: {problem}; correct .gitmodules"
+    )]
+    ModuleUrl {
+        /// Where it is in the work tree.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// What is in the store's place was made by somebody else.
     #[error(
         "{0:?} is not slot's own repository; remove it, then deploy: the next commit makes it anew"
@@ -265,6 +300,27 @@ impl GitError {
             operation,
             path,
             source,
+        }
+    }
+}
+
+/// Removes what git leaves in a repository of slot's own when it is killed: its locks, half a pack. Nobody else uses it.
+fn clear_locks(repository: &Path, refs: &[&str]) {
+    for lock in [
+        "shallow.lock",
+        "packed-refs.lock",
+        "config.lock",
+        "HEAD.lock",
+    ] {
+        let _ = fs::remove_file(repository.join(lock));
+    }
+    for folder in refs.iter().chain(&["objects/pack"]) {
+        let listed = fs::read_dir(repository.join(folder));
+        for path in listed.into_iter().flatten().flatten().map(|it| it.path()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with(".tmp-") {
+                let _ = fs::remove_file(path);
+            }
         }
     }
 }

@@ -85,3 +85,10 @@ fn linked(entry: &[u8]) -> Option<(&[u8], Commit)> {
     let commit = std::str::from_utf8(digits).ok()?.parse().ok()?;
     Some((path.strip_prefix(b"\t")?, commit))
 }
+
+/// The URL of one of them, as the commit says it.
+pub(super) fn url_of(git: &Git, commit: &Commit, name: &str) -> Result<Option<String>, GitError> {
+    let blob = format!("--blob={commit}:.gitmodules");
+    let key = format!("submodule.{name}.url");
+    git.answer("read .gitmodules", &["config", &blob, "--get", &key])
+}

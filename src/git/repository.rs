@@ -41,6 +41,11 @@ pub struct Part {
 }
 
 impl Repository {
+    /// One that is open.
+    pub(super) fn of(git: Git) -> Self {
+        Self { git }
+    }
+
     /// The repository that a directory is in.
     ///
     /// # Errors
@@ -219,6 +224,14 @@ impl Repository {
 }
 
 impl Part {
+    pub(super) fn of(repository: Repository, commit: Commit) -> Self {
+        Self {
+            repository,
+            inside: PathBuf::new(),
+            commit,
+        }
+    }
+
     /// Packs what of it is in none of the commits that the other side has.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use super::contents::{self, Contents, is_recent};
 use super::intake::{check, index, settle};
 use super::large::{self, Oid};
 use super::modules::modules;
-use super::{Commit, GitError, Pack};
+use super::{Commit, GitError, Pack, clear_locks};
 use crate::deploy::ReleaseId;
 
 /// Each deployment brings a pack; from so many on, those that are still needed are made one.
@@ -120,25 +120,7 @@ impl Store {
                 _ => {}
             }
         }
-        // git's own locks, of a run that was killed: nobody else has this repository.
-        for lock in [
-            "shallow.lock",
-            "packed-refs.lock",
-            "config.lock",
-            "HEAD.lock",
-        ] {
-            let _ = fs::remove_file(self.path.join(lock));
-        }
-        for folder in ["refs/slot", "refs/modules", "objects/pack"] {
-            let listed = fs::read_dir(self.path.join(folder));
-            for path in listed.into_iter().flatten().flatten().map(|it| it.path()) {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                if name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with(".tmp-")
-                {
-                    let _ = fs::remove_file(path);
-                }
-            }
-        }
+        clear_locks(&self.path, &["refs/slot", "refs/modules"]);
         Ok(())
     }
 

@@ -84,7 +84,7 @@ fn setup(status: i32) -> Option<&'static str> {
         239 => "its cache directory cannot be made",
         240 => "its logs directory cannot be made",
         243 => {
-            "its credentials cannot be read: make the file that `env_file` names, or remove the key"
+            "its credentials cannot be read: make the file that `env_file` names (of a fetch: `deploy_key`, `known_hosts`), or remove the key"
         }
         _ => return None,
     })

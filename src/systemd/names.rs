@@ -30,6 +30,12 @@ impl UnitName {
         Self(format!("slot-setup@{app}.service"))
     }
 
+    /// The unit that fetches from an app's remote.
+    #[must_use]
+    pub fn fetch(app: &AppName) -> Self {
+        Self(format!("slot-fetch@{app}.service"))
+    }
+
     /// The unit that makes an app's staging.
     #[must_use]
     pub fn stage(app: &AppName) -> Self {

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** text out of an [`App`], the same for the same app; nothing is read, written or asked, but by [`generate`].
 
+mod fetch;
 mod generate;
 mod polkit;
 mod setup;
@@ -15,6 +16,7 @@ use crate::config::{App, Bind, Ready, systemd_span};
 use crate::deploy::{AppName, SlotName};
 use text::{assignment, word};
 
+pub use fetch::{fetch_service, fetch_socket};
 pub use generate::{GenerateError, generate};
 pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
 pub use setup::{setup_service, setup_socket};
@@ -104,6 +106,7 @@ pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
         });
     }
     files.extend(setup::setup_drop_in(app, source));
+    files.extend(fetch::fetch_drop_in(app, source));
     files.extend(stage::stage_drop_in(app, source));
     files
 }

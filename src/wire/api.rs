@@ -87,6 +87,9 @@ pub struct Status {
     /// What an administrator should know: a corrupt state file that was kept aside, a router that does not answer, …
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Where commits are fetched from that nobody sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
 }
 
 /// The work tree for the next deployment.

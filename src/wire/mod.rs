@@ -6,6 +6,7 @@
 pub mod api;
 pub mod apps_socket;
 pub mod control;
+pub mod fetch;
 pub mod machine;
 pub mod release;
 pub mod setup;

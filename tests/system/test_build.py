@@ -180,7 +180,7 @@ def test_who_is_not_of_the_unit_is_given_nothing(machine, app):
     assert outcome["success"], outcome
     assert stranger.communicate(timeout=60)[0] == "0 bytes\n"
     told = machine.out("journalctl -o cat --no-pager -u slotd")
-    assert "somebody else asked for the release, and was given nothing" in told
+    assert "somebody else asked for what is the unit's, and was given nothing" in told
 
 
 def test_a_program_that_is_not_there_is_named(machine, app):

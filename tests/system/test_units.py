@@ -59,15 +59,21 @@ def test_systemd_finds_nothing_wrong_with_any_unit(machine):
     installed = machine.out("ls -d /usr/lib/systemd/system/slot*.*[!d]").split()
     # Without the sockets that are masked, which are empty.
     made = machine.out("find /run/systemd/generator -maxdepth 1 -type f -size +0 -name '*@.*[!d]'").split()
-    assert (len(installed), len(made)) == (7, 6)
+    assert (len(installed), len(made)) == (8, 6)
     checked = machine.run(["systemd-analyze", "verify", "--man=no", *installed, *made], check=False)
     assert (checked.stderr, checked.returncode) == ("", 0)
 
 
 @pytest.mark.parametrize(
     ("unit", "most"),
-    [("slot-router@1.service", 1.5), ("slotd.service", 1.5), ("web@blue.service", 4.0), ("slot-setup@web.service", 4.0),
-     ("slot-stage@web.service", 4.0)],
+    [
+        ("slot-router@1.service", 1.5),
+        ("slotd.service", 1.5),
+        ("web@blue.service", 4.0),
+        ("slot-setup@web.service", 4.0),
+        ("slot-fetch@web.service", 4.0),
+        ("slot-stage@web.service", 4.0),
+    ],
 )
 def test_each_sandbox_leaves_little_exposed(machine, unit, most):
     overall = machine.run(["systemd-analyze", "security", "--no-pager", unit], check=False).stdout
@@ -237,7 +243,8 @@ def test_slotd_may_start_and_stop_exactly_the_units_of_the_rules(machine):
         assert done.returncode == 0, done.stderr
     reset = machine.run(f"busctl call {manager} ResetFailedUnit s web@blue.service", user="slot", check=False)
     assert reset.returncode == 0 or "not loaded" in reset.stderr, reset.stderr
-    for unit in ("web@red.service", "sock@blue.service", "slot-setup@sock.service", "slot-stage@sock.service", "slotd.service", "slot-router@100.service", "rescue.target"):
+    others = "web@red sock@blue slot-setup@sock slot-fetch@sock slot-stage@sock slotd slot-router@100".split()
+    for unit in (*(f"{other}.service" for other in others), "rescue.target"):
         assert start_as_slot(machine, unit).returncode != 0, unit
     for call in (
         "KillUnit ssi web@blue.service all 9",
@@ -250,6 +257,7 @@ def test_slotd_may_start_and_stop_exactly_the_units_of_the_rules(machine):
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) web@red.service replace 0 0",
         # The templates of the package stand for them, whatever is in the app's file.
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) slot-setup@web.service replace 0 0",
+        "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) slot-fetch@web.service replace 0 0",
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) slot-stage@web.service replace 0 0",
         # Masked, but one of the rule's.
         "StartUnit ss web@blue.socket replace",

@@ -90,6 +90,7 @@ pub async fn register(
     let app = App::parse(&text, &file)?;
     app.check_installed(&installed_file.display().to_string())?;
     check_env_file(&app, &file)?;
+    check_deploy_key(&app, &file)?;
     check_routes(&app, &file)?;
     check_listener(&app, &file)?;
     check_user(&app, &file)?;
@@ -125,6 +126,23 @@ fn check_env_file(app: &App, file: &str) -> anyhow::Result<()> {
     match app.env_file.as_deref().filter(|path| path.starts_with('/')) {
         Some(path) if !Path::new(path).is_file() => Err(Exit::Input.because(format!(
             "{file}: env_file: there is no file {path}; make it (`install -m 0600 FILE {path}`), or remove the key"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a key that no fetch could use, or that others may read.
+fn check_deploy_key(app: &App, file: &str) -> anyhow::Result<()> {
+    let Some(remote) = &app.remote else {
+        return Ok(());
+    };
+    if let Some(problem) = remote.key_problem() {
+        return Err(Exit::Input.because(format!("{file}: git.deploy_key: {problem}")));
+    }
+    match remote.known_hosts.as_deref() {
+        Some(path) if !Path::new(path).is_file() => Err(Exit::Input.because(format!(
+            "{file}: git.known_hosts: there is no file {path}; `ssh-keyscan HOST` prints what belongs there, once compared with what the \
+             host's owner says; or remove the key for /etc/ssh/ssh_known_hosts"
         ))),
         _ => Ok(()),
     }

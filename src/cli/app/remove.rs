@@ -17,7 +17,7 @@ use super::add::read_installed;
 use super::loaded::of;
 use super::{file_of, ready_to_change, systemctl};
 use crate::deploy::AppName;
-use crate::units::{STAGING, STATE, polkit_rule_path, setup_service, stage_service};
+use crate::units::{STAGING, STATE, fetch_service, polkit_rule_path, setup_service, stage_service};
 use crate::wire::control::{InFlight, Stats};
 
 /// The routers' control sockets are `<n>/control.sock` in it.
@@ -137,7 +137,12 @@ fn delete(path: &Path) -> anyhow::Result<()> {
 /// Sockets first, or a connection would start a slot again. Units of the name that are not slot's are left alone.
 fn stop(name: &AppName) -> anyhow::Result<()> {
     // One that does not run is stopped already.
-    systemctl(&["stop", &setup_service(name), &stage_service(name)])?;
+    let errands = [
+        setup_service(name),
+        fetch_service(name),
+        stage_service(name),
+    ];
+    systemctl(&["stop", &errands[0], &errands[1], &errands[2]])?;
     let mut units: Vec<String> = of(name)?
         .into_iter()
         .filter(|unit| unit.ours)
@@ -161,13 +166,15 @@ fn kept(name: &AppName) -> [PathBuf; 3] {
         .map(|place| Path::new(place).join(name.as_str()))
 }
 
-/// What its builds kept, likewise.
-fn caches(name: &AppName) -> [PathBuf; 4] {
+/// What its builds and fetches kept, likewise.
+fn caches(name: &AppName) -> [PathBuf; 6] {
     [
         "/var/lib/slot-setup",
         "/var/lib/private/slot-setup",
         "/var/cache/slot-setup",
         "/var/cache/private/slot-setup",
+        "/var/cache/slot-fetch",
+        "/var/cache/private/slot-fetch",
     ]
     .map(|place| Path::new(place).join(name.as_str()))
 }

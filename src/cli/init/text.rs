@@ -140,6 +140,11 @@ command = {command}
 # [env]
 # LOG_LEVEL = "info"
 
+# Where `slotctl deploy --remote` has commits fetched from; otherwise they come out of the repository here.
+# [git]
+# remote = "git@example.org:me/{name}.git"
+# deploy_key = "/etc/slot/keys/{name}"   # a private key without a passphrase, root's own, 0600
+
 # A git work tree of what is live, for the next deployment, in /var/lib/slot-staging/{name}: whose it is.
 # [staging]
 # user = "alice"
@@ -183,6 +188,7 @@ mod tests {
         );
         assert_eq!(parsed.hosts, ["example.org"]);
         assert_eq!(parsed.env["LOG_LEVEL"], "info");
+        assert_eq!(parsed.remote.unwrap().url, "git@example.org:me/web.git");
     }
 
     #[test]

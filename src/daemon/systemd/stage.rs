@@ -7,13 +7,12 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::super::errand::{Door, Held};
 use super::super::live::blocking;
-use super::door::{Door, Held};
 use crate::config::App;
 use crate::git::{Commit, Store};
 use crate::staging::{Made, Promoted};
@@ -63,12 +62,8 @@ impl Stage {
         }
         let exchange = async {
             let stream = door.called(bus, &self.unit).await?;
-            let stream = stream.into_std().map_err(|error| error.to_string())?;
-            let _held = Held {
-                stream: stream.try_clone().map_err(|error| error.to_string())?,
-                given_up: Arc::default(),
-            };
-            blocking(move || exchange(&stream, &promoted, &store)).await
+            let (_held, call) = Held::of(stream).map_err(|error| error.to_string())?;
+            blocking(move || exchange(&call.stream, &promoted, &store)).await
         };
         let made = timeout(LIMIT, exchange).await;
         let made = made.unwrap_or_else(|_| Err("did not end in time".to_owned()));
@@ -83,7 +78,6 @@ impl Stage {
 /// Says what there is to do and hears what came of it.
 fn exchange(stream: &UnixStream, promoted: &Promoted, store: &Store) -> Result<Made, String> {
     let lost = |error: io::Error| format!("lost its connection: {error}");
-    stream.set_nonblocking(false).map_err(lost)?;
     let order = Order {
         release: promoted.release.to_string(),
         commit: promoted.commit.to_string(),

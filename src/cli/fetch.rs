@@ -1,0 +1,163 @@
+//! `slotctl fetch`: the `ExecStart=` of `slot-fetch@`, and a child of `slotctl start`. It fetches a commit where slotd does not:
+//! from outside of the machine, with the deploy key.
+//!
+//! slotd says what is wanted and what it has; what it lacks is fetched into a mirror and packed for it. What git and ssh say is told to slotd
+//! when they fail, and is in the journal.
+//!
+//! **Invariant:** it fetches from the remote that its own command line names, whatever slotd says: the key is for no other.
+//! **Invariant:** it ends when slotd's side is closed, with all that it has started: a fetch that nobody waits for does not go on.
+
+use std::collections::BTreeSet;
+use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, anyhow};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::build::called;
+use super::launch::Failure;
+use super::term::note;
+use crate::git::{Commit, Keys, Mirror};
+use crate::telemetry::chain;
+use crate::wire::fetch::{Order, Word, end_pieces, send_pieces};
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `--socket`: where slotd waits.
+    pub socket: PathBuf,
+    /// `--mirror`.
+    pub mirror: PathBuf,
+    /// `--deploy-key`.
+    pub deploy_key: Option<PathBuf>,
+    /// `--known-hosts`.
+    pub known_hosts: Option<PathBuf>,
+    /// What follows `--`.
+    pub remote: String,
+}
+
+/// Nothing more particular is known.
+const FAILED: u8 = 1;
+/// `CONFIG` (systemd.exec(5), "Process exit codes"): the unit is not of the app's file.
+const BAD_CONFIG: u8 = 78;
+
+/// So much of a reason is told to slotd, in characters, whatever a server has said: a line has a limit.
+const LONGEST_REASON: usize = 4000;
+
+/// Fetches one commit.
+///
+/// # Errors
+/// It cannot be had, or slotd is gone.
+pub fn fetch(request: &Request) -> Result<(), Failure> {
+    let (stream, order) = called::<Order>(&request.socket, "fetch").map_err(failed(FAILED))?;
+    let watched = stream.try_clone().context("cannot answer slotd");
+    let watched = watched.map_err(failed(FAILED))?;
+    let handed_over = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&handed_over);
+    std::thread::spawn(move || end_with(watched, &done));
+    let mut to = BufWriter::with_capacity(1 << 17, &stream);
+    if order.remote != request.remote {
+        let error = anyhow!(
+            "slotd says that the remote is {:?}, and the unit {:?}; `systemctl daemon-reload` makes the unit anew, then deploy again",
+            order.remote,
+            request.remote
+        );
+        return Err(told(&mut to, BAD_CONFIG, error));
+    }
+    match send(request, &order, &mut to, &handed_over) {
+        Ok(()) => {
+            // slotd closes its side when it has read the end.
+            let _ = stream.shutdown(Shutdown::Write);
+            Ok(())
+        }
+        Err(error) => Err(told(&mut to, FAILED, error)),
+    }
+}
+
+/// Sends all that slotd lacks of the commit.
+fn send(
+    request: &Request,
+    order: &Order,
+    to: &mut impl Write,
+    handed_over: &AtomicBool,
+) -> anyhow::Result<()> {
+    let keys = Keys {
+        deploy_key: request.deploy_key.as_deref(),
+        known_hosts: request.known_hosts.as_deref(),
+    };
+    let mirror = Mirror::open(&request.mirror, &request.remote, keys)?;
+    let meant = mirror.resolve(order.reference.as_deref())?;
+    note(&format!(
+        "slotctl: {} is {} at {}\n",
+        meant.reference.as_deref().unwrap_or("HEAD"),
+        meant.commit,
+        request.remote
+    ));
+    let named = Word::Named {
+        commit: meant.commit.to_string(),
+        reference: meant.reference,
+    };
+    named.write(to).and_then(|()| to.flush())?;
+    let parts = mirror.fetch(&meant.commit)?;
+    let mut have: Vec<Commit> = order.have.iter().filter_map(|it| it.parse().ok()).collect();
+    let mut keep: BTreeSet<Commit> = have.iter().cloned().collect();
+    for part in parts {
+        let word = Word::Part {
+            commit: part.commit.to_string(),
+        };
+        word.write(to)?;
+        if !have.contains(&part.commit) {
+            send_pieces(part.pack(&have)?, to)?;
+            have.push(part.commit.clone());
+        }
+        if part.commit == meant.commit {
+            // slotd wants nothing more from here on.
+            handed_over.store(true, Ordering::SeqCst);
+        }
+        end_pieces(to)?;
+        keep.insert(part.commit);
+    }
+    if let Err(error) = mirror.keep(&keep) {
+        // It takes room, and goes with the next.
+        note(&format!("slotctl: {}\n", chain(&error)));
+    }
+    Ok(())
+}
+
+fn failed(code: u8) -> impl Fn(anyhow::Error) -> Failure {
+    move |error| Failure { code, error }
+}
+
+/// Tells slotd too. In the midst of a pack it cannot be told; it sees the end of the connection then, and the journal has the rest.
+fn told(to: &mut impl Write, code: u8, error: anyhow::Error) -> Failure {
+    let said = chain(error.as_ref()).chars().take(LONGEST_REASON).collect();
+    let word = Word::Failed { said };
+    let _ = word.write(to).and_then(|()| to.flush());
+    failed(code)(error)
+}
+
+/// slotd says nothing more; when its side is closed, nobody waits any more.
+fn end_with(mut slotd: UnixStream, handed_over: &AtomicBool) {
+    let mut byte = [0];
+    loop {
+        match slotd.read(&mut byte) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    if handed_over.load(Ordering::SeqCst) {
+        return;
+    }
+    note("slotctl: slotd wants nothing more, and so this ends\n");
+    // git and ssh are of this process's group, which has nobody else in it.
+    if nix::unistd::getpgrp() == Pid::this() {
+        let _ = kill(Pid::from_raw(0), Signal::SIGTERM);
+    }
+    std::process::exit(FAILED.into());
+}

@@ -1,0 +1,504 @@
+//! Commits that slotd fetches from an app's remote, black-box, where no systemd runs.
+
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
+mod git_support;
+mod started;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+use git_support::{Repo, git_in};
+use started::{LONG, Project, Running};
+
+/// A remote, and a project outside of any repository that is deployed from it.
+struct Remote {
+    /// Where commits are made.
+    repo: Repo,
+    folder: tempfile::TempDir,
+    project: Project,
+}
+
+/// A bare repository.
+fn bare(path: &Path) {
+    let made = git_in(
+        Path::new("/"),
+        ["init", "--quiet", "--bare", "--initial-branch=main"]
+            .map(PathBuf::from)
+            .into_iter()
+            .chain([path.to_owned()]),
+    );
+    assert!(made.status.success());
+}
+
+impl Remote {
+    fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more lines under `[git]`.
+    fn with(lines: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shop.git");
+        bare(&path);
+        let repo = Repo::new();
+        repo.git(["remote", "add", "origin", path.to_str().unwrap()]);
+        let url = format!("file://{}", path.display());
+        let project = Project::with(&format!("[git]\nremote = '{url}'\n{lines}"));
+        Self {
+            repo,
+            folder,
+            project,
+        }
+    }
+
+    /// One that cannot be fetched from.
+    fn at(url: &str, lines: &str) -> Project {
+        Project::with(&format!("[git]\nremote = '{url}'\n{lines}"))
+    }
+
+    /// Pushes a release of this name to the branch that is checked out; gives the commit.
+    fn push(&self, name: &str) -> String {
+        let text = format!("{{\"name\":\"{name}\",\"behaviour\":\"serves\"}}");
+        let commit = self.repo.write("release.json", text).commit(name);
+        self.repo
+            .git(["push", "--quiet", "--force", "origin", "HEAD"]);
+        commit
+    }
+
+    fn deploy(&self, words: &[&str]) -> String {
+        deploy(&self.project, words)
+    }
+
+    fn refused(&self, words: &[&str]) -> String {
+        refused(&self.project, words)
+    }
+
+    fn home(&self) -> PathBuf {
+        self.project.directory.path().join(".slot/slot")
+    }
+}
+
+fn deploy(project: &Project, words: &[&str]) -> String {
+    let (code, said) = project.ask(&[&["deploy"], words].concat());
+    assert_eq!(code, Some(0), "{words:?}: {said}");
+    said
+}
+
+fn refused(project: &Project, words: &[&str]) -> String {
+    let (code, said) = project.ask(&[&["deploy"], words].concat());
+    assert_ne!(code, Some(0), "{words:?}: {said}");
+    said
+}
+
+/// Which release answers: `release NAME on slot blue`.
+fn who(running: &Running) -> String {
+    let answer = running.get();
+    answer.split(' ').nth(1).unwrap_or(&answer).to_owned()
+}
+
+/// A deployment that goes on meanwhile.
+fn deploying(project: &Project, words: &[&str]) -> Child {
+    let words = [&["--socket", ".slot/slotd.sock", "deploy"], words].concat();
+    let mut command = project.slotctl(&words);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// The processes whose command line names a path.
+fn processes(of: &Path) -> Vec<String> {
+    let named = of.to_str().unwrap().to_owned();
+    let found = fs::read_dir("/proc").unwrap().flatten();
+    let lines = found.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(&named) && !line.contains(" start "))
+        .collect()
+}
+
+/// Nothing of a fetch runs any more, and nothing of a release is left.
+fn nothing_is_left(project: &Project) {
+    let began = Instant::now();
+    let mirror = project.directory.path().join(".slot/slot/mirror.git");
+    while !processes(&mirror).is_empty() {
+        assert!(began.elapsed() < LONG, "{:?}", processes(&mirror));
+        std::thread::yield_now();
+    }
+    assert!(
+        !project
+            .directory
+            .path()
+            .join(".slot/slot/incoming")
+            .exists()
+    );
+}
+
+#[test]
+fn without_a_name_it_is_the_branch_that_the_remotes_head_names() {
+    let it = Remote::new();
+    let commit = it.push("first");
+    let running = it.project.start(&[]);
+    let said = it.deploy(&["--remote"]);
+    assert_eq!(who(&running), "first");
+    let short = &commit[..8];
+    assert!(said.contains(&format!("main is {short}")), "{said}");
+    assert!(
+        said.contains(&format!("release {short} (main) serves")),
+        "{said}"
+    );
+    let (_, said) = it.project.ask(&["--json", "releases"]);
+    let listed: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let source = &listed["releases"][0]["source"];
+    assert_eq!(source["kind"], "git");
+    assert_eq!(
+        (&source["commit"], &source["ref"]),
+        (&commit.into(), &"main".into())
+    );
+    // Where there is no repository, there is nothing else that could be meant. The same again is the same release.
+    it.deploy(&[]);
+    assert_eq!(it.project.releases(), 1);
+    nothing_is_left(&it.project);
+    running.end();
+}
+
+#[test]
+fn a_branch_a_tag_and_a_whole_hash_are_names_of_a_remote_and_branch_is_the_default() {
+    let it = Remote::with("branch = 'stable'\n");
+    let first = it.push("first");
+    it.repo.git(["tag", "light"]);
+    it.repo
+        .git(["tag", "--annotate", "heavy", "--message", "heavy"]);
+    it.repo.git(["push", "--quiet", "--tags", "origin"]);
+    it.repo.git(["checkout", "--quiet", "-b", "stable"]);
+    it.push("stable");
+    it.repo.git(["checkout", "--quiet", "-b", "feature/x"]);
+    let third = it.push("feature");
+    let running = it.project.start(&[]);
+    for (words, release) in [
+        (&["--remote"][..], "stable"),
+        (&["--remote", "main"], "first"),
+        (&["feature/x"], "feature"),
+        (&["--remote", "light"], "first"),
+        (&["refs/heads/stable"], "stable"),
+        (&["heavy", "--version", "v1"], "first"),
+        (&["--remote", &third], "feature"),
+        (&[&first], "first"),
+        (&[], "stable"),
+    ] {
+        it.deploy(words);
+        assert_eq!(who(&running), release, "{words:?}");
+    }
+    assert_eq!(it.project.releases(), 3);
+    let (_, said) = it.project.ask(&["releases"]);
+    assert!(said.contains("v1"), "{said}");
+    running.end();
+}
+
+#[test]
+fn what_the_remote_has_not_is_told_and_nothing_changes() {
+    let it = Remote::new();
+    it.push("first");
+    it.repo.git(["branch", "both"]);
+    it.repo.git(["push", "--quiet", "origin", "both"]);
+    let second = it.push("second");
+    it.repo.git(["tag", "both"]);
+    it.repo.git(["push", "--quiet", "--tags", "origin"]);
+    let running = it.project.start(&[]);
+    it.deploy(&[]);
+    let absent = "0123456789".repeat(4);
+    for (name, wanted) in [
+        ("mian", "did you mean main?"),
+        ("nothing", "git ls-remote file://"),
+        (&second[..8], "write all 40 digits"),
+        (&absent, "cannot be fetched from"),
+        ("both", "refs/heads/both, refs/tags/both"),
+    ] {
+        let said = it.refused(&["--remote", name]);
+        assert!(said.contains(wanted), "{name}: {said}");
+        assert!(said.contains("failed in phase fetch"), "{name}: {said}");
+    }
+    let said = it.refused(&["--remote", "main~1"]);
+    assert!(
+        said.contains("is no name that a remote could have"),
+        "{said}"
+    );
+    assert_eq!(who(&running), "second");
+    assert_eq!(it.project.releases(), 1);
+    nothing_is_left(&it.project);
+    running.end();
+}
+
+#[test]
+fn a_branch_that_was_pushed_by_force_is_deployed_and_one_that_is_deleted_is_not() {
+    let it = Remote::new();
+    it.push("first");
+    it.push("gone");
+    let running = it.project.start(&[]);
+    it.deploy(&["main"]);
+    assert_eq!(who(&running), "gone");
+    it.repo.git(["reset", "--quiet", "--hard", "HEAD~1"]);
+    it.push("rewritten");
+    let pruned = ["reflog", "expire", "--expire=now", "--all"];
+    git_in(&it.folder.path().join("shop.git"), pruned);
+    let gc = ["gc", "--quiet", "--prune=now"];
+    assert!(
+        git_in(&it.folder.path().join("shop.git"), gc)
+            .status
+            .success()
+    );
+    it.deploy(&["main"]);
+    assert_eq!(who(&running), "rewritten");
+    it.repo.git(["checkout", "--quiet", "-b", "other"]);
+    it.push("other");
+    it.deploy(&["other"]);
+    it.repo
+        .git(["push", "--quiet", "--delete", "origin", "other"]);
+    let said = it.refused(&["other"]);
+    assert!(said.contains("has no branch or tag \"other\""), "{said}");
+    assert_eq!(who(&running), "other");
+    running.end();
+}
+
+#[test]
+fn submodules_come_from_beside_the_remote_and_theirs_from_beside_them() {
+    let it = Remote::new();
+    let beside = |name: &str| it.folder.path().join(name);
+    let published = |repo: &Repo, name: &str| {
+        bare(&beside(name));
+        let at = beside(name);
+        repo.git(["push", "--quiet", at.to_str().unwrap(), "main"]);
+    };
+    let inner = Repo::new();
+    inner.write("inner", "deep").commit("inner");
+    published(&inner, "inner.git");
+    let library = Repo::new();
+    let added = |repo: &Repo, from: &str, to: &str| {
+        let at = beside(from);
+        repo.git(["submodule", "--quiet", "add", at.to_str().unwrap(), to]);
+        let relative = format!("../{from}");
+        repo.git([
+            "config",
+            "--file",
+            ".gitmodules",
+            &format!("submodule.{to}.url"),
+            &relative,
+        ]);
+    };
+    added(&library, "inner.git", "deep");
+    library.write("lib", "pinned").commit("lib");
+    published(&library, "lib.git");
+    added(&it.repo, "lib.git", "vendor/lib");
+    it.push("first");
+    let running = it.project.start(&[]);
+    it.deploy(&[]);
+    assert_eq!(who(&running), "first");
+    let read = |path: &str| fs::read_to_string(it.home().join("live").join(path)).unwrap();
+    assert_eq!(
+        (read("vendor/lib/lib"), read("vendor/lib/deep/inner")),
+        ("pinned".to_owned(), "deep".to_owned())
+    );
+    // Its repository knows no other kind than the remote's, and no option.
+    for (url, wanted) in [
+        ("ext::touch x", "no URL"),
+        ("--upload-pack=x", "no URL"),
+        ("../absent.git", "absent.git cannot be fetched from"),
+    ] {
+        let key = "submodule.vendor/lib.url";
+        it.repo.git(["config", "--file", ".gitmodules", key, url]);
+        it.push("second");
+        library.write("lib", url).commit("new");
+        let new = library.git(["rev-parse", "HEAD"]);
+        let entry = format!("160000,{new},vendor/lib");
+        it.repo.git(["update-index", "--cacheinfo", &entry]);
+        it.repo.git(["commit", "--quiet", "--message", "moved"]);
+        it.repo.git(["push", "--quiet", "origin", "HEAD"]);
+        let said = it.refused(&[]);
+        assert!(said.contains(wanted), "{url}: {said}");
+    }
+    assert_eq!(who(&running), "first");
+    running.end();
+}
+
+#[test]
+fn a_remote_that_says_nothing_is_given_up_at_its_limit() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let url = format!("git://127.0.0.1:{port}/shop.git");
+    let project = Remote::at(&url, "fetch_timeout = '1s'\n");
+    let running = project.start(&["./build-1"]);
+    running.until("release 1");
+    let said = refused(&project, &["--remote", "main"]);
+    for wanted in [
+        &url,
+        "did not end within fetch_timeout (1 s)",
+        "failed in phase fetch",
+    ] {
+        assert!(said.contains(wanted), "{said}");
+    }
+    assert_eq!(who(&running), "1");
+    assert_eq!(project.releases(), 1);
+    nothing_is_left(&project);
+    running.end();
+}
+
+#[test]
+fn a_rollback_goes_ahead_of_a_fetch_and_ends_it() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "git://127.0.0.1:{}/shop.git",
+        silent.local_addr().unwrap().port()
+    );
+    let project = Remote::at(&url, "");
+    let text = "{\"name\":\"2\",\"behaviour\":\"serves\"}";
+    fs::write(project.directory.path().join("build-2/release.json"), text).unwrap();
+    let running = project.start(&["./build-1"]);
+    running.until("release 1");
+    deploy(&project, &["./build-2"]);
+    let mut fetching = deploying(&project, &["--remote"]);
+    // git has called, so all of it runs.
+    let (_called, _) = silent.accept().unwrap();
+    project.until("asks git://");
+    let (code, said) = project.ask(&["rollback"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(who(&running), "1");
+    assert!(!fetching.wait().unwrap().success());
+    nothing_is_left(&project);
+    running.end();
+}
+
+#[test]
+fn a_fetcher_that_is_killed_ends_the_deployment() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "git://127.0.0.1:{}/shop.git",
+        silent.local_addr().unwrap().port()
+    );
+    let project = Remote::at(&url, "");
+    let running = project.start(&["./build-1"]);
+    running.until("release 1");
+    let mut fetching = deploying(&project, &["--remote"]);
+    let (_called, _) = silent.accept().unwrap();
+    let mirror = project.directory.path().join(".slot/slot/mirror.git");
+    let fetcher = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let is_it = line.contains(" fetch ") && line.contains(mirror.to_str().unwrap());
+        is_it.then(|| entry.file_name().to_str()?.parse::<i32>().ok())?
+    });
+    let fetcher = nix::unistd::Pid::from_raw(fetcher.unwrap());
+    nix::sys::signal::kill(fetcher, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert!(!fetching.wait().unwrap().success());
+    project.until("/shop.git failed: killed by SIGKILL");
+    assert_eq!(who(&running), "1");
+    nothing_is_left(&project);
+    running.end();
+}
+
+#[test]
+fn what_is_there_is_neither_fetched_nor_sent_again_and_nothing_grows_for_ever() {
+    let it = Remote::new();
+    let large: Vec<u8> = (0..400_000u32)
+        .flat_map(|it| it.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    it.repo.write("large", &large);
+    it.push("0");
+    let running = it.project.start(&[]);
+    it.deploy(&[]);
+    for number in 1..14 {
+        it.push(&number.to_string());
+        it.deploy(&["--wait", "stopped"]);
+    }
+    assert_eq!(who(&running), "13");
+    for repository in ["mirror.git", "repo.git"] {
+        let packs: Vec<u64> = fs::read_dir(it.home().join(repository).join("objects/pack"))
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.path().extension().is_some_and(|it| it == "pack"))
+            .map(|entry| entry.metadata().unwrap().len())
+            .collect();
+        assert!(packs.len() <= 12, "{repository}: {packs:?}");
+        let all: u64 = packs.iter().sum();
+        assert!(all < 2 * large.len() as u64, "{repository}: {packs:?}");
+    }
+    running.end();
+}
+
+#[test]
+fn a_mirror_in_which_a_killed_git_left_its_locks_is_used_and_one_that_is_lost_is_made_anew() {
+    let it = Remote::new();
+    it.push("first");
+    let running = it.project.start(&[]);
+    it.deploy(&[]);
+    for left in [
+        "shallow.lock",
+        "packed-refs.lock",
+        "objects/pack/tmp_pack_1",
+    ] {
+        fs::write(it.home().join("mirror.git").join(left), "").unwrap();
+    }
+    it.push("locked");
+    it.deploy(&[]);
+    assert_eq!(who(&running), "locked");
+    assert!(
+        !it.home()
+            .join("mirror.git/objects/pack/tmp_pack_1")
+            .exists()
+    );
+    fs::remove_dir_all(it.home().join("mirror.git")).unwrap();
+    it.push("second");
+    it.deploy(&[]);
+    assert_eq!(who(&running), "second");
+    running.end();
+}
+
+#[test]
+fn where_there_is_no_remote_that_is_said_and_what_to_write() {
+    let project = Project::new();
+    let running = project.start(&[]);
+    let said = refused(&project, &["--remote"]);
+    assert!(
+        said.contains("has no remote to fetch from; write `[git]`"),
+        "{said}"
+    );
+    let said = refused(&project, &["main"]);
+    assert!(said.contains("main does not exist"), "{said}");
+    running.end();
+}
+
+#[test]
+fn a_key_that_others_may_read_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("shop");
+    fs::write(&key, "a key").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let lines = format!("deploy_key = '{}'\n", key.display());
+    let project = Remote::at("git@127.0.0.1:shop.git", &lines);
+    let running = project.start(&[]);
+    let said = refused(&project, &["--remote"]);
+    assert!(said.contains("others than its owner may read"), "{said}");
+    fs::remove_file(&key).unwrap();
+    let said = refused(&project, &["--remote"]);
+    assert!(said.contains("there is no file"), "{said}");
+    running.end();
+}
+
+#[test]
+fn a_repository_around_the_directory_goes_before_the_remote() {
+    let it = Remote::new();
+    it.push("far");
+    let near = Repo::at(it.project.directory.path());
+    near.write(".gitignore", "tmp\nbuild-*\n");
+    let text = "{\"name\":\"near\",\"behaviour\":\"serves\"}";
+    near.write("release.json", text).commit("near");
+    let running = it.project.start(&[]);
+    it.deploy(&["main"]);
+    assert_eq!(who(&running), "near");
+    it.deploy(&["--remote", "main"]);
+    assert_eq!(who(&running), "far");
+    running.end();
+}
