@@ -144,7 +144,7 @@ pub(super) fn unchecked(skip: Option<&str>) -> Result<BTreeSet<Check>, Problem> 
 
 /// Takes what a refused client still sends: it does not read before it has sent everything, and is to come to the answer.
 pub(super) async fn drain(body: Body) {
-    let mut rest = body.into_data_stream();
+    let mut rest = Box::pin(flowing(body));
     while let Some(Ok(_)) = rest.next().await {}
 }
 
@@ -233,8 +233,8 @@ pub(super) fn reader(body: Body) -> impl std::io::Read + Send + 'static {
     SyncIoBridge::new(StreamReader::new(Box::pin(flowing(body))))
 }
 
-/// The bytes of an upload, for as long as they come: one that stalls would hold the app's lock for ever.
-fn flowing(body: Body) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
+/// The bytes of a request, for as long as they come: an upload that stalls would hold the app's lock for ever.
+pub(super) fn flowing(body: Body) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
     stream::try_unfold(
         body.into_data_stream(),
         async |mut bytes| match tokio::time::timeout(STALL, bytes.next()).await {

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{fetch_service, service, setup_service, socket, stage_service};
+use super::{service, socket};
 use crate::config::App;
 use crate::deploy::AppName;
 
@@ -28,8 +28,7 @@ pub fn app_of_rule(path: &Path) -> Option<&str> {
 
 /// Its text: start, stop, restart and reset-failed of exactly this app's units, for the user `slot` (polkit(8)).
 ///
-/// The units of builds, fetches and staging are among them whether or not the file asks for any: the templates of the package stand for
-/// them.
+/// Those of builds, fetches and staging are in the package's own rule, which comes and goes with their templates.
 /// Sockets are among them whatever `bind` is: a slot that began with `bind = "fd"` has one to stop when the file says otherwise now.
 #[must_use]
 pub fn polkit_rule(app: &App) -> String {
@@ -37,11 +36,6 @@ pub fn polkit_rule(app: &App) -> String {
         .slots
         .iter()
         .flat_map(|slot| [service(app, slot), socket(app, slot)])
-        .chain([
-            setup_service(&app.name),
-            fetch_service(&app.name),
-            stage_service(&app.name),
-        ])
         .map(|unit| format!("\"{unit}\""))
         .collect();
     format!(

@@ -3,7 +3,6 @@
 #![allow(dead_code)] // Each test file uses its part.
 // A test may stop at the first surprise, its helpers too.
 #![allow(clippy::unwrap_used)]
-#![allow(dead_code)] // Each test file uses its part.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -243,7 +243,7 @@ def test_slotd_may_start_and_stop_exactly_the_units_of_the_rules(machine):
         assert done.returncode == 0, done.stderr
     reset = machine.run(f"busctl call {manager} ResetFailedUnit s web@blue.service", user="slot", check=False)
     assert reset.returncode == 0 or "not loaded" in reset.stderr, reset.stderr
-    others = "web@red sock@blue slot-setup@sock slot-fetch@sock slot-stage@sock slotd slot-router@100".split()
+    others = "web@red sock@blue slot-launch@web slot-setup@-x slot-fetch@ slotd slot-router@100".split()
     for unit in (*(f"{other}.service" for other in others), "rescue.target"):
         assert start_as_slot(machine, unit).returncode != 0, unit
     for call in (
@@ -255,7 +255,7 @@ def test_slotd_may_start_and_stop_exactly_the_units_of_the_rules(machine):
         "Reload",
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) web@blue.service replace 0 0",
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) web@red.service replace 0 0",
-        # The templates of the package stand for them, whatever is in the app's file.
+        # The templates of the package stand for these, which are in its rule.
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) slot-setup@web.service replace 0 0",
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) slot-fetch@web.service replace 0 0",
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) slot-stage@web.service replace 0 0",

@@ -8,8 +8,7 @@ mod journal;
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -17,13 +16,18 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::StreamExt;
 use serde::Deserialize;
 
 pub use attempt::{Commits, Machine, STAGING};
 pub use journal::Journal;
 
+use super::deploy::flowing;
 use crate::daemon::units::Units;
 use crate::wire::machine::{Deployed, Status};
+
+/// What a request may be, in bytes: a name, and something around it.
+const LARGEST: usize = 64 << 10;
 
 /// Answers requests on a listener until `ended`, then lets those under way end.
 ///
@@ -132,13 +136,24 @@ struct Wanted {
 
 async fn deploy<U: Units, C: Commits>(
     State(machine): State<Arc<Machine<U, C>>>,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Response {
-    let body = match body {
-        Ok(body) => body,
-        Err(error) => return refused(error.status(), error.body_text()),
-    };
-    let wanted = serde_json::from_slice(&body);
+    let mut given = Vec::new();
+    let mut pieces = Box::pin(flowing(body));
+    while let Some(piece) = pieces.next().await {
+        let Ok(piece) = piece else { break };
+        // What is too much is taken all the same: whoever sends it reads no answer before.
+        if given.len() <= LARGEST {
+            given.extend_from_slice(&piece);
+        }
+    }
+    if given.len() > LARGEST {
+        return refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the request is longer than {LARGEST} bytes; send {{\"commit\":\"main\"}}"),
+        );
+    }
+    let wanted = serde_json::from_slice(&given);
     let commit = wanted.map_or(String::new(), |wanted: Wanted| wanted.commit);
     if commit.is_empty() {
         return refused(
