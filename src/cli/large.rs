@@ -17,6 +17,7 @@ use super::deploy::{explain, path_of, skipped};
 use super::follow::FRAME;
 use super::pack::{Packing, whole};
 use super::progress::Screen;
+use super::term::harmless;
 use crate::git::{Large, Part, Shelf};
 use crate::telemetry::bytes;
 use crate::wire::release::{Content, Contents, Lacking};
@@ -124,7 +125,10 @@ async fn upload(
                 screen.finish();
                 return Err(explain(client, packing, error.into())
                     .await
-                    .context(format!("cannot send {}", file.path.display())));
+                    .context(format!(
+                        "cannot send {}",
+                        harmless(&file.path.to_string_lossy())
+                    )));
             }
         }
     }

@@ -6,7 +6,7 @@
 //! **Invariant:** the archive is what [`Source`] looked over, or the request breaks off: never a part of it as if it were all.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,7 @@ use super::archive::Archive;
 use super::client::Body;
 use super::source::{Entry, Source, What, Whole};
 use crate::git::Pack;
+use crate::release::Exact;
 
 /// How much of the archive is made before slotd takes some: 16 chunks.
 const CHUNK: usize = 64 << 10;
@@ -222,31 +223,9 @@ fn pack_entry(
                     "it changed while it was deployed; deploy again",
                 ));
             }
-            let mut exact = Exact { file, left: *size };
+            let mut exact = Exact::of(file, *size);
             archive.append_data(&mut header, &entry.inside, &mut exact)
         }
-    }
-}
-
-/// As many bytes as a file had when it was looked over; tar has written that number already.
-struct Exact {
-    file: fs::File,
-    left: u64,
-}
-
-impl Read for Exact {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        let read = self.file.read(&mut buffer[..most])?;
-        if read == 0 && most > 0 {
-            return Err(io::Error::other(
-                "it shrank while it was deployed; deploy again",
-            ));
-        }
-        self.left -= read as u64;
-        Ok(read)
     }
 }
 

@@ -401,7 +401,16 @@ impl Units for Embedded {
         let env_file = match self.app.semantics {
             // The app's secrets are not the build's.
             Semantics::Slot => None,
-            Semantics::SlotMachine => self.env_file(&site.path()).await.unwrap_or_default(),
+            Semantics::SlotMachine => {
+                let read = self.env_file(&site.path()).await;
+                read.map_err(|failure| Unbuilt {
+                    failure,
+                    report: Report {
+                        unit: unit.clone(),
+                        ..Report::default()
+                    },
+                })?
+            }
         };
         let launched = launch(&Order {
             command,

@@ -247,7 +247,7 @@ impl<U: Units> Live<U> {
         let condition = held.map_or("in use", |slot| slot.condition.name());
         if state.lingering.contains(holder) {
             return format!(
-                "no slot became idle in time: the routers may still send requests to {holder}, because they do not have the last                  table yet; `slotctl status` says why"
+                "no slot became idle in time: the routers may still send requests to {holder}, because they do not have the last table yet; `slotctl status` says why"
             );
         }
         let busy = match self.in_flight(holder, boot).await {

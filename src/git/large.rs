@@ -3,7 +3,7 @@
 //! **Invariant:** which files these are is read from the commit alone, from its attributes and blobs: both ends find the same ones, and
 //! nothing of a work tree is run or read for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -113,10 +113,10 @@ pub(super) fn files_of_index(git: &Git) -> Result<Vec<Large>, GitError> {
         .filter(|field| field[2] == b"lfs")
         .map(|field| field[0])
         .collect();
-    let entries = entries.iter().filter(|it| filtered.contains(it.path));
-    let short = short_blobs(git, entries.copied().collect())?;
+    let kept = entries.iter().filter(|it| filtered.contains(it.path));
+    let short = short_blobs(git, kept.clone().map(|it| it.blob).collect())?;
     let mut found = Vec::new();
-    for (entry, content) in &short {
+    for (entry, content) in kept.filter_map(|it| Some((it, short.get(it.blob)?))) {
         let path = PathBuf::from(OsStr::from_bytes(entry.path));
         match parse(content) {
             Ok(None) => {}
@@ -133,7 +133,6 @@ pub(super) fn files_of_index(git: &Git) -> Result<Vec<Large>, GitError> {
 }
 
 /// A regular file of an index.
-#[derive(Clone, Copy)]
 struct Entry<'l> {
     runs: bool,
     blob: &'l str,
@@ -154,26 +153,26 @@ impl<'l> Entry<'l> {
     }
 }
 
-/// What is in those of the files that are short enough to be pointers.
+/// What is in those of the blobs that are short enough to be pointers; each is read once, however many files are the same.
 fn short_blobs<'l>(
     git: &Git,
-    entries: Vec<Entry<'l>>,
-) -> Result<Vec<(Entry<'l>, Vec<u8>)>, GitError> {
+    blobs: BTreeSet<&'l str>,
+) -> Result<BTreeMap<&'l str, Vec<u8>>, GitError> {
     const OPERATION: &str = "read the pointers of Git LFS";
-    let asked = |entries: &[Entry]| -> String {
-        let lines = entries.iter().map(|entry| format!("{}\n", entry.blob));
+    let asked = |blobs: &BTreeSet<&str>| -> String {
+        let lines = blobs.iter().map(|blob| format!("{blob}\n"));
         lines.collect()
     };
     let check = ["cat-file", "--batch-check=%(objectsize)"];
-    let sizes = git.run(OPERATION, &check, asked(&entries).as_bytes())?;
+    let sizes = git.run(OPERATION, &check, asked(&blobs).as_bytes())?;
     let sizes = String::from_utf8_lossy(&sizes);
     // One that is missing has no size.
     let sizes = sizes.lines().map(|line| line.parse::<u64>().ok());
-    let short: Vec<Entry> = entries
+    let short: BTreeSet<&str> = blobs
         .into_iter()
         .zip(sizes)
         .filter(|(_, size)| size.is_some_and(|size| size < LONGEST))
-        .map(|(entry, _)| entry)
+        .map(|(blob, _)| blob)
         .collect();
     let told = git.run(
         OPERATION,
@@ -188,9 +187,9 @@ fn short_blobs<'l>(
         rest = rest.get(at + 2 + size..)?;
         Some(content)
     };
-    let read: Option<Vec<_>> = short
+    let read: Option<BTreeMap<_, _>> = short
         .into_iter()
-        .map(|entry| Some((entry, next()?)))
+        .map(|blob| Some((blob, next()?)))
         .collect();
     read.ok_or_else(|| GitError::Failed {
         operation: OPERATION,

@@ -33,6 +33,7 @@ pub use built::Site;
 pub use incoming::{Incoming, Links, Settled, Unfinished, begin, choose, known, take};
 pub use links::{link, link_in_turn, named};
 pub use order::Turn;
+pub(crate) use pack::Exact;
 pub use pack::{clear, pack, unpack_own};
 pub use record::{About, Identity, Record};
 pub use root::{Layout, Root};

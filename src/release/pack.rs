@@ -87,20 +87,23 @@ fn pack_entry(
         let file = File::open(path)?;
         // As the header says, whoever still writes to it.
         header.set_size(about.len());
-        let mut exact = Exact {
-            file,
-            left: about.len(),
-        };
+        let mut exact = Exact::of(file, about.len());
         archive.append_data(&mut header, inside, &mut exact)
     } else {
         Ok(())
     }
 }
 
-/// As many bytes as a file had when it was looked at.
-struct Exact {
+/// As many bytes as a file had when it was looked at; its size has been written already.
+pub(crate) struct Exact {
     file: File,
     left: u64,
+}
+
+impl Exact {
+    pub(crate) fn of(file: File, size: u64) -> Self {
+        Self { file, left: size }
+    }
 }
 
 impl Read for Exact {
@@ -110,7 +113,9 @@ impl Read for Exact {
             .min(buffer.len());
         let read = self.file.read(&mut buffer[..most])?;
         if read == 0 && most > 0 {
-            return Err(io::Error::other("it shrank while it was read"));
+            return Err(io::Error::other(
+                "it shrank while it was read; deploy again",
+            ));
         }
         self.left -= read as u64;
         Ok(read)

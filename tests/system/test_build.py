@@ -77,6 +77,18 @@ def test_a_node_app_gets_its_dependencies_by_npm_ci(fresh):
     assert fresh.run("test -d /var/lib/private/slot-setup/shop/home/.npm/_cacache", check=False).returncode == 0
 
 
+def test_a_ruby_app_gets_its_gems_by_bundler(fresh):
+    # Of the gems that Debian has installed, as nothing else is in reach here.
+    lines = HEALTH + 'setup_command = "bundle install --local"\n'
+    app = App(fresh, "gems", lines, kind="ruby", command="bundle exec ruby server.rb")
+    for marker in ("one", "two"):
+        directory = app.release(marker)
+        fresh.run(f"cd {directory} && bundle lock --local")
+        outcome = app.slotctl(f"deploy {directory}")
+        assert outcome["success"], outcome
+        assert answer(fresh) == f"release {marker}"
+
+
 def test_a_virtual_environment_has_the_path_that_it_was_built_under(fresh):
     app = App(fresh, "py", HEALTH + 'setup_command = "./setup"\n', kind="venv", command="./venv/bin/gunicorn app:app")
     outcome = app.deploy("one")

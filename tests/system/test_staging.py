@@ -14,16 +14,17 @@ REPOSITORY = f"{HOME}/shop"
 PLACE = "/var/lib/slot-staging/web"
 TREE = f"{PLACE}/staging"
 GIT = "git -c user.name=Alice -c user.email=alice@example.org"
-TEXT = QUICK + 'keep = 1\nsetup_command = "./setup"\n[staging]\nuser = "alice"\n'
+STAGED = '[staging]\nuser = "alice"\n'
+TEXT = QUICK + 'keep = 1\nsetup_command = "./setup"\n' + STAGED
 # While this file is there, staging takes its time.
 HELD = "/run/hold-staging"
 HOLD = f"[Service]\nExecStartPre=/bin/sh -c 'while test -e {HELD}; do sleep 0.05; done'\n"
 
 
-def prepare(machine):
+def prepare(machine, text=TEXT):
     """An app with staging, and alice with a repository of it."""
     machine.run(f"useradd -m -G slot -s /bin/bash alice && chmod 0700 {HOME}")
-    app = App(machine, "web", TEXT)
+    app = App(machine, "web", text)
     machine.write("/etc/systemd/system/slot-stage@web.service.d/hold.conf", HOLD)
     machine.run("systemctl daemon-reload")
     alice(machine, f"git init -q --initial-branch=main {REPOSITORY}")
@@ -224,18 +225,17 @@ def used(machine):
 
 def test_where_the_file_system_can_staging_is_a_clone_even_of_two_gigabytes(cloning):
     machine, at = cloning
-    app = prepare(machine)
-    machine.run(f"truncate -s 2G {REPOSITORY}/large")
-    machine.write(f"{REPOSITORY}/setup", "#!/bin/sh\nmkdir node_modules && head -c 64M /dev/urandom >node_modules/real\n", mode="0755")
+    app = prepare(machine, QUICK + STAGED)
+    machine.run(f"truncate -s 2G {REPOSITORY}/large && head -c 64M /dev/urandom >{REPOSITORY}/real")
     with held(machine):
         one = commit(machine, "one")
         deploy(machine, timeout=600)
         machine.wait_for("systemctl show -P ActiveState slot-stage@web | grep -qx activating")
         before = used(machine)
     is_of(app, one, timeout=300)
-    # The commit's objects, packed, and what the file system itself notes.
-    assert used(machine) - before < 32 << 10
-    assert machine.out(f"stat -c %s {TREE}/large {TREE}/node_modules/real").split() == [str(2 << 30), str(64 << 20)]
-    for path in ("large", "node_modules/real"):
+    # The commit's objects, packed (64 MiB and a little), and what the file system itself notes.
+    assert used(machine) - before < 96 << 10
+    assert machine.out(f"stat -c %s {TREE}/large {TREE}/real").split() == [str(2 << 30), str(64 << 20)]
+    for path in ("large", "real"):
         assert is_shared(at / "slot-staging/web/staging" / path), path
         machine.run(f"cmp {TREE}/{path} /var/lib/slot/web/releases/{one[:8]}/{path}", timeout=120)
