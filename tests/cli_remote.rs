@@ -502,3 +502,29 @@ fn a_repository_around_the_directory_goes_before_the_remote() {
     assert_eq!(who(&running), "far");
     running.end();
 }
+
+#[test]
+fn what_git_lfs_keeps_elsewhere_is_refused_with_its_file() {
+    let it = Remote::new();
+    it.push("first");
+    let running = it.project.start(&[]);
+    it.deploy(&[]);
+    let oid = "0123456789abcdef".repeat(4);
+    let pointer =
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 12\n");
+    it.repo
+        .write(
+            ".gitattributes",
+            "*.bin filter=lfs diff=lfs merge=lfs -text\n",
+        )
+        .write("model.bin", pointer);
+    it.push("second");
+    let said = it.refused(&[]);
+    assert!(
+        said.contains("\"model.bin\" is kept by Git LFS") && said.contains("from a repository"),
+        "{said}"
+    );
+    assert_eq!(who(&running), "first");
+    nothing_is_left(&it.project);
+    running.end();
+}

@@ -22,6 +22,7 @@
 
 mod command;
 mod contents;
+mod elsewhere;
 mod intake;
 mod large;
 mod mirror;
@@ -41,8 +42,9 @@ use std::str::FromStr;
 use crate::telemetry::bytes;
 
 pub(crate) use command::{Git, words};
+pub use elsewhere::Keys;
 pub use large::{Large, NoOid, Oid};
-pub use mirror::{Keys, Mirror};
+pub use mirror::Mirror;
 pub use pack::Pack;
 pub use repository::{Part, Repository, Resolved};
 pub use shelf::Shelf;
