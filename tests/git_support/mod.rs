@@ -1,5 +1,6 @@
 //! Repositories to deploy from, made by git itself.
 
+#![allow(dead_code)] // Each test file uses its part.
 // A test may stop at the first surprise, its helpers too.
 #![allow(clippy::unwrap_used)]
 

@@ -32,9 +32,10 @@ def apps(machine):
     register(machine, "sock", 'name = "sock"\ncommand = "./server"\nbind = "unix"\nready = "notify"\n')
     register(machine, "inherit", 'name = "inherit"\ncommand = "./server"\nbind = "fd"\nready = "notify"\n')
     register(machine, "pages", 'name = "pages"\ncommand = "./start"\n[ports]\nblue = 20011\ngreen = 20012\n')
+    # One worker: gunicorn loses the SIGTERM of one that is not up yet when another answers already, and waits for it.
     register(
         machine, "wsgi",
-        'name = "wsgi"\ncommand = "gunicorn --bind 127.0.0.1:$PORT --workers 2 app:app"\nready = "notify"\n'
+        'name = "wsgi"\ncommand = "gunicorn --bind 127.0.0.1:$PORT --workers 1 app:app"\nready = "notify"\n'
         "[ports]\nblue = 20021\ngreen = 20022\n",
     )  # fmt: skip
 
