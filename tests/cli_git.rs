@@ -40,22 +40,16 @@ impl Deployed {
         self.project.start(&[])
     }
 
-    /// Deploys what must succeed; what was said.
     fn deploy(&self, words: &[&str]) -> String {
-        let (code, said) = self.project.ask(&[&["deploy"], words].concat());
-        assert_eq!(code, Some(0), "{words:?}: {said}");
-        said
+        self.project.deploy(words)
     }
 
-    /// Deploys what must be refused before anything begins, with status 3.
     fn refused(&self, words: &[&str]) -> String {
-        let (code, said) = self.project.ask(&[&["deploy"], words].concat());
-        assert_ne!(code, Some(0), "{words:?}: {said}");
-        said
+        self.project.refused(words)
     }
 
     fn home(&self) -> PathBuf {
-        self.project.directory.path().join(".slot/slot")
+        self.project.home()
     }
 
     fn live(&self, path: &str) -> PathBuf {
@@ -68,19 +62,13 @@ impl Deployed {
     }
 }
 
-/// Which release answers: `release NAME on slot blue`.
-fn who(running: &Running) -> String {
-    let answer = running.get();
-    answer.split(' ').nth(1).unwrap_or(&answer).to_owned()
-}
-
 #[test]
 fn without_a_name_head_is_deployed_and_its_id_is_the_commits_beginning() {
     let it = Deployed::new();
     let commit = it.commit("first");
     let running = it.start();
     let said = it.deploy(&[]);
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     let shown = format!("{} (main)", &commit[..8]);
     assert!(said.contains(&format!("release {shown} serves")), "{said}");
     assert_eq!(it.status()["live"], commit[..8]);
@@ -118,7 +106,7 @@ fn a_commit_is_named_by_its_hash_its_beginning_a_branch_or_a_tag_and_may_have_a_
         ("feature/old", "first"),
     ] {
         it.deploy(&[name, "--version", "r1"]);
-        assert_eq!(who(&running), release, "{name}");
+        assert_eq!(running.who(), release, "{name}");
     }
     assert_eq!(it.project.releases(), 2);
     let (_, said) = it.project.ask(&["releases"]);
@@ -134,10 +122,10 @@ fn a_rollback_runs_the_commit_that_ran_before() {
     it.deploy(&[]);
     it.commit("second");
     it.deploy(&["--wait", "stopped"]);
-    assert_eq!(who(&running), "second");
+    assert_eq!(running.who(), "second");
     let (code, said) = it.project.ask(&["rollback"]);
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     running.end();
 }
 
@@ -166,7 +154,7 @@ fn heads_uncommitted_changes_refuse_it_and_are_listed() {
     assert!(it.status()["live"].is_null());
     // Who names a commit has not meant the work tree; who says so means HEAD without it.
     it.deploy(&["main"]);
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     it.repo.write(
         "release.json",
         "{\"name\":\"second\",\"behaviour\":\"serves\"}",
@@ -176,7 +164,7 @@ fn heads_uncommitted_changes_refuse_it_and_are_listed() {
         .write("release.json", "changed again")
         .write("later", "1");
     it.deploy(&["--allow-dirty"]);
-    assert_eq!(who(&running), "second");
+    assert_eq!(running.who(), "second");
     assert!(!it.live("later").exists());
     running.end();
 }
@@ -193,12 +181,12 @@ fn what_could_be_a_path_and_a_commit_is_refused_and_each_can_be_written() {
         "{said}"
     );
     it.deploy(&["./build-1"]);
-    assert_eq!(who(&running), "1");
+    assert_eq!(running.who(), "1");
     it.deploy(&["refs/heads/build-1"]);
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     it.repo.git(["branch", "--quiet", "-D", "build-1"]);
     it.deploy(&["build-1"]);
-    assert_eq!(who(&running), "1");
+    assert_eq!(running.who(), "1");
     for (name, wanted) in [
         ("nothing", "does not exist as a path, and the repository"),
         ("./nothing", "does not exist; name the binary"),
@@ -240,11 +228,11 @@ fn a_branch_that_was_pushed_by_force_is_deployed_and_a_commit_that_is_gone_is_st
     it.repo.git(["reflog", "expire", "--expire=now", "--all"]);
     it.repo.git(["gc", "--quiet", "--prune=now"]);
     it.deploy(&["main"]);
-    assert_eq!(who(&running), "rewritten");
+    assert_eq!(running.who(), "rewritten");
     let said = it.refused(&[&gone]);
     assert!(said.contains("force-push"), "{said}");
     it.deploy(&["--release", &gone[..8]]);
-    assert_eq!(who(&running), "gone");
+    assert_eq!(running.who(), "gone");
     running.end();
 }
 
@@ -270,7 +258,7 @@ fn a_submodule_and_odd_names_come_along_and_nothing_that_is_not_in_the_commit() 
     it.repo.write("untracked", "1");
     let running = it.start();
     it.deploy(&[]);
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     let read = |path: &str| std::fs::read_to_string(it.live(path)).unwrap();
     assert_eq!(read("vendor/lib/lib"), "pinned");
     assert_eq!(
@@ -297,7 +285,7 @@ fn a_symlink_that_leaves_the_release_ends_the_deployment_with_its_name() {
         said.contains("leaves") && said.contains("leaves the release"),
         "{said}"
     );
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     assert_eq!(it.project.releases(), 1);
     assert!(!it.home().join("incoming").exists());
     running.end();
@@ -313,7 +301,7 @@ fn a_commit_is_built_once_and_what_is_not_committed_has_no_part_in_it() {
     it.commit("second");
     it.deploy(&["--wait", "stopped"]);
     it.deploy(&["HEAD~1"]);
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     assert_eq!(std::fs::read_to_string(it.live("made")).unwrap(), "built\n");
     running.end();
 }
@@ -373,7 +361,7 @@ fn a_pack_that_is_none_and_a_name_that_is_none_are_refused_by_the_api() {
     assert_eq!(refs.map_or(0, Iterator::count), 0);
     assert!(!it.home().join("releases").exists());
     it.deploy(&[]);
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     running.end();
 }
 
@@ -393,7 +381,7 @@ fn commits_are_let_go_with_their_releases() {
         assert!(began.elapsed() < started::LONG, "{} are left", kept());
         std::thread::yield_now();
     }
-    assert_eq!(who(&running), "4");
+    assert_eq!(running.who(), "4");
     running.end();
 }
 
@@ -439,7 +427,7 @@ fn staging_is_made_after_each_promotion_and_head_is_deployed_from_there() {
         .output()
         .unwrap();
     assert!(deployed.status.success(), "{deployed:?}");
-    assert_eq!(who(&running), "mine");
+    assert_eq!(running.who(), "mine");
     of(&mine);
     let (_, said) = it.project.ask(&["--json", "rollback"]);
     assert!(said.contains(&made(&second)), "{said}");

@@ -13,7 +13,7 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use git_support::{Repo, git_in};
-use started::{LONG, Project, Running};
+use started::{LONG, Project};
 
 /// A remote, and a project outside of any repository that is deployed from it.
 struct Remote {
@@ -71,34 +71,16 @@ impl Remote {
     }
 
     fn deploy(&self, words: &[&str]) -> String {
-        deploy(&self.project, words)
+        self.project.deploy(words)
     }
 
     fn refused(&self, words: &[&str]) -> String {
-        refused(&self.project, words)
+        self.project.refused(words)
     }
 
     fn home(&self) -> PathBuf {
-        self.project.directory.path().join(".slot/slot")
+        self.project.home()
     }
-}
-
-fn deploy(project: &Project, words: &[&str]) -> String {
-    let (code, said) = project.ask(&[&["deploy"], words].concat());
-    assert_eq!(code, Some(0), "{words:?}: {said}");
-    said
-}
-
-fn refused(project: &Project, words: &[&str]) -> String {
-    let (code, said) = project.ask(&[&["deploy"], words].concat());
-    assert_ne!(code, Some(0), "{words:?}: {said}");
-    said
-}
-
-/// Which release answers: `release NAME on slot blue`.
-fn who(running: &Running) -> String {
-    let answer = running.get();
-    answer.split(' ').nth(1).unwrap_or(&answer).to_owned()
 }
 
 /// A deployment that goes on meanwhile.
@@ -143,7 +125,7 @@ fn without_a_name_it_is_the_branch_that_the_remotes_head_names() {
     let commit = it.push("first");
     let running = it.project.start(&[]);
     let said = it.deploy(&["--remote"]);
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     let short = &commit[..8];
     assert!(said.contains(&format!("main is {short}")), "{said}");
     assert!(
@@ -190,7 +172,7 @@ fn a_branch_a_tag_and_a_whole_hash_are_names_of_a_remote_and_branch_is_the_defau
         (&[], "stable"),
     ] {
         it.deploy(words);
-        assert_eq!(who(&running), release, "{words:?}");
+        assert_eq!(running.who(), release, "{words:?}");
     }
     assert_eq!(it.project.releases(), 3);
     let (_, said) = it.project.ask(&["releases"]);
@@ -226,7 +208,7 @@ fn what_the_remote_has_not_is_told_and_nothing_changes() {
         said.contains("is no name that a remote could have"),
         "{said}"
     );
-    assert_eq!(who(&running), "second");
+    assert_eq!(running.who(), "second");
     assert_eq!(it.project.releases(), 1);
     nothing_is_left(&it.project);
     running.end();
@@ -239,7 +221,7 @@ fn a_branch_that_was_pushed_by_force_is_deployed_and_one_that_is_deleted_is_not(
     it.push("gone");
     let running = it.project.start(&[]);
     it.deploy(&["main"]);
-    assert_eq!(who(&running), "gone");
+    assert_eq!(running.who(), "gone");
     it.repo.git(["reset", "--quiet", "--hard", "HEAD~1"]);
     it.push("rewritten");
     let pruned = ["reflog", "expire", "--expire=now", "--all"];
@@ -251,7 +233,7 @@ fn a_branch_that_was_pushed_by_force_is_deployed_and_one_that_is_deleted_is_not(
             .success()
     );
     it.deploy(&["main"]);
-    assert_eq!(who(&running), "rewritten");
+    assert_eq!(running.who(), "rewritten");
     it.repo.git(["checkout", "--quiet", "-b", "other"]);
     it.push("other");
     it.deploy(&["other"]);
@@ -259,7 +241,7 @@ fn a_branch_that_was_pushed_by_force_is_deployed_and_one_that_is_deleted_is_not(
         .git(["push", "--quiet", "--delete", "origin", "other"]);
     let said = it.refused(&["other"]);
     assert!(said.contains("has no branch or tag \"other\""), "{said}");
-    assert_eq!(who(&running), "other");
+    assert_eq!(running.who(), "other");
     running.end();
 }
 
@@ -295,7 +277,7 @@ fn submodules_come_from_beside_the_remote_and_theirs_from_beside_them() {
     it.push("first");
     let running = it.project.start(&[]);
     it.deploy(&[]);
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     let read = |path: &str| fs::read_to_string(it.home().join("live").join(path)).unwrap();
     assert_eq!(
         (read("vendor/lib/lib"), read("vendor/lib/deep/inner")),
@@ -319,7 +301,7 @@ fn submodules_come_from_beside_the_remote_and_theirs_from_beside_them() {
         let said = it.refused(&[]);
         assert!(said.contains(wanted), "{url}: {said}");
     }
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     running.end();
 }
 
@@ -331,7 +313,7 @@ fn a_remote_that_says_nothing_is_given_up_at_its_limit() {
     let project = Remote::at(&url, "fetch_timeout = '1s'\n");
     let running = project.start(&["./build-1"]);
     running.until("release 1");
-    let said = refused(&project, &["--remote", "main"]);
+    let said = project.refused(&["--remote", "main"]);
     for wanted in [
         &url,
         "did not end within fetch_timeout (1 s)",
@@ -339,7 +321,7 @@ fn a_remote_that_says_nothing_is_given_up_at_its_limit() {
     ] {
         assert!(said.contains(wanted), "{said}");
     }
-    assert_eq!(who(&running), "1");
+    assert_eq!(running.who(), "1");
     assert_eq!(project.releases(), 1);
     nothing_is_left(&project);
     running.end();
@@ -357,14 +339,14 @@ fn a_rollback_goes_ahead_of_a_fetch_and_ends_it() {
     fs::write(project.directory.path().join("build-2/release.json"), text).unwrap();
     let running = project.start(&["./build-1"]);
     running.until("release 1");
-    deploy(&project, &["./build-2"]);
+    project.deploy(&["./build-2"]);
     let mut fetching = deploying(&project, &["--remote"]);
     // git has called, so all of it runs.
     let (_called, _) = silent.accept().unwrap();
     project.until("asks git://");
     let (code, said) = project.ask(&["rollback"]);
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(who(&running), "1");
+    assert_eq!(running.who(), "1");
     assert!(!fetching.wait().unwrap().success());
     nothing_is_left(&project);
     running.end();
@@ -393,7 +375,7 @@ fn a_fetcher_that_is_killed_ends_the_deployment() {
     nix::sys::signal::kill(fetcher, nix::sys::signal::Signal::SIGKILL).unwrap();
     assert!(!fetching.wait().unwrap().success());
     project.until("/shop.git failed: killed by SIGKILL");
-    assert_eq!(who(&running), "1");
+    assert_eq!(running.who(), "1");
     nothing_is_left(&project);
     running.end();
 }
@@ -412,7 +394,7 @@ fn what_is_there_is_neither_fetched_nor_sent_again_and_nothing_grows_for_ever() 
         it.push(&number.to_string());
         it.deploy(&["--wait", "stopped"]);
     }
-    assert_eq!(who(&running), "13");
+    assert_eq!(running.who(), "13");
     for repository in ["mirror.git", "repo.git"] {
         let packs: Vec<u64> = fs::read_dir(it.home().join(repository).join("objects/pack"))
             .unwrap()
@@ -442,7 +424,7 @@ fn a_mirror_in_which_a_killed_git_left_its_locks_is_used_and_one_that_is_lost_is
     }
     it.push("locked");
     it.deploy(&[]);
-    assert_eq!(who(&running), "locked");
+    assert_eq!(running.who(), "locked");
     assert!(
         !it.home()
             .join("mirror.git/objects/pack/tmp_pack_1")
@@ -451,7 +433,7 @@ fn a_mirror_in_which_a_killed_git_left_its_locks_is_used_and_one_that_is_lost_is
     fs::remove_dir_all(it.home().join("mirror.git")).unwrap();
     it.push("second");
     it.deploy(&[]);
-    assert_eq!(who(&running), "second");
+    assert_eq!(running.who(), "second");
     running.end();
 }
 
@@ -459,12 +441,12 @@ fn a_mirror_in_which_a_killed_git_left_its_locks_is_used_and_one_that_is_lost_is
 fn where_there_is_no_remote_that_is_said_and_what_to_write() {
     let project = Project::new();
     let running = project.start(&[]);
-    let said = refused(&project, &["--remote"]);
+    let said = project.refused(&["--remote"]);
     assert!(
         said.contains("has no remote to fetch from; write `[git]`"),
         "{said}"
     );
-    let said = refused(&project, &["main"]);
+    let said = project.refused(&["main"]);
     assert!(said.contains("main does not exist"), "{said}");
     running.end();
 }
@@ -479,10 +461,10 @@ fn a_key_that_others_may_read_is_not_used() {
     let lines = format!("deploy_key = '{}'\n", key.display());
     let project = Remote::at("git@127.0.0.1:shop.git", &lines);
     let running = project.start(&[]);
-    let said = refused(&project, &["--remote"]);
+    let said = project.refused(&["--remote"]);
     assert!(said.contains("others than its owner may read"), "{said}");
     fs::remove_file(&key).unwrap();
-    let said = refused(&project, &["--remote"]);
+    let said = project.refused(&["--remote"]);
     assert!(said.contains("there is no file"), "{said}");
     running.end();
 }
@@ -497,9 +479,9 @@ fn a_repository_around_the_directory_goes_before_the_remote() {
     near.write("release.json", text).commit("near");
     let running = it.project.start(&[]);
     it.deploy(&["main"]);
-    assert_eq!(who(&running), "near");
+    assert_eq!(running.who(), "near");
     it.deploy(&["--remote", "main"]);
-    assert_eq!(who(&running), "far");
+    assert_eq!(running.who(), "far");
     running.end();
 }
 
@@ -524,7 +506,7 @@ fn what_git_lfs_keeps_elsewhere_is_refused_with_its_file() {
         said.contains("\"model.bin\" is kept by Git LFS") && said.contains("from a repository"),
         "{said}"
     );
-    assert_eq!(who(&running), "first");
+    assert_eq!(running.who(), "first");
     nothing_is_left(&it.project);
     running.end();
 }

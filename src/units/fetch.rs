@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::text::word;
+use super::text::{drop_in, word};
 use super::{RUN, UnitFile};
 use crate::config::{App, systemd_span};
 use crate::deploy::AppName;
@@ -28,13 +28,8 @@ pub fn fetch_socket(run: &Path, name: &AppName) -> PathBuf {
 pub(super) fn fetch_drop_in(app: &App, source: &Path) -> Option<UnitFile> {
     let remote = app.remote.as_ref()?;
     let name = &app.name;
-    let mut text = format!(
-        "# Made by slot-generator out of {}: what is changed here is lost.\n\
-         # `systemctl edit slot-fetch@{name}` adds to it.\n\
-         [Service]\n\
-         ExecStart=\n\
-         ExecStart=:/usr/bin/slotctl fetch --app {name} --socket {} --mirror /var/cache/slot-fetch/{name}/mirror.git",
-        source.display(),
+    let mut command = format!(
+        "fetch --app {name} --socket {} --mirror /var/cache/slot-fetch/{name}/mirror.git",
         fetch_socket(Path::new(RUN), name).display(),
     );
     let files = [
@@ -44,18 +39,14 @@ pub(super) fn fetch_drop_in(app: &App, source: &Path) -> Option<UnitFile> {
     let files = files
         .iter()
         .filter_map(|(kind, path)| Some((kind, path.as_deref()?)));
-    for (kind, _) in files.clone() {
-        // %d: where PID 1 puts what it has read (systemd.unit(5), "Specifiers").
-        let _ = write!(text, " --{kind} %d/{kind}");
-    }
-    let _ = writeln!(text, " -- {}", word(&remote.url));
+    let mut settings = String::new();
     for (kind, path) in files {
+        // %d: where PID 1 puts what it has read (systemd.unit(5), "Specifiers").
+        let _ = write!(command, " --{kind} %d/{kind}");
         // The parser lets no character through that means something here.
-        let _ = writeln!(text, "LoadCredential={kind}:{path}");
+        let _ = writeln!(settings, "LoadCredential={kind}:{path}");
     }
-    let _ = writeln!(text, "RuntimeMaxSec={}", systemd_span(remote.timeout));
-    Some(UnitFile {
-        path: format!("{}.d/10-slot.conf", fetch_service(name)),
-        text,
-    })
+    let _ = write!(command, " -- {}", word(&remote.url));
+    let _ = writeln!(settings, "RuntimeMaxSec={}", systemd_span(remote.timeout));
+    Some(drop_in(&fetch_service(name), source, &command, &settings))
 }

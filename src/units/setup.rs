@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::text::{assignment, word};
+use super::text::{assignment, drop_in, word};
 use super::{RUN, STATE, UnitFile};
 use crate::config::{App, systemd_span};
 use crate::deploy::AppName;
@@ -28,27 +28,22 @@ pub fn setup_socket(run: &Path, name: &AppName) -> PathBuf {
 pub(super) fn setup_drop_in(app: &App, source: &Path) -> Option<UnitFile> {
     let command = app.setup_command.as_ref()?;
     let name = &app.name;
-    let mut text = format!(
-        "# Made by slot-generator out of {}: what is changed here is lost.\n\
-         # `systemctl edit slot-setup@{name}` adds to it.\n\
-         [Service]\n\
-         ExecStart=\n\
-         ExecStart=:/usr/bin/slotctl build --app {name} --root {STATE} --socket {} --",
-        source.display(),
+    let mut line = format!(
+        "build --app {name} --root {STATE} --socket {} --",
         setup_socket(Path::new(RUN), name).display(),
     );
     for argument in command {
-        let _ = write!(text, " {}", word(argument));
+        let _ = write!(line, " {}", word(argument));
     }
-    let _ = writeln!(text, "\nRuntimeMaxSec={}", systemd_span(app.setup_timeout));
+    let mut settings = format!("RuntimeMaxSec={}\n", systemd_span(app.setup_timeout));
     if let Some(user) = app.setup_user() {
-        let _ = write!(text, "DynamicUser=no\nUser={user}\nProtectHome=read-only\n");
+        let _ = write!(
+            settings,
+            "DynamicUser=no\nUser={user}\nProtectHome=read-only\n"
+        );
     }
     for (variable, value) in &app.env {
-        let _ = writeln!(text, "Environment={}", assignment(variable, value));
+        let _ = writeln!(settings, "Environment={}", assignment(variable, value));
     }
-    Some(UnitFile {
-        path: format!("{}.d/10-slot.conf", setup_service(name)),
-        text,
-    })
+    Some(drop_in(&setup_service(name), source, &line, &settings))
 }

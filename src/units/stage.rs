@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::text::word;
+use super::text::{drop_in, word};
 use super::{RUN, STATE, UnitFile};
 use crate::config::App;
 use crate::deploy::AppName;
@@ -29,27 +29,14 @@ pub fn stage_socket(run: &Path, name: &AppName) -> PathBuf {
 pub(super) fn stage_drop_in(app: &App, source: &Path) -> Option<UnitFile> {
     let staging = app.staging.as_ref()?;
     let (name, user) = (&app.name, staging.user.as_ref()?);
-    let mut text = format!(
-        "# Made by slot-generator out of {}: what is changed here is lost.\n\
-         # `systemctl edit slot-stage@{name}` adds to it.\n\
-         [Service]\n\
-         ExecStart=\n\
-         ExecStart=:/usr/bin/slotctl stage --app {name} --root {STATE} --socket {} --directory {STAGING}/{name} --branch {}",
-        source.display(),
+    let mut command = format!(
+        "stage --app {name} --root {STATE} --socket {} --directory {STAGING}/{name} --branch {}",
         stage_socket(Path::new(RUN), name).display(),
         word(&staging.branch),
     );
     for directory in &app.shared_dirs {
-        let _ = write!(text, " --shared-dir {}", word(directory));
+        let _ = write!(command, " --shared-dir {}", word(directory));
     }
-    let _ = write!(
-        text,
-        "\nDynamicUser=no\n\
-         User={user}\n\
-         StateDirectory=slot-staging/{name}\n"
-    );
-    Some(UnitFile {
-        path: format!("{}.d/10-slot.conf", stage_service(name)),
-        text,
-    })
+    let settings = format!("DynamicUser=no\nUser={user}\nStateDirectory=slot-staging/{name}\n");
+    Some(drop_in(&stage_service(name), source, &command, &settings))
 }

@@ -1,5 +1,9 @@
 //! Words and assignments as unit files take them (systemd.syntax(7), systemd.service(5) "Command lines").
 
+use std::path::Path;
+
+use super::UnitFile;
+
 /// A word of `ExecStart=:…`: no variable is replaced there, but `%` and quotes have a meaning.
 pub(super) fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@$^{}~".contains(c);
@@ -30,6 +34,23 @@ fn quoted(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+/// What an app adds to a template that the package brings: the `slotctl` command that its unit is for, and other settings, each in a line.
+pub(super) fn drop_in(unit: &str, source: &Path, command: &str, settings: &str) -> UnitFile {
+    let stem = unit.trim_end_matches(".service");
+    UnitFile {
+        path: format!("{unit}.d/10-slot.conf"),
+        text: format!(
+            "# Made by slot-generator out of {}: what is changed here is lost.\n\
+             # `systemctl edit {stem}` adds to it.\n\
+             [Service]\n\
+             ExecStart=\n\
+             ExecStart=:/usr/bin/slotctl {command}\n\
+             {settings}",
+            source.display()
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,25 @@ pub struct Project {
 }
 
 impl Project {
+    /// Deploys what must succeed; what was said.
+    pub fn deploy(&self, words: &[&str]) -> String {
+        let (code, said) = self.ask(&[&["deploy"], words].concat());
+        assert_eq!(code, Some(0), "{words:?}: {said}");
+        said
+    }
+
+    /// Deploys what must be refused, or fail; what was said.
+    pub fn refused(&self, words: &[&str]) -> String {
+        let (code, said) = self.ask(&[&["deploy"], words].concat());
+        assert_ne!(code, Some(0), "{words:?}: {said}");
+        said
+    }
+
+    /// The app's directory.
+    pub fn home(&self) -> PathBuf {
+        self.directory.path().join(".slot/slot")
+    }
+
     pub fn new() -> Self {
         Self::with("")
     }
@@ -164,6 +183,12 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// The name of the release that answers: `release NAME on slot blue`.
+    pub fn who(&self) -> String {
+        let answer = self.get();
+        answer.split(' ').nth(1).unwrap_or(&answer).to_owned()
+    }
+
     /// One request; it is held until the app is there.
     pub fn get(&self) -> String {
         self.get_from("/")
