@@ -14,9 +14,6 @@ use std::io::{self, BufRead, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-/// No line is longer, in bytes.
-const LONGEST_LINE: u64 = 64 << 10;
-
 /// What is to be fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
@@ -57,12 +54,7 @@ impl Word {
     /// # Errors
     /// The other side is gone, or says something else.
     pub fn read(from: &mut impl BufRead) -> io::Result<Self> {
-        let mut line = Vec::new();
-        from.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
-        if line.pop() != Some(b'\n') {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(serde_json::from_slice(&line)?)
+        super::read_line(from)
     }
 
     /// Writes it.

@@ -12,3 +12,20 @@ pub mod release;
 pub mod setup;
 pub mod staging;
 pub mod table;
+
+use std::io::{self, BufRead, Read};
+
+use serde::de::DeserializeOwned;
+
+/// No line of another user's process is longer, in bytes.
+const LONGEST_LINE: u64 = 64 << 10;
+
+/// Reads what is one line of JSON. An end before the line's, or too long a line, is an [`io::ErrorKind::UnexpectedEof`].
+fn read_line<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Result<T> {
+    let mut line = Vec::new();
+    from.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    if line.pop() != Some(b'\n') {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}

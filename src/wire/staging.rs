@@ -6,7 +6,12 @@
 //! unit  ► what came of it, as one line more
 //! ```
 
+use std::io::{self, BufRead};
+
 use serde::{Deserialize, Serialize};
+
+/// No sentence of the unit's is kept longer, in characters.
+const LONGEST_SENTENCE: usize = 2000;
 
 /// What staging is to be made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,4 +43,38 @@ pub enum Said {
         /// A sentence.
         why: String,
     },
+}
+
+impl Said {
+    /// Reads one, its sentence cut if it is too long.
+    ///
+    /// # Errors
+    /// The unit is gone, or says something else, or says too much ([`io::ErrorKind::UnexpectedEof`]).
+    pub fn read(from: &mut impl BufRead) -> io::Result<Self> {
+        let mut said = super::read_line(from)?;
+        if let Self::Kept { why } | Self::Failed { why } = &mut said {
+            *why = why.chars().take(LONGEST_SENTENCE).collect();
+        }
+        Ok(said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufReader, Read};
+
+    #[test]
+    fn a_unit_that_says_too_much_is_not_listened_to_and_its_sentence_is_cut() {
+        let mut endless = BufReader::new(io::repeat(b'x').take(1 << 20));
+        let error = Said::read(&mut endless).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(endless.into_inner().limit() > 900 << 10);
+        let why = "\u{e4}".repeat(LONGEST_SENTENCE + 1);
+        let line = serde_json::to_string(&Said::Kept { why }).unwrap() + "\n";
+        let Said::Kept { why } = Said::read(&mut line.as_bytes()).unwrap() else {
+            panic!("{line}");
+        };
+        assert_eq!(why.chars().count(), LONGEST_SENTENCE);
+    }
 }

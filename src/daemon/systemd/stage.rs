@@ -3,7 +3,7 @@
 //! slotd says which release it is to be of, hands over its commit, and is told what came of it (`wire::staging`). It reads nothing of the
 //! tree itself, and runs no git in it.
 
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -88,13 +88,12 @@ fn exchange(stream: &UnixStream, promoted: &Promoted, store: &Store) -> Result<M
         .map_err(lost)?;
     let mut from = BufReader::new(stream);
     loop {
-        let mut line = String::new();
-        let count = from.read_line(&mut line).map_err(lost)?;
-        if count == 0 {
-            return Err("ended without a word".to_owned());
-        }
-        let said = serde_json::from_str(&line);
-        match said.map_err(|error| format!("says what slotd does not know: {error}"))? {
+        let said = Said::read(&mut from).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => "ended without a word, or says too much".to_owned(),
+            io::ErrorKind::InvalidData => format!("says what slotd does not know: {error}"),
+            _ => lost(error),
+        })?;
+        match said {
             Said::Wants { have } => send(stream, promoted, store, &have)?,
             Said::Made => return Ok(Made::Of(promoted.release.clone())),
             Said::Kept { why } => return Ok(Made::Kept(why)),
