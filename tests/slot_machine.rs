@@ -307,6 +307,12 @@ impl Daemon<'_> {
         status.unwrap().code()
     }
 
+    fn kill_with_all_it_started(&mut self) {
+        let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::killpg(group, Signal::SIGKILL).unwrap();
+        self.ended();
+    }
+
     /// What it says, up to a line with these words.
     fn says(&self, words: &str) -> String {
         let mut all = String::new();
@@ -940,6 +946,53 @@ fn staging_is_a_work_tree_of_what_is_live_and_stays_while_there_is_work_in_it() 
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(project.app(), "public C");
+}
+
+#[test]
+fn staging_that_a_kill_interrupted_is_made_after_the_restart_and_why_it_is_kept_is_said_again() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    let second = project.commit("B", "ok");
+    let mut daemon = project.start(&["--no-deploy"]);
+    project.deployed(&first);
+    // git reads the file by a filter of the user's, which only staging has.
+    let (begun, hold) = (
+        project.home.path().join("begun"),
+        project.home.path().join("hold"),
+    );
+    std::fs::write(&hold, "").unwrap();
+    let filter = format!(
+        "touch {}; while test -e {}; do sleep 0.01; done; cat",
+        begun.display(),
+        hold.display()
+    );
+    git(&project.repo(), &["config", "filter.hold.clean", &filter]);
+    let attributes = project.repo().join(".git/info/attributes");
+    std::fs::create_dir_all(attributes.parent().unwrap()).unwrap();
+    std::fs::write(attributes, "version filter=hold\n").unwrap();
+    let body = json!({ "commit": second }).to_string();
+    let request = format!(
+        "POST /deploy HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut unanswered = TcpStream::connect(("127.0.0.1", project.api)).unwrap();
+    unanswered.write_all(request.as_bytes()).unwrap();
+    until("the filter", || begun.exists());
+    daemon.kill_with_all_it_started();
+    std::fs::remove_file(&hold).unwrap();
+
+    let mut daemon = project.start(&["--no-deploy"]);
+    let staging = project.data().join("slot-staging");
+    until("staging", || {
+        git(&staging, &["rev-parse", "HEAD"]) == second
+    });
+    std::fs::write(staging.join("idea"), "mine").unwrap();
+    project.deployed(&first);
+    daemon.kill_with_all_it_started();
+    let _daemon = project.start(&["--no-deploy"]);
+    until("the warning", || {
+        project.status()["warnings"].to_string().contains("idea")
+    });
 }
 
 #[test]

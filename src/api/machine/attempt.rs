@@ -355,7 +355,8 @@ impl<U: Units, C: Commits> Machine<U, C> {
         self.followed.send_modify(|followed| {
             followed.noted = state.routed;
             followed.live = Some(live.clone());
-            if is_known {
+            // Whether staging was made before a start, or why it was kept, nobody remembers: it is seen to once more.
+            if is_known && before.live.is_some() {
                 followed.staged = state.routed;
             }
         });
