@@ -58,7 +58,11 @@ impl Bench {
         let held = Store::of(&self.directory()).hold().unwrap();
         for part in repository.parts(&commit).unwrap() {
             let pack = part.pack(&[]).unwrap();
-            held.take(&commit, &release, pack, || true).unwrap();
+            if part.commit == commit {
+                held.take(&commit, &release, pack, || true).unwrap();
+            } else {
+                held.take_module(&part.commit, pack, || true).unwrap();
+            }
         }
         fs::create_dir_all(&home).unwrap();
         held.lay_out(&commit, &home).unwrap();
@@ -218,7 +222,7 @@ fn commits_that_were_made_there_and_rolled_back_have_a_branch_and_releases_have_
 #[test]
 fn whatever_is_in_it_and_nowhere_else_keeps_it() {
     type Change = fn(&Bench);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 12] = [
         ("not committed (\"version\")", |it| {
             it.write("version", "mine")
         }),
@@ -257,10 +261,58 @@ fn whatever_is_in_it_and_nowhere_else_keeps_it() {
         ("no work tree of", |it| {
             fs::remove_file(it.tree().join(".git")).unwrap();
         }),
+        ("not to look at \"version\"", |it| {
+            it.git(&["update-index", "--skip-worktree", "version"]);
+            it.write("version", "mine");
+        }),
+        ("not to look at \"version\"", |it| {
+            it.git(&["update-index", "--assume-unchanged", "version"]);
+            it.write("version", "mine");
+        }),
+        ("checked out in", |it| {
+            it.git(&["checkout", "--quiet", "--detach"]);
+            it.git(&["worktree", "add", "--quiet", "../mine", "machine"]);
+        }),
     ];
     for (why, change) in changes {
         let it = Bench::new();
         it.make(&it.release("one"));
+        change(&it);
+        it.is_kept(why);
+    }
+}
+
+#[test]
+fn what_is_in_a_submodule_and_nowhere_else_keeps_it() {
+    type Change = fn(&Bench);
+    let changes: [(&str, Change); 4] = [
+        ("not committed (\"sub/deep/file\")", |it| {
+            it.write("sub/deep/file", "mine")
+        }),
+        ("not committed (\"sub/idea\")", |it| {
+            it.write("sub/idea", "mine")
+        }),
+        ("staging/sub/.git\"), which would go", |it| {
+            git_in(&it.tree().join("sub"), ["init", "--quiet"]);
+        }),
+        ("modules\"), which would go", |it| {
+            fs::remove_dir_all(it.tree().join("sub")).unwrap();
+            it.git(&["submodule", "--quiet", "update", "--init"]);
+            fs::remove_dir_all(it.tree().join("sub")).unwrap();
+            fs::create_dir(it.tree().join("sub")).unwrap();
+        }),
+    ];
+    let module = Repo::new();
+    module.write("deep/file", "of the submodule").commit("sub");
+    let source = module.path.to_str().unwrap();
+    for (why, change) in changes {
+        let it = Bench::new();
+        it.repo.git(["submodule", "--quiet", "add", source, "sub"]);
+        it.make(&it.release("one"));
+        assert_eq!(it.read("sub/deep/file"), "of the submodule");
+        // As it came it is no work.
+        let second = it.release("two");
+        assert_eq!(it.make(&second), Made::Of(second.release.clone()));
         change(&it);
         it.is_kept(why);
     }

@@ -9,10 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::modules::{self, Below};
 use super::work::{Entry, Found, Work};
 use super::{Promoted, StagingError};
 use crate::deploy::ReleaseId;
 use crate::git::{Commit, Git, GitError};
+use crate::telemetry::chain;
 
 /// The file of a tree's notes, where git keeps what it knows of that one tree. It goes with the tree, whatever that is called.
 pub(super) const NOTES: &str = "slot-staging";
@@ -78,7 +80,8 @@ fn entry_of(record: &[u8]) -> Option<Entry> {
 pub(super) fn note(tree: &Path, of: &Promoted, branch: &str) -> Result<(), StagingError> {
     let replaces = tip(&Git::users(tree), branch)?.unwrap_or_default();
     let mut text = format!("{}\n{}\n{replaces}\n", of.release, of.commit).into_bytes();
-    for entry in entries(tree)? {
+    let below = modules::below(tree, tracked(tree)?.modules)?;
+    for entry in entries(tree)?.into_iter().chain(below.files) {
         let (size, time) = entry
             .print
             .map_or(("-".into(), "-".into()), |(size, time)| {
@@ -133,12 +136,21 @@ pub(super) fn at(
         true => unheld(&git, branch, &held, Some("HEAD")).map_err(unknown)?,
         false => None,
     };
+    let tracked = tracked(tree).map_err(unknown)?;
+    let below = modules::below(tree, tracked.modules);
+    let Below { files, repository } = below.map_err(|error| Work::Unknown(chain(&error)))?;
+    let mut entries = entries(tree).map_err(unknown)?;
+    entries.extend(files);
+    // Of a submodule that was set up, and may have been taken out of the tree again.
+    let modules = directory.join("modules");
     Ok(Found {
         has_head,
         unfinished,
         has_stash: is_own && stash.is_some(),
         unheld,
-        entries: entries(tree).map_err(unknown)?,
+        hidden: tracked.hidden,
+        module: repository.or_else(|| modules.exists().then_some(modules)),
+        entries,
         came_along: notes.map(|notes| notes.came_along).unwrap_or_default(),
     })
 }
@@ -196,15 +208,78 @@ fn entries(tree: &Path) -> Result<Vec<Entry>, GitError> {
         let about = tree.join(&path).symlink_metadata().ok();
         Some(Entry {
             kind: [record[0], record[1]],
-            print: about.map(|about| {
-                let time =
-                    i128::from(about.mtime()) * 1_000_000_000 + i128::from(about.mtime_nsec());
-                (about.len(), time)
-            }),
+            print: about.as_ref().map(print),
             path,
         })
     });
     Ok(entries.collect())
+}
+
+/// A file's size in bytes, and when it was written last, in nanoseconds since 1970.
+pub(super) fn print(about: &fs::Metadata) -> (u64, i128) {
+    let time = i128::from(about.mtime()) * 1_000_000_000 + i128::from(about.mtime_nsec());
+    (about.len(), time)
+}
+
+/// What git follows and does not look at.
+struct Tracked {
+    /// Each submodule.
+    modules: Vec<PathBuf>,
+    /// A file that it was told not to look at.
+    hidden: Option<PathBuf>,
+}
+
+fn tracked(tree: &Path) -> Result<Tracked, GitError> {
+    let list = ["ls-files", "--stage", "-v", "-z"];
+    let told = Git::users(tree).run("list the files that are followed", &list, b"")?;
+    let mut tracked = Tracked {
+        modules: Vec::new(),
+        hidden: None,
+    };
+    // `H 100644 <40 digits> 0\t<path>`: the first letter is small, or an S, of what git takes to be as it was (git-ls-files(1), `-v`).
+    for record in told.split(|byte| *byte == 0) {
+        let Some(tab) = record.iter().position(|byte| *byte == b'\t') else {
+            continue;
+        };
+        let path = PathBuf::from(OsStr::from_bytes(&record[tab + 1..]));
+        let is_hidden = record[0] == b'S' || record[0].is_ascii_lowercase();
+        if is_hidden && tree.join(&path).symlink_metadata().is_ok() {
+            tracked.hidden = Some(path.clone());
+        }
+        if record[1..].starts_with(b" 160000 ") {
+            tracked.modules.push(path);
+        }
+    }
+    Ok(tracked)
+}
+
+/// Another work tree that a branch is checked out in, beside those.
+pub(super) fn elsewhere(
+    git: &Git,
+    branch: &str,
+    own: &[&Path],
+) -> Result<Option<PathBuf>, GitError> {
+    let list = ["worktree", "list", "--porcelain"];
+    let told = git.run("list the work trees", &list, b"")?;
+    let wanted = format!("branch refs/heads/{branch}");
+    let own: Vec<PathBuf> = own.iter().filter_map(|it| real(it)).collect();
+    let mut tree = None;
+    for line in told.split(|byte| *byte == b'\n') {
+        if let Some(path) = line.strip_prefix(b"worktree ") {
+            // One that is not there any more is nobody's.
+            tree = real(Path::new(OsStr::from_bytes(path)));
+        } else if line == wanted.as_bytes()
+            && let Some(tree) = tree.take()
+            && !own.contains(&tree)
+        {
+            return Ok(Some(tree));
+        }
+    }
+    Ok(None)
+}
+
+fn real(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok()
 }
 
 /// Where git keeps what it knows of a tree alone: `<repository>/worktrees/…`; `None` if the tree is none of that repository.

@@ -14,6 +14,7 @@
 //! is run: git is asked only when no repository of the release's is left in the copy.
 
 mod look;
+mod modules;
 mod own;
 mod tree;
 mod work;
@@ -258,6 +259,7 @@ impl Staging {
         if on_branch.is_some()
             || head.as_deref() != Some(notes.commit.as_str())
             || before != notes.replaces
+            || self.elsewhere()?.is_some()
         {
             return Ok(());
         }
@@ -306,8 +308,21 @@ impl Staging {
         of.into_iter().chain(tip).collect()
     }
 
+    /// Where else the branch is checked out.
+    fn elsewhere(&self) -> Result<Option<PathBuf>, GitError> {
+        look::elsewhere(&self.git(), &self.branch, &[&self.tree, &self.new_tree()])
+    }
+
     /// What would be lost, with the tree or with its branch.
     fn work(&self, promoted: &Commit) -> Option<Work> {
+        match self.elsewhere() {
+            Ok(None) => {}
+            Ok(Some(tree)) => {
+                let branch = self.branch.clone();
+                return Some(Work::Elsewhere { branch, tree });
+            }
+            Err(error) => return Some(Work::Unknown(error.to_string())),
+        }
         if self.tree.symlink_metadata().is_ok() {
             return self.work_in(&self.tree, promoted);
         }

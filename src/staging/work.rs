@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// What git says of one path that is not as it was committed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
-    /// `??`, ` M`, `A `, … (git-status(1), "Short Format").
+    /// `??`, ` M`, `A `, … (git-status(1), "Short Format"); `su`, of a file of a submodule.
     pub kind: [u8; 2],
     /// From the top of the tree.
     pub path: PathBuf,
@@ -27,7 +27,11 @@ pub(super) struct Found {
     pub has_stash: bool,
     /// A commit that only HEAD or staging's own branch has.
     pub unheld: Option<String>,
-    /// What is not as it was committed now.
+    /// A file that git was told not to look at.
+    pub hidden: Option<PathBuf>,
+    /// A repository of a submodule, which goes with the tree.
+    pub module: Option<PathBuf>,
+    /// What is not as it was committed now, and each file of a submodule.
     pub entries: Vec<Entry>,
     /// What was not when the tree was made: the release brought it.
     pub came_along: BTreeSet<Entry>,
@@ -55,6 +59,23 @@ pub(super) enum Work {
     },
     #[error("it has work that is not committed ({0:?}); commit it, or remove it")]
     Changed(PathBuf),
+    #[error(
+        "git was told not to look at {0:?} in it; `git update-index --no-skip-worktree --no-assume-unchanged` has it look again"
+    )]
+    Hidden(PathBuf),
+    #[error(
+        "a submodule has a repository in it ({0:?}), which would go with it; push what is nowhere else, remove that, and empty the submodule's directory"
+    )]
+    Module(PathBuf),
+    #[error(
+        "its branch {branch} is checked out in {tree:?}, and is not set under what is there; `git switch --detach` in that directory lets go of it"
+    )]
+    Elsewhere {
+        /// Staging's own.
+        branch: String,
+        /// The user's.
+        tree: PathBuf,
+    },
     #[error("git cannot say what is in it: {0}; mend it, or remove the directory")]
     Unknown(String),
 }
@@ -67,6 +88,12 @@ impl Found {
         }
         if !self.has_head {
             return Some(Work::NoHead(branch.to_owned()));
+        }
+        if let Some(repository) = &self.module {
+            return Some(Work::Module(repository.clone()));
+        }
+        if let Some(path) = &self.hidden {
+            return Some(Work::Hidden(path.clone()));
         }
         // A file that came along and was written to since has another time.
         let own = |entry: &&Entry| !self.came_along.contains(entry);
