@@ -93,7 +93,7 @@ impl Mirror {
     /// # Errors
     /// It has no such name, or two of them; it does not answer.
     pub fn resolve(&self, name: Option<&str>) -> Result<Resolved, GitError> {
-        let Some(name) = name else {
+        let Some(name) = name.filter(|name| *name != "HEAD") else {
             return self.head();
         };
         if let Ok(commit) = name.parse() {
