@@ -5,9 +5,9 @@
 
 mod git_support;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use git_support::{Repo, git_in};
@@ -187,6 +187,35 @@ fn a_commit_that_was_made_there_and_deployed_is_held_and_its_history_stays() {
 }
 
 #[test]
+fn commits_that_were_made_there_and_rolled_back_have_a_branch_and_releases_have_none() {
+    let it = Bench::new();
+    let first = it.release("one");
+    it.make(&first);
+    // Not its parent, which does not come along: the branch is set to what does not contain the one before.
+    it.repo.commit("between");
+    let second = it.release("two");
+    it.make(&second);
+    it.make(&first);
+    it.make(&second);
+    let branches = || it.git(&["branch", "--format=%(refname:short)"]);
+    assert_eq!(branches(), "machine");
+    it.write("version", "mine");
+    it.git(&["commit", "--quiet", "--all", "--message", "mine"]);
+    let own = it.deploy(&it.tree());
+    it.make(&own);
+    it.is_of(&own);
+    it.make(&second);
+    it.is_of(&second);
+    let kept = format!("machine-{}", own.commit.short());
+    assert_eq!(branches(), format!("machine\n{kept}"));
+    assert_eq!(it.git(&["rev-parse", &kept]), own.commit.as_str());
+    // Which holds it: once more there is nothing to keep.
+    it.make(&own);
+    it.make(&second);
+    assert_eq!(branches(), format!("machine\n{kept}"));
+}
+
+#[test]
 fn whatever_is_in_it_and_nowhere_else_keeps_it() {
     type Change = fn(&Bench);
     let changes: [(&str, Change); 9] = [
@@ -310,6 +339,12 @@ fn what_a_crash_leaves_at_any_point_is_one_whole_staging() {
     exchange(&second);
     it.make(&second);
     assert_eq!(it.git(&["branch", "--show-current"]), "machine");
+    // The same, and the one in place is of a commit that was made in the one before.
+    it.git(&["commit", "--quiet", "--allow-empty", "--message", "mine"]);
+    let own = it.deploy(&it.tree());
+    exchange(&own);
+    assert_eq!(it.make(&own), Made::Of(own.release.clone()));
+    assert_eq!(it.git(&["branch", "--show-current"]), "machine");
     // The same, and somebody has written to the old one since.
     exchange(&third);
     fs::write(new.join("idea"), "mine").unwrap();
@@ -416,6 +451,61 @@ fn a_release_with_a_repository_of_its_own_brings_none_into_staging() {
         .unwrap_err();
     assert!(refused.to_string().contains(".git of its own"), "{refused}");
     it.is_of(&first);
+}
+
+/// A repository in which git runs a program that leaves a file.
+fn trap(at: &Path, sprung: &Path) {
+    let made = git_in(at, ["init", "--quiet"]);
+    assert!(made.status.success(), "{made:?}");
+    let monitor = format!("touch {}; false", sprung.display());
+    git_in(at, ["config", "core.fsmonitor", &monitor]);
+    let commit = ["commit", "--quiet", "--allow-empty", "--message", "trap"];
+    assert!(git_in(at, commit).status.success());
+    git_in(at, ["status"]);
+    assert!(sprung.exists(), "git does not run what is configured there");
+    fs::remove_file(sprung).unwrap();
+}
+
+#[test]
+fn what_a_build_left_where_a_submodule_is_runs_nothing_as_stagings_user() {
+    let it = Bench::new();
+    let sprung = it.directory().join("sprung");
+    for name in ["module", "shut/module", "elsewhere"] {
+        let words = format!("160000,{},{name}", "1".repeat(40));
+        it.repo
+            .git(["update-index", "--add", "--cacheinfo", &words]);
+    }
+    it.repo.git(["commit", "--quiet", "--message", "modules"]);
+    let commit = it.repo.git(["rev-parse", "HEAD"]);
+    let home = it.directory().join("releases").join(&commit[..8]);
+    for name in ["module", "shut/module", "node_modules/dep"] {
+        fs::create_dir_all(home.join(name)).unwrap();
+        trap(&home.join(name), &sprung);
+    }
+    let outside = it.directory().join("outside");
+    fs::create_dir(&outside).unwrap();
+    trap(&outside, &sprung);
+    symlink(&outside, home.join("elsewhere")).unwrap();
+    // Nothing can be removed from it.
+    let shut = home.join("shut");
+    fs::set_permissions(&shut, Permissions::from_mode(0o555)).unwrap();
+    let of = Promoted {
+        release: commit[..8].parse().unwrap(),
+        commit: commit.parse().unwrap(),
+        home,
+        shared_dirs: Vec::new(),
+    };
+    let users = Staging::of_users(it.tree(), it.repo.path.clone());
+    let made = users.make(&of, |_| Ok(io::empty())).unwrap();
+    assert_eq!(made, Made::Of(of.release.clone()));
+    it.git(&["status"]);
+    assert!(!sprung.exists(), "what the release has was run");
+    for name in ["module", "shut/module", "node_modules/dep"] {
+        assert!(it.tree().join(name).is_dir() && !it.tree().join(name).join(".git").exists());
+    }
+    assert!(outside.join(".git").exists());
+    fs::set_permissions(&shut, Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(it.tree().join("shut"), Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]

@@ -155,26 +155,15 @@ pub(super) fn unheld(
     if names.is_empty() {
         return Ok(None);
     }
-    let mut here = Vec::new();
-    for commit in held {
-        let wanted = format!("{commit}^{{commit}}");
-        if git
-            .answer("look for a commit", &["cat-file", "-e", &wanted])?
-            .is_some()
-        {
-            here.push(*commit);
-        }
-    }
     let exclude = format!("--exclude={branch}");
     let walk = [
-        &["rev-list", "--max-count=1"][..],
+        &["rev-list", "--max-count=1", "--ignore-missing", "--stdin"][..],
         &names,
-        &["--not"],
-        &here,
-        &[&exclude, "--branches", "--tags", "--remotes"],
+        &["--not", &exclude, "--branches", "--tags", "--remotes"],
     ]
     .concat();
-    let found = git.run("look for commits", &walk, b"")?;
+    let held: String = held.iter().map(|commit| format!("^{commit}\n")).collect();
+    let found = git.run("look for commits", &walk, held.as_bytes())?;
     let found = String::from_utf8_lossy(&found).trim().to_owned();
     Ok((!found.is_empty()).then_some(found))
 }

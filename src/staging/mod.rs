@@ -10,7 +10,8 @@
 //! **Invariant:** what is in the tree and nowhere else is never removed: it is looked for before, and once more after the exchange, when
 //! nobody finds the old tree under its name any more; then the exchange is taken back.
 //! **Invariant:** whenever this ends, there is one whole tree under the name.
-//! **Invariant:** it runs as whoever owns the tree; no configuration or hook of it is ever run as anybody else.
+//! **Invariant:** it runs as whoever owns the tree; no configuration or hook of it is ever run as anybody else. Nothing that a release has
+//! is run: git is asked only when no repository of the release's is left in the copy.
 
 mod look;
 mod own;
@@ -209,7 +210,14 @@ impl Staging {
         let mut add: Vec<_> = words.map(std::ffi::OsStr::new).to_vec();
         add.extend([new.as_os_str(), of.commit.as_str().as_ref()]);
         self.git().run("make a work tree", &add, b"")?;
+        let own = new.join(".git");
+        let made = std::fs::read(&own).map_err(StagingError::disk("read", &own))?;
         tree::copy(&of.home, &new)?;
+        // The app may have written to its release since it was looked at.
+        if own.is_symlink() || !std::fs::read(&own).is_ok_and(|copied| copied == made) {
+            return Err(StagingError::Repository);
+        }
+        tree::remove_repositories(&new)?;
         for directory in &of.shared_dirs {
             // What the next release is tried with is not the data of the one that serves.
             tree::unlink(&new.join(directory))?;
@@ -253,6 +261,7 @@ impl Staging {
         {
             return Ok(());
         }
+        self.keep_tip(&git, &before, &notes.commit)?;
         let branch = format!("refs/heads/{}", self.branch);
         let set = [
             "update-ref",
@@ -264,6 +273,28 @@ impl Staging {
         git.run("set the branch", &set, b"")?;
         let put = ["symbolic-ref", "HEAD", &branch];
         git.run("put HEAD on the branch", &put, b"").map(drop)?;
+        Ok(())
+    }
+
+    /// Gives what the branch was a branch of its own, `machine-1a2b3c4d`, if its commits were made here and nothing else holds them: after
+    /// a rollback they are in no release, and their author looks for them here.
+    fn keep_tip(&self, git: &Git, tip: &str, next: &Commit) -> Result<(), StagingError> {
+        let came = match &self.repository {
+            Repository::Own(path) => own::came(path),
+            Repository::Users(_) => String::new(),
+        };
+        let mut held: Vec<&str> = came.lines().collect();
+        held.push(next.as_str());
+        if look::unheld(git, &self.branch, &held, None)?.is_none() {
+            return Ok(());
+        }
+        let mut name = format!("{}-{}", self.branch, tip.get(..8).unwrap_or(tip));
+        if look::tip(git, &name)?.is_some() {
+            // It holds other commits, or it would have been found.
+            name = format!("{}-{tip}", self.branch);
+        }
+        let keep = ["branch", "--force", "--no-track", &name, tip];
+        git.run("keep the commits of the branch", &keep, b"")?;
         Ok(())
     }
 
@@ -309,9 +340,13 @@ impl Staging {
         let new = self.new_tree();
         if new.symlink_metadata().is_ok() {
             self.repair();
-            let notes = Notes::of(&new);
-            if let Some(work) = notes.and_then(|notes| self.work_in(&new, &notes.commit)) {
-                return Ok(Some(work));
+            if let Some(notes) = Notes::of(&new) {
+                // What is in place may have been made in the one before, and then its branch has that.
+                let in_place = Notes::of(&self.tree).map(|notes| notes.commit);
+                let work = self.work_in(&new, &in_place.unwrap_or(notes.commit));
+                if work.is_some() {
+                    return Ok(work);
+                }
             }
             self.remove(&new)?;
         }

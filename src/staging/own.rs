@@ -12,6 +12,9 @@ use super::StagingError;
 use super::tree;
 use crate::git::{Commit, Git, GitError, words};
 
+/// The file that has each commit that came here, whole: a line, 41 bytes, for each. What is not in it was made here.
+const CAME: &str = "slot-came";
+
 /// Makes it, if it is not there.
 pub(super) fn make(path: &Path, branch: &str) -> Result<(), StagingError> {
     if path.is_dir() {
@@ -39,6 +42,7 @@ pub(super) fn take<R: Read>(
     let git = Git::users(path);
     if !has(&git, commit.as_str())? {
         index(&git, pack().map_err(StagingError::Commit)?)?;
+        add(path, CAME, commit)?;
     }
     let text = git.run(
         "read a commit",
@@ -52,14 +56,21 @@ pub(super) fn take<R: Read>(
         .filter_map(|line| line.strip_prefix("parent "));
     for parent in parents {
         if !has(&git, parent)? {
-            return note_shallow(path, commit);
+            // Its parents are not here (gitrepository-layout(5)).
+            return add(path, "shallow", commit);
         }
     }
     Ok(())
 }
 
+/// The commits that came as releases, and so were not made here.
+pub(super) fn came(path: &Path) -> String {
+    // Without it more is kept than need be.
+    fs::read_to_string(path.join(CAME)).unwrap_or_default()
+}
+
 /// Packs anew what many promotions brought, and lets go of what nothing names any more, as git itself does from time to time
-/// (git-gc(1)); a branch's log names what it was for 90 days.
+/// (git-gc(1)): what a branch was and is not any more goes after 30 days (`gc.reflogExpireUnreachable`), unless another has it.
 pub(super) fn tidy(path: &Path) {
     let now = [
         "-c",
@@ -100,9 +111,9 @@ fn index(git: &Git, mut pack: impl Read) -> Result<(), StagingError> {
     copied.map(drop).map_err(StagingError::Commit)
 }
 
-/// Tells git that the commit's parents are not here (gitrepository-layout(5), `shallow`).
-fn note_shallow(path: &Path, commit: &Commit) -> Result<(), StagingError> {
-    let (file, new) = (path.join("shallow"), path.join("shallow.new"));
+/// Adds a commit to a file that has one in each line.
+fn add(path: &Path, name: &str, commit: &Commit) -> Result<(), StagingError> {
+    let (file, new) = (path.join(name), path.join(format!("{name}.new")));
     let noted = match fs::read_to_string(&file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(StagingError::disk("read", &file)(error));

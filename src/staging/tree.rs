@@ -1,7 +1,8 @@
 //! Trees of files: copied, exchanged, removed.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -37,6 +38,34 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StagingError> {
     // The first line has the cause; with a full disk there is one for each file.
     let said = String::from_utf8_lossy(&copied.stderr);
     Err(failed(said.lines().next().unwrap_or_default().to_owned()))
+}
+
+/// Removes each `.git` below a directory, but not its own. Symlinks are not followed.
+///
+/// Once it is the user's, git goes into such a repository and does what is configured there (`core.fsmonitor`, git-config(1)).
+pub(super) fn remove_repositories(top: &Path) -> Result<(), StagingError> {
+    let mut left = vec![top.to_owned()];
+    while let Some(directory) = left.pop() {
+        let failed = |error| StagingError::disk("read", &directory)(error);
+        // One that cannot be read could still be gone through, and nothing could be removed from one that cannot be written to.
+        let mode = directory.metadata().map_err(failed)?.permissions().mode();
+        let open = || fs::set_permissions(&directory, Permissions::from_mode(mode | 0o700));
+        if mode & 0o500 != 0o500 {
+            open().map_err(failed)?;
+        }
+        for entry in fs::read_dir(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name() != ".git" {
+                if entry.file_type().map_err(failed)?.is_dir() {
+                    left.push(entry.path());
+                }
+            } else if directory != top {
+                open().map_err(failed)?;
+                remove(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Gives each of two directories the other's name, at one moment (rename(2), `RENAME_EXCHANGE`).
