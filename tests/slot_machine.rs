@@ -945,8 +945,11 @@ fn staging_is_a_work_tree_of_what_is_live_and_stays_while_there_is_work_in_it() 
 #[test]
 fn a_slot_toml_is_run_by_its_own_rules_with_the_same_api_and_directories() {
     let project = Project::new();
-    let text =
-        "name = 'web'\ncommand = 'python3 app.py'\nhealth = '/'\nsoak = '0s'\ndrain = '5s'\n";
+    let text = format!(
+        "name = 'web'\ncommand = 'python3 app.py'\nhealth = '/'\nsoak = '0s'\ndrain = '5s'\n[ports]\nblue = {}\ngreen = {}\n",
+        free_port(),
+        free_port()
+    );
     std::fs::write(project.file(), text).unwrap();
     let first = project.commit("A", "ok");
     let (listen, api) = (
