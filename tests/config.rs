@@ -89,8 +89,12 @@ fn a_remote_has_a_url_and_the_rest_has_defaults() {
         ),
         ("remote = \"/srv/shop.git\"", ":3: git.remote: "),
         (
-            "remote = \"https://me:secret@h/x\"",
+            "remote = \"ssh://me:secret@h/x\"",
             ":3: git.remote: it has a password in it",
+        ),
+        (
+            "remote = \"https://ghp_token@h/x\"",
+            ":3: git.remote: it has a user in it",
         ),
         (
             "remote = \"h:x\"\nbranch = \"-x\"",

@@ -998,8 +998,11 @@ fn staging_that_a_kill_interrupted_is_made_after_the_restart_and_why_it_is_kept_
 #[test]
 fn a_slot_toml_is_run_by_its_own_rules_with_the_same_api_and_directories() {
     let project = Project::new();
-    let text =
-        "name = 'web'\ncommand = 'python3 app.py'\nhealth = '/'\nsoak = '0s'\ndrain = '5s'\n";
+    let text = format!(
+        "name = 'web'\ncommand = 'python3 app.py'\nhealth = '/'\nsoak = '0s'\ndrain = '5s'\n[ports]\nblue = {}\ngreen = {}\n",
+        free_port(),
+        free_port()
+    );
     std::fs::write(project.file(), text).unwrap();
     let first = project.commit("A", "ok");
     let (listen, api) = (

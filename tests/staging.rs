@@ -346,22 +346,6 @@ fn a_broken_repository_is_never_taken_for_an_empty_one() {
 }
 
 #[test]
-fn a_tree_that_was_removed_is_made_again_but_not_over_commits_of_its_branch() {
-    let it = Bench::new();
-    let first = it.release("one");
-    it.make(&first);
-    fs::remove_dir_all(it.tree()).unwrap();
-    it.make(&first);
-    assert_eq!(it.git(&["status", "--porcelain"]), "?? made");
-    it.git(&["commit", "--quiet", "--allow-empty", "--message", "mine"]);
-    fs::remove_dir_all(it.tree()).unwrap();
-    let Made::Kept(why) = it.make(&it.release("two")) else {
-        panic!("the branch was set back");
-    };
-    assert!(why.contains("no branch but machine holds"), "{why}");
-}
-
-#[test]
 fn what_a_crash_leaves_at_any_point_is_one_whole_staging() {
     let it = Bench::new();
     let (first, second, third) = (it.release("one"), it.release("two"), it.release("three"));
@@ -584,4 +568,34 @@ fn many_promotions_bring_what_is_new_alone_and_leave_few_packs() {
         .collect();
     let bytes: u64 = packs.iter().sum();
     assert!(packs.len() < 12 && bytes < 2 << 20, "{packs:?}");
+}
+
+/// The hint for one that cannot be read says that it may be removed.
+#[test]
+fn a_tree_that_somebody_has_removed_is_made_anew_and_its_commits_have_a_branch() {
+    let it = Bench::new();
+    let first = it.release("one");
+    it.make(&first);
+    fs::remove_dir_all(it.tree()).unwrap();
+    assert_eq!(it.make(&first), Made::Of(first.release.clone()));
+    it.is_of(&first);
+    let commit = |version: &str| {
+        it.write("version", version);
+        it.git(&["commit", "--quiet", "--all", "--message", version]);
+        it.git(&["rev-parse", "HEAD"])
+    };
+    let on_branch = commit("idea");
+    it.git(&["checkout", "--quiet", "--detach"]);
+    let detached = commit("other idea");
+    fs::remove_dir_all(it.tree()).unwrap();
+    let second = it.release("two");
+    assert_eq!(it.make(&second), Made::Of(second.release.clone()));
+    it.is_of(&second);
+    assert_eq!(it.read("version"), "two");
+    for lost in [on_branch, detached] {
+        assert_ne!(it.git(&["branch", "--contains", &lost]), "", "{lost}");
+    }
+    let third = it.release("three");
+    assert_eq!(it.make(&third), Made::Of(third.release.clone()));
+    it.is_of(&third);
 }

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use futures_util::StreamExt;
 use serde::Deserialize;
 
-use super::deploy::{drain, reader, unchecked};
+use super::deploy::{drain, flowing, reader, unchecked};
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named};
 use crate::daemon::app::Check;
@@ -45,7 +45,7 @@ pub(super) async fn lacking<U: Units>(
 
 /// All of a list, if it is not too long.
 async fn whole(body: Body) -> Result<Vec<u8>, Problem> {
-    let (mut list, mut pieces) = (Vec::new(), body.into_data_stream());
+    let (mut list, mut pieces) = (Vec::new(), Box::pin(flowing(body)));
     let mut is_too_long = false;
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| wrong(&error))?;

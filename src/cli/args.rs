@@ -218,7 +218,8 @@ pub struct Deploy {
     /// Deploy what slotd fetches from the app's remote (`[git]` in slot.toml): a branch, a tag or a whole hash; otherwise its `branch`
     ///
     /// Outside of any repository a name that is no path, and nothing at all, mean the remote as well, where the app has one.
-    #[arg(long, value_name = "REF", num_args = 0..=1, conflicts_with_all = ["what", "release", "allow_dirty"])]
+    #[arg(long, value_name = "REF", num_args = 0..=1, conflicts_with_all = ["what", "release", "allow_dirty"],
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub remote: Option<Option<String>>,
     /// Deploy a release again that is still on disk: its id or its label, as `slotctl releases` lists them
     #[arg(long, value_name = "ID", conflicts_with = "what")]

@@ -4,7 +4,8 @@
 //! slotd says what is wanted and what it has; what it lacks is fetched into a mirror and packed for it. What git and ssh say is told to slotd
 //! when they fail, and is in the journal.
 //!
-//! **Invariant:** it fetches from the remote that its own command line names, whatever slotd says: the key is for no other.
+//! **Invariant:** it fetches from the remote that its own command line names, whatever slotd says, and from those that a commit of it names
+//! as its submodules'; ssh believes no host but the known ones.
 //! **Invariant:** it ends when slotd's side is closed, with all that it has started: a fetch that nobody waits for does not go on.
 
 use std::collections::BTreeSet;

@@ -150,7 +150,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             wait_for(router::upgrade(&client, options, global.json))?
         }
         Command::Logs(options) => {
-            match wait_for(logs::run(&client(global)?, options, global.json))? {}
+            match wait_for(logs::run(&client(&reached(global)?)?, options, global.json))? {}
         }
         Command::Launch(options) => return Ok(become_app(global, options)),
         Command::Build(options) => return Ok(build_release(global, options)),

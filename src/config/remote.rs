@@ -107,6 +107,17 @@ pub fn url_problem(url: &str) -> Option<String> {
                 false => shown("is no file of this machine: three slashes follow `file:`"),
             };
         }
+        Some(("https" | "http", rest))
+            if rest
+                .split('/')
+                .next()
+                .is_some_and(|host| host.contains('@')) =>
+        {
+            return Some(
+                "it has a user in it, which for http is a password or a token that others would read; use ssh with a deploy_key"
+                    .to_owned(),
+            );
+        }
         Some(("ssh" | "https" | "http" | "git", rest)) => {
             rest.split_once('/').unwrap_or((rest, ""))
         }
@@ -199,7 +210,7 @@ mod tests {
             "ssh://git@example.org:2222/me/shop.git",
             "ssh://git@[::1]:2222/me/shop.git",
             "https://example.org/me/shop.git",
-            "https://me@example.org/shop",
+            "https://example.org/me/shop",
             "http://127.0.0.1:3000/me/shop",
             "git://127.0.0.1:9418/shop.git",
             "file:///srv/git/shop.git",

@@ -13,7 +13,7 @@ use super::live::blocking;
 use super::prepare::{Preparation, Unready};
 use super::tell;
 use super::units::{Unbuilt, Units};
-use crate::config::{App, Remote};
+use crate::config::{App, Remote, is_ref_name};
 use crate::deploy::{Generation, Label, ReleaseId, UnitFailure, UnitResult};
 use crate::git::{Commit, GitError, Held, Store};
 use crate::release::{self, About, Identity, ReleaseError, Root};
@@ -174,6 +174,8 @@ fn exchange(
     let commit: Commit = commit
         .parse()
         .map_err(|error| refused(GitError::from(error)))?;
+    // It becomes a part of what is remembered, and comes from a unit that a stranger's server speaks to.
+    let reference = reference.filter(|name| is_ref_name(name) || name.parse::<Commit>().is_ok());
     named(&commit, reference.as_deref());
     let identity = Identity::Commit(commit.to_string());
     let id = identity.id().ok_or(ReleaseError::Nameless);

@@ -283,7 +283,8 @@ impl<U: Units> Managed<U> {
         let phase = self.world().phase(held.generation, &held.phase);
         let mut shown = progress(state, held, phase);
         if phase == FETCH {
-            shown.waits_for = self.world().step(held.generation).map(|(_, text)| text);
+            let step = self.world().step(held.generation);
+            shown.waits_for = step.map(|(_, text)| format!("the remote ({text})"));
         }
         Some(shown)
     }

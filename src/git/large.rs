@@ -105,7 +105,10 @@ pub(super) fn files_of_index(git: &Git) -> Result<Vec<Large>, GitError> {
         "--stdin",
         "filter",
     ];
-    let filters = git.run(OPERATION, &asked, &paths)?;
+    let filters = git
+        .clone()
+        .with("GIT_ATTR_NOSYSTEM", "1")
+        .run(OPERATION, &asked, &paths)?;
     // Path, attribute and value, each with its end (git-check-attr(1)).
     let fields: Vec<&[u8]> = split(&filters).collect();
     let filtered: BTreeSet<&[u8]> = fields

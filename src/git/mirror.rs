@@ -79,6 +79,8 @@ impl Mirror {
             fs::rename(&new, path).map_err(GitError::disk("name", path))?;
         }
         clear_locks(path, &[FETCHED]);
+        // Of a fetch that was killed: a branch that has become a directory of branches meanwhile would be in the way.
+        let _ = fs::remove_dir_all(path.join(ALL));
         Ok(Self {
             git: git.with("GIT_DIR", path),
             path: path.to_owned(),
@@ -91,7 +93,7 @@ impl Mirror {
     /// # Errors
     /// It has no such name, or two of them; it does not answer.
     pub fn resolve(&self, name: Option<&str>) -> Result<Resolved, GitError> {
-        let Some(name) = name else {
+        let Some(name) = name.filter(|name| *name != "HEAD") else {
             return self.head();
         };
         if let Ok(commit) = name.parse() {
@@ -289,6 +291,9 @@ impl Mirror {
         let fetch = [
             "-c",
             "maintenance.auto=false",
+            // Always a pack, so that packs tell how much there is to tidy.
+            "-c",
+            "fetch.unpackLimit=1",
             "fetch",
             "--quiet",
             depth,

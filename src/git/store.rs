@@ -45,8 +45,10 @@ pub struct Store {
 struct Ledger {
     /// How many take a commit or lay one out.
     holders: usize,
-    /// Its packs are being made one.
-    repacking: bool,
+    /// How many have, ever.
+    held: u64,
+    /// Somebody finds out what can go.
+    pruning: bool,
 }
 
 impl Store {
@@ -76,7 +78,10 @@ impl Store {
     /// The same for what is there already, if anything is: so that it is still there when somebody who relies on it comes to send the rest.
     #[must_use]
     pub fn keep(&self) -> Held {
-        self.alone().holders += 1;
+        let mut ledger = self.alone();
+        ledger.holders += 1;
+        ledger.held += 1;
+        drop(ledger);
         Held {
             store: self.clone(),
         }
@@ -131,9 +136,19 @@ impl Store {
     /// git fails; what is kept is there all the same.
     pub fn prune(&self, keep: &BTreeSet<ReleaseId>) -> Result<(), GitError> {
         let mut ledger = self.alone();
-        if ledger.holders > 0 || !self.is_made()? {
+        if ledger.holders > 0 || ledger.pruning || !self.is_made()? {
             return Ok(());
         }
+        ledger.pruning = true;
+        let held = ledger.held;
+        drop(ledger);
+        let pruned = self.let_go(keep, held);
+        self.alone().pruning = false;
+        pruned
+    }
+
+    /// Finds out what nobody needs, which may take seconds and keeps nobody waiting; lets go of it if nobody has held the store since.
+    fn let_go(&self, keep: &BTreeSet<ReleaseId>, held: u64) -> Result<(), GitError> {
         let (mut kept, mut doomed, mut parts) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
         for (name, commit) in self.refs()? {
             match name.strip_prefix("refs/slot/").map(str::parse::<ReleaseId>) {
@@ -145,43 +160,42 @@ impl Store {
             }
         }
         let contents = self.contents();
-        if doomed.is_empty() && !contents.exist() {
+        let has_contents = contents.exist();
+        if doomed.is_empty() && !has_contents {
             return Ok(());
         }
         self.with_modules(&mut kept)?;
-        if contents.exist() {
-            contents.keep(&self.needed(&kept)?)?;
+        let needed = match has_contents {
+            true => self.needed(&kept)?,
+            false => BTreeSet::new(),
+        };
+        let orders: String = doomed
+            .iter()
+            .chain(parts.iter().filter_map(|(name, commit)| {
+                let goes = !kept.contains(commit) && !is_recent(&self.path.join(name));
+                goes.then_some(name)
+            }))
+            .map(|name| format!("delete {name}\n"))
+            .collect();
+        let ledger = self.alone();
+        if ledger.held != held {
+            return Ok(());
+        }
+        if has_contents {
+            contents.keep(&needed)?;
         }
         if doomed.is_empty() {
             return Ok(());
         }
-        doomed.extend(
-            parts
-                .into_iter()
-                .filter(|(name, commit)| {
-                    !kept.contains(commit) && !is_recent(&self.path.join(name))
-                })
-                .map(|(name, _)| name),
-        );
-        let orders: String = doomed
-            .iter()
-            .map(|name| format!("delete {name}\n"))
-            .collect();
         self.git().run(
             "let commits go",
             &["update-ref", "--stdin"],
             orders.as_bytes(),
         )?;
         self.note_shallow(&kept)?;
-        if ledger.repacking {
-            return Ok(());
-        }
-        ledger.repacking = true;
-        // It may take minutes, and nobody waits for it: what a ref names stays, and so does a pack that comes meanwhile.
         drop(ledger);
-        let repacked = self.repack();
-        self.alone().repacking = false;
-        repacked
+        // What a ref names stays, and so does a pack that comes meanwhile.
+        self.repack()
     }
 
     /// Makes many packs one, without what no ref needs any more; with little memory and on one core, as others have use for both.

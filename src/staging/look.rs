@@ -297,6 +297,34 @@ pub(super) fn administration(tree: &Path, repository: &Path) -> Option<PathBuf> 
     (directory.parent() == Some(&*trees)).then_some(directory)
 }
 
+/// What a repository still keeps of trees at these places, `<repository>/worktrees/…`.
+pub(super) fn left_of(repository: &Path, trees: &[&Path]) -> Vec<PathBuf> {
+    let common = ["rev-parse", "--git-common-dir"];
+    let common = Git::users(repository).answer("find the repository", &common);
+    let Ok(Some(common)) = common else {
+        return Vec::new();
+    };
+    let listed = fs::read_dir(repository.join(common).join("worktrees"));
+    let kept = listed
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    kept.filter(|kept| {
+        let at = fs::read_to_string(kept.join("gitdir")).unwrap_or_default();
+        let at = Path::new(at.trim_end()).parent();
+        at.is_some_and(|at| trees.contains(&at))
+    })
+    .collect()
+}
+
+/// The commit that the HEAD of such a one was at, if it was on no branch.
+pub(super) fn detached(administration: &Path) -> Option<String> {
+    let head = fs::read_to_string(administration.join("HEAD")).ok()?;
+    let commit: Commit = head.trim_end().parse().ok()?;
+    Some(commit.to_string())
+}
+
 fn git_directory(tree: &Path) -> Option<PathBuf> {
     // In a directory without one git would find the repository around it.
     tree.join(".git").symlink_metadata().ok()?;

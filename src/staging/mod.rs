@@ -163,6 +163,9 @@ impl Staging {
         if let Repository::Own(path) = &self.repository {
             own::take(path, &of.commit, || pack(&self.have()))?;
         }
+        if !is_there {
+            self.forget(&of.commit)?;
+        }
         let made = self.build(of);
         let new = self.new_tree();
         if let Err(error) = made {
@@ -287,7 +290,14 @@ impl Staging {
         };
         let mut held: Vec<&str> = came.lines().collect();
         held.push(next.as_str());
-        if look::unheld(git, &self.branch, &held, None)?.is_none() {
+        if look::unheld(
+            git,
+            &self.branch,
+            &held,
+            Some(tip).filter(|tip| !tip.is_empty()),
+        )?
+        .is_none()
+        {
             return Ok(());
         }
         let mut name = format!("{}-{}", self.branch, tip.get(..8).unwrap_or(tip));
@@ -313,7 +323,8 @@ impl Staging {
         look::elsewhere(&self.git(), &self.branch, &[&self.tree, &self.new_tree()])
     }
 
-    /// What would be lost, with the tree or with its branch.
+    /// What would be lost with the tree, or taken from under another one. The commits of its branch stay in any case, see
+    /// [`Self::keep_tip`].
     fn work(&self, promoted: &Commit) -> Option<Work> {
         match self.elsewhere() {
             Ok(None) => {}
@@ -323,17 +334,8 @@ impl Staging {
             }
             Err(error) => return Some(Work::Unknown(error.to_string())),
         }
-        if self.tree.symlink_metadata().is_ok() {
-            return self.work_in(&self.tree, promoted);
-        }
-        let unheld = look::unheld(&self.git(), &self.branch, &[promoted.as_str()], None);
-        match unheld {
-            Ok(commit) => commit.map(|commit| Work::Unheld {
-                commit: commit.get(..8).unwrap_or(&commit).to_owned(),
-                branch: self.branch.clone(),
-            }),
-            Err(error) => Some(Work::Unknown(error.to_string())),
-        }
+        self.tree.symlink_metadata().ok()?;
+        self.work_in(&self.tree, promoted)
     }
 
     fn work_in(&self, tree: &Path, promoted: &Commit) -> Option<Work> {
@@ -367,6 +369,18 @@ impl Staging {
         }
         // Only then: the one before is still on the branch.
         self.attach().map(|()| None)
+    }
+
+    /// Lets the repository forget trees that somebody has removed under these names: git would take the next one for one of them.
+    fn forget(&self, next: &Commit) -> Result<(), StagingError> {
+        let git = self.git();
+        for left in look::left_of(self.repository(), &[&self.tree, &self.new_tree()]) {
+            if let Some(head) = look::detached(&left) {
+                self.keep_tip(&git, &head, next)?;
+            }
+            tree::remove(&left)?;
+        }
+        Ok(())
     }
 
     /// Tells the repository where its trees are, after they were exchanged. One that is not there is none to tell of.

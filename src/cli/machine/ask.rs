@@ -156,11 +156,17 @@ async fn ask<T: DeserializeOwned>(
         .header("connection", "close")
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body)))?;
+    let gone = |why: String| {
+        Exit::Unreachable.because(format!(
+            "the daemon of {shown} was gone before it answered ({why}), and what came of it is not known; once it runs again, `slotctl status` \
+             says so"
+        ))
+    };
     let answer = sender.send_request(request).await;
-    let answer = answer.map_err(|error| unreachable(error.to_string()))?;
+    let answer = answer.map_err(|error| gone(error.to_string()))?;
     let status = answer.status();
     let whole = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-    let whole = whole.map_err(|error| unreachable(error.to_string()))?;
+    let whole = whole.map_err(|error| gone(error.to_string()))?;
     serde_json::from_slice(&whole.to_bytes()).map_err(|error| {
         Exit::Failed.because(format!(
             "what answers {status} at {at} is not slot-machine's API ({error}); is api_port in {shown} right?"
