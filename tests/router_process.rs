@@ -362,8 +362,8 @@ fn the_rest_of_a_body_that_the_upstream_did_not_take_is_no_request() {
         slot.read_exact(&mut byte).unwrap();
         seen.push(byte[0]);
     }
-    // All that follows reaches the router in one turn of its event loop: there its next write fails,
-    // and only then it finds the answer.
+    // All that follows reaches the router in one turn of its event loop. Most often its next write fails there, and only then it finds
+    // the answer; it may also find that first, and take the rest for what it is.
     let router = Pid::from_raw(child.id() as i32);
     kill(router, Signal::SIGSTOP).unwrap();
     let stopped = waitpid(router, Some(WaitPidFlag::WUNTRACED)).unwrap();
@@ -376,11 +376,16 @@ fn the_rest_of_a_body_that_the_upstream_did_not_take_is_no_request() {
     client.send(REST);
     kill(router, Signal::SIGCONT).unwrap();
     let answer = client.message().unwrap();
-    assert_eq!(
-        (answer.text().as_str(), answer.field("connection")),
-        ("ok", Some("close"))
-    );
-    assert_eq!(client.end().0, b"");
+    assert_eq!(answer.text(), "ok");
+    if answer.field("connection") == Some("close") {
+        assert_eq!(client.end().0, b"");
+    } else {
+        client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+        let (mut slot, _) = upstream.accept().unwrap();
+        let mut asked = [0; 9];
+        slot.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, b"GET /next");
+    }
     drop(client);
     finish(child);
     upstream.set_nonblocking(true).unwrap();
