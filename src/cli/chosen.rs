@@ -188,9 +188,15 @@ impl Checkout {
             .repository
             .parts(&self.resolved.commit)
             .map_err(|error| refused(&error))?;
-        let size = large::send(client, &parts, options, screen).await?;
+        let mut size = large::send(client, &parts, options, screen).await?;
         let known: release::Repository = client.get("/repository").await?;
         let mut have: Vec<Commit> = known.have.iter().filter_map(|it| it.parse().ok()).collect();
+        if !have.contains(&self.resolved.commit) {
+            for part in &parts {
+                let files = part.size().map_err(|error| refused(&error))?;
+                size = Some(size.unwrap_or(0) + files);
+            }
+        }
         let mut body = None;
         for part in parts {
             let pack = if have.contains(&part.commit) {

@@ -232,6 +232,32 @@ impl Part {
         }
     }
 
+    /// How much its files take when they are laid out, in bytes; pointers of Git LFS as such.
+    ///
+    /// # Errors
+    /// git fails.
+    pub fn size(&self) -> Result<u64, GitError> {
+        let tree = self.repository.git.run(
+            "list the tree of a commit",
+            &[
+                "ls-tree",
+                "-r",
+                "-l",
+                "-z",
+                "--full-tree",
+                self.commit.as_str(),
+            ],
+            b"",
+        )?;
+        // Mode, type, name and size, then a tab and the path (git-ls-tree(1), "Output Format"); a submodule's size is `-`.
+        let sizes = tree.split(|byte| *byte == 0).filter_map(|entry| {
+            let about = entry.split(|byte| *byte == b'\t').next()?;
+            let size = std::str::from_utf8(about).ok()?.rsplit(' ').next()?;
+            size.parse::<u64>().ok()
+        });
+        Ok(sizes.sum())
+    }
+
     /// Packs what of it is in none of the commits that the other side has.
     ///
     /// # Errors

@@ -120,6 +120,20 @@ def test_an_upload_that_does_not_fit_ends_its_deployment(machine, app, load):
     works_again(app, load, "small")
 
 
+def test_a_commit_that_does_not_fit_is_refused_before_it_is_begun(machine, app, load):
+    app.wait_until(lambda status: status["state"] == "idle")
+    marker = marker_of(machine)
+    release = app.release("heavy")
+    machine.run(
+        f"cd {release} && git init -q && head -c 3000000 /dev/urandom >'heavy load' && git add --all"
+        " && git -c user.name=Ada -c user.email=ada@example.org commit -q -m heavy"
+    )
+    refused = machine.run(f"cd {release} && slotctl --app web --json deploy HEAD", check=False)
+    assert refused.returncode == 1 and "nothing was done: the release takes 2.9 MiB" in refused.stdout, refused
+    assert app.status()["state"] == "idle"
+    answers_only(load, marker)
+
+
 def test_what_git_lfs_keeps_and_does_not_fit_is_refused_before_or_while_it_comes_and_leaves_nothing(machine, app, load):
     app.wait_until(lambda status: status["state"] == "idle")
     marker = marker_of(machine)
