@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::h1::Refusal;
 use super::h1::tokens::push_decimal;
 use super::told::Limit;
+use crate::wire::date::civil;
 
 /// What the router says instead of a slot. The body is `{"error": "…"}`, and a `Proxy-Status` (RFC 9209) tells it from an app's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,15 +138,7 @@ impl Date {
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn imf_fixdate(seconds: u64) -> [u8; 29] {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's civil_from_days: years start in March, so that the leap day is the last one.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (year, month, day) = civil(days);
     let names = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     let months = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",

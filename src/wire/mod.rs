@@ -6,6 +6,7 @@
 pub mod api;
 pub mod apps_socket;
 pub mod control;
+pub(crate) mod date;
 pub mod fetch;
 pub mod machine;
 pub mod release;

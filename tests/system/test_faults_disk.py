@@ -120,14 +120,19 @@ def test_an_upload_that_does_not_fit_ends_its_deployment(machine, app, load):
     works_again(app, load, "small")
 
 
+def committed(machine, release, make):
+    """Makes a release a repository with all of it committed, and what a command makes besides."""
+    machine.run(
+        f"cd {release} && git init -q && {make} && git add --all"
+        " && git -c user.name=Ada -c user.email=ada@example.org commit -q -m all"
+    )
+
+
 def test_a_commit_that_does_not_fit_is_refused_before_it_is_begun(machine, app, load):
     app.wait_until(lambda status: status["state"] == "idle")
     marker = marker_of(machine)
     release = app.release("heavy")
-    machine.run(
-        f"cd {release} && git init -q && head -c 3000000 /dev/urandom >'heavy load' && git add --all"
-        " && git -c user.name=Ada -c user.email=ada@example.org commit -q -m heavy"
-    )
+    committed(machine, release, "head -c 3000000 /dev/urandom >'heavy load'")
     refused = machine.run(f"cd {release} && slotctl --app web --json deploy HEAD", check=False)
     assert refused.returncode == 1 and "nothing was done: the release takes 2.9 MiB" in refused.stdout, refused
     assert app.status()["state"] == "idle"
@@ -138,10 +143,7 @@ def test_what_git_lfs_keeps_and_does_not_fit_is_refused_before_or_while_it_comes
     app.wait_until(lambda status: status["state"] == "idle")
     marker = marker_of(machine)
     release = app.release("large")
-    machine.run(
-        f"cd {release} && git init -q && git lfs track model.bin && head -c 3000000 /dev/urandom >model.bin && git add --all"
-        " && git -c user.name=Ada -c user.email=ada@example.org commit -q -m large"
-    )
+    committed(machine, release, "git lfs track model.bin && head -c 3000000 /dev/urandom >model.bin")
     deploy = f"cd {release} && slotctl --app web --json deploy HEAD"
     before = machine.run(deploy, check=False)
     assert before.returncode == 1 and "takes 5.7 MiB" in before.stdout and "--skip-check disk" in before.stdout, before

@@ -1,0 +1,16 @@
+//! Days since the epoch as a calendar has them.
+
+/// Year, month from 1 and day from 1 of a day, counted from 1970-01-01 (Howard Hinnant's `civil_from_days`).
+#[must_use]
+pub fn civil(days: u64) -> (u64, u64, u64) {
+    // Years start in March, so that the leap day is the last one.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
