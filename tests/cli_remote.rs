@@ -13,6 +13,7 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use git_support::{Repo, git_in};
+use sha2::{Digest, Sha256};
 use started::{LONG, Project};
 
 /// A remote, and a project outside of any repository that is deployed from it.
@@ -485,28 +486,189 @@ fn a_repository_around_the_directory_goes_before_the_remote() {
     running.end();
 }
 
+/// git-lfs as a remote with a server beside it needs it: fetches of a commit what it is told to, and notes how it was called.
+const GIT_LFS: &str = r#"
+[ "$1" != version ] || exit 0
+remote=${4#file://}
+echo "$2 $(git config lfs.url || true)" >>"$remote.asked"
+[ -e "$remote.lfs" ] || { echo "no route to the server" >&2; exit 2; }
+set -f
+paths=${2#--include=}
+IFS=,
+if [ -z "$paths" ]; then
+    paths=$(git ls-tree -r --name-only "$5")
+    IFS='
+'
+fi
+for path in $paths; do
+    oid=$(git cat-file blob "$5:$path" | sed -n 's/^oid sha256://p')
+    [ -f "$remote.lfs/$oid" ] || continue
+    place=$GIT_DIR/lfs/objects/$(echo "$oid" | sed 's|^\(..\)\(..\).*|\1/\2|')
+    mkdir -p "$place"
+    cp "$remote.lfs/$oid" "$place/"
+done"#;
+
+/// A remote whose commits have files of Git LFS, and the directory that its server has their contents in.
+struct LargeRemote {
+    it: Remote,
+    _programs: tempfile::TempDir,
+}
+
+impl LargeRemote {
+    fn new(git_lfs: Option<&str>) -> Self {
+        let programs = git_support::programs(git_lfs);
+        let mut it = Remote::new();
+        it.project.programs = Some(programs.path().to_owned());
+        it.repo.write(".gitattributes", "*.bin filter=lfs\n");
+        let it = Self {
+            it,
+            _programs: programs,
+        };
+        fs::create_dir(it.beside("lfs")).unwrap();
+        it
+    }
+
+    fn beside(&self, what: &str) -> PathBuf {
+        self.it.folder.path().join(format!("shop.git.{what}"))
+    }
+
+    /// Writes the pointer to a content; gives the content's name.
+    fn point(&self, path: &str, content: &str) -> String {
+        let digits = Sha256::digest(content);
+        let oid: String = digits.iter().map(|byte| format!("{byte:02x}")).collect();
+        let size = content.len();
+        let pointer =
+            format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n");
+        self.it.repo.write(path, pointer);
+        oid
+    }
+
+    /// The same with the content at the server.
+    fn keep(&self, path: &str, content: &str) {
+        let oid = self.point(path, content);
+        fs::write(self.beside("lfs").join(oid), content).unwrap();
+    }
+
+    fn live(&self, path: &str) -> String {
+        fs::read_to_string(self.it.home().join("live").join(path)).unwrap()
+    }
+
+    /// How git-lfs was called since this was asked last.
+    fn asked(&self) -> String {
+        let asked = fs::read_to_string(self.beside("asked")).unwrap_or_default();
+        let _ = fs::remove_file(self.beside("asked"));
+        asked
+    }
+}
+
 #[test]
-fn what_git_lfs_keeps_elsewhere_is_refused_with_its_file() {
-    let it = Remote::new();
-    it.push("first");
-    let running = it.project.start(&[]);
-    it.deploy(&[]);
-    let oid = "0123456789abcdef".repeat(4);
-    let pointer =
-        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 12\n");
-    it.repo
-        .write(
-            ".gitattributes",
-            "*.bin filter=lfs diff=lfs merge=lfs -text\n",
-        )
-        .write("model.bin", pointer);
-    it.push("second");
-    let said = it.refused(&[]);
+fn what_git_lfs_keeps_comes_with_a_commit_and_only_what_is_new_of_it() {
+    let large = LargeRemote::new(Some(GIT_LFS));
+    large.keep("art/one.bin", "one");
+    large.keep("art/two.bin", "two");
+    large.keep("art/same.bin", "one");
+    large.it.push("first");
+    let running = large.it.project.start(&[]);
+    let said = large.it.deploy(&[]);
+    assert!(said.contains("with 6 B of Git LFS"), "{said}");
+    let live = ["one", "two", "same"].map(|name| large.live(&format!("art/{name}.bin")));
+    assert_eq!(live, ["one", "two", "one"]);
+    assert_eq!(large.asked(), "--include=art/one.bin,art/two.bin \n");
+    let mirror = large.it.home().join("mirror.git");
+    assert!(mirror.is_dir() && !mirror.join("lfs").exists());
+    large.keep("art/two.bin", "second");
+    large.it.push("second");
+    large.it.deploy(&[]);
+    assert_eq!(large.live("art/two.bin"), "second");
+    assert_eq!(large.live("art/one.bin"), "one");
+    assert_eq!(large.asked(), "--include=art/two.bin \n");
+    // What would be more than one pattern, or another, is no pattern.
+    large.keep("art/a, b*.bin", "third");
+    large.it.push("third");
+    large.it.deploy(&[]);
+    assert_eq!(large.live("art/a, b*.bin"), "third");
+    assert_eq!(large.asked(), "--include= \n");
+    assert_eq!(running.who(), "third");
+    running.end();
+}
+
+#[test]
+fn the_server_that_a_commit_names_is_asked_if_it_is_one() {
+    let large = LargeRemote::new(Some(GIT_LFS));
+    large.keep("one.bin", "one");
+    let name = |url: &str| {
+        let text = format!("[lfs]\n\turl = {url}\n");
+        large.it.repo.write(".lfsconfig", text);
+        large.it.push("named");
+    };
+    let running = large.it.project.start(&[]);
+    for (url, wanted) in [
+        ("ext::sh -c x", "is no URL"),
+        ("https://ada:secret@example.org/x", "a user in it"),
+        ("--upload-pack=x", "is no URL"),
+    ] {
+        name(url);
+        let said = large.it.refused(&[]);
+        assert!(
+            said.contains(wanted) && said.contains("correct .lfsconfig"),
+            "{said}"
+        );
+        assert_eq!(large.asked(), "", "{url}");
+    }
+    name("https://lfs.example.org/shop");
+    large.it.deploy(&[]);
+    assert_eq!(large.live("one.bin"), "one");
+    assert_eq!(
+        large.asked(),
+        "--include=one.bin https://lfs.example.org/shop\n"
+    );
+    running.end();
+}
+
+#[test]
+fn what_git_lfs_cannot_fetch_is_refused_with_its_file_and_why() {
+    let large = LargeRemote::new(Some(GIT_LFS));
+    large.it.push("first");
+    let running = large.it.project.start(&[]);
+    large.it.deploy(&[]);
+    let refused = |wanted: &[&str]| {
+        let said = large.it.refused(&[]);
+        for wanted in wanted {
+            assert!(said.contains(wanted), "{wanted}: {said}");
+        }
+        assert_eq!(running.who(), "first");
+        nothing_is_left(&large.it.project);
+    };
+    let missing = large.point("model.bin", "missing");
+    large.it.push("second");
+    refused(&["\"model.bin\" (7 B)", "kept by Git LFS", "git lfs fetch"]);
+    assert_eq!(large.asked(), "--include=model.bin \n--include= \n");
+    fs::write(large.beside("lfs").join(&missing), "other!!").unwrap();
+    refused(&[&missing, "its SHA-256 is"]);
+    fs::rename(large.beside("lfs"), large.beside("away")).unwrap();
+    fs::remove_dir_all(large.it.home().join("mirror.git/lfs")).unwrap();
+    refused(&["no route to the server", "\"model.bin\" (7 B)"]);
+    fs::rename(large.beside("away"), large.beside("lfs")).unwrap();
+    fs::write(large.beside("lfs").join(&missing), "missing").unwrap();
+    large.it.deploy(&[]);
+    assert_eq!(large.live("model.bin"), "missing");
+    running.end();
+}
+
+#[test]
+fn without_git_lfs_a_commit_that_needs_it_is_refused_with_what_to_install() {
+    let large = LargeRemote::new(None);
+    large.it.push("first");
+    let running = large.it.project.start(&[]);
+    large.it.deploy(&[]);
+    large.keep("model.bin", "model");
+    large.it.push("second");
+    let said = large.it.refused(&[]);
     assert!(
-        said.contains("\"model.bin\" is kept by Git LFS") && said.contains("from a repository"),
+        said.contains("\"model.bin\" (5 B)") && said.contains("apt install git-lfs"),
         "{said}"
     );
     assert_eq!(running.who(), "first");
-    nothing_is_left(&it.project);
+    nothing_is_left(&large.it.project);
     running.end();
 }

@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use git_support::Repo;
+use git_support::{Repo, programs};
 use sha2::{Digest, Sha256};
 use slot::deploy::ReleaseId;
 use slot::git::{Commit, GitError, Large, Oid, Repository, Store};
@@ -412,22 +412,10 @@ impl Deployed {
             "release.json",
             "{\"name\":\"first\",\"behaviour\":\"serves\"}",
         );
-        let programs = tempfile::tempdir().unwrap();
-        for name in ["git", "sh", "cp", "mkdir", "dirname"] {
-            let path = std::env::var_os("PATH").unwrap();
-            let found = std::env::split_paths(&path).map(|it| it.join(name));
-            let found = found.into_iter().find(|it| it.exists()).unwrap();
-            std::os::unix::fs::symlink(found, programs.path().join(name)).unwrap();
-        }
-        if let Some(lines) = git_lfs {
-            let path = programs.path().join("git-lfs");
-            fs::write(&path, format!("#!/bin/sh\nset -e\n{lines}\n")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
         Self {
             project,
             repo,
-            programs,
+            programs: programs(git_lfs),
         }
     }
 

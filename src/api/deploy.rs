@@ -157,6 +157,7 @@ pub(super) async fn deploy<U: Units>(
 ) -> Result<Json<api::Begun>, Problem> {
     let begun = async {
         let wish = query.wish(peer.name())?;
+        let checks_disk = !wish.unchecked.contains(&Check::Disk);
         let about = query.about()?;
         let commit: Option<Commit> = query
             .commit
@@ -177,6 +178,7 @@ pub(super) async fn deploy<U: Units>(
         // What slotctl has left out, because it was there when it asked, stays while this waits for its turn.
         let kept = commit.as_ref().map(|_| app.keep_commits());
         let generation = app.begin(wish).await?;
+        let fetched = fetched.map(|reference| (reference, checks_disk));
         Ok::<_, Problem>((app, generation, about, release, commit, kept, fetched))
     };
     let (app, generation, about, release, commit, _kept, fetched) = match begun.await {
@@ -186,8 +188,8 @@ pub(super) async fn deploy<U: Units>(
             return Err(problem);
         }
     };
-    let release = if let Some(reference) = fetched {
-        app.fetch(generation, reference, about.label);
+    let release = if let Some((reference, checks_disk)) = fetched {
+        app.fetch(generation, reference, about.label, checks_disk);
         None
     } else if let Some(id) = release {
         app.again(generation, id, about).await

@@ -1,20 +1,21 @@
 //! `slotctl fetch`: the `ExecStart=` of `slot-fetch@`, and a child of `slotctl start`. It fetches a commit where slotd does not:
 //! from outside of the machine, with the deploy key.
 //!
-//! slotd says what is wanted and what it has; what it lacks is fetched into a mirror and packed for it. What git and ssh say is told to slotd
-//! when they fail, and is in the journal.
+//! slotd says what is wanted and what it has; what it lacks is fetched into a mirror and packed for it, and what Git LFS keeps of it sent
+//! before. What git, git-lfs and ssh say is told to slotd when they fail, and is in the journal.
 //!
 //! **Invariant:** it fetches from the remote that its own command line names, whatever slotd says, and from those that a commit of it names
-//! as its submodules'; ssh believes no host but the known ones.
+//! as its submodules' and its server of Git LFS; ssh believes no host but the known ones.
 //! **Invariant:** it ends when slotd's side is closed, with all that it has started: a fetch that nobody waits for does not go on.
 
 use std::collections::BTreeSet;
-use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::io::{BufReader, BufWriter, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context, anyhow};
 use nix::sys::signal::{Signal, kill};
@@ -23,9 +24,10 @@ use nix::unistd::Pid;
 use super::build::called;
 use super::launch::Failure;
 use super::term::note;
-use crate::git::{Commit, Keys, Mirror};
-use crate::telemetry::chain;
-use crate::wire::fetch::{Order, Word, end_pieces, send_pieces};
+use crate::git::{Commit, Keys, Large, Mirror, Part};
+use crate::telemetry::{bytes, chain};
+use crate::wire::fetch::{LONGEST_LIST, Order, Word, end_pieces, read_answer, send_pieces};
+use crate::wire::release::{Content, Lacking};
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -60,7 +62,8 @@ pub fn fetch(request: &Request) -> Result<(), Failure> {
     let watched = watched.map_err(failed(FAILED))?;
     let handed_over = Arc::new(AtomicBool::new(false));
     let done = Arc::clone(&handed_over);
-    std::thread::spawn(move || end_with(watched, &done));
+    let (answers, answered) = sync_channel(1);
+    std::thread::spawn(move || listen(watched, &answers, &done));
     let mut to = BufWriter::with_capacity(1 << 17, &stream);
     if order.remote != request.remote {
         let error = anyhow!(
@@ -70,7 +73,7 @@ pub fn fetch(request: &Request) -> Result<(), Failure> {
         );
         return Err(told(&mut to, BAD_CONFIG, error));
     }
-    match send(request, &order, &mut to, &handed_over) {
+    match send(request, &order, &mut to, &answered, &handed_over) {
         Ok(()) => {
             // slotd closes its side when it has read the end.
             let _ = stream.shutdown(Shutdown::Write);
@@ -85,6 +88,7 @@ fn send(
     request: &Request,
     order: &Order,
     to: &mut impl Write,
+    answered: &Receiver<Lacking>,
     handed_over: &AtomicBool,
 ) -> anyhow::Result<()> {
     let keys = Keys {
@@ -108,6 +112,7 @@ fn send(
     let mut have: Vec<Commit> = order.have.iter().filter_map(|it| it.parse().ok()).collect();
     let mut keep: BTreeSet<Commit> = have.iter().cloned().collect();
     for part in parts {
+        send_contents(&part, to, answered)?;
         let word = Word::Part {
             commit: part.commit.to_string(),
         };
@@ -130,6 +135,58 @@ fn send(
     Ok(())
 }
 
+/// Sends what slotd lacks of what Git LFS keeps of a commit, each content once.
+fn send_contents(
+    part: &Part,
+    to: &mut impl Write,
+    answered: &Receiver<Lacking>,
+) -> anyhow::Result<()> {
+    let files = part.large()?;
+    let mut lacking = BTreeSet::new();
+    for files in files.chunks(LONGEST_LIST) {
+        let contents = files.iter().map(content).collect();
+        Word::Needed { contents }.write(to)?;
+        to.flush()?;
+        lacking.extend(answered.recv().context("slotd is gone")?.lacking);
+    }
+    // Each with the first file that has it.
+    let lacked: Vec<&Large> = files
+        .iter()
+        .filter(|file| lacking.remove(file.oid.as_str()))
+        .collect();
+    if lacked.is_empty() {
+        return Ok(());
+    }
+    let shelf = part.shelf()?;
+    let absent: Vec<&Large> = lacked
+        .iter()
+        .copied()
+        .filter(|file| shelf.lacks(file))
+        .collect();
+    if !absent.is_empty() {
+        let sizes = absent.iter().map(|file| file.size);
+        note(&format!(
+            "slotctl: {} of Git LFS to be fetched, the first for {:?}\n",
+            bytes(sizes.fold(0, u64::saturating_add)),
+            absent[0].path
+        ));
+        shelf.fetch(&absent)?;
+    }
+    for file in lacked {
+        Word::Content(content(file)).write(to)?;
+        send_pieces(shelf.open(file)?, to)?;
+        end_pieces(to)?;
+    }
+    Ok(())
+}
+
+fn content(file: &Large) -> Content {
+    Content {
+        oid: file.oid.to_string(),
+        size: file.size,
+    }
+}
+
 fn failed(code: u8) -> impl Fn(anyhow::Error) -> Failure {
     move |error| Failure { code, error }
 }
@@ -142,14 +199,12 @@ fn told(to: &mut impl Write, code: u8, error: anyhow::Error) -> Failure {
     failed(code)(error)
 }
 
-/// slotd says nothing more; when its side is closed, nobody waits any more.
-fn end_with(mut slotd: UnixStream, handed_over: &AtomicBool) {
-    let mut byte = [0];
-    loop {
-        match slotd.read(&mut byte) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Ok(0) | Err(_) => break,
-            Ok(_) => {}
+/// Passes on what slotd answers. When its side is closed, nobody waits any more.
+fn listen(slotd: UnixStream, answers: &SyncSender<Lacking>, handed_over: &AtomicBool) {
+    let mut slotd = BufReader::new(slotd);
+    while let Ok(answer) = read_answer(&mut slotd) {
+        if answers.send(answer).is_err() {
+            break;
         }
     }
     if handed_over.load(Ordering::SeqCst) {

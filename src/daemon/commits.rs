@@ -159,18 +159,14 @@ impl<U: Units> Managed<U> {
     ) -> Result<BTreeSet<Oid>, AskError> {
         let root = self.world().root.clone();
         blocking(move || {
-            let each: BTreeMap<&Oid, u64> =
-                contents.iter().map(|(oid, size)| (oid, *size)).collect();
-            let lacked = Store::of(&root).lacks(each.iter().map(|(oid, size)| (*oid, *size)));
-            if check && !lacked.is_empty() {
-                let sent = lacked.iter().filter_map(|oid| each.get(oid).copied());
-                let laid_out = contents.iter().map(|(_, size)| *size);
-                let needed = sent.chain(laid_out).fold(0, u64::saturating_add);
-                if let Some(why) = preflight::short_of_disk(&root, Some(needed)) {
-                    return Err(AskError::Harmful(why));
-                }
+            let (lacked, needed) = lacked(&root, &contents);
+            if check
+                && !lacked.is_empty()
+                && let Some(why) = preflight::short_of_disk(&root, Some(needed))
+            {
+                return Err(AskError::Harmful(why));
             }
-            Ok(lacked)
+            Ok(lacked.into_keys().collect())
         })
         .await
     }
@@ -236,4 +232,16 @@ pub(super) fn lay_out_taken(
         return Err(ReleaseError::Unwanted.into());
     }
     Ok((incoming, Identity::Commit(commit.to_string())))
+}
+
+/// Which contents of files of Git LFS an app's store lacks, of one for each file, with their bytes; and how much disk they take, together
+/// with all of them once more in a release.
+pub(super) fn lacked(root: &Root, contents: &[(Oid, u64)]) -> (BTreeMap<Oid, u64>, u64) {
+    let mut each: BTreeMap<Oid, u64> = contents.iter().cloned().collect();
+    let lacked = Store::of(root).lacks(each.iter().map(|(oid, size)| (oid, *size)));
+    each.retain(|oid, _| lacked.contains(oid));
+    let laid_out = contents.iter().map(|(_, size)| size);
+    let needed = each.values().chain(laid_out);
+    let needed = needed.fold(0, |sum: u64, size| sum.saturating_add(*size));
+    (each, needed)
 }

@@ -41,8 +41,17 @@ pub(super) fn failed(remote: &str, said: String) -> GitError {
             "",
         )
         .replace("\r", "");
+    GitError::Remote {
+        remote: remote.to_owned(),
+        hint: hint(remote, &said),
+        said,
+    }
+}
+
+/// `; …`: what to do about what git or git-lfs said of a remote, where that is known.
+pub(super) fn hint(remote: &str, said: &str) -> String {
     let has = |words: &str| said.contains(words);
-    let hint = if has("HOST IDENTIFICATION HAS CHANGED") {
+    if has("HOST IDENTIFICATION HAS CHANGED") {
         "; the host has another key than the one that is known: ask its owner, then correct known_hosts".to_owned()
     } else if has("Host key verification failed") {
         format!(
@@ -56,19 +65,17 @@ pub(super) fn failed(remote: &str, said: String) -> GitError {
             .to_owned()
     } else if has("No user exists for uid") {
         "; `apt install libnss-systemd`: ssh asks for the name of the unit's user".to_owned()
+    } else if has("git-lfs-authenticate") {
+        "; that host has no server of Git LFS; if another one has the contents, name it in the repository: `git config -f .lfsconfig lfs.url URL`"
+            .to_owned()
     } else if has("cannot run ssh") {
         "; `apt install openssh-client`".to_owned()
     } else if has("not our ref") || has("no branch and no tag") {
         "; was it removed by a force-push, or not pushed yet?".to_owned()
-    } else if has("No space left on device") {
+    } else if has("No space left on device") || has("no space left on device") {
         "; `df -h` shows which file system is full".to_owned()
     } else {
         String::new()
-    };
-    GitError::Remote {
-        remote: remote.to_owned(),
-        said,
-        hint,
     }
 }
 

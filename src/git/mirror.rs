@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! mirror.git/refs/fetched/<40 hex>  a commit, or one of a submodule, without its history
+//!            lfs/                   what git-lfs has fetched for it, until slotd has it
 //! ```
 //!
 //! Submodules are fetched into the same repository, each from its own URL. It is a cache: a mirror that is lost costs one larger fetch.
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use super::command::{Git, words};
 use super::elsewhere::{Keys, beside, failed, ssh};
 use super::modules::{modules, url_of};
-use super::repository::{Part, Repository, Resolved};
+use super::repository::{Part, Resolved};
 use super::{Commit, GitError, clear_locks};
 use crate::config::{closest, is_ref_name, url_problem};
 
@@ -232,7 +233,7 @@ impl Mirror {
             }
             self.gather(&url, &module.commit, parts, seen)?;
         }
-        parts.push(Part::of(Repository::of(self.git.clone()), commit.clone()));
+        parts.push(Part::fetched(self.git.clone(), commit.clone(), remote));
         Ok(())
     }
 
@@ -307,11 +308,15 @@ impl Mirror {
             .map(drop)
     }
 
-    /// Lets go of all commits but these.
+    /// Lets go of all commits but these, and of what Git LFS keeps: slotd has it.
     ///
     /// # Errors
     /// git fails; what is kept is there all the same.
     pub fn keep(&self, commits: &BTreeSet<Commit>) -> Result<(), GitError> {
+        let large = self.path.join("lfs");
+        if large.exists() {
+            fs::remove_dir_all(&large).map_err(GitError::disk("remove", &large))?;
+        }
         let list = ["for-each-ref", "--format=%(refname)", FETCHED];
         let names = self.git.run("list commits", &list, b"")?;
         let names = String::from_utf8_lossy(&names);

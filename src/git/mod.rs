@@ -6,7 +6,7 @@
 //!                                   ▲                                    │
 //!                                   └──────────── Store::have ◄──────────┘
 //! the fetcher, beside its mirror of the app's remote
-//! Mirror::open ─► resolve ─► fetch ─► pack ═══════════► Store::take
+//! Mirror::open ─► resolve ─► fetch ─► shelf, pack ════► Store::take
 //! ```
 //!
 //! Each half opens what belongs to its own user alone, so it matters neither where a repository lies nor whose it is. What travels is a
@@ -14,7 +14,8 @@
 //! can the tenth commit of a repository with a million. To git the store is a shallow repository (gitrepository-layout(5), `shallow`).
 //!
 //! A file that Git LFS keeps is a pointer in the tree. What is in it travels before the commit, as bytes and not as an object of git,
-//! and takes the pointer's place where the tree is laid out; git-lfs itself is only run for the user who has it.
+//! and takes the pointer's place where the tree is laid out. git-lfs itself is run for the user who has it and in the fetcher, never by
+//! slotd.
 //!
 //! **Invariant:** no argument from outside can be an option, no hook and no filter of a repository's runs in the store, and git never
 //! asks anything of a terminal.
@@ -204,6 +205,12 @@ pub enum GitError {
     /// The name of a content is none.
     #[error(transparent)]
     NoOid(#[from] NoOid),
+    /// A commit says wrongly where its contents are.
+    #[error("lfs.url cannot be fetched from: {problem}; correct .lfsconfig")]
+    Server {
+        /// What is wrong.
+        problem: String,
+    },
     /// What was sent is not what it was said to be.
     #[error(
         "the content {oid} of Git LFS is refused: {why}; `git lfs fsck` looks for what is damaged"

@@ -36,16 +36,13 @@ pub struct Part {
     repository: Repository,
     /// Where it is in the commit's tree.
     inside: PathBuf,
+    /// Where it was fetched from, if it is not the user's own.
+    remote: Option<String>,
     /// Which commit.
     pub commit: Commit,
 }
 
 impl Repository {
-    /// One that is open.
-    pub(super) fn of(git: Git) -> Self {
-        Self { git }
-    }
-
     /// The repository that a directory is in.
     ///
     /// # Errors
@@ -165,6 +162,7 @@ impl Repository {
         parts.push(Part {
             repository: self.clone(),
             inside: inside.to_owned(),
+            remote: None,
             commit: commit.clone(),
         });
         Ok(())
@@ -224,10 +222,12 @@ impl Repository {
 }
 
 impl Part {
-    pub(super) fn of(repository: Repository, commit: Commit) -> Self {
+    /// One that was fetched from a remote.
+    pub(super) fn fetched(git: Git, commit: Commit, remote: &str) -> Self {
         Self {
-            repository,
+            repository: Repository { git },
             inside: PathBuf::new(),
+            remote: Some(remote.to_owned()),
             commit,
         }
     }
@@ -297,9 +297,9 @@ impl Part {
     /// Where the contents of those files are.
     ///
     /// # Errors
-    /// git fails.
+    /// git fails, or the commit says that they are where they must not be fetched from.
     pub fn shelf(&self) -> Result<Shelf, GitError> {
-        Shelf::of(&self.repository.git, &self.commit)
+        Shelf::of(&self.repository.git, &self.commit, self.remote.as_deref())
     }
 }
 

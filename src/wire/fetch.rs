@@ -1,10 +1,11 @@
 //! What slotd and the fetcher of an app's remote say to each other, on a unix socket of their own.
 //!
 //! ```text
-//! slotd   ► one line: an Order as JSON; then nothing
-//! fetcher ► lines, each a Word as JSON: the commit that was meant; then each part of it, those of its submodules first, with its pack
-//!           in pieces behind its line; or, at any line, why there is no more
-//! piece   = its length (4 bytes, big endian), then that many bytes; the last of a pack is empty
+//! slotd   ► one line: an Order as JSON; then one line for each list of contents, a Lacking as JSON: which of them it has not
+//! fetcher ► lines, each a Word as JSON: the commit that was meant; then for each part of it, those of its submodules first, what Git LFS
+//!           keeps of its files, a list and then the contents that slotd lacks of that list, until there is no more; then its pack; or, at
+//!           any line, why there is no more. What is sent follows its line in pieces
+//! piece   = its length (4 bytes, big endian), then that many bytes; the last one is empty
 //! ```
 //! slotd closes its side when it has all, or wants no more; the fetcher ends then, and whatever it has started with it.
 //!
@@ -13,6 +14,11 @@
 use std::io::{self, BufRead, Read, Write};
 
 use serde::{Deserialize, Serialize};
+
+use super::release::{Content, Lacking};
+
+/// So many contents are in one list, so that it and its answer are no longer than a line may be.
+pub const LONGEST_LIST: usize = 256;
 
 /// What is to be fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +42,13 @@ pub enum Word {
         /// What it was called: `main` for a HEAD on that branch.
         reference: Option<String>,
     },
+    /// These are needed next, one for each file; slotd says which it lacks.
+    Needed {
+        /// At most [`LONGEST_LIST`].
+        contents: Vec<Content>,
+    },
+    /// This content follows.
+    Content(Content),
     /// The pack of this commit follows.
     Part {
         /// 40 hexadecimal digits.
@@ -62,12 +75,28 @@ impl Word {
     /// # Errors
     /// The other side is gone.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
-        serde_json::to_writer(&mut *to, self)?;
-        to.write_all(b"\n")
+        write_line(to, self)
     }
 }
 
-/// A pack that comes in pieces. What was not read of it stays where it is.
+/// Reads slotd's answer to [`Word::Needed`].
+///
+/// # Errors
+/// The other side is gone, or says something else.
+pub fn read_answer(from: &mut impl BufRead) -> io::Result<Lacking> {
+    super::read_line(from)
+}
+
+/// Writes what slotd says: an [`Order`], a [`Lacking`].
+///
+/// # Errors
+/// The other side is gone.
+pub fn write_line(to: &mut impl Write, said: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *to, said)?;
+    to.write_all(b"\n")
+}
+
+/// A pack, or a content, that comes in pieces. What was not read of it stays where it is.
 #[derive(Debug)]
 pub struct FromPieces<R> {
     from: R,
@@ -77,7 +106,7 @@ pub struct FromPieces<R> {
 }
 
 impl<R: Read> FromPieces<R> {
-    /// What follows a [`Word::Part`].
+    /// What follows a [`Word::Part`] or a [`Word::Content`].
     pub fn of(from: R) -> Self {
         Self {
             from,
@@ -113,14 +142,14 @@ impl<R: Read> Read for FromPieces<R> {
     }
 }
 
-/// Sends a pack in pieces, but for the last, empty one.
+/// Sends a pack or a content in pieces, but for the last, empty one.
 ///
 /// # Errors
 /// It cannot be read to its end, or the other side is gone.
-pub fn send_pieces(mut pack: impl Read, to: &mut impl Write) -> io::Result<()> {
+pub fn send_pieces(mut sent: impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let count = match pack.read(&mut buffer) {
+        let count = match sent.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -132,7 +161,7 @@ pub fn send_pieces(mut pack: impl Read, to: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Ends a pack that was sent in pieces.
+/// Ends what was sent in pieces.
 ///
 /// # Errors
 /// The other side is gone.

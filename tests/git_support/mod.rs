@@ -72,6 +72,23 @@ impl Repo {
     }
 }
 
+/// A directory for `PATH` in which is no git-lfs, or one that is these lines of a shell.
+pub fn programs(git_lfs: Option<&str>) -> tempfile::TempDir {
+    let programs = tempfile::tempdir().unwrap();
+    for name in ["git", "sh", "cp", "mkdir", "dirname", "sed"] {
+        let path = std::env::var_os("PATH").unwrap();
+        let found = std::env::split_paths(&path).map(|it| it.join(name));
+        let found = found.into_iter().find(|it| it.exists()).unwrap();
+        std::os::unix::fs::symlink(found, programs.path().join(name)).unwrap();
+    }
+    if let Some(lines) = git_lfs {
+        let path = programs.path().join("git-lfs");
+        fs::write(&path, format!("#!/bin/sh\nset -e\n{lines}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    programs
+}
+
 pub fn git_in<S: AsRef<OsStr>>(path: &Path, arguments: impl IntoIterator<Item = S>) -> Output {
     Command::new("git")
         .current_dir(path)

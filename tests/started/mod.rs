@@ -39,6 +39,8 @@ pub fn left_in(directory: &Path) -> Vec<PathBuf> {
 /// A project whose app is the demo's.
 pub struct Project {
     pub directory: tempfile::TempDir,
+    /// In place of the `PATH` that is set.
+    pub programs: Option<PathBuf>,
 }
 
 impl Project {
@@ -79,7 +81,10 @@ impl Project {
             std::fs::write(path.join("release.json"), text).unwrap();
         }
         std::fs::create_dir(directory.path().join("tmp")).unwrap();
-        Self { directory }
+        Self {
+            directory,
+            programs: None,
+        }
     }
 
     /// A release that its setup makes ready: a shell's lines.
@@ -132,6 +137,9 @@ impl Project {
             .current_dir(self.directory.path())
             .args(arguments)
             .env("NO_COLOR", "1");
+        if let Some(programs) = &self.programs {
+            command.env("PATH", programs);
+        }
         command
     }
 

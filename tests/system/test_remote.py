@@ -38,7 +38,9 @@ def push(machine, marker, more="true"):
     """A commit of the app that answers `release MARKER`, at the remote; its whole name."""
     made = make(machine, "notify", marker, directory=f"/srv/made/{marker}")
     machine.run(f"cp -r {made}/. /srv/shop/ && chown -R git: /srv/shop")
-    owned(machine, f"cd /srv/shop && {more} && git add --all && {GIT} commit -q -m {marker} && git push -q --force /srv/git/shop.git HEAD")
+    # Contents of Git LFS are put at their server by who has them tracked.
+    send = "GIT_LFS_SKIP_PUSH=1 git push -q --force /srv/git/shop.git HEAD"
+    owned(machine, f"cd /srv/shop && {more} && git add --all && {GIT} commit -q -m {marker} && {send}")
     return owned(machine, "git -C /srv/shop rev-parse HEAD")
 
 
@@ -230,6 +232,71 @@ def test_a_key_that_others_may_read_or_replace_or_that_is_not_there_is_refused(m
     machine.run(f"chmod 0755 {KEYS}")
     app.slotctl("app add")
     untouched(app, before)
+
+
+@pytest.fixture
+def large(machine, app):
+    """A server of Git LFS beside the remote, whose token is had over ssh alone; the directory of what it has."""
+    machine.run("install -d -o git /srv/lfs")
+    token = "b2f1c7d0e6"
+    told = json.dumps({"href": "http://127.0.0.1:8790/shop", "header": {"Authorization": f"Bearer {token}"}})
+    machine.write("/usr/local/bin/git-lfs-authenticate", f"#!/bin/sh\necho '{told}'\n", mode="0755")
+    server = f"systemd-run --unit lfs-server -p User=git -p BindReadOnlyPaths=/tests python3 /tests/lfs_server.py /srv/lfs 8790 {token}"
+    machine.run(server)
+    machine.wait_for("curl -sS http://127.0.0.1:8790/contents/none")
+    yield "/srv/lfs"
+    machine.run("systemctl stop lfs-server.service && rm /usr/local/bin/git-lfs-authenticate")
+
+
+def keep(machine, large, path, size):
+    """A new file of Git LFS in the work tree that is pushed from; its content is only at the server. Gives its SHA-256."""
+    make_it = f"git lfs track '*.bin' >/dev/null && head -c {size} /dev/urandom >{path} && git add --all"
+    owned(machine, f"cd /srv/shop && {make_it} && find .git/lfs/objects -type f -exec cp {{}} {large}/ ';'")
+    return owned(machine, f"sha256sum /srv/shop/{path}").split()[0]
+
+
+def test_what_git_lfs_keeps_is_fetched_with_the_key_and_given_to_slotd_alone(machine, app, large):
+    owned(machine, "git lfs install --skip-repo")
+    wanted = keep(machine, large, "model.bin", 40_000_000)
+    first = push(machine, "large")
+    blob = owned(machine, f"git -C /srv/shop cat-file blob {first}:model.bin")
+    assert blob.startswith("version https://git-lfs.github.com/spec/v1"), blob
+    sent = app.slotctl("deploy --remote")
+    assert sent["success"] and sent["release"] == first[:8], sent
+    live = "/var/lib/slot/web/live/model.bin"
+    assert machine.out(f"sha256sum {live}").split()[0] == wanted
+    pid = machine.out(f"systemctl show -P MainPID web@{app.active()}.service")
+    assert machine.out(f"sha256sum /proc/{pid}/root{live}").split()[0] == wanted, "as the app sees it"
+    told = machine.out(f"journalctl -o cat --no-pager -u {UNIT}")
+    assert "of Git LFS to be fetched, the first for \"model.bin\"" in told, told
+    mirror = "/var/cache/private/slot-fetch/web/mirror.git"
+    assert machine.run(f"test -d {mirror} && ! test -e {mirror}/lfs", check=False).returncode == 0
+    # What slotd has is not fetched again.
+    other = keep(machine, large, "other.bin", 100_000)
+    push(machine, "larger")
+    machine.run(f"rm -f {large}/{wanted}")
+    assert app.slotctl("deploy --remote")["success"]
+    assert machine.out("sha256sum /var/lib/slot/web/live/other.bin").split()[0] == other
+    assert machine.out(f"sha256sum {live}").split()[0] == wanted
+
+
+def test_what_git_lfs_does_not_get_ends_the_deployment_with_the_file(machine, app, large):
+    lost = keep(machine, large, "lost.bin", 1000)
+    push(machine, "lost")
+    machine.run(f"rm {large}/{lost}")
+    refused(app, '"lost.bin" (1000 B)', "there is no such content")
+    machine.run("mv /usr/bin/git-lfs /root/git-lfs")
+    try:
+        refused(app, '"lost.bin" (1000 B)', "apt install git-lfs")
+    finally:
+        machine.run("mv /root/git-lfs /usr/bin/git-lfs")
+    machine.run("mv /usr/local/bin/git-lfs-authenticate /root/")
+    try:
+        refused(app, '"lost.bin" (1000 B)', "has no server of Git LFS", ".lfsconfig lfs.url")
+    finally:
+        machine.run("mv /root/git-lfs-authenticate /usr/local/bin/")
+    push(machine, "found", more="rm lost.bin")
+    assert app.slotctl("deploy --remote")["success"]
 
 
 def test_a_disk_that_is_full_is_named(machine, app):
