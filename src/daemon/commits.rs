@@ -159,7 +159,10 @@ impl<U: Units> Managed<U> {
     ) -> Result<BTreeSet<Oid>, AskError> {
         let root = self.world().root.clone();
         blocking(move || {
-            let (lacked, needed) = lacked(&root, &contents);
+            let lacked = lacked(&root, &contents);
+            let laid_out = contents.iter().map(|(_, size)| size);
+            let sizes = lacked.values().chain(laid_out);
+            let needed = sizes.fold(0, |sum: u64, size| sum.saturating_add(*size));
             if check
                 && !lacked.is_empty()
                 && let Some(why) = preflight::short_of_disk(&root, Some(needed))
@@ -234,14 +237,10 @@ pub(super) fn lay_out_taken(
     Ok((incoming, Identity::Commit(commit.to_string())))
 }
 
-/// Which contents of files of Git LFS an app's store lacks, of one for each file, with their bytes; and how much disk they take, together
-/// with all of them once more in a release.
-pub(super) fn lacked(root: &Root, contents: &[(Oid, u64)]) -> (BTreeMap<Oid, u64>, u64) {
+/// Which contents of files of Git LFS an app's store lacks, of one for each file, with their bytes.
+pub(super) fn lacked(root: &Root, contents: &[(Oid, u64)]) -> BTreeMap<Oid, u64> {
     let mut each: BTreeMap<Oid, u64> = contents.iter().cloned().collect();
     let lacked = Store::of(root).lacks(each.iter().map(|(oid, size)| (oid, *size)));
     each.retain(|oid, _| lacked.contains(oid));
-    let laid_out = contents.iter().map(|(_, size)| size);
-    let needed = each.values().chain(laid_out);
-    let needed = needed.fold(0, |sum: u64, size| sum.saturating_add(*size));
-    (each, needed)
+    each
 }
