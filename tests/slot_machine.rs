@@ -705,19 +705,73 @@ fn what_git_lfs_keeps_is_in_the_release_and_a_commit_that_lacks_it_is_refused_wi
 }
 
 #[test]
-fn shared_directories_outlive_the_releases() {
+fn shared_directories_are_those_of_the_repository_and_the_first_release_gives_what_is_not_there() {
     let project = Project::new();
-    project.configure(json!({ "shared_dirs": ["uploads"] }));
-    std::fs::create_dir(project.repo().join("uploads")).unwrap();
-    std::fs::write(project.repo().join("uploads/seed"), "seed").unwrap();
+    project.configure(json!({ "shared_dirs": ["uploads", "seeds", "empty/deep", "../out", "."] }));
+    let repo = project.repo();
+    std::fs::write(repo.join(".gitignore"), ".slot-machine\nuploads\n").unwrap();
+    // As slot-machine has it: data that no commit has, in the repository itself.
+    std::fs::create_dir(repo.join("uploads")).unwrap();
+    std::fs::write(repo.join("uploads/app.db"), "rows").unwrap();
+    std::fs::create_dir(repo.join("seeds")).unwrap();
+    std::fs::write(repo.join("seeds/first"), "seed").unwrap();
     project.commit("A", "ok");
-    let _daemon = project.start(&[]);
-    let live = project.data().join("live/uploads");
-    assert_eq!(std::fs::read_to_string(live.join("seed")).unwrap(), "seed");
-    std::fs::write(live.join("new"), "new").unwrap();
+    std::fs::remove_dir_all(repo.join("seeds")).unwrap();
+    let daemon = project.start(&[]);
+    for ignored in ["\"../out\"", "\".\""] {
+        daemon.says(&format!(
+            "shared_dirs: {ignored} is no directory of a release"
+        ));
+    }
+    let live = project.data().join("live");
+    for directory in ["uploads", "seeds", "empty/deep"] {
+        let target = std::fs::read_link(live.join(directory)).unwrap();
+        assert_eq!(target, repo.join(directory));
+    }
+    let read = |path: &str| std::fs::read_to_string(live.join(path)).unwrap();
+    assert_eq!(
+        (read("uploads/app.db"), read("seeds/first")),
+        ("rows".into(), "seed".into())
+    );
+    std::fs::write(live.join("uploads/new"), "new").unwrap();
+    git(&repo, &["checkout", "--quiet", "--", "."]);
     let second = project.commit("B", "ok");
     project.deployed(&second);
-    assert_eq!(std::fs::read_to_string(live.join("new")).unwrap(), "new");
+    assert_eq!(read("uploads/new"), "new");
+    assert_eq!(
+        std::fs::read_to_string(repo.join("uploads/new")).unwrap(),
+        "new"
+    );
+}
+
+#[test]
+fn a_commit_is_made_anew_for_another_setup_unless_it_is_in_use_and_then_that_is_said() {
+    let project = Project::new();
+    project.configure(json!({ "setup_command": "echo one >made" }));
+    let first = project.commit("A", "ok");
+    drop(project.start(&[]));
+    let made = |commit: &str| {
+        let path = project.data().join(slot(commit)).join("made");
+        std::fs::read_to_string(path).unwrap()
+    };
+    assert_eq!(made(&first), "one\n");
+    project.configure(json!({ "setup_command": "echo two >made" }));
+    let daemon = project.start(&["--no-deploy"]);
+    let (_, answer) = project.deploy(&first);
+    assert_eq!(
+        (&answer["success"], made(&first)),
+        (&json!(true), "one\n".into())
+    );
+    daemon.says("it was made with another setup_command");
+    let second = project.commit("B", "ok");
+    project.deployed(&second);
+    let third = project.commit("C", "ok");
+    project.deployed(&third);
+    drop(daemon);
+    // Neither live nor prev, it is made as is said now.
+    let _daemon = project.start(&["--no-deploy"]);
+    project.deployed(&first);
+    assert_eq!(made(&first), "two\n");
 }
 
 #[test]
@@ -837,13 +891,10 @@ fn a_restart_on_the_same_data_knows_its_live_commit_as_soon_as_the_api_answers()
     assert_eq!(project.status()["live_commit"], *first);
 }
 
-#[test]
-fn a_data_directory_of_slot_machine_itself_is_taken_over() {
-    let project = Project::new();
-    let first = project.commit("A", "ok");
-    let second = project.commit("B", "ok");
+/// What slot-machine leaves: work trees of these commits, and which of them is live and which was before.
+fn left_by_slot_machine(project: &Project, live: &str, prev: &str) {
     std::fs::create_dir(project.data()).unwrap();
-    for (name, commit) in [("prev", &first), ("live", &second)] {
+    for (name, commit) in [("prev", prev), ("live", live)] {
         let home = project.data().join(slot(commit));
         let words = [
             "worktree",
@@ -856,6 +907,14 @@ fn a_data_directory_of_slot_machine_itself_is_taken_over() {
         git(&project.repo(), &words);
         std::os::unix::fs::symlink(slot(commit), project.data().join(name)).unwrap();
     }
+}
+
+#[test]
+fn a_data_directory_of_slot_machine_itself_is_taken_over() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    let second = project.commit("B", "ok");
+    left_by_slot_machine(&project, &second, &first);
     let _daemon = project.start(&[]);
     let status = project.status();
     assert_eq!(
@@ -868,6 +927,41 @@ fn a_data_directory_of_slot_machine_itself_is_taken_over() {
         *first
     );
     assert_eq!(project.app(), "public A");
+}
+
+#[test]
+fn what_slot_machine_left_live_serves_on_whatever_head_is_and_as_it_is() {
+    for words in [&[][..], &["--no-deploy"]] {
+        let project = Project::new();
+        let first = project.commit("A", "ok");
+        let second = project.commit("B", "ok");
+        project.commit("C", "ok");
+        // As after a rollback.
+        left_by_slot_machine(&project, &first, &second);
+        let home = project.data().join(slot(&first));
+        std::fs::write(home.join("untracked"), "kept").unwrap();
+        let daemon = project.start(words);
+        let status = project.status();
+        assert_eq!(
+            (&status["live_commit"], &status["previous_commit"]),
+            (&json!(first), &json!(second)),
+            "{words:?}"
+        );
+        assert_eq!(project.app(), "public A");
+        assert_eq!(
+            std::fs::read_to_string(home.join("untracked")).unwrap(),
+            "kept"
+        );
+        let told = project.status().to_string();
+        assert!(!told.contains("state.json"), "{told}");
+        drop(daemon);
+        let _daemon = project.start(words);
+        assert_eq!(project.app(), "public A", "{words:?}");
+        assert_eq!(
+            post(project.api, "/rollback", &json!({})).1["commit"],
+            *second
+        );
+    }
 }
 
 #[test]

@@ -76,8 +76,12 @@ impl Units for Slots {
         std::future::pending().await
     }
 
-    fn data(&self) -> PathBuf {
+    fn shared(&self) -> PathBuf {
         PathBuf::from("/nowhere")
+    }
+
+    fn staging(&self) -> PathBuf {
+        PathBuf::from("/nowhere/staging")
     }
 
     async fn stage(&self, promoted: Promoted, _: Store) -> Result<Made, String> {

@@ -403,7 +403,12 @@ impl<U: Units> Managed<U> {
     }
 
     /// What puts a release on disk for a deployment, and that on its way.
-    pub(super) fn preparation(&self, generation: Generation, about: About) -> Preparation<U> {
+    pub(super) fn preparation(&self, generation: Generation, mut about: About) -> Preparation<U> {
+        let app = self.app();
+        about.made_with = Some(release::made_with(
+            app.setup_command.as_deref(),
+            &app.shared_dirs,
+        ));
         Preparation {
             world: Arc::clone(&self.world),
             owner: self.owner.clone(),
@@ -539,7 +544,10 @@ async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {
             recover(&State::new(facts.settings.clone()), &facts, now)
         }
         Loaded::Absent => {
-            world.keep_warning("state.json is missing; the active slot was found by its units and symlinks instead".to_owned());
+            // A data directory that slot-machine has left has the symlinks, and never had the file.
+            if facts.slots.values().any(|found| found.release.is_some()) {
+                world.keep_warning("state.json is missing; the active slot was found by its units and symlinks instead".to_owned());
+            }
             recover(&rediscover(&facts, now), &facts, now)
         }
         Loaded::Corrupt { aside, why } => {

@@ -50,7 +50,14 @@ impl<U: Units> Managed<U> {
         check: bool,
     ) {
         let origin = Origin::Unknown;
-        let preparation = self.preparation(generation, About { origin, label });
+        let preparation = self.preparation(
+            generation,
+            About {
+                origin,
+                label,
+                ..About::default()
+            },
+        );
         let world = Arc::clone(&preparation.world);
         tokio::spawn(async move {
             let Some(remote) = world.app.remote.clone() else {
@@ -75,6 +82,7 @@ impl<U: Units> Preparation<U> {
     ) -> Option<String> {
         let (root, wanted) = (self.world.root.clone(), self.wanted());
         let (url, tell) = (remote.url.clone(), self.tell());
+        let made_with = self.about.made_with.clone();
         let exchange = move |call: &Call| {
             // What the fetcher leaves out, because it is here now, stays.
             let held = Store::of(&root).hold().map_err(refused)?;
@@ -87,6 +95,7 @@ impl<U: Units> Preparation<U> {
             let wanted = || call.is_wanted() && wanted();
             let taker = Taker {
                 root: &root,
+                made_with: made_with.as_deref(),
                 held,
                 check,
                 wanted,
@@ -114,7 +123,7 @@ impl<U: Units> Preparation<U> {
             reference: came.reference,
         };
         let held = match came.what {
-            What::Known(id) => return self.again(id).await,
+            What::Known(id) => return self.known(id).await,
             What::Taken(held) => held,
         };
         self.world.enter_step(self.generation, CHECKOUT);

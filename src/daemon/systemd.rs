@@ -31,7 +31,7 @@ use crate::deploy::{AppName, BootId, Limits, Probe, ReleaseId, Seen, SlotName, U
 use crate::git::Store;
 use crate::preflight;
 use crate::probe::{Address, Answer, ask, processes_of};
-use crate::release::Site;
+use crate::release::{Site, shared};
 use crate::staging::{Made, Promoted, TREE};
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
@@ -495,8 +495,8 @@ impl Units for SystemdUnits {
         }
     }
 
-    fn data(&self) -> PathBuf {
-        Path::new("/var/lib/slot-app").join(self.app.as_str())
+    fn shared(&self) -> PathBuf {
+        shared(&Path::new("/var/lib/slot-app").join(self.app.as_str()))
     }
 
     fn staging(&self) -> PathBuf {

@@ -44,6 +44,8 @@ pub(super) enum What {
 /// Tells a fetcher what is wanted, and takes it.
 pub(super) struct Taker<'r, W, T> {
     pub(super) root: &'r Root,
+    /// How its release is made; one that was made otherwise is made anew.
+    pub(super) made_with: Option<&'r str>,
     pub(super) held: Held,
     /// Whether there has to be room for what comes.
     pub(super) check: bool,
@@ -72,7 +74,8 @@ impl<W: Fn() -> bool, T: Fn(String)> Taker<'_, W, T> {
         let identity = Identity::Commit(commit.to_string());
         let id = identity.id().ok_or(ReleaseError::Nameless);
         let id = id.map_err(|error| not_taken(&error))?;
-        let known = release::known(self.root, &identity).map_err(|error| not_taken(&error))?;
+        let known = release::known(self.root, &identity, self.made_with);
+        let known = known.map_err(|error| not_taken(&error))?;
         if let Some(known) = known {
             return Ok(Came {
                 commit,
@@ -252,6 +255,7 @@ mod tests {
         };
         let taker = Taker {
             root: &root,
+            made_with: None,
             held: Store::of(&root).hold().unwrap(),
             check: true,
             wanted: || true,

@@ -84,10 +84,16 @@ impl Plan {
             internal_port,
             api_port,
             unknown,
+            ignored_dirs,
         } = SlotMachine::parse(text, &shown, &repository)?;
         for key in unknown {
             note(&format!(
                 "{shown}: {key} means nothing to slot, and changes nothing\n"
+            ));
+        }
+        for path in ignored_dirs {
+            note(&format!(
+                "{shown}: shared_dirs: {path:?} is no directory of a release, and is passed over\n"
             ));
         }
         let public = options.listen.unwrap_or(SocketAddr::new(listen, port));
