@@ -201,6 +201,14 @@ impl<U: Units, C: Commits> Machine<U, C> {
             .and_then(|slot| slot.detail.as_deref())
             .filter(|_| !own.serving);
         warnings.extend(down.map(|why| format!("nothing serves: {why}")));
+        // Whoever asked for it may have gone before it ended.
+        let failed = own.last.filter(|last| !last.success);
+        warnings.extend(failed.map(|last| {
+            format!(
+                "{} {} ended in phase {}: {}",
+                last.kind, last.generation, last.phase, last.text
+            )
+        }));
         Status {
             live_slot,
             live_commit,
