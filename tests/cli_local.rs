@@ -220,6 +220,11 @@ fn init_finds_out_what_a_project_is_made_with_and_writes_either_file() {
     write("slot-machine.json", "{}");
     let output = init(&["init", "--format", "json"]);
     assert_eq!(output.status.code(), Some(6));
+    assert!(
+        stderr(&output).contains("`slotctl init --format json --force` writes over it"),
+        "{}",
+        stderr(&output)
+    );
     assert_eq!(read("slot-machine.json"), "{}");
     assert!(
         init(&["init", "--format", "json", "--force"])

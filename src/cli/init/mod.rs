@@ -51,7 +51,7 @@ pub fn run(name: Option<&AppName>, options: &Init, json: bool) -> anyhow::Result
         }
     };
     let ignored = ignore(&here)?;
-    write(file, &text, options.force)?;
+    write(file, &text, options)?;
     if json {
         say_json(&serde_json::json!({
             "success": true, "file": here.join(file), "app": name.as_str(),
@@ -98,16 +98,24 @@ fn told(
     text
 }
 
-fn write(file: &str, text: &str, force: bool) -> anyhow::Result<()> {
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .create_new(!force)
+/// The command line that writes in spite of what is there.
+fn forced(format: Format) -> &'static str {
+    match format {
+        Format::Toml => "slotctl init --force",
+        Format::Json => "slotctl init --format json --force",
+    }
+}
+
+fn write(file: &str, text: &str, options: &Init) -> anyhow::Result<()> {
+    let mut open = OpenOptions::new();
+    open.write(true)
+        .create_new(!options.force)
         .create(true)
-        .truncate(force);
-    let opened = options.open(file).map_err(|error| match error.kind() {
+        .truncate(options.force);
+    let opened = open.open(file).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => Exit::Input.because(format!(
-            "{file} is there already and was left as it is; `slotctl init --force` writes over it"
+            "{file} is there already and was left as it is; `{}` writes over it",
+            forced(options.format)
         )),
         _ => anyhow::Error::from(error).context(format!("cannot write {file}")),
     });
