@@ -209,7 +209,7 @@ fn init_finds_out_what_a_project_is_made_with_and_writes_either_file() {
     }
     assert_eq!(read(".gitignore"), "node_modules\n.slot-machine\n.slot\n");
 
-    let output = init(&["init"]);
+    let output = init(&["init", "--force"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let app = slot::config::App::parse(&read("slot.toml"), "slot.toml").unwrap();
     assert_eq!(app.command, ["bun", "server/index.ts"]);
@@ -233,6 +233,39 @@ fn init_finds_out_what_a_project_is_made_with_and_writes_either_file() {
     );
     assert_ne!(read("slot-machine.json"), "{}");
     assert_eq!(read(".gitignore"), "node_modules\n.slot-machine\n.slot\n");
+}
+
+#[test]
+fn init_writes_no_file_beside_one_of_the_other_kind_unless_it_is_forced_to() {
+    for (there, words, written) in [
+        ("slot-machine.json", &["init"][..], "slot.toml"),
+        (
+            "slot.toml",
+            &["init", "--format", "json"],
+            "slot-machine.json",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(there), "mine").unwrap();
+        let init = |words: &[&str]| slotctl(folder.path(), Path::new(NOBODY), words);
+        let output = init(words);
+        assert_eq!(output.status.code(), Some(6));
+        let forced = format!("slotctl {} --force", words.join(" "));
+        let said = stderr(&output);
+        for part in [
+            format!("{there} is there, and works as it is: `slotctl start`"),
+            format!("`{forced}` writes {written}, which then"),
+        ] {
+            assert!(said.contains(&part), "{said}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+        let output = init(&[words, &["--force"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(folder.path().join(written).exists());
+        let kept = std::fs::read_to_string(folder.path().join(there)).unwrap();
+        assert_eq!(kept, "mine");
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ const KEPT: [&str; 2] = [".slot-machine", ".slot"];
 /// Writes the file, and into .gitignore what it is to ignore. `name` is that of `--app`.
 ///
 /// # Errors
-/// If there is one already and `--force` is not given, or it cannot be written.
+/// If there is one already, or the other kind, and `--force` is not given; or it cannot be written.
 pub fn run(name: Option<&AppName>, options: &Init, json: bool) -> anyhow::Result<Exit> {
     let here = std::env::current_dir()?;
     let name = name.cloned().unwrap_or_else(|| name_from(&here));
@@ -50,6 +50,9 @@ pub fn run(name: Option<&AppName>, options: &Init, json: bool) -> anyhow::Result
             (slot_machine::FILE, text)
         }
     };
+    if !options.force {
+        check_other(&here, options.format)?;
+    }
     let ignored = ignore(&here)?;
     write(file, &text, options)?;
     if json {
@@ -96,6 +99,26 @@ fn told(
         (false, _) => "  look it over, then: slotctl start\n".to_owned(),
     };
     text
+}
+
+/// Refuses a file beside one of the other kind: of the two only slot.toml counts, which might not be noticed.
+fn check_other(folder: &Path, format: Format) -> anyhow::Result<()> {
+    let (written, other) = match format {
+        Format::Toml => (FILE, slot_machine::FILE),
+        Format::Json => (slot_machine::FILE, FILE),
+    };
+    // Of one that is there already that is to be said.
+    if folder.join(written).exists() || !folder.join(other).exists() {
+        return Ok(());
+    }
+    let goes_before = match format {
+        Format::Toml => "which then goes before it",
+        Format::Json => "which then counts only where `--config` names it",
+    };
+    Err(Exit::Input.because(format!(
+        "{other} is there, and works as it is: `slotctl start`; `{}` writes {written}, {goes_before}",
+        forced(format)
+    )))
 }
 
 /// The command line that writes in spite of what is there.
