@@ -236,6 +236,60 @@ fn init_finds_out_what_a_project_is_made_with_and_writes_either_file() {
 }
 
 #[test]
+fn init_writes_a_program_with_a_space_in_its_name_as_one_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = fake_slotd::program(&folder.path().join("build/my $server"));
+    std::fs::write(&program, "#!/bin/sh\necho it runs\n").unwrap();
+    let init = |words: &[&str]| slotctl(folder.path(), Path::new(NOBODY), words);
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+
+    let output = init(&["init"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        stdout(&output).contains("sudo slotctl deploy './build/my $server'\n"),
+        "{}",
+        stdout(&output)
+    );
+    let app = slot::config::App::parse(&read("slot.toml"), "slot.toml").unwrap();
+    assert_eq!(app.command, ["./my $$server"]);
+
+    let output = init(&["init", "--format", "json", "--force"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said: serde_json::Value = serde_json::from_str(&read("slot-machine.json")).unwrap();
+    let run = std::process::Command::new("/bin/sh")
+        .args(["-c", said["start_command"].as_str().unwrap()])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&run), "it runs\n", "{run:?}");
+}
+
+#[test]
+fn init_says_of_a_program_that_it_guessed_that_it_did() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("go.mod"), "module shop\n").unwrap();
+    for program in ["api", "worker"] {
+        std::fs::create_dir_all(folder.path().join("cmd").join(program)).unwrap();
+    }
+    for (words, key, file) in [
+        (&["init"][..], "command", "slot.toml"),
+        (
+            &["init", "--format", "json", "--force"],
+            "start_command",
+            "slot-machine.json",
+        ),
+    ] {
+        let output = slotctl(folder.path(), Path::new(NOBODY), words);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let guess = format!("{key} in {file} is a guess, `./bin/api`, since cmd has api, worker");
+        assert!(stderr(&output).contains(&guess), "{}", stderr(&output));
+    }
+    let text = std::fs::read_to_string(folder.path().join("slot.toml")).unwrap();
+    let lines = "# The program is a guess, since cmd has api, worker: correct it.\ncommand = \"./bin/api\"\n";
+    assert!(text.contains(lines), "{text}");
+}
+
+#[test]
 fn init_writes_no_file_beside_one_of_the_other_kind_unless_it_is_forced_to() {
     for (there, words, written) in [
         ("slot-machine.json", &["init"][..], "slot.toml"),

@@ -13,7 +13,7 @@ use anyhow::Context;
 use super::args::{Format, Init};
 use super::exit::Exit;
 use super::project::FILE;
-use super::term::{say, say_json};
+use super::term::{note, say, say_json};
 use crate::config::{App, SlotMachine, slot_machine};
 use crate::deploy::AppName;
 use detect::{Detected, Project};
@@ -55,10 +55,22 @@ pub fn run(name: Option<&AppName>, options: &Init, json: bool) -> anyhow::Result
     }
     let ignored = ignore(&here)?;
     write(file, &text, options)?;
+    let guess = detected.as_ref().and_then(|it| it.guess.as_deref());
+    if let (Some(why), Some(detected)) = (guess, &detected) {
+        let key = match options.format {
+            Format::Toml => "command",
+            Format::Json => "start_command",
+        };
+        note(&format!(
+            "{key} in {file} is a guess, `{}`, since {why}; correct it there\n",
+            detected.start
+        ));
+    }
     if json {
         say_json(&serde_json::json!({
             "success": true, "file": here.join(file), "app": name.as_str(),
             "detected": detected.as_ref().map(|detected| detected.with), "ignored": ignored,
+            "guess": guess,
         }))?;
     } else {
         say(&told(
@@ -90,10 +102,10 @@ fn told(
     text += &match (file == FILE, built_here) {
         (true, true) => "  look it over, then: sudo slotctl deploy\n".to_owned(),
         (true, false) => {
-            let path = built.unwrap_or(Path::new("PATH"));
+            let path = built.unwrap_or(Path::new("PATH")).to_string_lossy();
             format!(
                 "  look it over, then: sudo slotctl deploy {}\n",
-                path.display()
+                shell_words::quote(&path)
             )
         }
         (false, _) => "  look it over, then: slotctl start\n".to_owned(),
@@ -196,10 +208,10 @@ fn project(folder: &Path, built: Option<&Path>) -> Project {
         built: built.map(|path| path.to_string_lossy().into_owned()),
         ..Project::default()
     };
-    let programs = names(&folder.join("cmd"));
-    found
-        .names
-        .extend(programs.into_iter().map(|name| format!("cmd/{name}")));
+    let cmd = folder.join("cmd");
+    let programs = names(&cmd).into_iter();
+    let programs = programs.filter(|name| cmd.join(name).is_dir());
+    found.names.extend(programs.map(|name| format!("cmd/{name}")));
     for name in detect::READ {
         if let Ok(text) = fs::read_to_string(folder.join(name)) {
             found.texts.insert(name, text);
