@@ -133,6 +133,17 @@ fn a_slotd_that_is_not_there_is_named_with_what_starts_it() {
         "{said}"
     );
 
+    assert!(
+        said.contains("`slotctl start` in the directory of a slot.toml"),
+        "{said}"
+    );
+    let file = folder.path().join("slot.toml");
+    std::fs::write(&file, "command = './x'\n").unwrap();
+    let said = stderr(&slotctl(folder.path(), Path::new(NOBODY), &["status"]));
+    let here = folder.path().canonicalize().unwrap();
+    let here = format!("`slotctl start` in {}", here.display());
+    assert!(said.contains(&here), "{said}");
+
     let socket = folder.path().join("dead.sock");
     drop(UnixListener::bind(&socket).unwrap());
     let output = slotctl(folder.path(), &socket, &["status", "--json"]);

@@ -2,13 +2,14 @@
 //!
 //! **Invariant:** what is parsed is valid in itself; whether files exist or slotd answers is not asked here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::client::SOCKET;
 use super::exit;
+use super::project::{self, Project};
 use crate::config::parse_span;
 use crate::deploy::{AppName, Label, SlotName};
 
@@ -49,9 +50,33 @@ pub struct Global {
     /// One JSON object on stdout instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where slotd listens
-    #[arg(long, global = true, value_name = "PATH", env = "SLOT_SOCKET", default_value = SOCKET)]
-    pub socket: PathBuf,
+    /// Where slotd listens; otherwise .slot/slotd.sock of the project here, while `slotctl start` runs it as you, otherwise /run/slot/slotd.sock
+    #[arg(long = "socket", global = true, value_name = "PATH", env = "SLOT_SOCKET")]
+    pub asked: Option<PathBuf>,
+}
+
+impl Global {
+    /// Where slotd listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        self.asked.as_deref().unwrap_or(Path::new(SOCKET))
+    }
+
+    /// The same, of the daemon that `slotctl start` runs for the project of this slot.toml, unless a socket is named or `--app` names an
+    /// app that it is not.
+    ///
+    /// # Errors
+    /// There is no current directory.
+    pub fn of_project(&self, project: Option<&Project>) -> anyhow::Result<Self> {
+        let named = |app: &AppName| project.is_some_and(|project| project.app.name == *app);
+        if self.asked.is_some() || !self.app.as_ref().is_none_or(named) {
+            return Ok(self.clone());
+        }
+        Ok(Self {
+            asked: project::daemon(project.map(|project| project.file.as_path()))?,
+            ..self.clone()
+        })
+    }
 }
 
 /// The commands.

@@ -128,8 +128,12 @@ async fn serve(
     let listeners = vec![(listener(&app).to_owned(), public)];
     let deployer = Deployer::start(app, machine, &data, Layout::Slot, listeners).await?;
     let socket = reachable_socket(&deployer, &data);
+    let here = match (&options.data, project.file == Path::new(FILE)) {
+        (None, true) => "slotctl status (here and below), or anywhere: ",
+        _ => "",
+    };
     note(&format!(
-        "{name} is served at http://{}/\nask it with: slotctl --socket {} status\n",
+        "{name} is served at http://{}/\nask it with: {here}slotctl --socket {} status\n",
         deployer.address(),
         shell_words::quote(&socket.to_string_lossy()),
     ));
