@@ -232,7 +232,8 @@ pub struct Deploy {
     /// A commit of the repository here (HEAD, if nothing is named), or a path: a binary, a directory or a tar archive
     ///
     /// A commit is named by its hash or the beginning of it, by a branch or by a tag; submodules and what Git LFS keeps come
-    /// along. A directory has all that the app needs in it. An archive may be compressed with gzip, zstd or xz; `-` is one on standard
+    /// along. A directory has all that the app needs in it; `.slot` and `.slot-machine` at its top, which `slotctl start` keeps there, are
+    /// left out, as they are of an archive. An archive may be compressed with gzip, zstd or xz; `-` is one on standard
     /// input: `tar c . | ssh host slotctl deploy -`. What begins with `.` or `/` is a path in any case. With slot-machine.json it is always
     /// a commit.
     #[arg(value_name = "COMMIT|PATH")]

@@ -16,6 +16,7 @@ use super::project::FILE;
 use super::term::{note, say, say_json};
 use crate::config::{App, SlotMachine, slot_machine};
 use crate::deploy::AppName;
+use crate::release::KEPT;
 use detect::{Detected, Project};
 
 /// What [`Detected::with`] is for a program that was built.
@@ -23,9 +24,6 @@ const BINARY: &str = "a binary";
 
 /// Where builds put what they make.
 const BUILT_INTO: [&str; 6] = ["build", "dist", "bin", "out", "target/release", "."];
-
-/// What `start` keeps beside a project's file, whichever file that is.
-const KEPT: [&str; 2] = [".slot-machine", ".slot"];
 
 /// Writes the file, and into .gitignore what it is to ignore. `name` is that of `--app`.
 ///
