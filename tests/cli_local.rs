@@ -380,6 +380,37 @@ fn a_wrong_project_file_does_not_let_a_command_guess_the_app() {
 }
 
 #[test]
+fn a_current_directory_that_is_gone_is_said_to_be_and_how_to_come_to_its_successor() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    let said = |successor: &str, words: &str| {
+        let slotctl = env!("CARGO_BIN_EXE_slotctl");
+        let script = format!(
+            "mkdir -p staging && cd staging && rm -r ../staging && {successor} && exec {slotctl} {words}"
+        );
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", &script])
+            .current_dir(&root)
+            .env("PWD", &root)
+            .env_remove("SLOT_SOCKET")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let again = format!("`cd .`, or `cd {}`", root.join("staging").display());
+    for words in ["status", "deploy", "rollback", "start", "init"] {
+        let gone = said("mkdir ../staging", words);
+        assert!(
+            gone.contains("the current directory is gone") && gone.contains(&again),
+            "{words}: {gone}"
+        );
+    }
+    let gone = said("true", "deploy");
+    assert!(gone.contains("`cd` to one that is there"), "{gone}");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     let script = format!(

@@ -12,6 +12,7 @@ use super::exit::Exit;
 use super::large;
 use super::pack::{Packing, Upload, packed};
 use super::progress::Screen;
+use super::project::here;
 use super::term::harmless;
 use crate::git::{Commit, GitError, Repository, Resolved};
 use crate::telemetry::chain;
@@ -53,7 +54,7 @@ impl Chosen {
             return Ok(Self::Remote(named.clone()));
         }
         let Some(what) = &options.what else {
-            let here = std::env::current_dir()?;
+            let here = here()?;
             let beside = options.config.as_deref().and_then(Path::parent);
             let directory = beside.map_or(here.clone(), |beside| here.join(beside));
             return match Checkout::head(&directory, options.allow_dirty) {
@@ -75,7 +76,7 @@ impl Chosen {
             return Upload::look_over(what).map(Self::Upload);
         };
         let exists = what.symlink_metadata().is_ok();
-        let repository = match Repository::find(&std::env::current_dir()?) {
+        let repository = match Repository::find(&here()?) {
             Ok(repository) => repository,
             // Then it can only be a path, and whatever is wrong with it is told.
             Err(_) if exists => return Upload::look_over(what).map(Self::Upload),

@@ -61,7 +61,7 @@ impl Project {
     /// # Errors
     /// If there is one and it is wrong.
     pub fn find(path: Option<&Path>) -> anyhow::Result<Option<Self>> {
-        let here = std::env::current_dir()?;
+        let here = here()?;
         let there = path.and_then(|path| path.canonicalize().ok());
         std::iter::once(here.as_path())
             .chain(there.as_deref())
@@ -78,6 +78,30 @@ fn above(path: &Path) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// The current directory.
+///
+/// # Errors
+/// There is none any more.
+pub fn here() -> anyhow::Result<PathBuf> {
+    std::env::current_dir().map_err(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            return Exit::Input.because(format!("cannot find the current directory: {error}"));
+        }
+        let name = std::env::var_os("PWD").map(PathBuf::from);
+        let again = name.filter(|name| name.is_absolute() && name.is_dir());
+        let remedy = match again {
+            Some(path) => format!(
+                "go to what is there now: `cd .`, or `cd {}`",
+                shell_words::quote(&path.to_string_lossy())
+            ),
+            None => "`cd` to one that is there".to_owned(),
+        };
+        Exit::Input.because(format!(
+            "the current directory is gone; it was removed, or it was staging, which is made anew after a deployment; {remedy}"
+        ))
+    })
+}
+
 /// The directory of the slot.toml around the current directory.
 #[must_use]
 pub fn around() -> Option<PathBuf> {
@@ -91,7 +115,7 @@ pub fn around() -> Option<PathBuf> {
 /// # Errors
 /// There is no current directory.
 pub fn daemon(file: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
-    let here = std::env::current_dir()?;
+    let here = here()?;
     let beside = file.map(|file| here.join(file).with_file_name(DATA));
     let around = here.ancestors().filter(|folder| folder.ends_with(DATA));
     let data = beside.into_iter().chain(around.map(Path::to_owned));

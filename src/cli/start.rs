@@ -21,7 +21,7 @@ use super::follow::attempt;
 use super::outcome;
 use super::pack::{Packing, Upload};
 use super::progress::Screen;
-use super::project::{FILE, Project};
+use super::project::{FILE, Project, here};
 use super::status::now_ms;
 use super::term::{Paint, note};
 use crate::config::{App, Bind, Machine, SlotMachine, slot_machine};
@@ -80,6 +80,7 @@ fn config(options: &Start) -> anyhow::Result<PathBuf> {
     if let Some(file) = &options.config {
         return Ok(file.clone());
     }
+    here()?;
     [FILE, slot_machine::FILE]
         .into_iter()
         .map(PathBuf::from)

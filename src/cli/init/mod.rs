@@ -12,7 +12,7 @@ use anyhow::Context;
 
 use super::args::{Format, Init};
 use super::exit::Exit;
-use super::project::FILE;
+use super::project::{FILE, here};
 use super::term::{note, say, say_json};
 use crate::config::{App, SlotMachine, slot_machine};
 use crate::deploy::AppName;
@@ -30,7 +30,7 @@ const BUILT_INTO: [&str; 6] = ["build", "dist", "bin", "out", "target/release", 
 /// # Errors
 /// If there is one already, or the other kind, and `--force` is not given; or it cannot be written.
 pub fn run(name: Option<&AppName>, options: &Init, json: bool) -> anyhow::Result<Exit> {
-    let here = std::env::current_dir()?;
+    let here = here()?;
     let name = name.cloned().unwrap_or_else(|| name_from(&here));
     let built = built(&here);
     let detected = detect::detect(&project(&here, built.as_deref()));

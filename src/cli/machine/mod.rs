@@ -49,7 +49,7 @@ struct Plan {
 
 impl Plan {
     fn read(options: &Start, file: &Path, text: &str) -> anyhow::Result<Self> {
-        let here = std::env::current_dir()?;
+        let here = super::project::here()?;
         let repository = options.repo.as_deref().unwrap_or(&here);
         let repository = repository.canonicalize().map_err(|error| {
             Exit::Input.because(format!(
@@ -278,7 +278,7 @@ impl ApiDoor {
 /// # Errors
 /// There is no current directory.
 pub fn find() -> anyhow::Result<Option<PathBuf>> {
-    let here = std::env::current_dir()?;
+    let here = super::project::here()?;
     let nearest = here.ancestors().find_map(|folder| {
         [super::project::FILE, config::slot_machine::FILE]
             .into_iter()
