@@ -1026,6 +1026,36 @@ fn a_slot_toml_is_run_by_its_own_rules_with_the_same_api_and_directories() {
     assert_eq!(daemon.ended(), Some(0));
 }
 
+#[test]
+fn start_takes_its_options_with_one_dash_as_slot_machine_does() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    project.configure(json!({}));
+    let mut child = slotctl()
+        .arg("start")
+        .arg("-config")
+        .arg(project.file())
+        .arg(format!("-repo={}", project.repo().display()))
+        .arg("-data")
+        .arg(project.data())
+        .args(["-port", &project.api.to_string(), "-no-proxy"])
+        .current_dir(project.home.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("an answer of the API, or the end", || {
+        get(project.api, "/").0 == 200 || child.try_wait().unwrap().is_some()
+    });
+    assert_eq!(child.try_wait().unwrap(), None, "it refused them");
+    let status = project.status();
+    // A test that fails leaves nobody behind.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(status["live_commit"], *first);
+    assert_eq!(project.link("live"), slot(&first));
+}
+
 fn ask(project: &Project, words: &[&str]) -> Output {
     std::fs::copy(project.file(), project.repo().join("slot-machine.json")).unwrap();
     let within = project.repo().join("deeper");

@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
         note(&Cli::command().render_help().to_string());
         return Exit::Usage.into();
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(args::as_own(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return misused(&error),
     };
