@@ -1027,6 +1027,24 @@ fn a_slot_toml_is_run_by_its_own_rules_with_the_same_api_and_directories() {
 }
 
 #[test]
+fn a_project_outside_of_git_is_told_to_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("slot-machine.json"), "{}").unwrap();
+    for words in [&["deploy"][..], &["deploy", "--config", "slot-machine.json"]] {
+        let mut deploy = slotctl();
+        let output = deploy.args(words).current_dir(folder.path()).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(6));
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("is in no git repository") && said.contains("`git init`"),
+            "{said}"
+        );
+        assert!(!said.contains("binary"), "{said}");
+    }
+}
+
+#[test]
 fn start_takes_its_options_with_one_dash_as_slot_machine_does() {
     let project = Project::new();
     let first = project.commit("A", "ok");

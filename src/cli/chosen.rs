@@ -10,6 +10,7 @@ use super::client::{Body, Client};
 use super::deploy::{explain, path_of};
 use super::exit::Exit;
 use super::large;
+use super::machine;
 use super::pack::{Packing, Upload, packed};
 use super::progress::Screen;
 use super::project::here;
@@ -123,11 +124,15 @@ impl Checkout {
     /// # Errors
     /// There is none, or tracked files have changes that it has not and `allow_dirty` does not say that this is meant.
     pub fn head(directory: &Path, allow_dirty: bool) -> anyhow::Result<Self> {
+        let of_commits = machine::around(directory).is_some();
         let repository = Repository::find(directory).map_err(|error| match error {
             GitError::NoRepository { said: None, .. } => Exit::Input.because(format!(
-                "{} is in no git repository, so there is no commit to deploy; name a binary, a directory or an archive: \
-                 `slotctl deploy ./build/server`",
-                directory.display()
+                "{} is in no git repository, so there is no commit to deploy; {}",
+                directory.display(),
+                match of_commits {
+                    true => "with slot-machine.json it is always one: `git init`, `git add -A`, `git commit`, then deploy",
+                    false => "name a binary, a directory or an archive: `slotctl deploy ./build/server`",
+                }
             )),
             error => refused(&error),
         })?;

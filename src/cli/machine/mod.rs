@@ -278,12 +278,17 @@ impl ApiDoor {
 /// # Errors
 /// There is no current directory.
 pub fn find() -> anyhow::Result<Option<PathBuf>> {
-    let here = super::project::here()?;
-    let nearest = here.ancestors().find_map(|folder| {
+    Ok(around(&super::project::here()?))
+}
+
+/// The slot-machine.json of a directory or one above, unless a slot.toml is as near.
+#[must_use]
+pub fn around(directory: &Path) -> Option<PathBuf> {
+    let nearest = directory.ancestors().find_map(|folder| {
         [super::project::FILE, config::slot_machine::FILE]
             .into_iter()
             .map(|name| folder.join(name))
             .find(|file| file.is_file())
     });
-    Ok(nearest.filter(|file| file.ends_with(config::slot_machine::FILE)))
+    nearest.filter(|file| file.ends_with(config::slot_machine::FILE))
 }
