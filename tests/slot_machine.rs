@@ -727,13 +727,21 @@ fn what_is_wrong_with_a_request_has_its_status_and_is_json() {
     let commit = project.commit("A", "ok");
     let _daemon = project.start(&["--no-deploy"]);
     let api = project.api;
-    for body in ["", "{}", "{\"commit\":\"\"}", "[", "{\"commit\":7}"] {
+    for (body, why) in [
+        ("", "no commit is given"),
+        ("{}", "no commit is given"),
+        ("{\"commit\":\"\"}", "no commit is given"),
+        ("{\"commit\":\"main\"", "EOF while parsing an object"),
+        ("{\"commit\":7}", "invalid type: integer `7`, expected a string"),
+    ] {
         let (status, answer) = post_as(api, "/deploy", "127.0.0.1", "application/json", body);
         assert_eq!(
             (status, &answer["success"]),
             (400, &json!(false)),
             "{body:?}: {answer}"
         );
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.contains(why), "{body:?}: {error}");
     }
     for unknown in [
         "no-such-branch",
