@@ -368,6 +368,27 @@ fn what_is_no_archive_is_refused_before_slotd_is_asked() {
         slotctl(&["deploy", "page.tar.gz"], Stdio::null()),
         "page.tar.gz is no tar archive",
     );
+    // By what they are, whatever their names.
+    for (name, bytes, kind) in [
+        ("app.zip", &b"PK\x03\x04\x14\0 and so on"[..], "a zip archive"),
+        ("app", b"PK\x03\x04\x14\0 and so on", "a zip archive"),
+        ("app.tar.bz2", b"BZh91AY&SY", "compressed with bzip2"),
+        ("app.7z", b"7z\xbc\xaf\x27\x1c\0\x04", "a 7z archive"),
+    ] {
+        let file = fs::File::open(at(name, bytes)).unwrap();
+        for (what, shown, input) in [
+            (format!("./{name}"), format!("./{name}"), Stdio::null()),
+            ("-".to_owned(), "standard input".to_owned(), file.into()),
+        ] {
+            let output = slotctl(&["deploy", &what], input);
+            assert!(said(&output).contains("tar czf"), "{}", said(&output));
+            refused(output, &format!("{shown} is {kind}, which slot does not unpack"));
+        }
+    }
+    // What java runs as it is is a file as others are, which nobody is there to take.
+    at("app.jar", b"PK\x03\x04\x14\0 and so on");
+    let output = slotctl(&["deploy", "./app.jar"], Stdio::null());
+    assert!(!said(&output).contains("unpack"), "{}", said(&output));
     let not_tar = at("data", &packed("tar.zst", &[7; 4096]));
     refused(
         slotctl(&["deploy", "data"], Stdio::null()),
