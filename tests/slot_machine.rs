@@ -811,6 +811,14 @@ fn the_api_answers_once_the_first_deployment_has_ended_well_or_badly() {
     let daemon = project.start(&[]);
     let said = daemon.says("ask this daemon");
     assert!(said.contains("HEAD was not deployed"), "{said}");
+    let nothing = format!(
+        "nothing is live yet, so http://127.0.0.1:{}/ answers 503; correct what is said above, commit it, then `slotctl deploy`",
+        project.port
+    );
+    assert!(
+        said.contains(&nothing) && !said.contains("is served"),
+        "{said}"
+    );
     let status = project.status();
     assert_eq!(
         (&status["live_commit"], &status["healthy"]),
@@ -1032,6 +1040,32 @@ fn a_slot_toml_is_run_by_its_own_rules_with_the_same_api_and_directories() {
     });
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended(), Some(0));
+}
+
+#[test]
+fn an_app_that_serves_no_health_on_internal_port_is_told_which_that_was_and_where_it_listens() {
+    let project = Project::new();
+    project.configure(json!({
+        "health_timeout_ms": 3000,
+        // Its one server is on PORT.
+        "start_command": "echo INTERNAL_PORT is $INTERNAL_PORT. PORT is $PORT.; INTERNAL_PORT=$PORT exec python3 app.py",
+    }));
+    project.commit("A", "ok");
+    let daemon = project.start(&[]);
+    daemon.says("nothing is live yet");
+    let (_, answer) = project.deploy("HEAD");
+    let error = answer["error"].as_str().unwrap();
+    let log = answer["log"].as_array().unwrap();
+    let line = log.iter().find_map(|line| line.as_str()?.split_once("INTERNAL_PORT is "));
+    let (internal, public) = line.unwrap().1.split_once(". PORT is ").unwrap();
+    for part in [
+        "at /healthz passed within health_timeout_ms (3 s)".to_owned(),
+        format!("health is asked at INTERNAL_PORT, which was {internal}, and has to be a 200"),
+        format!("the app listens on 127.0.0.1:{} (python3)", public.trim_end_matches('.')),
+        "let it serve /healthz on $INTERNAL_PORT".to_owned(),
+    ] {
+        assert!(error.contains(&part), "{part}: {error}");
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::api::machine::{Machine, serve};
 use crate::config::{self, App, Semantics, SlotMachine};
 use crate::daemon::embedded::Embedded;
 use crate::release::Layout;
-use crate::wire::machine::Deployed;
+use crate::wire::machine::{Deployed, Status};
 use repository::Repository;
 
 /// Where releases and state are, in the repository.
@@ -162,8 +162,8 @@ async fn run(no_deploy: bool, plan: Plan, machine: config::Machine) -> anyhow::R
     }
     let api = api.open(Arc::clone(&machine))?;
     note(&format!(
-        "the app is served at http://{}/\nask this daemon at http://{}/status, or with `slotctl --socket {} status`\n",
-        deployer.address(),
+        "{}\nask this daemon at http://{}/status, or with `slotctl --socket {} status`\n",
+        standing(&machine.status().await, deployer.address(), no_deploy),
         api.address,
         shell_words::quote(&socket.to_string_lossy()),
     ));
@@ -183,6 +183,24 @@ async fn first(machine: &Arc<Served>, no_deploy: bool) {
     }
     let (_, deployed) = machine.deploy("HEAD").await;
     note(&told(&deployed, "HEAD"));
+}
+
+/// Whether the app can be reached, and what to do where it cannot.
+fn standing(status: &Status, at: SocketAddr, no_deploy: bool) -> String {
+    if status.healthy {
+        return format!("the app is served at http://{at}/");
+    }
+    if !status.live_slot.is_empty() {
+        return format!(
+            "{} is live and does not run, so http://{at}/ answers 503; `slotctl status` says why, and `slotctl deploy` starts HEAD",
+            status.live_slot
+        );
+    }
+    let first = match no_deploy {
+        true => "",
+        false => "correct what is said above, commit it, then ",
+    };
+    format!("nothing is live yet, so http://{at}/ answers 503; {first}`slotctl deploy`")
 }
 
 /// What came of a deployment, for people.
