@@ -160,7 +160,11 @@ fn a_project_that_start_serves_is_asked_without_naming_its_socket() {
         assert_eq!(code, Some(0), "{said}");
         assert!(said.contains("serves from blue"), "{said}");
     }
-    let other = project.built("build-3", "").directory.path().join("build-3");
+    let other = project
+        .built("build-3", "")
+        .directory
+        .path()
+        .join("build-3");
     std::fs::write(
         other.join("release.json"),
         "{\"name\":\"3\",\"behaviour\":\"serves\"}",

@@ -220,7 +220,9 @@ fn what_start_keeps_in_a_project_is_no_part_of_what_is_deployed_from_there() {
     let mut builder = tar::Builder::new(Vec::new());
     builder.follow_symlinks(false);
     for name in ["release.json", "slot.toml"] {
-        builder.append_path_with_name(here.join(name), name).unwrap();
+        builder
+            .append_path_with_name(here.join(name), name)
+            .unwrap();
     }
     for name in ["app", "build-1", "build-2", "tmp", ".slot-machine"] {
         let packed = builder.append_dir_all(format!("./{name}"), here.join(name));
@@ -370,7 +372,11 @@ fn what_is_no_archive_is_refused_before_slotd_is_asked() {
     );
     // By what they are, whatever their names.
     for (name, bytes, kind) in [
-        ("app.zip", &b"PK\x03\x04\x14\0 and so on"[..], "a zip archive"),
+        (
+            "app.zip",
+            &b"PK\x03\x04\x14\0 and so on"[..],
+            "a zip archive",
+        ),
         ("app", b"PK\x03\x04\x14\0 and so on", "a zip archive"),
         ("app.tar.bz2", b"BZh91AY&SY", "compressed with bzip2"),
         ("app.7z", b"7z\xbc\xaf\x27\x1c\0\x04", "a 7z archive"),
@@ -382,7 +388,10 @@ fn what_is_no_archive_is_refused_before_slotd_is_asked() {
         ] {
             let output = slotctl(&["deploy", &what], input);
             assert!(said(&output).contains("tar czf"), "{}", said(&output));
-            refused(output, &format!("{shown} is {kind}, which slot does not unpack"));
+            refused(
+                output,
+                &format!("{shown} is {kind}, which slot does not unpack"),
+            );
         }
     }
     // What java runs as it is is a file as others are, which nobody is there to take.

@@ -732,7 +732,10 @@ fn what_is_wrong_with_a_request_has_its_status_and_is_json() {
         ("{}", "no commit is given"),
         ("{\"commit\":\"\"}", "no commit is given"),
         ("{\"commit\":\"main\"", "EOF while parsing an object"),
-        ("{\"commit\":7}", "invalid type: integer `7`, expected a string"),
+        (
+            "{\"commit\":7}",
+            "invalid type: integer `7`, expected a string",
+        ),
     ] {
         let (status, answer) = post_as(api, "/deploy", "127.0.0.1", "application/json", body);
         assert_eq!(
@@ -1056,12 +1059,17 @@ fn an_app_that_serves_no_health_on_internal_port_is_told_which_that_was_and_wher
     let (_, answer) = project.deploy("HEAD");
     let error = answer["error"].as_str().unwrap();
     let log = answer["log"].as_array().unwrap();
-    let line = log.iter().find_map(|line| line.as_str()?.split_once("INTERNAL_PORT is "));
+    let line = log
+        .iter()
+        .find_map(|line| line.as_str()?.split_once("INTERNAL_PORT is "));
     let (internal, public) = line.unwrap().1.split_once(". PORT is ").unwrap();
     for part in [
         "at /healthz passed within health_timeout_ms (3 s)".to_owned(),
         format!("health is asked at INTERNAL_PORT, which was {internal}, and has to be a 200"),
-        format!("the app listens on 127.0.0.1:{} (python3)", public.trim_end_matches('.')),
+        format!(
+            "the app listens on 127.0.0.1:{} (python3)",
+            public.trim_end_matches('.')
+        ),
         "let it serve /healthz on $INTERNAL_PORT".to_owned(),
     ] {
         assert!(error.contains(&part), "{part}: {error}");
@@ -1072,7 +1080,10 @@ fn an_app_that_serves_no_health_on_internal_port_is_told_which_that_was_and_wher
 fn a_project_outside_of_git_is_told_to_commit() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("slot-machine.json"), "{}").unwrap();
-    for words in [&["deploy"][..], &["deploy", "--config", "slot-machine.json"]] {
+    for words in [
+        &["deploy"][..],
+        &["deploy", "--config", "slot-machine.json"],
+    ] {
         let mut deploy = slotctl();
         let output = deploy.args(words).current_dir(folder.path()).output();
         let output = output.unwrap();

@@ -74,7 +74,12 @@ pub struct Global {
     #[arg(long, global = true)]
     pub json: bool,
     /// Where slotd listens; otherwise .slot/slotd.sock of the project here, while `slotctl start` runs it as you, otherwise /run/slot/slotd.sock
-    #[arg(long = "socket", global = true, value_name = "PATH", env = "SLOT_SOCKET")]
+    #[arg(
+        long = "socket",
+        global = true,
+        value_name = "PATH",
+        env = "SLOT_SOCKET"
+    )]
     pub asked: Option<PathBuf>,
 }
 

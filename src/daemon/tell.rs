@@ -69,8 +69,9 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             },
             span(app.health_timeout),
             match (app.semantics, internal_port(app, slot)) {
-                (Semantics::SlotMachine, Some(port)) =>
-                    format!(": health is asked at INTERNAL_PORT, which was {port}, and has to be a 200"),
+                (Semantics::SlotMachine, Some(port)) => format!(
+                    ": health is asked at INTERNAL_PORT, which was {port}, and has to be a 200"
+                ),
                 _ => String::new(),
             },
             probe

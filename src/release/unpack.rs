@@ -14,8 +14,8 @@ use crate::deploy::ReleaseId;
 
 use super::ReleaseError;
 use super::Root;
-use super::is_kept;
 use super::incoming::{Incoming, Links, begin};
+use super::is_kept;
 use super::record::{About, Identity};
 use super::tree::{self, Content, Contents};
 

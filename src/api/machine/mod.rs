@@ -163,7 +163,9 @@ async fn deploy<U: Units, C: Commits>(
         Err(error) => {
             return refused(
                 StatusCode::BAD_REQUEST,
-                format!("the request cannot be read as JSON ({error}); send {{\"commit\":\"main\"}}"),
+                format!(
+                    "the request cannot be read as JSON ({error}); send {{\"commit\":\"main\"}}"
+                ),
             );
         }
     };

@@ -380,7 +380,9 @@ mod tests {
                 "Cargo.toml is of a workspace, and names no program",
             ),
             (
-                &["Cargo.toml [package]\nname = \"x\"\n[[bin]]\nname = \"a\"\n[[bin]]\nname = \"b\"\n"],
+                &[
+                    "Cargo.toml [package]\nname = \"x\"\n[[bin]]\nname = \"a\"\n[[bin]]\nname = \"b\"\n",
+                ],
                 "./target/release/a",
                 "Cargo.toml has several programs and no default-run",
             ),

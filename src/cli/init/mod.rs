@@ -209,7 +209,9 @@ fn project(folder: &Path, built: Option<&Path>) -> Project {
     let cmd = folder.join("cmd");
     let programs = names(&cmd).into_iter();
     let programs = programs.filter(|name| cmd.join(name).is_dir());
-    found.names.extend(programs.map(|name| format!("cmd/{name}")));
+    found
+        .names
+        .extend(programs.map(|name| format!("cmd/{name}")));
     for name in detect::READ {
         if let Ok(text) = fs::read_to_string(folder.join(name)) {
             found.texts.insert(name, text);
