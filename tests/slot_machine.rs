@@ -781,13 +781,24 @@ fn what_is_wrong_with_a_request_has_its_status_and_is_json() {
     let commit = project.commit("A", "ok");
     let _daemon = project.start(&["--no-deploy"]);
     let api = project.api;
-    for body in ["", "{}", "{\"commit\":\"\"}", "[", "{\"commit\":7}"] {
+    for (body, why) in [
+        ("", "no commit is given"),
+        ("{}", "no commit is given"),
+        ("{\"commit\":\"\"}", "no commit is given"),
+        ("{\"commit\":\"main\"", "EOF while parsing an object"),
+        (
+            "{\"commit\":7}",
+            "invalid type: integer `7`, expected a string",
+        ),
+    ] {
         let (status, answer) = post_as(api, "/deploy", "127.0.0.1", "application/json", body);
         assert_eq!(
             (status, &answer["success"]),
             (400, &json!(false)),
             "{body:?}: {answer}"
         );
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.contains(why), "{body:?}: {error}");
     }
     for unknown in [
         "no-such-branch",
@@ -857,6 +868,14 @@ fn the_api_answers_once_the_first_deployment_has_ended_well_or_badly() {
     let daemon = project.start(&[]);
     let said = daemon.says("ask this daemon");
     assert!(said.contains("HEAD was not deployed"), "{said}");
+    let nothing = format!(
+        "nothing is live yet, so http://127.0.0.1:{}/ answers 503; correct what is said above, commit it, then `slotctl deploy`",
+        project.port
+    );
+    assert!(
+        said.contains(&nothing) && !said.contains("is served"),
+        "{said}"
+    );
     let status = project.status();
     assert_eq!(
         (&status["live_commit"], &status["healthy"]),
@@ -1118,6 +1137,88 @@ fn a_slot_toml_is_run_by_its_own_rules_with_the_same_api_and_directories() {
     });
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended(), Some(0));
+}
+
+#[test]
+fn an_app_that_serves_no_health_on_internal_port_is_told_which_that_was_and_where_it_listens() {
+    let project = Project::new();
+    project.configure(json!({
+        "health_timeout_ms": 3000,
+        // Its one server is on PORT.
+        "start_command": "echo INTERNAL_PORT is $INTERNAL_PORT. PORT is $PORT.; INTERNAL_PORT=$PORT exec python3 app.py",
+    }));
+    project.commit("A", "ok");
+    let daemon = project.start(&[]);
+    daemon.says("nothing is live yet");
+    let (_, answer) = project.deploy("HEAD");
+    let error = answer["error"].as_str().unwrap();
+    let log = answer["log"].as_array().unwrap();
+    let line = log
+        .iter()
+        .find_map(|line| line.as_str()?.split_once("INTERNAL_PORT is "));
+    let (internal, public) = line.unwrap().1.split_once(". PORT is ").unwrap();
+    for part in [
+        "at /healthz passed within health_timeout_ms (3 s)".to_owned(),
+        format!("health is asked at INTERNAL_PORT, which was {internal}, and has to be a 200"),
+        format!(
+            "the app listens on 127.0.0.1:{} (python3)",
+            public.trim_end_matches('.')
+        ),
+        "let it serve /healthz on $INTERNAL_PORT".to_owned(),
+    ] {
+        assert!(error.contains(&part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn a_project_outside_of_git_is_told_to_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("slot-machine.json"), "{}").unwrap();
+    for words in [
+        &["deploy"][..],
+        &["deploy", "--config", "slot-machine.json"],
+    ] {
+        let mut deploy = slotctl();
+        let output = deploy.args(words).current_dir(folder.path()).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(6));
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("is in no git repository") && said.contains("`git init`"),
+            "{said}"
+        );
+        assert!(!said.contains("binary"), "{said}");
+    }
+}
+
+#[test]
+fn start_takes_its_options_with_one_dash_as_slot_machine_does() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    project.configure(json!({}));
+    let mut child = slotctl()
+        .arg("start")
+        .arg("-config")
+        .arg(project.file())
+        .arg(format!("-repo={}", project.repo().display()))
+        .arg("-data")
+        .arg(project.data())
+        .args(["-port", &project.api.to_string(), "-no-proxy"])
+        .current_dir(project.home.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("an answer of the API, or the end", || {
+        get(project.api, "/").0 == 200 || child.try_wait().unwrap().is_some()
+    });
+    assert_eq!(child.try_wait().unwrap(), None, "it refused them");
+    let status = project.status();
+    // A test that fails leaves nobody behind.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(status["live_commit"], *first);
+    assert_eq!(project.link("live"), slot(&first));
 }
 
 fn ask(project: &Project, words: &[&str]) -> Output {

@@ -46,6 +46,15 @@ use crate::wire::release::Origin;
 use incoming::set_aside;
 use order::Ledger;
 
+/// What `slotctl start` keeps at the top of a project, releases and state: never a part of what is uploaded.
+pub const KEPT: [&str; 2] = [".slot-machine", ".slot"];
+
+/// Whether a path, relative to a project, is of what is kept there.
+#[must_use]
+pub fn is_kept(inside: &Path) -> bool {
+    KEPT.iter().any(|name| inside.starts_with(name))
+}
+
 /// What went wrong with a release.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
