@@ -404,3 +404,41 @@ fn what_a_killed_demo_leaves_ends_with_it_or_is_removed_by_the_next() {
     assert_eq!(next.wait().unwrap().code(), Some(130));
     assert_eq!(left_in(temporary.path()), Vec::<PathBuf>::new());
 }
+
+/// An app that is healthy for whoever asks it directly, and not through the router while there is a file.
+const PICKY: &str = r#"
+import http.server, os
+class Picky(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        through = self.headers.get("X-Forwarded-For") and os.path.exists(os.environ["PICKY"])
+        self.send_response(503 if through else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Picky).serve_forever()
+"#;
+
+#[test]
+fn what_is_active_already_is_deployed_again_only_if_it_answers_through_the_public_listener() {
+    let project = Project::new();
+    let picky = project.directory.path().join("picky");
+    let file = format!(
+        "command = ['python3', 'app.py']\nhealth = '/up'\nsoak = '0s'\nenv = {{ PICKY = '{}' }}\n",
+        picky.display()
+    );
+    std::fs::write(project.directory.path().join("slot.toml"), file).unwrap();
+    std::fs::write(project.directory.path().join("build-1/app.py"), PICKY).unwrap();
+    let running = project.start(&["./build-1"]);
+    project.until("\"serving\":true");
+    let again = || project.ask(&["deploy", "./build-1"]);
+    assert_eq!(again().0, Some(0));
+    std::fs::write(&picky, "").unwrap();
+    let (code, said) = again();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("asked for /up of localhost at the public listener") && said.contains("503"),
+        "{said}"
+    );
+    std::fs::remove_file(&picky).unwrap();
+    assert_eq!(again().0, Some(0));
+    running.end();
+}
