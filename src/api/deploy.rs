@@ -63,6 +63,7 @@ impl DeployQuery {
             by,
             drain: of("drain", &self.drain)?,
             queue: of("queue", &self.queue)?.unwrap_or_default(),
+            weight: None,
             patience: Duration::ZERO,
             size: self.size,
             unchecked: unchecked(self.skip.as_deref())?,

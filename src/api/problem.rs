@@ -131,7 +131,15 @@ impl From<AskError> for Problem {
                 | Refusal::Marked { .. }
                 | Refusal::NotStandingBy { .. }
                 | Refusal::BetweenRuns { .. }
-                | Refusal::NotDraining { .. },
+                | Refusal::NotDraining { .. }
+                | Refusal::TakesNoWeight { .. }
+                | Refusal::NotHealthy { .. }
+                | Refusal::IsActive { .. }
+                | Refusal::TooMuch { .. }
+                | Refusal::NothingToAbort
+                | Refusal::Switching { .. }
+                | Refusal::OnlyLive { .. }
+                | Refusal::NotActive { .. },
             )
             | AskError::Harmful(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
             AskError::NotCommitted(_) | AskError::Release(_) | AskError::Gone => {

@@ -30,6 +30,7 @@ pub mod status;
 pub mod succession;
 pub mod systemd;
 pub mod tables;
+mod take_up;
 pub mod tell;
 pub mod units;
 pub mod world;

@@ -191,16 +191,17 @@ impl<U: Units> Managed<U> {
         let (detail, until) = match &slot.condition {
             Condition::Active(service) => (Some(service_name(service)), None),
             Condition::Failed(failure) => (Some(failure.text.clone()), None),
-            Condition::Warm { drain: until, .. } | Condition::Draining { until } => {
+            Condition::Warm { drain: until, .. } | Condition::Draining { until, .. } => {
                 (None, Some(until.map(|until| until.0)))
             }
-            Condition::Standby if slot.boot.is_none() => {
+            Condition::Standby { .. } if slot.boot.is_none() => {
                 (Some("between two runs".to_owned()), None)
             }
             Condition::Idle
             | Condition::Starting
             | Condition::Ready
-            | Condition::Standby
+            | Condition::Standby { .. }
+            | Condition::Trial { .. }
             | Condition::Stopping { .. } => (None, None),
         };
         let differ = until.filter(|until| *until != ByClass::all(until.requests));
@@ -214,11 +215,7 @@ impl<U: Units> Managed<U> {
             source: None,
             boot_id: slot.boot.as_ref().map(ToString::to_string),
             upstream: self.world().units.upstream(name),
-            weight: if state.active.as_ref() == Some(name) {
-                100
-            } else {
-                0
-            },
+            weight: state.weight(name).get(),
             in_flight,
             drain_until_ms: until.and_then(ByClass::last),
             drain_classes: differ.map(|until| api::Deadlines {
@@ -314,7 +311,13 @@ fn progress(state: &State, held: &Deployment, phase: &str) -> api::Progress {
                 probe.text
             )),
             Phase::Ready { slot, .. } => Some(format!("a probe of {slot} to pass")),
-            Phase::Shifting { .. } => Some("the routers to take the table".to_owned()),
+            Phase::Trial { slot } if state.everywhere => Some(format!(
+                "somebody to say how to go on with {slot} at {}: `slotctl weight`, `slotctl promote` or `slotctl abort`",
+                state.weight(slot)
+            )),
+            Phase::Trial { .. } | Phase::Shifting { .. } => {
+                Some("the routers to take the table".to_owned())
+            }
         },
         in_flight: None,
     }

@@ -49,6 +49,7 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             "slotd was restarted while the release was being prepared; deploy again".to_owned()
         }
         Cause::Preempted => "a rollback went ahead of it".to_owned(),
+        Cause::Aborted(by) => format!("{by} took it back before its switch"),
         Cause::NoIdleSlot { holder, condition } => {
             format!("no slot became idle in time: {holder} is {condition}")
         }
@@ -72,7 +73,7 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
         Cause::Exited(failure) => format!("{unit} ended by itself: {}", failure.text),
         Cause::StoppedByHand => format!("an administrator stopped {unit}"),
         Cause::ProbesFailed(probe) => format!(
-            "{} probes of {unit} failed in a row during the soak; the last one found: {}",
+            "{} probes of {unit} failed in a row while it served; the last one found: {}",
             crate::deploy::FAILED_PROBES,
             probe.text
         ),
@@ -226,6 +227,24 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
                 "rolled back to {}: {}",
                 back.to,
                 cause(app, Some(back.from.as_str()), &back.cause)
+            );
+        }
+        Notice::Weighed {
+            slot,
+            weight,
+            rest,
+            cause: why,
+        } => {
+            event.event = "weighed".to_owned();
+            event.slot = text(slot);
+            event.release = release_of(slot);
+            event.cause = why.as_ref().map(|why| why.code().to_owned());
+            let because = why.as_ref().map_or_else(String::new, |why| {
+                format!(": {}", cause(app, Some(slot.as_str()), why))
+            });
+            event.text = format!(
+                "{} has {weight} of new requests, the active slot {rest}{because}",
+                unit(app, slot)
             );
         }
         Notice::Draining { slot, until } => {
