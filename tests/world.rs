@@ -121,6 +121,10 @@ impl Units for Slots {
         std::future::pending().await
     }
 
+    async fn restarts(&self, _: &SlotName) -> Option<u32> {
+        None
+    }
+
     fn unit(&self, slot: &SlotName) -> String {
         format!("{}@{slot}", self.app.name)
     }

@@ -25,6 +25,7 @@ mod prepare;
 mod reach;
 mod remember;
 mod route;
+pub mod shares;
 mod staging;
 pub mod status;
 pub mod succession;
