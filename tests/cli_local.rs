@@ -31,7 +31,12 @@ fn without_arguments_usage_goes_to_stderr_with_status_2() {
 fn a_wrong_option_and_a_wrong_span_are_usage_errors() {
     let folder = tempfile::tempdir().unwrap();
     for words in [
-        &["promote"][..],
+        &["weight", "green"][..],
+        &["weight", "green", "101"],
+        &["weight", "a b", "10"],
+        &["route", "web", "--from", "blue"],
+        &["--app", "web", "stop", "api:blue"],
+        &["deploy", "x", "--weight", "-1"],
         &["deploy", "x", "--release", "1a2b3c4d"],
         &["deploy", "x", "--drain", "30"],
         &["frobnicate"],
@@ -108,7 +113,8 @@ fn help_lists_the_commands_and_hides_what_is_not_for_people() {
     assert_eq!(output.status.code(), Some(0));
     let help = stdout(&output);
     for command in [
-        "demo", "start", "init", "app", "deploy", "rollback", "promote", "drain", "status", "logs",
+        "demo", "start", "init", "app", "deploy", "rollback", "weight", "route", "promote",
+        "abort", "stop", "drain", "ps", "status", "logs",
     ] {
         assert!(
             help.contains(&format!("\n  {command} ")),

@@ -87,7 +87,7 @@ fn shifting_in_soak() -> App {
 
 fn unrouted(app: &App) -> Event {
     Event::Unrouted {
-        generation: app.state.generation,
+        table: app.state.table,
         why: "cannot write table.json: No space left on device".to_owned(),
     }
 }
@@ -512,6 +512,7 @@ fn a_run_is_started_with_the_limits_of_the_attempt_that_it_is_for() {
         by: "root".to_owned(),
         settings: today,
         queue: Duration::ZERO,
+        weight: None,
     }));
     let generation = app.state.generation;
     app.on(Event::Prepared {

@@ -50,6 +50,21 @@ fn every_phase_of_a_deployment_under_every_event() {
     let mut shifting = ready.clone();
     shifting.probed(&slot("blue"), true);
     table(&mut text, "shifting", &shifting, "blue");
+    let mut trial = app();
+    trial.deploy_at(2, Some(10)).started(&slot("blue"));
+    trial.probed(&slot("blue"), true);
+    table(
+        &mut text,
+        "shifting, the candidate stays at 10%",
+        &trial,
+        "blue",
+    );
+    table(
+        &mut text,
+        "shifting, the candidate stays at 10%: events at the active slot",
+        &trial,
+        "green",
+    );
     let mut back = app();
     back.rollback();
     table(&mut text, "starting, for a rollback to r0", &back, "blue");
@@ -107,6 +122,15 @@ fn every_condition_of_a_slot_under_every_event() {
     let mut app = served.clone();
     app.appeared("blue", 2).probed(&slot("blue"), true);
     table(&mut text, "standby", &app, "blue");
+    app.on(app.ask_weight("blue", 30)).routed();
+    table(&mut text, "on trial, started by hand", &app, "blue");
+    app.on(app.ask_stop("blue", false));
+    table(
+        &mut text,
+        "draining, withdrawn, the routers do not know it yet",
+        &app,
+        "blue",
+    );
     let up = served.clone();
     table(&mut text, "active, up", &up, "green");
     let mut app = up.clone();
@@ -241,6 +265,16 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
             app.ask_rollback_to(app.state.live().cloned()),
         ),
         ("promote", app.ask_promote(name)),
+        ("weight 20", app.ask_weight(name, 20)),
+        ("weight 0", app.ask_weight(name, 0)),
+        ("weight 100", app.ask_weight(name, 100)),
+        ("swap it for the active one", {
+            let active = app.state.active.as_ref().unwrap_or(&at);
+            app.ask_swap(active.as_str(), name)
+        }),
+        ("abort", app.ask_abort()),
+        ("stop", app.ask_stop(name, false)),
+        ("stop, forced", app.ask_stop(name, true)),
         ("drain now", Event::DrainNow { slot: at.clone() }),
         ("started", started(known.generation)),
         (
@@ -252,28 +286,26 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
         (
             "routed",
             Event::Routed {
-                generation: app.state.routed,
-                active: app.state.active.clone(),
+                table: app.state.table,
             },
         ),
         (
             "routed, stale",
             Event::Routed {
-                generation: Generation(0),
-                active: None,
+                table: app.state.table - 1,
             },
         ),
         (
             "not routed",
             Event::Unrouted {
-                generation: app.state.routed,
+                table: app.state.table,
                 why: "no space left on device".to_owned(),
             },
         ),
         (
             "not routed, stale",
             Event::Unrouted {
-                generation: Generation(0),
+                table: app.state.table - 1,
                 why: "no space left on device".to_owned(),
             },
         ),
@@ -548,6 +580,7 @@ fn phase(phase: &Phase, now: Time) -> String {
                 .map_or_else(String::new, |probe| format!(", last probe {}", probe.text));
             format!("{name} {slot}, until {}{probe}", from_now(*until, now))
         }
+        Phase::Trial { slot } => format!("{name}, {slot} on trial"),
         Phase::Shifting { slot, from, .. } => {
             format!("{name} from {} to {slot}", or_dash(from.as_ref()))
         }
@@ -563,9 +596,9 @@ fn condition(slot: &Slot, now: Time) -> String {
         )
     };
     let more = match &slot.condition {
-        Condition::Idle | Condition::Starting | Condition::Ready | Condition::Standby => {
-            String::new()
-        }
+        Condition::Idle | Condition::Starting | Condition::Ready => String::new(),
+        Condition::Standby { gated } => if *gated { "" } else { ", not gated" }.to_owned(),
+        Condition::Trial { weight, streak } => format!(" at {weight}, {streak} failed"),
         Condition::Active(Service::Up) => ", up".to_owned(),
         Condition::Active(Service::Booting { until }) => {
             format!(", booting until {}", from_now(*until, now))
@@ -579,7 +612,13 @@ fn condition(slot: &Slot, now: Time) -> String {
             let gated = if *gated { "" } else { ", not gated" };
             format!("{gated}, drain {}", until(drain.last()))
         }
-        Condition::Draining { until: end } => format!(" {}", until(end.last())),
+        Condition::Draining {
+            until: end,
+            withdrawn,
+        } => {
+            let withdrawn = if *withdrawn { ", withdrawn" } else { "" };
+            format!(" {}{withdrawn}", until(end.last()))
+        }
         Condition::Stopping { forced, failure } => {
             let forced = if *forced { ", forced" } else { "" };
             let failure = failure.as_ref().map_or_else(String::new, |failure| {
@@ -613,8 +652,13 @@ fn act(effect: &Effect) -> Option<String> {
         }
         Effect::Probe { slot, pace, .. } => Some(format!("probe {slot} ({pace:?})").to_lowercase()),
         Effect::Route(route) => Some(format!(
-            "route to {}{}",
+            "route to {}{}{}",
             or_dash(route.active.as_ref()),
+            route
+                .trials
+                .iter()
+                .map(|(name, weight)| format!(", {weight} to {name}"))
+                .collect::<String>(),
             if route.ready {
                 String::new()
             } else {
@@ -654,6 +698,18 @@ fn tell(notice: &Notice, now: Time) -> String {
             back.to,
             reason(&back.cause)
         ),
+        Notice::Weighed {
+            slot,
+            weight,
+            rest,
+            cause,
+        } => {
+            let why = cause.as_ref().map(|cause| format!(": {}", reason(cause)));
+            format!(
+                "{slot} has {weight}, the active one {rest}{}",
+                why.unwrap_or_default()
+            )
+        }
         Notice::Draining { slot, until } => match until {
             Some(until) => format!("{slot} drains until {}", from_now(*until, now)),
             None => format!("{slot} drains for ever"),

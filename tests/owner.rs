@@ -106,6 +106,7 @@ fn begin() -> Event {
         by: "root".to_owned(),
         settings: settings(),
         queue: Duration::ZERO,
+        weight: None,
     })
 }
 

@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use router_support::{End, OK, PATIENCE, Raw, Rig, Upstream, block_on, quick, slot, table};
+use router_support::{End, OK, PATIENCE, Raw, Rig, Upstream, block_on, named, quick, slot, table};
 use slot::router::counts::Class;
 use slot::router::roll::{Cut, Whose};
 use slot::router::{Limits, Source};
@@ -29,18 +29,6 @@ fn noise(count: usize) -> Vec<u8> {
             x as u8
         })
         .collect()
-}
-
-/// An upstream that answers with `text`.
-fn named(text: &'static str) -> Upstream {
-    Upstream::start(move |raw, _| {
-        while raw.message().is_some()
-            && raw.send(format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
-                text.len()
-            ))
-        {}
-    })
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use slot::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, Outcome, Phase, Probe,
     ReleaseId, RolledBack, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
+    Weight,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -80,6 +81,7 @@ fn busy() -> State {
             drain: ByClass::all(None),
             ..settings()
         },
+        weight: None,
     });
     state.watch = Some(Watch {
         generation: Generation(11),
@@ -137,6 +139,26 @@ fn busy() -> State {
     state
 }
 
+/// The candidate has a weight, and so has a slot that was started by hand.
+fn on_trial() -> State {
+    let mut state = busy();
+    state.watch = None;
+    (state.table, state.everywhere) = (31, false);
+    state.lingering.insert(slot("blue"));
+    let held = state.deployment.as_mut().unwrap();
+    held.weight = Weight::new(10);
+    held.phase = Phase::Trial {
+        slot: slot("red-2"),
+    };
+    for (name, weight, streak) in [("red-2", 10, 2), ("blue", 25, 0)] {
+        state.slots.get_mut(&slot(name)).unwrap().condition = Condition::Trial {
+            weight: Weight::new(weight).unwrap(),
+            streak,
+        };
+    }
+    state
+}
+
 fn phases() -> Vec<Phase> {
     vec![
         Phase::Preparing {
@@ -178,7 +200,8 @@ fn conditions() -> Vec<Condition> {
         Condition::Idle,
         Condition::Starting,
         Condition::Ready,
-        Condition::Standby,
+        Condition::Standby { gated: false },
+        Condition::Standby { gated: true },
         Condition::Active(Service::Up),
         Condition::Active(Service::Booting { until: Time(8) }),
         Condition::Active(Service::Down {
@@ -196,8 +219,10 @@ fn conditions() -> Vec<Condition> {
         },
         Condition::Draining {
             until: ByClass::all(None),
+            withdrawn: false,
         },
         Condition::Draining {
+            withdrawn: true,
             until: ByClass {
                 requests: Some(Time(7)),
                 streams: None,
@@ -224,6 +249,7 @@ fn causes() -> Vec<Cause> {
         Cause::Unbuilt(failure()),
         Cause::Interrupted,
         Cause::Preempted,
+        Cause::Aborted("alice (pid 7)".to_owned()),
         Cause::NoIdleSlot {
             holder: slot("blue"),
             condition: "draining",
@@ -261,12 +287,14 @@ fn states() -> Vec<State> {
                 Phase::Preparing { .. } | Phase::Waiting { .. } => {}
                 Phase::Starting { .. } => set("blue", Condition::Starting),
                 Phase::Ready { .. } => set("blue", Condition::Ready),
+                Phase::Trial { .. } => unreachable!("it has a state of its own"),
                 Phase::Shifting { .. } => {
                     set("blue", Condition::Active(Service::Up));
                     set(
                         "green",
                         Condition::Draining {
                             until: ByClass::all(None),
+                            withdrawn: false,
                         },
                     );
                     state.active = Some(slot("blue"));
@@ -291,12 +319,17 @@ fn states() -> Vec<State> {
             let green = state.slots.get_mut(&slot("green")).unwrap();
             green.condition = Condition::Draining {
                 until: ByClass::all(None),
+                withdrawn: false,
             };
         }
         let held = state.slots.get_mut(&name).unwrap();
         (held.condition, held.release, held.boot) = (condition, None, None);
         states.push(state);
     }
+    states.push(on_trial());
+    let mut moving = busy();
+    (moving.table, moving.everywhere) = (7, false);
+    states.push(moving);
     for cause in causes() {
         let mut state = busy();
         state.watch.as_mut().unwrap().rolling_back = Some(cause.clone());
@@ -369,6 +402,40 @@ fn a_file_of_version_1_is_read_and_written_as_it_was_when_it_was_new() {
     assert_eq!(fs::read_to_string(place.path()).unwrap(), kept);
     fs::write(place.path(), kept).unwrap();
     assert_eq!(place.loaded(), (busy(), false));
+}
+
+/// As of version 1.
+#[test]
+fn a_file_of_version_2_is_read_and_written_as_it_was_when_it_was_new() {
+    let place = Place::new();
+    let golden = golden().with_file_name("state-2.json");
+    place.file.save(&on_trial()).unwrap();
+    if std::env::var_os("SLOT_BLESS").is_some() {
+        fs::copy(place.path(), &golden).unwrap();
+    }
+    let kept = fs::read_to_string(golden).unwrap();
+    assert_eq!(fs::read_to_string(place.path()).unwrap(), kept);
+    fs::write(place.path(), kept).unwrap();
+    assert_eq!(place.loaded(), (on_trial(), false));
+}
+
+/// What an older slotd would do with a weight that it does not know of is nothing good; so it is not to read such a file, and any other.
+#[test]
+fn only_a_file_with_a_weight_in_it_is_not_for_an_older_slotd() {
+    let place = Place::new();
+    let readable_from = |state: &State| {
+        place.file.save(state).unwrap();
+        let text = fs::read_to_string(place.path()).unwrap();
+        let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+        file["readable_from"].as_u64().unwrap()
+    };
+    assert_eq!(readable_from(&on_trial()), 2);
+    let mut asked = busy();
+    asked.deployment.as_mut().unwrap().weight = Some(Weight::NONE);
+    assert_eq!(readable_from(&asked), 2);
+    let mut aborted = busy();
+    aborted.outcome.as_mut().unwrap().cause = Cause::Aborted("root".to_owned());
+    assert_eq!(readable_from(&aborted), 1);
 }
 
 #[test]
@@ -476,7 +543,7 @@ fn a_newer_file_that_says_it_can_be_read_is_read_without_what_is_new_in_it() {
     let place = Place::new();
     let newer = fs::read_to_string(golden())
         .unwrap()
-        .replacen("\"version\": 1", "\"version\": 2", 1)
+        .replacen("\"version\": 1", "\"version\": 3", 1)
         .replacen(
             "\"generation\": 12",
             "\"weights\": {\"blue\": 5}, \"generation\": 12",
@@ -492,7 +559,7 @@ fn a_newer_file_that_cannot_be_read_is_left_alone_and_the_remedy_is_named() {
     for newer in [
         fs::read_to_string(golden()).unwrap().replacen(
             "\"readable_from\": 1",
-            "\"readable_from\": 2",
+            "\"readable_from\": 3",
             1,
         ),
         r#"{"version": 9, "readable_from": 9, "all": "else"}"#.to_owned(),

@@ -13,6 +13,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named, span};
+use super::shares::weight;
 use crate::config::is_ref_name;
 use crate::daemon::app::{Check, Managed, Wish};
 use crate::daemon::units::Units;
@@ -33,6 +34,8 @@ const STALL: Duration = Duration::from_secs(60);
 pub(super) struct DeployQuery {
     drain: Option<String>,
     queue: Option<String>,
+    /// What the candidate is to get, and to stay at.
+    weight: Option<String>,
     size: Option<u64>,
     /// Checks to leave out, with commas.
     skip: Option<String>,
@@ -63,6 +66,7 @@ impl DeployQuery {
             by,
             drain: of("drain", &self.drain)?,
             queue: of("queue", &self.queue)?.unwrap_or_default(),
+            weight: self.weight.as_deref().map(weight).transpose()?,
             patience: Duration::ZERO,
             size: self.size,
             unchecked: unchecked(self.skip.as_deref())?,

@@ -11,6 +11,7 @@ mod peer;
 mod problem;
 mod repository;
 mod routes;
+mod shares;
 
 use std::sync::Arc;
 

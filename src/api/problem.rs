@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use crate::daemon::apps::AppError;
 use crate::daemon::instances::UpgradeError;
 use crate::daemon::owner::AskError;
+use crate::daemon::shares::SlotError;
 use crate::deploy::{NameError, Refusal};
 use crate::git::GitError;
 use crate::release::ReleaseError;
@@ -131,7 +132,15 @@ impl From<AskError> for Problem {
                 | Refusal::Marked { .. }
                 | Refusal::NotStandingBy { .. }
                 | Refusal::BetweenRuns { .. }
-                | Refusal::NotDraining { .. },
+                | Refusal::NotDraining { .. }
+                | Refusal::TakesNoWeight { .. }
+                | Refusal::NotHealthy { .. }
+                | Refusal::IsActive { .. }
+                | Refusal::TooMuch { .. }
+                | Refusal::NothingToAbort
+                | Refusal::Switching { .. }
+                | Refusal::OnlyLive { .. }
+                | Refusal::NotActive { .. },
             )
             | AskError::Harmful(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
             AskError::NotCommitted(_) | AskError::Release(_) | AskError::Gone => {
@@ -142,6 +151,17 @@ impl From<AskError> for Problem {
             status,
             code,
             error: chain(&error),
+        }
+    }
+}
+
+impl From<SlotError> for Problem {
+    fn from(error: SlotError) -> Self {
+        let text = error.to_string();
+        match error {
+            SlotError::Unknown { .. } => Self::not_found(text),
+            SlotError::NoName(_) | SlotError::Ambiguous { .. } => Self::bad_request(text),
+            SlotError::Nothing { .. } | SlotError::Several { .. } => Self::refused(text),
         }
     }
 }

@@ -21,6 +21,7 @@ use super::large::{content, lacking};
 use super::peer::{Access, Peer};
 use super::problem::Problem;
 use super::repository::{module, repository};
+use super::shares::{abort, promote, route, stop, weigh};
 use crate::daemon::app::Managed;
 use crate::daemon::apps::Apps;
 use crate::daemon::status::{self, Wait};
@@ -52,6 +53,10 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         .route("/deploy", post(deploy))
         .route("/rollback", post(rollback))
         .route("/promote", post(promote))
+        .route("/weight", post(weigh))
+        .route("/route", post(route))
+        .route("/abort", post(abort))
+        .route("/stop", post(stop))
         .route("/drain", post(drain))
         .route("/connections", get(connections))
         .route("/outcome", get(outcome))
@@ -232,30 +237,14 @@ struct SlotQuery {
     slot: String,
 }
 
-async fn promote<U: Units>(
-    State(api): State<Api<U>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(named): Path<Named>,
-    Asked(query): Asked<SlotQuery>,
-) -> Result<Json<api::Begun>, Problem> {
-    let state = api
-        .app(&named)
-        .await?
-        .promote(query.slot.parse()?, peer.name())
-        .await?;
-    Ok(Json(api::Begun {
-        generation: state.generation.0,
-        release: None,
-    }))
-}
-
 async fn drain<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
     Asked(query): Asked<SlotQuery>,
 ) -> Result<Json<api::Status>, Problem> {
     let app = api.app(&named).await?;
-    app.drain_now(query.slot.parse()?).await?;
+    let slot = app.slot_meant(&query.slot).await?;
+    app.drain_now(slot).await?;
     Ok(Json(app.status().await))
 }
 

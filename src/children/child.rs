@@ -36,6 +36,8 @@ pub struct Status {
     pub group: Option<Pid>,
     /// The number of the last want that the supervisor acts upon.
     pub(super) handled: u64,
+    /// How often it was executed again by itself since it was started.
+    pub(super) restarts: u32,
     /// The last stop took SIGKILL.
     pub(super) killed: bool,
     /// The last runs, oldest first.
@@ -59,6 +61,7 @@ impl Child {
             phase: Phase::Stopped,
             group: None,
             handled: 0,
+            restarts: 0,
             killed: false,
             runs: VecDeque::new(),
         });
@@ -135,6 +138,12 @@ impl Child {
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.status.borrow().phase.clone()
+    }
+
+    /// How often it was executed again by itself since it was started.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.status.borrow().restarts
     }
 
     /// The process group of the run, while there is one.

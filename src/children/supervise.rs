@@ -91,6 +91,7 @@ impl Supervisor {
             let want = self.wanted.borrow_and_update().clone();
             let Some(program) = want.program else {
                 self.told.phase(want.serial, Phase::Stopped);
+                self.told.status.send_modify(|status| status.restarts = 0);
                 if self.wanted.changed().await.is_err() {
                     return;
                 }
@@ -102,7 +103,9 @@ impl Supervisor {
                 End::Failed(failure) => {
                     self.told.phase(serial, Phase::Ended(failure));
                     tokio::select! {
-                        () = sleep(RESTART), if program.restart => {}
+                        () = sleep(RESTART), if program.restart => {
+                            self.told.status.send_modify(|status| status.restarts += 1);
+                        }
                         changed = self.wanted.changed() => if changed.is_err() { return },
                     }
                 }

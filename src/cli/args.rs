@@ -2,15 +2,21 @@
 //!
 //! **Invariant:** what is parsed is valid in itself; whether files exist or slotd answers is not asked here.
 
+mod shares;
+mod words;
+
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::client::SOCKET;
 use super::exit;
-use crate::config::parse_span;
 use crate::deploy::{AppName, Label, SlotName};
+
+pub use shares::{Abort, Route, Stop, Weight};
+pub use words::{Span, Target};
+
+use words::span;
 
 /// Zero-downtime deploys on a Linux server, made of systemd itself.
 #[derive(Debug, Parser)]
@@ -85,10 +91,20 @@ pub enum Command {
     Rollback(Rollback),
     /// List the releases that are on disk
     Releases,
-    /// Make a slot that was started by hand active
+    /// Give a slot another share of new requests: the active one gives it, or gets it
+    Weight(Weight),
+    /// Let a slot take the place of the active one
+    Route(Route),
+    /// Give a candidate at a weight, or a slot that was started by hand, all new requests
     Promote(Promote),
+    /// Take back a deployment that has not switched: its candidate gets nothing more, and stops
+    Abort(Abort),
+    /// Stop a slot when it has drained
+    Stop(Stop),
     /// Cut now what a slot still drains
     Drain(Drain),
+    /// List the slots: release, version, weight, health, what is in flight, restarts
+    Ps,
     /// Show slots, releases, routers and what is under way
     Status(Status),
     /// Exchange the router for a new instance of it
@@ -249,6 +265,11 @@ pub struct Deploy {
     /// How long to wait for another deployment to end, and for an idle slot
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub queue: Option<Span>,
+    /// Give the new release so much of new requests, in per cent, and stay there until `weight`, `promote` or `abort` says how to go on
+    ///
+    /// 0: it is started and healthy, and gets none.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub weight: Option<u8>,
     /// Deploy without looking whether a second copy has room on disk or in memory; may be given twice
     #[arg(long, value_name = "CHECK", value_enum)]
     pub skip_check: Vec<Check>,
@@ -285,6 +306,7 @@ impl Deploy {
             label,
             drain,
             queue,
+            weight,
             skip_check,
             watching,
         } = self;
@@ -293,6 +315,7 @@ impl Deploy {
             && label.is_none()
             && drain.is_none()
             && queue.is_none()
+            && weight.is_none()
             && skip_check.is_empty()
             && watching.is_plain()
     }
@@ -367,9 +390,10 @@ impl Wait {
 /// `promote`.
 #[derive(Debug, Args)]
 pub struct Promote {
-    /// The slot
+    /// The slot: its name, or the id or label of its release; `APP:SLOT` names the app too. Otherwise the candidate, or the only slot that
+    /// stands by
     #[arg(value_name = "SLOT")]
-    pub slot: SlotName,
+    pub slot: Option<Target>,
     /// When to return.
     #[command(flatten)]
     pub watching: Watching,
@@ -378,9 +402,9 @@ pub struct Promote {
 /// `drain`.
 #[derive(Debug, Args)]
 pub struct Drain {
-    /// The slot
+    /// The slot: its name, or the id or label of its release; `APP:SLOT` names the app too
     #[arg(value_name = "SLOT")]
-    pub slot: SlotName,
+    pub slot: Target,
     /// Do it: whatever is in flight there is cut
     #[arg(long, required = true)]
     pub now: bool,
@@ -506,25 +530,6 @@ pub struct Completions {
     pub shell: clap_complete::Shell,
 }
 
-/// A span of time, and how it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// The span.
-    pub length: Duration,
-    /// Sent to slotd: `30000ms`.
-    pub text: String,
-}
-
-fn span(text: &str) -> Result<Span, String> {
-    let length = parse_span(text).ok_or_else(|| {
-        format!("{text:?} is not a span of time; write for instance 500ms, 30s, 10m, 1h30m or 0")
-    })?;
-    Ok(Span {
-        length,
-        text: format!("{}ms", length.as_millis()),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -534,11 +539,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn spans_are_sent_in_milliseconds() {
-        assert_eq!(span("1m 30s").unwrap().text, "90000ms");
-        assert!(span("30").unwrap_err().contains("30s"));
     }
 }

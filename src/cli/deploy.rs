@@ -15,7 +15,7 @@ use super::project::{Project, is_slot_machine, reached};
 use super::releases;
 use super::status::{complete, now_ms, table};
 use super::term::{Paint, note, say, say_json, width};
-use crate::deploy::{AppName, SlotName};
+use crate::deploy::AppName;
 use crate::wire::api::{Outcome, Status};
 
 /// Deploys a commit, a path, an archive, or a release that is on disk.
@@ -122,6 +122,7 @@ fn queries(options: &Deploy) -> Vec<(&'static str, String)> {
     let mut asked: Vec<_> = spans
         .filter_map(|(key, span)| span.as_ref().map(|span| (key, span.text.clone())))
         .collect();
+    asked.extend(options.weight.map(|weight| ("weight", weight.to_string())));
     asked.extend(skipped(options));
     asked
 }
@@ -275,13 +276,17 @@ pub async fn rollback(
     show(global, client, &outcome).await
 }
 
-/// Makes a slot that stands by active.
+/// Makes a candidate at a weight, or a slot that stands by, active.
 ///
 /// # Errors
 /// If slotd refuses.
 pub async fn promote(global: &Global, client: &Client, options: &Promote) -> anyhow::Result<Exit> {
     let mut screen = Screen::new(global.json);
-    let path = format!("/promote?slot={}", options.slot);
+    let slot = options
+        .slot
+        .as_ref()
+        .map(|slot| ("slot", slot.name.clone()));
+    let path = path_of("/promote", slot.as_slice());
     let outcome = attempt(
         client,
         client.post(&path, empty()),
@@ -297,8 +302,9 @@ pub async fn promote(global: &Global, client: &Client, options: &Promote) -> any
 ///
 /// # Errors
 /// If slotd refuses.
-pub async fn drain(global: &Global, client: &Client, slot: &SlotName) -> anyhow::Result<Exit> {
-    let status: Status = client.post(&format!("/drain?slot={slot}"), empty()).await?;
+pub async fn drain(global: &Global, client: &Client, slot: &str) -> anyhow::Result<Exit> {
+    let path = path_of("/drain", &[("slot", slot.to_owned())]);
+    let status: Status = client.post(&path, empty()).await?;
     if global.json {
         say_json(&status)?;
     } else {
@@ -308,7 +314,11 @@ pub async fn drain(global: &Global, client: &Client, slot: &SlotName) -> anyhow:
 }
 
 /// Shows an outcome: a success on stdout, a failure on stderr; as JSON always on stdout.
-async fn show(global: &Global, client: &Client, outcome: &Outcome) -> anyhow::Result<Exit> {
+pub(super) async fn show(
+    global: &Global,
+    client: &Client,
+    outcome: &Outcome,
+) -> anyhow::Result<Exit> {
     let exit = if outcome.success {
         Exit::Ok
     } else {

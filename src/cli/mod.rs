@@ -1,6 +1,6 @@
 //! `slotctl`: parse, ask slotd, render.
 //!
-//! One file per command ([`deploy`] has the four that change what serves); [`client`] asks, [`follow`] watches an attempt,
+//! One file per command ([`deploy`] has the four that change what serves, [`shares`] those that change who gets how much of it); [`client`] asks, [`follow`] watches an attempt,
 //! [`outcome`], [`status`] and [`progress`] are what is seen.
 //!
 //! **Invariant:** nothing is decided here: slotd refuses or agrees, and slotctl says which and what to do next.
@@ -29,9 +29,11 @@ pub mod pack;
 pub mod pages;
 pub mod progress;
 pub mod project;
+pub mod ps;
 pub mod releases;
 pub mod router;
 pub mod scratch;
+pub mod shares;
 pub mod source;
 pub mod stage;
 pub mod start;
@@ -129,13 +131,36 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             }
         },
         Command::Promote(options) => {
-            let global = &reached(global)?;
+            let aimed = options
+                .slot
+                .as_ref()
+                .map(|slot| shares::aimed(global, slot));
+            let global = &reached(&aimed.transpose()?.unwrap_or_else(|| global.clone()))?;
             wait_for(deploy::promote(global, &client(global)?, options))?
         }
-        Command::Drain(options) => {
-            let global = &reached(global)?;
-            wait_for(deploy::drain(global, &client(global)?, &options.slot))?
+        Command::Weight(options) => {
+            let global = &reached(&shares::aimed(global, &options.slot)?)?;
+            wait_for(shares::weight(global, &client(global)?, options))?
         }
+        Command::Route(options) => {
+            let global = shares::of_app(global, options.app.as_ref())?;
+            let global = shares::aimed(&shares::aimed(&global, &options.from)?, &options.to)?;
+            let global = &reached(&global)?;
+            wait_for(shares::route(global, &client(global)?, options))?
+        }
+        Command::Abort(options) => {
+            let global = &reached(&shares::of_app(global, options.app.as_ref())?)?;
+            wait_for(shares::abort(global, &client(global)?, options))?
+        }
+        Command::Stop(options) => {
+            let global = &reached(&shares::aimed(global, &options.slot)?)?;
+            wait_for(shares::stop(global, &client(global)?, options))?
+        }
+        Command::Drain(options) => {
+            let global = &reached(&shares::aimed(global, &options.slot)?)?;
+            wait_for(deploy::drain(global, &client(global)?, &options.slot.name))?
+        }
+        Command::Ps => wait_for(ps::run(&client(&reached(global)?)?, global.json))?,
         Command::Status(options) if options.connections => {
             wait_for(connections::run(&client(&reached(global)?)?, global.json))?
         }

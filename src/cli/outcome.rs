@@ -48,6 +48,10 @@ fn success(
     };
     let slot = outcome.slot.as_deref().unwrap_or("(unknown)");
     let did = match (outcome.cause.as_str(), outcome.kind.as_str()) {
+        ("trial", _) => format!(
+            "release {release} is up in {slot}, with {}% of new requests",
+            outcome.weight.unwrap_or_default()
+        ),
         ("standby", _) => format!("release {release} stands by in {slot}"),
         (_, "rollback") => format!("rolled back: release {release} serves from {slot}"),
         _ => format!("release {release} serves from {slot}"),
@@ -60,11 +64,18 @@ fn success(
     );
     if let Some(previous) = &outcome.previous {
         let _ = match Some(previous) == outcome.release.as_ref() {
+            _ if outcome.cause == "trial" => write!(text, " (the rest: {previous})"),
             true => write!(text, " (as before, started anew)"),
             false => write!(text, " (before: {previous})"),
         };
     }
     text.push('\n');
+    if outcome.cause == "trial" {
+        let _ = writeln!(
+            text,
+            "  it stays there: `slotctl weight {slot} 50` gives it another share, `slotctl promote` all, `slotctl abort` takes it back"
+        );
+    }
     if outcome.cause == "standby" {
         let _ = writeln!(text, "  make it active with `slotctl promote {slot}`");
     }
@@ -88,7 +99,8 @@ fn success(
             );
         }
     }
-    if outcome.cause != "switched" && !outcome.text.is_empty() && outcome.cause != "standby" {
+    let is_told = matches!(outcome.cause.as_str(), "switched" | "standby" | "trial");
+    if !is_told && !outcome.text.is_empty() {
         let _ = writeln!(text, "  {}", harmless(&outcome.text));
     }
     text
@@ -113,7 +125,12 @@ fn failure(app: &str, outcome: &Outcome, status: Option<&Status>, paint: Paint) 
         "by-hand" => "start by hand",
         _ => "deployment",
     };
-    let head = if in_soak(outcome) {
+    let head = if outcome.cause == "aborted" {
+        format!(
+            "{what} {} was aborted in phase {}",
+            outcome.generation, outcome.phase
+        )
+    } else if in_soak(outcome) {
         format!("{what} {} failed in its soak", outcome.generation)
     } else {
         format!(
@@ -257,8 +274,10 @@ fn gate(outcome: &Outcome) -> Option<&'static str> {
         "start-failed" => "the unit has to start",
         "start-timeout" => "READY=1 within start_timeout",
         "health-timeout" => "a health probe that passes within health_timeout",
+        "exited" if outcome.phase == "shifting" => "at its weight: it has to stay up",
         "exited" => "it has to stay up until it is healthy",
-        "probes-failed" => "the soak: probes failed in a row",
+        "probes-failed" if in_soak(outcome) => "the soak: probes failed in a row",
+        "probes-failed" => "at its weight: probes failed in a row",
         _ => return None,
     })
 }

@@ -1,6 +1,6 @@
 //! One app under a deployer: its owner, its world, and what can be asked of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,16 +15,17 @@ use super::live::{Live, blocking};
 use super::owner::{AskError, Owner};
 use super::prepare::{Preparation, Unready};
 use super::tables::Tables;
+use super::take_up::take_up;
 use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    AppName, Effect, Event, Facts, Found, Generation, Refusal, ReleaseId, Request, Settings,
-    SlotName, State, Step, effects, recover, rediscover,
+    AppName, Effect, Event, Generation, Refusal, ReleaseId, Request, Settings, SlotName, State,
+    Weight, effects,
 };
 use crate::preflight::{self, Room};
 use crate::release::{self, About, Layout, Links, Record, Root};
-use crate::store::{FileError, History, Loaded, StateFile};
+use crate::store::{FileError, StateFile};
 use crate::telemetry::chain;
 use crate::wire::release as api;
 
@@ -93,6 +94,8 @@ pub struct Wish {
     pub queue: Duration,
     /// How long to wait for an idle slot at least, once it has the lock.
     pub patience: Duration,
+    /// Where the candidate stays until it is told on, if it is not to be switched to.
+    pub weight: Option<Weight>,
     /// What the release will take on disk, in bytes, if that is known.
     pub size: Option<u64>,
     /// What is not to be looked at beforehand.
@@ -272,6 +275,7 @@ impl<U: Units> Managed<U> {
             queue: wish
                 .patience
                 .max(until.saturating_duration_since(Instant::now())),
+            weight: wish.weight,
         });
         let owner = self.owner.clone();
         let asked = tokio::spawn(async move {
@@ -503,60 +507,6 @@ impl<U: Units> Managed<U> {
             .tables
             .withdraw(self.world.app.name.as_str())
             .await
-    }
-}
-
-async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {
-    let settings = settings(&world.app);
-    let known = match &loaded {
-        Loaded::State(state, _) => state.slots.keys().cloned().collect(),
-        Loaded::Absent | Loaded::Corrupt { .. } => BTreeSet::new(),
-    };
-    let mut slots = BTreeMap::new();
-    for name in known.into_iter().chain(settings.slots.iter().cloned()) {
-        let found = Found {
-            seen: world.units.seen(&name).await,
-            release: release::named(&world.root, name.as_str()),
-        };
-        slots.insert(name, found);
-    }
-    let part = world.tables.part(world.app.name.as_str()).await;
-    let routed = part
-        .as_ref()
-        .and_then(|part| part.slots.iter().find(|slot| slot.weight == 100));
-    let recorded = History::at(world.root.join("history.jsonl")).last_generation();
-    let facts = Facts {
-        settings,
-        rebooted: matches!(loaded, Loaded::State(_, true)),
-        slots,
-        routed: routed.and_then(|slot| slot.name.parse().ok()),
-        serving: routed
-            .filter(|slot| slot.ready)
-            .and_then(|slot| slot.boot_id.as_ref()?.parse().ok()),
-        generation: Generation(recorded.max(part.as_ref().map_or(0, |part| part.generation))),
-        live: release::named(&world.root, "live"),
-        prev: release::named(&world.root, "prev"),
-    };
-    let now = world.now();
-    match loaded {
-        Loaded::State(state, _) => recover(&state, &facts, now),
-        Loaded::Absent if facts.live.is_none() => {
-            recover(&State::new(facts.settings.clone()), &facts, now)
-        }
-        Loaded::Absent => {
-            // A data directory that slot-machine has left has the symlinks, and never had the file.
-            if facts.slots.values().any(|found| found.release.is_some()) {
-                world.keep_warning("state.json is missing; the active slot was found by its units and symlinks instead".to_owned());
-            }
-            recover(&rediscover(&facts, now), &facts, now)
-        }
-        Loaded::Corrupt { aside, why } => {
-            world.keep_warning(format!(
-                "state.json could not be read ({why}); it is kept as {}, and the active slot was found by the routers' table, units and symlinks instead",
-                aside.display()
-            ));
-            recover(&rediscover(&facts, now), &facts, now)
-        }
     }
 }
 

@@ -374,6 +374,10 @@ impl Units for Embedded {
         self.changes.next().await
     }
 
+    async fn restarts(&self, slot: &SlotName) -> Option<u32> {
+        self.child(slot).map(Child::restarts)
+    }
+
     fn unit(&self, slot: &SlotName) -> String {
         format!("{}@{slot}", self.app.name)
     }

@@ -199,7 +199,8 @@ impl<U: Units> Live<U> {
                     known.report = Some(report);
                 }
             }
-            Notice::Draining { .. }
+            Notice::Weighed { .. }
+            | Notice::Draining { .. }
             | Notice::Forced { .. }
             | Notice::Stopped { .. }
             | Notice::Down { .. }
@@ -232,7 +233,9 @@ impl<U: Units> Live<U> {
         if let Cause::NoIdleSlot { holder, .. } = &outcome.cause {
             told.text = self.no_idle_slot(holder, state, at).await;
         }
-        if let Some(slot) = outcome.slot.as_ref().filter(|_| !told.success) {
+        // Of what somebody took back there is no failure to tell.
+        let failed = !told.success && !matches!(outcome.cause, Cause::Aborted(_));
+        if let Some(slot) = outcome.slot.as_ref().filter(|_| failed) {
             let boot = self.memory().candidate.clone();
             let boot = boot.or_else(|| state.slots.get(slot)?.boot.clone());
             told.report = Some(self.report(slot, boot.as_ref(), &outcome.cause).await);
@@ -258,7 +261,7 @@ impl<U: Units> Live<U> {
             _ => String::new(),
         };
         let until = match held.map(|slot| &slot.condition) {
-            Some(Condition::Draining { until } | Condition::Warm { drain: until, .. }) => {
+            Some(Condition::Draining { until, .. } | Condition::Warm { drain: until, .. }) => {
                 match until.last() {
                     Some(until) => format!(", for {} at most", tell::span(until.since(at))),
                     None => ", however long they take".to_owned(),
@@ -266,11 +269,10 @@ impl<U: Units> Live<U> {
             }
             _ => String::new(),
         };
-        let unit = tell::unit(&self.app, holder);
         let way_out = match held.map(|slot| &slot.condition) {
-            Some(Condition::Standby) => {
+            Some(Condition::Standby { .. } | Condition::Trial { .. }) => {
                 format!(
-                    "make it active (`slotctl promote {holder}`), stop it (`systemctl stop {unit}`)"
+                    "make it active (`slotctl promote {holder}`), stop it (`slotctl stop {holder}`)"
                 )
             }
             Some(Condition::Warm { .. } | Condition::Draining { .. }) => {
@@ -345,7 +347,7 @@ impl<U: Units> Live<U> {
     fn keep(&self, event: &api::Event) {
         if !matches!(
             event.event.as_str(),
-            "ended" | "soak" | "rolled-back" | "forced"
+            "ended" | "soak" | "rolled-back" | "forced" | "weighed"
         ) {
             return;
         }

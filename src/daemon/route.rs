@@ -28,23 +28,20 @@ impl<U: Units> Live<U> {
                 Ok(()) => {
                     self.go_on("table");
                     if let Err(why) = self.reached(&route).await {
-                        let generation = route.generation;
+                        let table = route.table;
                         // Where nothing is switched it changes nothing: the app is down in another way, which is told elsewhere.
-                        let _ = report.send(Event::Unrouted { generation, why }).await;
+                        let _ = report.send(Event::Unrouted { table, why }).await;
                     }
-                    return Event::Routed {
-                        generation: route.generation,
-                        active: route.active,
-                    };
+                    return Event::Routed { table: route.table };
                 }
                 Err(error) => {
                     let why = chain(&error);
                     self.hold_up("table", format!("the table is not everywhere yet: {why}"));
                     if until <= Instant::now() {
                         until += GIVE_UP;
-                        let generation = route.generation;
+                        let table = route.table;
                         // The owner may have ended; then nobody needs to know.
-                        let _ = report.send(Event::Unrouted { generation, why }).await;
+                        let _ = report.send(Event::Unrouted { table, why }).await;
                     }
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -74,7 +71,7 @@ impl<U: Units> Live<U> {
             };
             Some(table::Slot {
                 name: name.to_string(),
-                weight: if active { 100 } else { 0 },
+                weight: route.weight(name).get(),
                 upstream,
                 boot_id,
                 ready: !active || route.ready,
@@ -102,11 +99,13 @@ impl<U: Units> Live<U> {
         vec![public, internal]
     }
 
-    /// The slots that the file names, and the active one, which serves until it is replaced.
+    /// The slots that the file names, and those that serve until they are replaced.
     fn slots<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = &'a SlotName> {
+        let trials = route.trials.iter().map(|(name, _)| name);
         let others = route
             .active
             .iter()
+            .chain(trials)
             .filter(|name| !self.app.slots.contains(name));
         self.app.slots.iter().chain(others)
     }
@@ -129,8 +128,10 @@ fn internal_part(app: &App) -> Option<Vec<table::Route>> {
 /// An app's part of the table while nothing of it runs: to see whether it fits with the others'.
 pub fn at_rest(app: &App) -> table::App {
     let route = Route {
+        table: 0,
         generation: Generation::default(),
         active: None,
+        trials: Vec::new(),
         ready: false,
         boots: Vec::new(),
         hold: HOLD,

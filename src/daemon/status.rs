@@ -87,6 +87,9 @@ impl<U: Units> Managed<U> {
                 .find(|it| Some(&it.id) == shown.release.as_ref());
             shown.label = its.and_then(|release| release.label.clone());
             shown.source = its.map(|release| release.source.clone());
+            if slot.boot.is_some() {
+                shown.restarts = self.world().units.restarts(name).await;
+            }
             slots.push(shown);
         }
         api::Status {
@@ -191,16 +194,17 @@ impl<U: Units> Managed<U> {
         let (detail, until) = match &slot.condition {
             Condition::Active(service) => (Some(service_name(service)), None),
             Condition::Failed(failure) => (Some(failure.text.clone()), None),
-            Condition::Warm { drain: until, .. } | Condition::Draining { until } => {
+            Condition::Warm { drain: until, .. } | Condition::Draining { until, .. } => {
                 (None, Some(until.map(|until| until.0)))
             }
-            Condition::Standby if slot.boot.is_none() => {
+            Condition::Standby { .. } if slot.boot.is_none() => {
                 (Some("between two runs".to_owned()), None)
             }
             Condition::Idle
             | Condition::Starting
             | Condition::Ready
-            | Condition::Standby
+            | Condition::Standby { .. }
+            | Condition::Trial { .. }
             | Condition::Stopping { .. } => (None, None),
         };
         let differ = until.filter(|until| *until != ByClass::all(until.requests));
@@ -214,11 +218,9 @@ impl<U: Units> Managed<U> {
             source: None,
             boot_id: slot.boot.as_ref().map(ToString::to_string),
             upstream: self.world().units.upstream(name),
-            weight: if state.active.as_ref() == Some(name) {
-                100
-            } else {
-                0
-            },
+            weight: state.weight(name).get(),
+            health: health(state, name, slot).map(str::to_owned),
+            restarts: None,
             in_flight,
             drain_until_ms: until.and_then(ByClass::last),
             drain_classes: differ.map(|until| api::Deadlines {
@@ -233,6 +235,11 @@ impl<U: Units> Managed<U> {
     #[must_use]
     pub fn settled(&self, generation: u64, wait: Wait) -> Option<api::Outcome> {
         let state = Arc::clone(&self.owner().state().borrow());
+        if state.everywhere
+            && let Some(trial) = tell::trial(&state).filter(|it| it.generation == generation)
+        {
+            return Some(trial);
+        }
         let outcome = self.ended(&state, generation)?;
         let watch = state
             .watch
@@ -314,10 +321,38 @@ fn progress(state: &State, held: &Deployment, phase: &str) -> api::Progress {
                 probe.text
             )),
             Phase::Ready { slot, .. } => Some(format!("a probe of {slot} to pass")),
-            Phase::Shifting { .. } => Some("the routers to take the table".to_owned()),
+            Phase::Trial { slot } if state.everywhere => Some(format!(
+                "somebody to say how to go on with {slot} at {}: `slotctl weight`, `slotctl promote` or `slotctl abort`",
+                state.weight(slot)
+            )),
+            Phase::Trial { .. } | Phase::Shifting { .. } => {
+                Some("the routers to take the table".to_owned())
+            }
         },
         in_flight: None,
     }
+}
+
+/// What is known of a slot's health, as far as it is asked for one.
+fn health(state: &State, name: &SlotName, slot: &Slot) -> Option<&'static str> {
+    let proven = |gated| if gated { "healthy" } else { "unproven" };
+    let streak = |streak| if streak == 0 { "healthy" } else { "failing" };
+    Some(match &slot.condition {
+        Condition::Active(Service::Down { .. } | Service::ByHand) => "down",
+        Condition::Active(Service::Booting { .. }) | Condition::Ready => "unproven",
+        Condition::Active(Service::Up) => {
+            let watch = state.watch.as_ref().filter(|watch| watch.new == *name);
+            streak(watch.map_or(0, |watch| watch.streak))
+        }
+        Condition::Trial { streak: failed, .. } => streak(*failed),
+        Condition::Standby { .. } if slot.boot.is_none() => "down",
+        Condition::Standby { gated } | Condition::Warm { gated, .. } => proven(*gated),
+        Condition::Idle
+        | Condition::Starting
+        | Condition::Draining { .. }
+        | Condition::Stopping { .. }
+        | Condition::Failed(_) => return None,
+    })
 }
 
 fn service_name(service: &Service) -> String {

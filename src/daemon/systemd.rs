@@ -459,6 +459,11 @@ impl Units for SystemdUnits {
         }
     }
 
+    async fn restarts(&self, name: &SlotName) -> Option<u32> {
+        let unit = self.bus.properties(&self.slot(name).service).await;
+        unit.invocation.map(|_| unit.restarts)
+    }
+
     fn unit(&self, name: &SlotName) -> String {
         self.slot(name).service.to_string()
     }

@@ -1,8 +1,12 @@
 //! What notices say, in words: one sentence each, for the journal, the API's events, the history and the outcome of an attempt.
 
+use std::fmt::Write as _;
+
 use super::live::millis;
 use crate::config::{App, Semantics};
-use crate::deploy::{Cause, Kind, Notice, Outcome, ReleaseId, RolledBack, State, Time, UnitResult};
+use crate::deploy::{
+    Cause, Kind, Notice, Outcome, ReleaseId, RolledBack, SlotName, State, Time, UnitResult,
+};
 use crate::wire::api;
 
 /// A kind of attempt, as the API names it.
@@ -49,6 +53,7 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             "slotd was restarted while the release was being prepared; deploy again".to_owned()
         }
         Cause::Preempted => "a rollback went ahead of it".to_owned(),
+        Cause::Aborted(by) => format!("{by} took it back before its switch"),
         Cause::NoIdleSlot { holder, condition } => {
             format!("no slot became idle in time: {holder} is {condition}")
         }
@@ -82,7 +87,7 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
         Cause::Exited(failure) => format!("{unit} ended by itself: {}", failure.text),
         Cause::StoppedByHand => format!("an administrator stopped {unit}"),
         Cause::ProbesFailed(probe) => format!(
-            "{} probes of {unit} failed in a row during the soak; the last one found: {}",
+            "{} probes of {unit} failed in a row while it served; the last one found: {}",
             crate::deploy::FAILED_PROBES,
             probe.text
         ),
@@ -128,9 +133,51 @@ pub fn outcome(app: &App, outcome: &Outcome) -> api::Outcome {
         phases_ms: phases
             .map(|((phase, began), end)| ((*phase).to_owned(), millis(end.since(*began))))
             .collect(),
+        weight: None,
         report: None,
         slot,
     }
+}
+
+/// An attempt whose candidate stays at a weight, as if it had ended: for whoever began it there is nothing to wait for.
+#[must_use]
+pub fn trial(state: &State) -> Option<api::Outcome> {
+    let held = state.deployment.as_ref()?;
+    let slot = state.on_trial()?;
+    let release = state.slots.get(slot)?.release.as_ref();
+    let entered = held.entered.iter().zip(held.entered.iter().skip(1));
+    Some(api::Outcome {
+        success: true,
+        generation: held.generation.0,
+        kind: kind(held.kind).to_owned(),
+        release: release.map(ToString::to_string),
+        slot: Some(slot.to_string()),
+        previous: state.live().map(ToString::to_string),
+        phase: held.phase.name().to_owned(),
+        cause: "trial".to_owned(),
+        weight: Some(state.weight(slot).get()),
+        text: share(state, slot),
+        phases_ms: entered
+            .map(|((phase, began), (_, end))| ((*phase).to_owned(), millis(end.since(*began))))
+            .collect(),
+        report: None,
+    })
+}
+
+/// What a slot has beside the active one, and what there is to do about it.
+#[must_use]
+pub fn share(state: &State, slot: &SlotName) -> String {
+    let mut text = format!("{slot} has {} of new requests", state.weight(slot));
+    if let Some(active) = state.active.as_ref().filter(|active| *active != slot) {
+        let _ = write!(text, ", {active} {}", state.rest());
+    }
+    if state.on_trial() == Some(slot) {
+        let _ = write!(
+            text,
+            "; it stays there: `slotctl weight {slot} 50` gives it another share, `slotctl promote` all, `slotctl abort` takes it back"
+        );
+    }
+    text
 }
 
 /// A switch that was taken back by itself.
@@ -241,6 +288,24 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
                 "rolled back to {}: {}",
                 back.to,
                 cause(app, Some(back.from.as_str()), &back.cause)
+            );
+        }
+        Notice::Weighed {
+            slot,
+            weight,
+            rest,
+            cause: why,
+        } => {
+            event.event = "weighed".to_owned();
+            event.slot = text(slot);
+            event.release = release_of(slot);
+            event.cause = why.as_ref().map(|why| why.code().to_owned());
+            let because = why.as_ref().map_or_else(String::new, |why| {
+                format!(": {}", cause(app, Some(slot.as_str()), why))
+            });
+            event.text = format!(
+                "{} has {weight} of new requests, the active slot {rest}{because}",
+                unit(app, slot)
             );
         }
         Notice::Draining { slot, until } => {

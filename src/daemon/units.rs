@@ -48,6 +48,9 @@ pub trait Units: Send + Sync + 'static {
     /// Returns the slot that changed.
     fn changed(&self) -> impl Future<Output = SlotName> + Send;
 
+    /// How often a slot that runs was started again by itself since somebody started it; `None` if that is not known.
+    fn restarts(&self, slot: &SlotName) -> impl Future<Output = Option<u32>> + Send;
+
     /// What runs a slot: `web@green.service`, or how an embedded child is called, `web@green`.
     fn unit(&self, slot: &SlotName) -> String;
 

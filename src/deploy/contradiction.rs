@@ -1,6 +1,6 @@
 //! What no state says that [`step`](super::step) made: a file that says it was damaged, however well it reads.
 
-use super::names::SlotName;
+use super::names::{SlotName, Weight};
 use super::state::{Condition, Phase, State};
 
 impl State {
@@ -19,6 +19,12 @@ impl State {
         if self.routed > self.generation {
             return Some("the table is ahead of the attempts");
         }
+        let trials = self.trials().map(|(_, weight)| weight);
+        let given: u32 = trials.map(|weight| u32::from(weight.get())).sum();
+        let most = self.active.as_ref().map_or(Weight::NONE, |_| Weight::ALL);
+        if given > u32::from(most.get()) {
+            return Some("more is given than there is");
+        }
         let phase = self.deployment.as_ref().map(|held| &held.phase);
         let candidate = phase.and_then(Phase::slot);
         for (name, slot) in &self.slots {
@@ -26,11 +32,23 @@ impl State {
             if gated && candidate != Some(name) {
                 return Some("a slot starts for no attempt");
             }
+            let Condition::Trial { weight, .. } = slot.condition else {
+                continue;
+            };
+            if slot.boot.is_none() {
+                return Some("a slot is on trial in which nothing runs");
+            }
+            if weight == Weight::NONE && candidate != Some(name) {
+                return Some("a slot is on trial without a weight");
+            }
         }
         let condition = |name: &SlotName| self.slots.get(name).map(|slot| &slot.condition);
         let follows = match phase {
             Some(Phase::Starting { slot, .. }) => condition(slot) == Some(&Condition::Starting),
             Some(Phase::Ready { slot, .. }) => condition(slot) == Some(&Condition::Ready),
+            Some(Phase::Trial { slot }) => {
+                matches!(condition(slot), Some(Condition::Trial { .. }))
+            }
             Some(Phase::Shifting { slot, .. }) => self.active.as_ref() == Some(slot),
             Some(Phase::Preparing { .. } | Phase::Waiting { .. }) | None => true,
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::event::{Refusal, Request, UnitFailure};
-use super::names::{Generation, ReleaseId, SlotName, Time};
+use super::names::{Generation, ReleaseId, SlotName, Time, Weight};
 use super::notice::Notice;
 use super::policy::{SLOT_WAIT, START_MARGIN, Settings};
 use super::state::{Cause, Condition, Deployment, Kind, Outcome, Phase, Slot};
@@ -13,6 +13,12 @@ use super::step::Draft;
 impl Draft {
     pub(super) fn begin(&mut self, request: Request) -> Result<(), Refusal> {
         self.refuse_if_locked()?;
+        let weight = request.weight.filter(|weight| *weight != Weight::ALL);
+        if let Some(slot) = self.state.next_slot(&request.settings.slots).cloned()
+            && let Some(weight) = weight.filter(|weight| *weight > self.state.rest())
+        {
+            return Err(self.too_much(slot, weight));
+        }
         self.lock(
             Kind::Deploy,
             request.by,
@@ -21,6 +27,9 @@ impl Draft {
                 queue: request.queue,
             },
         );
+        if let Some(held) = &mut self.state.deployment {
+            held.weight = weight;
+        }
         self.entered();
         Ok(())
     }
@@ -34,6 +43,7 @@ impl Draft {
                 Phase::Waiting { .. }
                 | Phase::Starting { .. }
                 | Phase::Ready { .. }
+                | Phase::Trial { .. }
                 | Phase::Shifting { .. },
             )
             | None => {}
@@ -47,6 +57,7 @@ impl Draft {
                 Phase::Waiting { .. }
                 | Phase::Starting { .. }
                 | Phase::Ready { .. }
+                | Phase::Trial { .. }
                 | Phase::Shifting { .. },
             )
             | None => {}
@@ -82,6 +93,7 @@ impl Draft {
                     .as_ref()
                     .map_or(Duration::ZERO, |switch| self.now.since(switch.at)),
                 phase: "rolling_back",
+                trial: None,
             });
         }
         match self
@@ -116,7 +128,8 @@ impl Draft {
                 Phase::Preparing { .. }
                 | Phase::Waiting { .. }
                 | Phase::Starting { .. }
-                | Phase::Ready { .. },
+                | Phase::Ready { .. }
+                | Phase::Trial { .. },
             ))
             | None => {}
         }
@@ -175,30 +188,66 @@ impl Draft {
         by: String,
         settings: Settings,
     ) -> Result<(), Refusal> {
+        if self.state.on_trial() == Some(&slot) {
+            self.shift(&slot);
+            return Ok(());
+        }
         self.refuse_if_locked()?;
         let Some(found) = self.state.slots.get(&slot) else {
             return Err(Refusal::NoSuchSlot { slot });
         };
-        if found.condition == Condition::Standby && found.boot.is_none() {
-            return Err(Refusal::BetweenRuns { slot });
+        match found.condition {
+            Condition::Standby { .. } if found.boot.is_none() => {
+                return Err(Refusal::BetweenRuns { slot });
+            }
+            Condition::Standby { .. } => self.gate_in_place(Kind::Promote, slot, by, settings),
+            // It has been probed all the time.
+            Condition::Trial { .. } => self.shift_at_once(Kind::Promote, &slot, by, settings),
+            Condition::Idle
+            | Condition::Starting
+            | Condition::Ready
+            | Condition::Active(_)
+            | Condition::Warm { .. }
+            | Condition::Draining { .. }
+            | Condition::Stopping { .. }
+            | Condition::Failed(_) => {
+                return Err(Refusal::NotStandingBy {
+                    condition: found.condition.name(),
+                    slot,
+                });
+            }
         }
-        if found.condition != Condition::Standby {
-            return Err(Refusal::NotStandingBy {
-                condition: found.condition.name(),
-                slot,
-            });
-        }
-        self.gate_in_place(Kind::Promote, slot, by, settings);
         Ok(())
     }
 
-    fn refuse_if_locked(&self) -> Result<(), Refusal> {
+    /// A new attempt that a slot passes at once.
+    pub(super) fn shift_at_once(
+        &mut self,
+        kind: Kind,
+        slot: &SlotName,
+        by: String,
+        settings: Settings,
+    ) {
+        let phase = Phase::Ready {
+            slot: slot.clone(),
+            until: self.now,
+            probe: None,
+        };
+        self.lock(kind, by, settings, phase);
+        self.shift(slot);
+    }
+
+    pub(super) fn refuse_if_locked(&self) -> Result<(), Refusal> {
         match &self.state.deployment {
             Some(held) => Err(Refusal::Busy {
                 generation: held.generation,
                 by: held.by.clone(),
                 held: self.now.since(held.began),
                 phase: held.phase.name(),
+                trial: self.state.on_trial().map(|slot| {
+                    let weight = self.state.weight(slot);
+                    (slot.clone(), weight)
+                }),
             }),
             None => Ok(()),
         }
@@ -230,6 +279,7 @@ impl Draft {
             phase,
             entered: Vec::new(),
             settings,
+            weight: None,
         });
     }
 
@@ -371,6 +421,7 @@ impl Draft {
             | Cause::Unbuilt(_)
             | Cause::Interrupted
             | Cause::Preempted
+            | Cause::Aborted(_)
             | Cause::NoIdleSlot { .. }
             | Cause::Unrouted(_)
             | Cause::StoppedByHand
@@ -382,6 +433,11 @@ impl Draft {
         match deployment.phase.clone() {
             Phase::Preparing { .. } => {}
             Phase::Waiting { .. } => self.keep_warm(),
+            // It may have had a weight before, and have something in flight still.
+            Phase::Ready { slot, .. } if deployment.kind == Kind::Promote => {
+                let drain = deployment.settings.drain;
+                self.withdraw(&slot, drain, failure);
+            }
             Phase::Starting { slot, .. } | Phase::Ready { slot, .. } => {
                 self.set(
                     &slot,
@@ -390,6 +446,10 @@ impl Draft {
                         failure,
                     },
                 );
+            }
+            Phase::Trial { slot } => {
+                let drain = deployment.settings.drain;
+                self.withdraw(&slot, drain, failure);
             }
             Phase::Shifting { .. } => return,
         }
@@ -405,7 +465,8 @@ impl Draft {
             Phase::Preparing { .. }
             | Phase::Waiting { .. }
             | Phase::Starting { .. }
-            | Phase::Ready { .. } => self.state.live().cloned(),
+            | Phase::Ready { .. }
+            | Phase::Trial { .. } => self.state.live().cloned(),
         };
         let outcome = Outcome {
             generation: deployment.generation,
@@ -437,8 +498,9 @@ fn candidate_release(
     match &deployment.phase {
         Phase::Preparing { .. } => None,
         Phase::Waiting { release, .. } => Some(release.clone()),
-        Phase::Starting { slot, .. } | Phase::Ready { slot, .. } | Phase::Shifting { slot, .. } => {
-            slots.get(slot)?.release.clone()
-        }
+        Phase::Starting { slot, .. }
+        | Phase::Ready { slot, .. }
+        | Phase::Trial { slot }
+        | Phase::Shifting { slot, .. } => slots.get(slot)?.release.clone(),
     }
 }

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
+use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::policy::{ByClass, HOLD, Settings};
 use super::state::{Condition, Phase, Service, Slot, State};
 
@@ -88,16 +88,33 @@ impl Limits {
 /// An app's part of the table, as far as the state decides it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
+    /// [`State::table`], which names it in its answer.
+    pub table: u64,
     /// [`State::routed`].
     pub generation: Generation,
-    /// The slot with weight 100; `None`: all have 0.
+    /// The slot that has what the others leave; `None`: all have 0.
     pub active: Option<SlotName>,
+    /// The others that have something. They can be sent requests now.
+    pub trials: Vec<(SlotName, Weight)>,
     /// The active slot can be sent requests now.
     pub ready: bool,
     /// The runs of the slots that run.
     pub boots: Vec<(SlotName, BootId)>,
     /// How long requests are held while it cannot.
     pub hold: Duration,
+}
+
+impl Route {
+    /// A slot's share of new requests.
+    #[must_use]
+    pub fn weight(&self, name: &SlotName) -> Weight {
+        if self.active.as_ref() == Some(name) {
+            let others = self.trials.iter().map(|(_, weight)| *weight);
+            return others.fold(Weight::ALL, Weight::without);
+        }
+        let own = self.trials.iter().find(|(slot, _)| slot == name);
+        own.map_or(Weight::NONE, |(_, weight)| *weight)
+    }
 }
 
 /// How often a slot's health is asked.
@@ -140,7 +157,8 @@ fn route(state: &State) -> Route {
             Condition::Idle
             | Condition::Starting
             | Condition::Ready
-            | Condition::Standby
+            | Condition::Standby { .. }
+            | Condition::Trial { .. }
             | Condition::Warm { .. }
             | Condition::Draining { .. }
             | Condition::Stopping { .. }
@@ -153,8 +171,13 @@ fn route(state: &State) -> Route {
         Some(Service::Up | Service::Down { .. } | Service::ByHand) | None => HOLD,
     };
     Route {
+        table: state.table,
         generation: state.routed,
         active: state.active.clone(),
+        trials: state
+            .trials()
+            .map(|(name, weight)| (name.clone(), weight))
+            .collect(),
         ready: matches!(service, Some(Service::Up)),
         boots: state
             .slots
@@ -193,14 +216,18 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
         Condition::Active(Service::Up) if watches(state, name) => probe(Pace::Soak),
         Condition::Warm { .. } if slot.boot.is_none() => start(&state.settings),
         Condition::Warm { gated: false, .. } => probe(Pace::Gate),
-        Condition::Draining { until } => Some(Effect::Drain {
+        Condition::Standby { gated: false } => probe(Pace::Gate),
+        Condition::Trial { .. } => probe(Pace::Soak),
+        // What the routers may still send to it is not seen yet.
+        Condition::Draining { .. } if state.lingering.contains(name) => None,
+        Condition::Draining { until, .. } => Some(Effect::Drain {
             slot: name.clone(),
             boot: slot.boot.clone(),
             until: *until,
         }),
         Condition::Stopping { .. } => Some(Effect::Stop { slot: name.clone() }),
         Condition::Idle
-        | Condition::Standby
+        | Condition::Standby { .. }
         | Condition::Active(Service::Up | Service::ByHand)
         | Condition::Warm { .. }
         | Condition::Failed(_) => None,
@@ -220,6 +247,7 @@ fn in_use(state: &State) -> BTreeSet<ReleaseId> {
             Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Ready { .. }
+            | Phase::Trial { .. }
             | Phase::Shifting { .. } => None,
         });
     let slots = state

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::names::{BootId, Generation, ReleaseId, SlotName};
+use super::names::{BootId, Generation, ReleaseId, SlotName, Weight};
 use super::policy::Settings;
 
 /// One thing that happened.
@@ -40,7 +40,7 @@ pub enum Event {
         /// The settings now in force.
         settings: Settings,
     },
-    /// Somebody asks for a slot that stands by to become active.
+    /// Somebody asks for a slot that stands by, or has a weight, to become active.
     Promote {
         /// Which slot.
         slot: SlotName,
@@ -48,6 +48,42 @@ pub enum Event {
         by: String,
         /// The settings now in force.
         settings: Settings,
+    },
+    /// Somebody asks for a slot to have another share of the requests; the active one gives it, or gets it. All of them is a promotion.
+    Weigh {
+        /// Which slot.
+        slot: SlotName,
+        /// How much.
+        weight: Weight,
+        /// Who asks.
+        by: String,
+        /// The settings now in force.
+        settings: Settings,
+    },
+    /// Somebody asks for a slot to take the place of the active one.
+    Swap {
+        /// The active one, as they believe.
+        from: SlotName,
+        /// A slot that is up.
+        to: SlotName,
+        /// Who asks.
+        by: String,
+        /// The settings now in force.
+        settings: Settings,
+    },
+    /// Somebody asks for the attempt under way to end.
+    Abort {
+        /// Who asks.
+        by: String,
+    },
+    /// Somebody asks for a slot to be stopped.
+    Stop {
+        /// Which slot.
+        slot: SlotName,
+        /// Also if it is the active one: then every request is refused at once.
+        force: bool,
+        /// Who asks.
+        by: String,
     },
     /// Somebody asks that what a slot drains be cut now.
     DrainNow {
@@ -72,17 +108,15 @@ pub enum Event {
         /// What the unit's result says.
         failure: UnitFailure,
     },
-    /// Every router that runs has the table that names this slot.
+    /// Every router that runs has a table.
     Routed {
-        /// [`State::routed`](super::State::routed) of that table.
-        generation: Generation,
-        /// The slot with all the weight.
-        active: Option<SlotName>,
+        /// [`State::table`](super::State::table) that it is of.
+        table: u64,
     },
     /// The routers cannot be given a table, and have not been for so long that a switch should not wait for it.
     Unrouted {
-        /// [`State::routed`](super::State::routed) of that table.
-        generation: Generation,
+        /// [`State::table`](super::State::table) that it is of.
+        table: u64,
         /// What is in the way, in a sentence.
         why: String,
     },
@@ -149,6 +183,8 @@ pub struct Request {
     pub settings: Settings,
     /// How long to wait for an idle slot.
     pub queue: Duration,
+    /// Where the candidate stays until it is told on, if it is not to be switched to.
+    pub weight: Option<Weight>,
 }
 
 /// How a run ended.
@@ -214,8 +250,9 @@ pub struct Probe {
 pub enum Refusal {
     /// Another deployment holds the lock.
     #[error(
-        "a deployment is in progress: generation {generation}, begun by {by} {} ago, phase {phase}; wait for it (`--queue 5m`), or watch it with `slotctl status`",
-        span(*held)
+        "a deployment is in progress: generation {generation}, begun by {by} {} ago, phase {phase}{}",
+        span(*held),
+        ways_out(trial.as_ref())
     )]
     Busy {
         /// Of the holder.
@@ -226,6 +263,8 @@ pub enum Refusal {
         held: Duration,
         /// How far it is.
         phase: &'static str,
+        /// Its candidate and that one's weight, if it stays at one until it is told on.
+        trial: Option<(SlotName, Weight)>,
     },
     /// No release to go back to.
     #[error("nothing to roll back to: {why}; deploy a release with `slotctl deploy`")]
@@ -250,14 +289,14 @@ pub enum Refusal {
         release: ReleaseId,
     },
     /// A slot that the app does not have.
-    #[error("there is no slot {slot}; `slotctl status` lists the slots")]
+    #[error("there is no slot {slot}; `slotctl ps` lists the slots")]
     NoSuchSlot {
         /// As asked.
         slot: SlotName,
     },
     /// The slot does not stand by.
     #[error(
-        "slot {slot} is {condition}, and only a slot that stands by can be promoted; start it first"
+        "slot {slot} is {condition}, and only a slot that stands by or has a weight can be promoted; start it first"
     )]
     NotStandingBy {
         /// As asked.
@@ -273,6 +312,84 @@ pub enum Refusal {
         /// As asked.
         slot: SlotName,
     },
+    /// The slot takes no weight.
+    #[error(
+        "slot {slot} is {condition}, and only a slot that stands by, or has been deployed to with `--weight`, can be given a weight; \
+         `slotctl ps` lists the slots"
+    )]
+    TakesNoWeight {
+        /// As asked.
+        slot: SlotName,
+        /// What it is instead.
+        condition: &'static str,
+    },
+    /// The slot has not passed its gates.
+    #[error(
+        "slot {slot} stands by, and no probe of this run of it has passed yet; it is probed on: see why with `slotctl logs {slot}`, and \
+         give it a weight when `slotctl ps` says that it is healthy"
+    )]
+    NotHealthy {
+        /// As asked.
+        slot: SlotName,
+    },
+    /// The active slot has what the others leave.
+    #[error(
+        "slot {slot} is active, and has what the others leave, {weight} now; set the weight of another one, and it gives that or gets it"
+    )]
+    IsActive {
+        /// As asked.
+        slot: SlotName,
+        /// What it has.
+        weight: Weight,
+    },
+    /// The active slot has not so much to give.
+    #[error("slot {slot} cannot have {weight}: {}", giver(active.as_ref(), *rest, *own))]
+    TooMuch {
+        /// As asked.
+        slot: SlotName,
+        /// As asked.
+        weight: Weight,
+        /// What it has already.
+        own: Weight,
+        /// The slot that would give it.
+        active: Option<SlotName>,
+        /// What that one has.
+        rest: Weight,
+    },
+    /// Nothing that could be taken back is under way.
+    #[error(
+        "there is nothing to abort: no deployment is under way; `slotctl rollback` goes back to the release before, `slotctl weight` and \
+         `slotctl stop` are for slots that were started by hand"
+    )]
+    NothingToAbort,
+    /// Too late: the switch is decided.
+    #[error(
+        "generation {generation} has switched already, and the routers are being told; `slotctl rollback` goes back"
+    )]
+    Switching {
+        /// Of the attempt.
+        generation: Generation,
+    },
+    /// Without it nothing would serve.
+    #[error(
+        "slot {slot} is the only live one: without it every request would be refused; let another take its place first (`slotctl deploy`, \
+         `slotctl promote`), or stop it all the same with `--force`"
+    )]
+    OnlyLive {
+        /// As asked.
+        slot: SlotName,
+    },
+    /// Another slot is active than somebody believes.
+    #[error(
+        "slot {slot} is not the active one, {}; nothing was changed",
+        active.as_ref().map_or_else(|| "and none is".to_owned(), |name| format!("{name} is"))
+    )]
+    NotActive {
+        /// As asked.
+        slot: SlotName,
+        /// Which is.
+        active: Option<SlotName>,
+    },
     /// The slot does not drain.
     #[error("slot {slot} is {condition} and drains nothing")]
     NotDraining {
@@ -281,6 +398,32 @@ pub enum Refusal {
         /// What it is instead.
         condition: &'static str,
     },
+}
+
+/// What there is to do about a deployment that holds the lock.
+fn ways_out(trial: Option<&(SlotName, Weight)>) -> String {
+    match trial {
+        Some((slot, weight)) => format!(
+            ", {slot} at {weight}, where it stays until it is told on: `slotctl promote` gives it everything, `slotctl weight {slot} 50` \
+             another share, `slotctl abort` takes it back"
+        ),
+        None => "; wait for it (`--queue 5m`), or watch it with `slotctl status`".to_owned(),
+    }
+}
+
+/// How much there is to be had.
+fn giver(active: Option<&SlotName>, rest: Weight, own: Weight) -> String {
+    let Some(active) = active else {
+        return "no slot is active that it could be taken from; deploy without `--weight`, or let it become active with `slotctl promote`".to_owned();
+    };
+    let others = Weight::ALL.without(rest).without(own);
+    let has = format!("that is taken from the active slot, {active}, which has {rest}");
+    match others == Weight::NONE {
+        true => has,
+        false => format!(
+            "{has}; set the weight of another one to 0 first, or let this one take everything with `slotctl promote`"
+        ),
+    }
 }
 
 /// `42 s`, `3 min`, `2 h`: how long ago something was, for people.

@@ -15,15 +15,19 @@
 //! A deployment (none or one) ends at its switch; a watch (none or one) begins there; slots go their own way:
 //!
 //! ```text
-//!  deployment   preparing ─► (waiting) ─► starting ─► ready ─► shifting ─► ∎ switched
-//!                   └────────────┴───────────┴──────────┴─────────┴──────► ∎ cause
+//!  deployment   preparing ─► (waiting) ─► starting ─► ready ─► (trial) ─► shifting ─► ∎ switched
+//!                   └────────────┴───────────┴──────────┴────────┴───────────┴──────► ∎ cause
 //!  watch        soak ─► ∎ soaked | superseded          soak ─► rolling back ─► ∎
-//!  slot         idle ─► starting ─► ready ─► active ─► warm ─► draining ─► stopping ─► idle | failed
+//!  slot         idle ─► starting ─► ready ─► (trial) ─► active ─► warm ─► draining ─► stopping ─► idle | failed
 //! ```
+//!
+//! On trial a slot has a weight beside the active one, which has what the others leave: the candidate of a deployment that was told to
+//! stay there, or a slot that stood by.
 //!
 //! **Invariant:** no async, clock, file system, log, serde or randomness below this module.
 //! **Invariant:** at most one slot is active, and a slot gets SIGTERM only when it has drained, when its drain deadline has passed,
 //! or when it never had traffic.
+//! **Invariant:** weights add up to 100, or to 0 where no slot is active; a slot has one only after a probe of its run has passed.
 
 mod contradiction;
 mod deployment;
@@ -37,11 +41,12 @@ mod slots;
 mod state;
 mod step;
 mod switch;
+mod trial;
 mod watch;
 
 pub use effect::{Effect, Limits, Pace, Route, effects};
 pub use event::{End, Event, Probe, Refusal, Request, UnitFailure, UnitResult};
-pub use names::{AppName, BootId, Generation, Label, NameError, ReleaseId, SlotName, Time};
+pub use names::{AppName, BootId, Generation, Label, NameError, ReleaseId, SlotName, Time, Weight};
 pub use notice::Notice;
 pub use policy::{ByClass, FAILED_PROBES, HOLD, SLOT_WAIT, START_MARGIN, Settings};
 pub use recovery::{Facts, Found, Seen, recover, rediscover};

@@ -107,6 +107,55 @@ text!(
     |value| is_hex(value, 32)
 );
 
+/// A slot's share of new requests, per cent: 0 to 100.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Weight(u8);
+
+impl Weight {
+    /// No request at all.
+    pub const NONE: Self = Self(0);
+    /// Every request.
+    pub const ALL: Self = Self(100);
+
+    /// So much per cent; `None` for more than all.
+    #[must_use]
+    pub fn new(percent: u8) -> Option<Self> {
+        (percent <= Self::ALL.0).then_some(Self(percent))
+    }
+
+    /// Per cent.
+    #[must_use]
+    pub fn get(self) -> u8 {
+        self.0
+    }
+
+    /// What is left without another weight; none, if that is not less.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl FromStr for Weight {
+    type Err = NameError;
+    fn from_str(value: &str) -> Result<Self, NameError> {
+        // `+5` and `005` are numbers to `u8`, and nobody means them.
+        let plain = value == "0" || value.starts_with(|first: char| matches!(first, '1'..='9'));
+        let percent = value.parse().ok().filter(|_| plain).and_then(Self::new);
+        percent.ok_or_else(|| NameError {
+            what: "weight",
+            value: value.to_owned(),
+            rule: "use a whole number of per cent, from 0 to 100",
+        })
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
 /// The number of an attempt to change an app's active release; grows with each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);

@@ -3,7 +3,7 @@
 //! **Invariant:** notices are words, never needed for correctness: one that is lost in a crash changes nothing.
 
 use super::event::UnitFailure;
-use super::names::{Generation, ReleaseId, SlotName, Time};
+use super::names::{Generation, ReleaseId, SlotName, Time, Weight};
 use super::state::{Cause, Kind, Outcome, RolledBack};
 
 /// One thing worth telling.
@@ -42,6 +42,17 @@ pub enum Notice {
     },
     /// A watch failed, and the old slot is active again.
     RolledBack(RolledBack),
+    /// A slot beside the active one has another share of the requests.
+    Weighed {
+        /// Where.
+        slot: SlotName,
+        /// What it has now.
+        weight: Weight,
+        /// What the active slot has now.
+        rest: Weight,
+        /// Why it lost what it had, if nobody said so.
+        cause: Option<Cause>,
+    },
     /// A slot begins to drain.
     Draining {
         /// Where.

@@ -3,9 +3,9 @@
 //! The state on disk says what was meant; the units say what is. [`recover`] brings the first up to the second by the same events that
 //! a running deployer would have seen. [`rediscover`] does without a state, when that cannot be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::event::{End, Event};
+use super::event::{End, Event, UnitFailure};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
 use super::policy::{SOAK_REST, START_MARGIN, Settings};
 use super::state::{Cause, Condition, Phase, Service, Slot, State};
@@ -20,8 +20,10 @@ pub struct Facts {
     pub rebooted: bool,
     /// Every slot of the app.
     pub slots: BTreeMap<SlotName, Found>,
-    /// The slot to which the last table gives the weight.
+    /// The slot that was active by the last table: it has all the weight there, or its release is that of the symlink `live`.
     pub routed: Option<SlotName>,
+    /// The others to which the last table gives some.
+    pub shared: BTreeSet<SlotName>,
     /// The run to which the last table sends requests.
     pub serving: Option<BootId>,
     /// The highest generation that the table and the history name.
@@ -55,11 +57,7 @@ pub enum Seen {
 /// Takes a state up again.
 #[must_use]
 pub fn recover(state: &State, facts: &Facts, now: Time) -> Step {
-    let mut draft = Draft {
-        state: state.clone(),
-        notices: Vec::new(),
-        now,
-    };
+    let mut draft = Draft::of(state, now);
     // Its release came from somebody who is gone.
     if matches!(
         draft.state.deployment.as_ref().map(|held| &held.phase),
@@ -104,7 +102,7 @@ fn seen(state: &State, name: &SlotName, found: &Found, settings: &Settings) -> V
         settings: settings.clone(),
     };
     let restarting = || {
-        End::Restarting(super::UnitFailure {
+        End::Restarting(UnitFailure {
             result: "unknown".into(),
             text: "ended while slotd was not running".to_owned(),
         })
@@ -120,15 +118,21 @@ fn seen(state: &State, name: &SlotName, found: &Found, settings: &Settings) -> V
 }
 
 impl Draft {
-    /// Every run has ended. What served is started again and its requests are held meanwhile; a deployment goes back to its start,
-    /// with new deadlines; a soak starts over, with its old slot; what drained has drained.
+    /// Every run has ended. What was active is started again and its requests are held meanwhile; a deployment goes back to its start,
+    /// with new deadlines, or ends if its candidate had a weight; a soak starts over, with its old slot; what drained has drained.
     fn rebooted(&mut self) {
-        self.state.lingering.clear();
-        self.switched();
-        let now = self.now;
         for slot in self.state.slots.values_mut() {
             slot.boot = None;
         }
+        if self.state.on_trial().is_some() {
+            self.fail(Cause::Exited(UnitFailure {
+                result: "reboot".into(),
+                text: "ended with the machine, which was restarted".to_owned(),
+            }));
+        }
+        self.state.lingering.clear();
+        self.switched();
+        let now = self.now;
         let settings = self.state.settings.clone();
         let names: Vec<SlotName> = self.state.slots.keys().cloned().collect();
         for name in names {
@@ -152,7 +156,8 @@ impl Draft {
                 Condition::Starting | Condition::Ready => Condition::Starting,
                 Condition::Failed(failure) => Condition::Failed(failure),
                 Condition::Idle
-                | Condition::Standby
+                | Condition::Standby { .. }
+                | Condition::Trial { .. }
                 | Condition::Warm { .. }
                 | Condition::Draining { .. }
                 | Condition::Stopping { .. } => Condition::Idle,
@@ -188,7 +193,10 @@ impl Draft {
                 };
                 self.enter(phase);
             }
-            Phase::Preparing { .. } | Phase::Waiting { .. } | Phase::Shifting { .. } => {}
+            Phase::Preparing { .. }
+            | Phase::Waiting { .. }
+            | Phase::Trial { .. }
+            | Phase::Shifting { .. } => {}
         }
     }
 }
@@ -245,7 +253,10 @@ pub fn rediscover(facts: &Facts, now: Time) -> State {
             (true, Seen::Coming | Seen::Ended(_)) => {
                 Condition::Active(Service::Booting { until: boot_until })
             }
-            (false, Seen::Running(_)) => Condition::Draining { until: drain },
+            (false, Seen::Running(_)) => Condition::Draining {
+                until: drain,
+                withdrawn: facts.shared.contains(name),
+            },
             (false, Seen::Coming) => Condition::Stopping {
                 forced: false,
                 failure: None,
@@ -264,6 +275,8 @@ pub fn rediscover(facts: &Facts, now: Time) -> State {
         state.slots.insert(name.clone(), slot);
     }
     state.active = active;
+    // The routers send to them until they have the next table.
+    state.lingering.clone_from(&facts.shared);
     // The symlinks may be ahead of the table.
     let live = state.live();
     state.prev = facts.prev.clone().filter(|prev| live != Some(prev));

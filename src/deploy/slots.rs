@@ -33,7 +33,8 @@ impl Draft {
             Condition::Warm { .. } if slot.boot.is_none() => slot.boot = Some(boot),
             Condition::Idle
             | Condition::Ready
-            | Condition::Standby
+            | Condition::Standby { .. }
+            | Condition::Trial { .. }
             | Condition::Active(_)
             | Condition::Warm { .. }
             | Condition::Draining { .. }
@@ -68,7 +69,8 @@ impl Draft {
             Condition::Warm { .. } if slot.boot.is_none() => self.stop(name, false),
             Condition::Idle
             | Condition::Ready
-            | Condition::Standby
+            | Condition::Standby { .. }
+            | Condition::Trial { .. }
             | Condition::Active(_)
             | Condition::Warm { .. }
             | Condition::Draining { .. }
@@ -107,9 +109,13 @@ impl Draft {
                 let drain = *drain;
                 self.set(name, Condition::Warm { drain, gated: true });
             }
+            Condition::Standby { gated: false } if probe.pass => {
+                self.set(name, Condition::Standby { gated: true });
+            }
+            Condition::Trial { .. } => self.trial_probe(name, probe),
             Condition::Idle
             | Condition::Starting
-            | Condition::Standby
+            | Condition::Standby { .. }
             | Condition::Active(_)
             | Condition::Warm { .. }
             | Condition::Draining { .. }
@@ -139,15 +145,18 @@ impl Draft {
                 slot.boot = Some(boot);
                 slot.release = release;
                 if locked || slot.release.is_none() {
-                    slot.condition = Condition::Standby;
+                    slot.condition = Condition::Standby { gated: false };
                     self.tell(Notice::StandsBy { slot: name.clone() });
                 } else {
                     self.gate_in_place(Kind::ByHand, name.clone(), "hand".to_owned(), settings);
                 }
             }
-            Condition::Standby => slot.boot = Some(boot),
-            // A run of the active slot that ended is reported as such before the next one appears.
-            Condition::Active(Service::Up) => {}
+            Condition::Standby { .. } => {
+                slot.boot = Some(boot);
+                slot.condition = Condition::Standby { gated: false };
+            }
+            // A run of a slot that serves which ended is reported as such before the next one appears.
+            Condition::Active(Service::Up) | Condition::Trial { .. } => {}
             Condition::Active(Service::Booting { .. } | Service::Down { .. } | Service::ByHand) => {
                 slot.boot = Some(boot);
                 slot.condition = Condition::Active(Service::Booting { until });
@@ -176,8 +185,9 @@ impl Draft {
                 End::ByHand => Cause::StoppedByHand,
                 End::Restarting(failure) | End::Failed(failure) => Cause::Exited(failure),
             }),
-            Condition::Standby => match end {
-                End::Restarting(_) => {}
+            Condition::Trial { .. } => self.trial_vanished(name, end),
+            Condition::Standby { .. } => match end {
+                End::Restarting(_) => slot.condition = Condition::Standby { gated: false },
                 End::ByHand => self.free(name, None),
                 End::Failed(failure) => self.free(name, Some(failure)),
             },
@@ -276,7 +286,10 @@ impl Draft {
             }
             let answered = self.now.after(DRAIN_ANSWER);
             let until = drain.map(|drain| drain.max(answered));
-            slot.condition = Condition::Draining { until };
+            slot.condition = Condition::Draining {
+                until,
+                withdrawn: false,
+            };
             self.tell(Notice::Draining {
                 slot: name.clone(),
                 until: until.last(),
@@ -295,7 +308,10 @@ impl Draft {
             return;
         };
         if let Some(slot) = self.state.slots.get_mut(&old)
-            && let Condition::Draining { until } = slot.condition
+            && let Condition::Draining {
+                until,
+                withdrawn: false,
+            } = slot.condition
         {
             slot.condition = Condition::Warm {
                 drain: until,
@@ -318,7 +334,8 @@ impl Draft {
             Condition::Idle
             | Condition::Starting
             | Condition::Ready
-            | Condition::Standby
+            | Condition::Standby { .. }
+            | Condition::Trial { .. }
             | Condition::Active(_)
             | Condition::Warm { .. }
             | Condition::Stopping { .. }
@@ -358,7 +375,8 @@ impl Draft {
             | Condition::Idle
             | Condition::Starting
             | Condition::Ready
-            | Condition::Standby
+            | Condition::Standby { .. }
+            | Condition::Trial { .. }
             | Condition::Active(_)
             | Condition::Stopping { .. }
             | Condition::Failed(_) => Err(Refusal::NotDraining {
@@ -394,7 +412,8 @@ impl Draft {
             Condition::Idle
             | Condition::Starting
             | Condition::Ready
-            | Condition::Standby
+            | Condition::Standby { .. }
+            | Condition::Trial { .. }
             | Condition::Active(_)
             | Condition::Warm { .. }
             | Condition::Draining { .. }
@@ -402,7 +421,7 @@ impl Draft {
         }
     }
 
-    fn free(&mut self, name: &SlotName, failure: Option<UnitFailure>) {
+    pub(super) fn free(&mut self, name: &SlotName, failure: Option<UnitFailure>) {
         if let Some(slot) = self.state.slots.get_mut(name) {
             slot.boot = None;
             slot.condition = failure.map_or(Condition::Idle, Condition::Failed);

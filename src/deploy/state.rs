@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::event::{Probe, UnitFailure, UnitResult};
-use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
+use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::policy::{ByClass, Settings};
 
 /// Everything that slot remembers of an app.
@@ -18,7 +18,11 @@ pub struct State {
     pub routed: Generation,
     /// The slot that the table names; `None` before the first switch.
     pub active: Option<SlotName>,
-    /// The slots that were active since the routers last said that they have the table: they may still send to these, so none of them
+    /// Grows with every change of which slot gets how much.
+    pub table: u64,
+    /// Every router that runs has said that it has that table.
+    pub everywhere: bool,
+    /// The slots that had a weight since the routers last said that they have the table: they may still send to these, so none of them
     /// is drained, or started with something else.
     pub lingering: BTreeSet<SlotName>,
     /// The attempt that holds the lock.
@@ -58,6 +62,8 @@ pub struct Deployment {
     pub entered: Vec<(&'static str, Time)>,
     /// What it began with.
     pub settings: Settings,
+    /// Where its candidate stays until it is told on, instead of a switch.
+    pub weight: Option<Weight>,
 }
 
 /// What an attempt is for.
@@ -104,6 +110,11 @@ pub enum Phase {
         /// What the last probe found.
         probe: Option<Probe>,
     },
+    /// The candidate has the weight that it was given, and keeps that until somebody says how to go on.
+    Trial {
+        /// The candidate.
+        slot: SlotName,
+    },
     /// The new table is on its way to the routers.
     Shifting {
         /// The candidate, already the active slot of the state.
@@ -124,7 +135,8 @@ impl Phase {
             Self::Waiting { .. } => "waiting",
             Self::Starting { .. } => "starting",
             Self::Ready { .. } => "ready",
-            Self::Shifting { .. } => "shifting",
+            // For people both are the shift of traffic to the candidate: some of it, or all.
+            Self::Trial { .. } | Self::Shifting { .. } => "shifting",
         }
     }
 
@@ -135,6 +147,7 @@ impl Phase {
             Self::Preparing { .. } | Self::Waiting { .. } => None,
             Self::Starting { slot, .. }
             | Self::Ready { slot, .. }
+            | Self::Trial { slot }
             | Self::Shifting { slot, .. } => Some(slot),
         }
     }
@@ -196,8 +209,18 @@ pub enum Condition {
     Starting,
     /// It is up, for the deployment, at weight 0.
     Ready,
-    /// It was started by hand and waits for a promotion, at weight 0.
-    Standby,
+    /// It was started by hand and waits for a weight or a promotion, at weight 0.
+    Standby {
+        /// It has passed its gates in this run.
+        gated: bool,
+    },
+    /// It is up beside the active slot and gets what it was given: the candidate of a deployment, or one that stood by.
+    Trial {
+        /// Of the candidate 0 is one too.
+        weight: Weight,
+        /// Probes failed in a row.
+        streak: u8,
+    },
     /// The table names it.
     Active(Service),
     /// Kept running for the soak, at weight 0; `drain` is when its drain will have ended.
@@ -212,6 +235,8 @@ pub enum Condition {
     Draining {
         /// When what is left is cut, per class.
         until: ByClass<Time>,
+        /// It never was active in this run, or is not to be again: it is given nothing back. It may still be lingering.
+        withdrawn: bool,
     },
     /// Its stop job runs.
     Stopping {
@@ -253,7 +278,8 @@ impl Condition {
             Self::Idle => "idle",
             Self::Starting => "starting",
             Self::Ready => "ready",
-            Self::Standby => "standby",
+            Self::Standby { .. } => "standby",
+            Self::Trial { .. } => "trial",
             Self::Active(_) => "active",
             Self::Warm { .. } => "warm",
             Self::Draining { .. } => "draining",
@@ -326,6 +352,8 @@ pub enum Cause {
     Interrupted,
     /// A rollback went ahead of it.
     Preempted,
+    /// Somebody took it back before its switch: who.
+    Aborted(String),
     /// No slot became idle in time.
     NoIdleSlot {
         /// What holds a slot that is expected to become idle.
@@ -369,6 +397,7 @@ impl Cause {
             },
             Self::Interrupted => "interrupted",
             Self::Preempted => "preempted",
+            Self::Aborted(_) => "aborted",
             Self::NoIdleSlot { .. } => "no-idle-slot",
             Self::Unrouted(_) => "unrouted",
             Self::StartFailed(_) => "start-failed",
@@ -392,6 +421,8 @@ impl State {
             generation: Generation::default(),
             routed: Generation::default(),
             active: None,
+            table: 0,
+            everywhere: true,
             lingering: BTreeSet::new(),
             deployment: None,
             watch: None,
@@ -413,6 +444,49 @@ impl State {
     #[must_use]
     pub fn live(&self) -> Option<&ReleaseId> {
         self.slots.get(self.active.as_ref()?)?.release.as_ref()
+    }
+
+    /// A slot's share of new requests.
+    #[must_use]
+    pub fn weight(&self, name: &SlotName) -> Weight {
+        if self.active.as_ref() == Some(name) {
+            return self.rest();
+        }
+        match self.slots.get(name).map(|slot| &slot.condition) {
+            Some(Condition::Trial { weight, .. }) => *weight,
+            Some(_) | None => Weight::NONE,
+        }
+    }
+
+    /// What the active slot has: all that the others leave; nothing, if there is none.
+    #[must_use]
+    pub fn rest(&self) -> Weight {
+        let all = self.active.as_ref().map_or(Weight::NONE, |_| Weight::ALL);
+        self.trials()
+            .fold(all, |left, (_, weight)| left.without(weight))
+    }
+
+    /// The slots that are given something beside the active one.
+    pub fn trials(&self) -> impl Iterator<Item = (&SlotName, Weight)> {
+        self.slots
+            .iter()
+            .filter_map(|(name, slot)| match slot.condition {
+                Condition::Trial { weight, .. } if weight != Weight::NONE => Some((name, weight)),
+                _ => None,
+            })
+    }
+
+    /// The candidate of the deployment, if it is at a weight.
+    #[must_use]
+    pub fn on_trial(&self) -> Option<&SlotName> {
+        match &self.deployment.as_ref()?.phase {
+            Phase::Trial { slot } => Some(slot),
+            Phase::Preparing { .. }
+            | Phase::Waiting { .. }
+            | Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Shifting { .. } => None,
+        }
     }
 
     /// The slot in which a deployment would start its release now, of those that the app's file names.
@@ -457,20 +531,22 @@ impl State {
                 Phase::Waiting { until, .. }
                 | Phase::Starting { until, .. }
                 | Phase::Ready { until, .. } => Some(*until),
-                Phase::Preparing { .. } | Phase::Shifting { .. } => None,
+                Phase::Preparing { .. } | Phase::Trial { .. } | Phase::Shifting { .. } => None,
             });
         let watch = self.soak().map(|watch| watch.until);
         let slots = self
             .slots
-            .values()
-            .filter_map(|slot| match &slot.condition {
-                Condition::Draining { until } => until.last(),
+            .iter()
+            .filter_map(|(name, slot)| match &slot.condition {
+                Condition::Draining { .. } if self.lingering.contains(name) => None,
+                Condition::Draining { until, .. } => until.last(),
                 Condition::Active(Service::Booting { until }) => Some(*until),
                 Condition::Active(Service::Down { retry, .. }) => *retry,
                 Condition::Idle
                 | Condition::Starting
                 | Condition::Ready
-                | Condition::Standby
+                | Condition::Standby { .. }
+                | Condition::Trial { .. }
                 | Condition::Active(Service::Up | Service::ByHand)
                 | Condition::Warm { .. }
                 | Condition::Stopping { .. }

@@ -4,7 +4,7 @@
 //! run than the state knows) leaves the state equal to what it was.
 
 use super::event::{Event, Refusal};
-use super::names::{SlotName, Time};
+use super::names::{SlotName, Time, Weight};
 use super::notice::Notice;
 use super::state::{Cause, Condition, Phase, Service, State};
 
@@ -22,11 +22,7 @@ pub struct Step {
 /// # Errors
 /// A [`Refusal`] for what somebody asked at the wrong time; the state stays as it is.
 pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
-    let mut draft = Draft {
-        state: state.clone(),
-        notices: Vec::new(),
-        now,
-    };
+    let mut draft = Draft::of(state, now);
     match event {
         Event::Begin(request) => draft.begin(request)?,
         Event::Prepared {
@@ -42,6 +38,20 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
         } => draft.unprepared(generation, Cause::Unbuilt(failure)),
         Event::Rollback { to, by, settings } => draft.rollback(to, by, settings)?,
         Event::Promote { slot, by, settings } => draft.promote(slot, by, settings)?,
+        Event::Weigh {
+            slot,
+            weight,
+            by,
+            settings,
+        } => draft.weigh(slot, weight, by, settings)?,
+        Event::Swap {
+            from,
+            to,
+            by,
+            settings,
+        } => draft.swap(&from, to, by, settings)?,
+        Event::Abort { by } => draft.abort(by)?,
+        Event::Stop { slot, force, by } => draft.stop_asked(&slot, force, by)?,
         Event::DrainNow { slot } => draft.drain_now(&slot)?,
         Event::Started {
             slot,
@@ -53,8 +63,8 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             generation,
             failure,
         } => draft.start_failed(&slot, generation, failure),
-        Event::Routed { generation, active } => draft.routed(generation, active.as_ref()),
-        Event::Unrouted { generation, why } => draft.unrouted(generation, why),
+        Event::Routed { table } => draft.routed(table),
+        Event::Unrouted { table, why } => draft.unrouted(table, why),
         Event::Drained { slot, boot } => draft.drained(&slot, boot.as_ref()),
         Event::Overdue { slot, boot } => draft.overdue(&slot, boot.as_ref()),
         Event::Stopped { slot, killed } => draft.stopped(&slot, killed),
@@ -76,10 +86,34 @@ pub(super) struct Draft {
     pub(super) state: State,
     pub(super) notices: Vec<Notice>,
     pub(super) now: Time,
+    /// Who had what before.
+    shares: Shares,
+}
+
+/// The active slot, and the others that have something.
+type Shares = (Option<SlotName>, Vec<(SlotName, Weight)>);
+
+fn shares(state: &State) -> Shares {
+    let trials = state.trials().map(|(name, weight)| (name.clone(), weight));
+    (state.active.clone(), trials.collect())
 }
 
 impl Draft {
-    pub(super) fn finish(self) -> Step {
+    pub(super) fn of(state: &State, now: Time) -> Self {
+        Self {
+            state: state.clone(),
+            notices: Vec::new(),
+            now,
+            shares: shares(state),
+        }
+    }
+
+    /// The routers are to be told whenever somebody has another share than before.
+    pub(super) fn finish(mut self) -> Step {
+        if shares(&self.state) != self.shares {
+            self.state.table += 1;
+            self.state.everywhere = false;
+        }
         Step {
             state: self.state,
             notices: self.notices,
@@ -103,7 +137,10 @@ impl Draft {
         let names: Vec<SlotName> = self.state.slots.keys().cloned().collect();
         for name in names {
             match self.state.slots[&name].condition.clone() {
-                Condition::Draining { until } if until.last().is_some_and(|last| last <= now) => {
+                Condition::Draining { .. } if self.state.lingering.contains(&name) => {}
+                Condition::Draining { until, .. }
+                    if until.last().is_some_and(|last| last <= now) =>
+                {
                     self.force(&name);
                 }
                 Condition::Active(Service::Booting { until }) if until <= now => {
@@ -121,7 +158,8 @@ impl Draft {
                 | Condition::Idle
                 | Condition::Starting
                 | Condition::Ready
-                | Condition::Standby
+                | Condition::Standby { .. }
+                | Condition::Trial { .. }
                 | Condition::Warm { .. }
                 | Condition::Stopping { .. }
                 | Condition::Failed(_) => {}
@@ -147,6 +185,7 @@ impl Draft {
                 | Phase::Waiting { .. }
                 | Phase::Starting { .. }
                 | Phase::Ready { .. }
+                | Phase::Trial { .. }
                 | Phase::Shifting { .. },
             )
             | None => {}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::names::{Generation, ReleaseId, SlotName};
+use super::names::{ReleaseId, SlotName};
 use super::policy::{ByClass, SOAK_REST};
 use super::state::{Cause, Condition, Kind, Phase, Service, Watch};
 use super::step::Draft;
@@ -21,10 +21,15 @@ impl Draft {
         });
         match deployment.kind {
             Kind::ByHand if serving => {
-                self.set(slot, Condition::Standby);
+                self.set(slot, Condition::Standby { gated: true });
                 self.end(Cause::StandsBy);
             }
-            Kind::Deploy | Kind::Rollback | Kind::ByHand | Kind::Promote => self.shift(slot),
+            Kind::Deploy | Kind::Rollback | Kind::ByHand | Kind::Promote => {
+                match deployment.weight {
+                    Some(weight) => self.try_out(slot, weight),
+                    None => self.shift(slot),
+                }
+            }
         }
     }
 
@@ -47,6 +52,7 @@ impl Draft {
         }
         self.set(slot, Condition::Active(Service::Up));
         self.activate(Some(slot.clone()));
+        self.take_back_all();
         self.state.routed = generation;
         self.enter(Phase::Shifting {
             slot: slot.clone(),
@@ -74,14 +80,20 @@ impl Draft {
     }
 
     /// The routers could not be given the table in time: the switch is taken back.
-    pub(super) fn unrouted(&mut self, generation: Generation, why: String) {
-        match self.held(generation) {
+    pub(super) fn unrouted(&mut self, table: u64, why: String) {
+        if table != self.state.table {
+            return;
+        }
+        match self.state.deployment.as_ref().map(|held| &held.phase) {
+            // It may be said again of a table that was everywhere before.
+            Some(Phase::Trial { .. }) if !self.state.everywhere => self.fail(Cause::Unrouted(why)),
             Some(Phase::Shifting {
                 slot, from: None, ..
             }) => {
                 let slot = slot.clone();
                 self.retire(&slot, self.state.settings.drain);
                 self.activate(None);
+                self.take_back_all();
                 self.end(Cause::Unrouted(why));
             }
             Some(Phase::Shifting { from: Some(_), .. }) => self.unshift(Cause::Unrouted(why)),
@@ -89,7 +101,8 @@ impl Draft {
                 Phase::Preparing { .. }
                 | Phase::Waiting { .. }
                 | Phase::Starting { .. }
-                | Phase::Ready { .. },
+                | Phase::Ready { .. }
+                | Phase::Trial { .. },
             )
             | None => {}
         }

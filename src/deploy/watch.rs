@@ -148,12 +148,15 @@ impl Draft {
         }
     }
 
-    /// The routers have the table that a switch or a rollback committed.
-    pub(super) fn routed(&mut self, generation: super::Generation, active: Option<&SlotName>) {
-        if generation != self.state.routed || active != self.state.active.as_ref() {
+    /// The routers have the table that the last change of who gets what made.
+    pub(super) fn routed(&mut self, table: u64) {
+        if table != self.state.table {
             return;
         }
-        self.state.lingering.clear();
+        self.state.everywhere = true;
+        for name in std::mem::take(&mut self.state.lingering) {
+            self.drain_on(&name);
+        }
         self.switched();
         if self
             .state
@@ -180,7 +183,11 @@ impl Draft {
             slot.boot.is_some()
                 && matches!(
                     slot.condition,
-                    Condition::Warm { gated: true, .. } | Condition::Draining { .. }
+                    Condition::Warm { gated: true, .. }
+                        | Condition::Draining {
+                            withdrawn: false,
+                            ..
+                        }
                 )
         })
     }

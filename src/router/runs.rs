@@ -242,11 +242,17 @@ impl Routing {
         {
             run.idle.borrow_mut().clear();
         }
-        // Threads start at different tickets, so that a few requests on each don't all go one way.
+        // An app goes on where it was: tables may come so often that those who begin anew each time would give the same slot the first
+        // ones, and another none. Threads start at different tickets, so that a few requests on each don't all go one way.
+        let last = |name: &str| {
+            let before = before?;
+            let index = before.table.apps().iter().position(|it| it.name == name)?;
+            Some(before.tickets[index].get())
+        };
         let tickets = table
             .apps()
             .iter()
-            .map(|_| Cell::new(thread as u32 * 29))
+            .map(|app| Cell::new(last(&app.name).unwrap_or(thread as u32 * 29)))
             .collect();
         Self {
             table,

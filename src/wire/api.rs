@@ -7,20 +7,27 @@
 //! | `GET /router` | | [`Routers`] |
 //! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; a limit is also for those that drain already; without one the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
 //! | `GET /apps/<app>/status` | | [`Status`] |
-//! | `POST /apps/<app>/deploy?drain=30s&queue=10m&size=N&skip=disk,memory&label=v1.2&origin=path&name=build` | a tar archive, streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file, `queue` is how long to wait for another deployment and for an idle slot, `size` what the release takes on disk, in bytes, and `skip` what of it is not to be looked at beforehand; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release |
+//! | `POST /apps/<app>/deploy?drain=30s&queue=10m&size=N&skip=disk,memory&label=v1.2&origin=path&name=build` | a tar archive, streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file, `queue` is how long to wait for another deployment and for an idle slot, `size` what the release takes on disk, in bytes, and `skip` what of it is not to be looked at beforehand; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release; `weight=10`, here and below, is what the candidate gets of new requests, in per cent: it stays there, and the attempt with it in phase `shifting`, until it is told on |
 //! | `POST /apps/<app>/deploy?release=1a2b3c4d` | | [`Begun`]: a release that is on disk is deployed again; 404 with what there is if it is not |
 //! | `POST /apps/<app>/deploy?commit=…&ref=main` | a pack (git-pack-objects(1)) of what slotd lacks of the commit, without its history; nothing, if it lacks nothing | [`Begun`]: a commit is deployed, by all of its 40 digits; `ref` is how it was named, and is noted with the release |
 //! | `GET /apps/<app>/repository` | | [`Repository`](super::release::Repository): the commits that nothing need be sent of |
 //! | `POST /apps/<app>/repository?commit=…` | a pack | [`Repository`](super::release::Repository): a commit of a submodule, which is to come before the commit that has it; 400 if it is not good |
 //! | `GET /apps/<app>/releases` | | [`Releases`](super::release::Releases) |
 //! | `POST /apps/<app>/rollback?to=1a2b3c4d` | | [`Begun`]; without `to` it goes to the previous release; 404 with what there is if that one is not on disk |
-//! | `POST /apps/<app>/promote?slot=green` | | [`Begun`] |
+//! | `POST /apps/<app>/weight?slot=green&weight=50` | | [`Shares`]: a slot that stands by, or has a weight, has another one; the active slot gives it or gets it; 100 is a promotion; 422 if the active one has not so much, or for anything but 0 to 100 |
+//! | `POST /apps/<app>/route?from=blue&to=green` | | [`Shares`]: a slot takes the place of the active one, which is `from`, or nothing is changed (422); 200 too if `to` is active already |
+//! | `POST /apps/<app>/promote?slot=green` | | [`Begun`]; without `slot` it is the candidate at a weight, or the only slot that stands by |
+//! | `POST /apps/<app>/abort` | | [`Shares`]: the attempt under way ends, if it has not switched; its candidate gets nothing more, drains and stops |
+//! | `POST /apps/<app>/stop?slot=green&force=false` | | [`Shares`]: a slot drains and stops; the active one with `force=true` alone (422), and then every request is answered 503 |
 //! | `GET /apps/<app>/connections` | | [`Connections`]: what is under way at slots that get no new requests |
 //! | `POST /apps/<app>/drain?slot=blue` | | [`Status`]: what the slot drains is cut now |
 //! | `GET /apps/<app>/outcome?generation=7&wait=switched\|soaked\|stopped` | | [`Outcome`], when it is there (long poll: 202 with [`Progress`] each second or so otherwise) |
 //! | `GET /apps/<app>/events` | | SSE, each an [`Event`] |
 //! | `POST /apps/<app>/reload` | | [`Status`]: the app's file is read again |
 //! | `DELETE /apps/<app>` | | `{"status":"ok"}`: takes it out of the table and forgets it; its units are left to whoever asks (`slotctl app remove` stops them) |
+//!
+//! A slot is named by its name, by its release's id, or by that one's label; 404 with what there is if there is none, 400 if it could be
+//! another too.
 //!
 //! Without `/apps/<app>` a path means the only app, or the app `slot`. Anything refused is a [`Problem`] with the status of its code.
 
@@ -177,7 +184,7 @@ pub struct SlotStatus {
     pub slot: String,
     /// `web@green.service`; in an embedded deployer `web@green`.
     pub unit: String,
-    /// `idle`, `starting`, `ready`, `standby`, `active`, `warm`, `draining`, `stopping`, `failed`.
+    /// `idle`, `starting`, `ready`, `standby`, `trial` (up, and given what it was told to be), `active`, `warm`, `draining`, `stopping`, `failed`.
     pub condition: String,
     /// For `active`: `up`, `booting`, `down: ` and why, `stopped-by-hand`; for `failed`: how; for `standby`: `between two runs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,6 +203,12 @@ pub struct SlotStatus {
     pub upstream: String,
     /// Share of new requests, per cent.
     pub weight: u8,
+    /// While it runs: `healthy`, `failing` (its last probe has failed), `unproven` (none has passed in this run), `down`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// How often its unit has started it again by itself since it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<u32>,
     /// Under way, over all router instances; absent when no router answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<InFlight>,
@@ -219,6 +232,29 @@ pub struct Deadlines {
     /// WebSockets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnels_ms: Option<u64>,
+}
+
+/// Who has how many of the new requests, after somebody changed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares {
+    /// Always true.
+    pub success: bool,
+    /// The app.
+    pub app: String,
+    /// The attempt under way, or the last one.
+    pub generation: u64,
+    /// The slot that it was about.
+    pub slot: Option<String>,
+    /// Its release.
+    pub release: Option<String>,
+    /// Of each slot, per cent: together 100, or 0 where none is active.
+    pub weights: BTreeMap<String, u8>,
+    /// It is a switch: the attempt's outcome tells how it ends.
+    pub switches: bool,
+    /// Every router has the table.
+    pub everywhere: bool,
+    /// One sentence for people: what was done, and what to do next.
+    pub text: String,
 }
 
 /// An attempt was begun.
@@ -258,7 +294,7 @@ pub struct Progress {
 /// How an attempt ended. Answered with status 200 whether or not it succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The release serves (or, for `by-hand`, stands by).
+    /// The release serves (or, for `by-hand`, stands by; or has the weight that was asked for, and stays there).
     pub success: bool,
     /// Its number.
     pub generation: u64,
@@ -272,8 +308,11 @@ pub struct Outcome {
     pub previous: Option<String>,
     /// The phase in which it ended; `switched` once its soak has.
     pub phase: String,
-    /// `switched`, `start-timeout`, … (`Cause::code`), and once the watch has ended `soaked`, `probes-failed`, ….
+    /// `switched`, `start-timeout`, … (`Cause::code`), `trial` for one that stays at a weight and has not ended, and once the watch has ended `soaked`, `probes-failed`, ….
     pub cause: String,
+    /// What the candidate has, for `trial`, per cent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u8>,
     /// One sentence for people.
     pub text: String,
     /// Milliseconds per phase, in order.
@@ -345,7 +384,7 @@ pub struct Event {
     pub app: String,
     /// The attempt.
     pub generation: u64,
-    /// `began`, `phase`, `ended`, `soak`, `rolled-back`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`.
+    /// `began`, `phase`, `weighed`, `ended`, `soak`, `rolled-back`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`.
     pub event: String,
     /// The phase, for `phase` and `ended`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -293,6 +293,7 @@ pub fn success() -> Outcome {
         phase: "shifting".to_owned(),
         cause: "switched".to_owned(),
         text: "release 1a2b3c4d serves".to_owned(),
+        weight: None,
         phases_ms: vec![
             ("preparing".to_owned(), 12),
             ("starting".to_owned(), 1_800),
@@ -308,6 +309,7 @@ pub fn failure() -> Outcome {
         phase: "ready".to_owned(),
         cause: "health-timeout".to_owned(),
         text: "green was not healthy within 30s".to_owned(),
+        weight: None,
         phases_ms: vec![
             ("preparing".to_owned(), 12),
             ("starting".to_owned(), 180),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use slot::deploy::{
     BootId, ByClass, Condition, End, Event, Facts, Found, Notice, Phase, Probe, Refusal, ReleaseId,
-    Request, Seen, Settings, SlotName, State, Time, UnitFailure, recover, step,
+    Request, Seen, Settings, SlotName, State, Time, UnitFailure, Weight, recover, step,
 };
 
 /// An app with what has been told of it.
@@ -24,6 +24,10 @@ pub fn slot(name: &str) -> SlotName {
 /// The release `r1`, `r2`, …
 pub fn release(number: u32) -> ReleaseId {
     format!("{number:08x}").parse().expect("a release id")
+}
+
+pub fn percent(weight: u8) -> Weight {
+    Weight::new(weight).expect("no more than all")
 }
 
 pub fn failure(text: &str) -> UnitFailure {
@@ -81,10 +85,15 @@ impl App {
     }
 
     pub fn begin(&self) -> Event {
+        self.begin_at(None)
+    }
+
+    pub fn begin_at(&self, weight: Option<u8>) -> Event {
         Event::Begin(Request {
             by: "root".to_owned(),
             settings: self.state.settings.clone(),
             queue: Duration::ZERO,
+            weight: weight.map(percent),
         })
     }
 
@@ -108,9 +117,46 @@ impl App {
         }
     }
 
+    pub fn ask_weight(&self, name: &str, weight: u8) -> Event {
+        Event::Weigh {
+            slot: slot(name),
+            weight: percent(weight),
+            by: "root".to_owned(),
+            settings: self.state.settings.clone(),
+        }
+    }
+
+    pub fn ask_swap(&self, from: &str, to: &str) -> Event {
+        Event::Swap {
+            from: slot(from),
+            to: slot(to),
+            by: "root".to_owned(),
+            settings: self.state.settings.clone(),
+        }
+    }
+
+    pub fn ask_abort(&self) -> Event {
+        Event::Abort {
+            by: "root".to_owned(),
+        }
+    }
+
+    pub fn ask_stop(&self, name: &str, force: bool) -> Event {
+        Event::Stop {
+            slot: slot(name),
+            force,
+            by: "root".to_owned(),
+        }
+    }
+
     /// A deployment is asked for and its release is on disk.
     pub fn deploy(&mut self, number: u32) -> &mut Self {
-        self.on(self.begin());
+        self.deploy_at(number, None)
+    }
+
+    /// The same, for a candidate that is to stay at a weight.
+    pub fn deploy_at(&mut self, number: u32, weight: Option<u8>) -> &mut Self {
+        self.on(self.begin_at(weight));
         let generation = self.state.generation;
         self.on(Event::Prepared {
             generation,
@@ -159,8 +205,7 @@ impl App {
     /// Every router has the table that the state asks for.
     pub fn routed(&mut self) -> &mut Self {
         self.on(Event::Routed {
-            generation: self.state.routed,
-            active: self.state.active.clone(),
+            table: self.state.table,
         })
     }
 
@@ -240,6 +285,11 @@ impl App {
         self.state.active.as_ref().map_or("-", SlotName::as_str)
     }
 
+    /// What a slot has of new requests.
+    pub fn weight(&self, name: &str) -> u8 {
+        self.state.weight(&slot(name)).get()
+    }
+
     pub fn phase(&self) -> Option<&'static str> {
         self.state.deployment.as_ref().map(|held| held.phase.name())
     }
@@ -274,6 +324,7 @@ impl App {
             rebooted: false,
             slots: slots.map(|name| (name.clone(), found(name))).collect(),
             routed: serving.cloned(),
+            shared: self.state.trials().map(|(name, _)| name.clone()).collect(),
             serving: serving.and_then(|name| self.state.slots[name].boot.clone()),
             generation: self.state.generation,
             live: self.state.live().cloned(),

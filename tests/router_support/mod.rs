@@ -296,6 +296,18 @@ pub fn slot(name: &str, weight: u8, upstream: impl ToString) -> Slot {
     }
 }
 
+/// An upstream that answers with `text`.
+pub fn named(text: &'static str) -> Upstream {
+    Upstream::start(move |raw, _| {
+        while raw.message().is_some()
+            && raw.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+                text.len()
+            ))
+        {}
+    })
+}
+
 /// A router with one thread and small limits, on a table.
 pub struct Rig {
     pub address: SocketAddr,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use slot::deploy::{
     BootId, ByClass, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Phase,
     Probe, ReleaseId, Request, Route, Seen, Service, Settings, SlotName, State, Step, Time,
-    UnitFailure, effects, recover, rediscover, step,
+    UnitFailure, Weight, effects, recover, rediscover, step,
 };
 
 use crate::random::Random;
@@ -93,6 +93,8 @@ pub struct Machine {
     rebooted: bool,
     switches: BTreeMap<Generation, u64>,
     rollbacks: BTreeMap<Generation, u64>,
+    /// Runs of candidates whose deployment failed while they had a weight, and the table from which on they have none.
+    withdrawn: BTreeMap<BootId, u64>,
     reached: BTreeMap<&'static str, u64>,
     uploads: Vec<Generation>,
 }
@@ -139,6 +141,7 @@ impl Machine {
             rebooted: false,
             switches: BTreeMap::new(),
             rollbacks: BTreeMap::new(),
+            withdrawn: BTreeMap::new(),
             reached: BTreeMap::new(),
             uploads: Vec::new(),
         };
@@ -179,6 +182,22 @@ impl Machine {
             );
         }
         self.run_until(self.now + SETTLE)?;
+        // A candidate at a weight waits for somebody to say how to go on, as long as that takes.
+        if let Some(slot) = self.state.on_trial().cloned() {
+            if !self.state.everywhere {
+                return Err(format!(
+                    "not settled: nobody has the table: {:?}",
+                    self.state
+                ));
+            }
+            let (by, settings) = ("person".to_owned(), self.state.settings.clone());
+            let told = match self.random.percent(50) {
+                true => Event::Promote { slot, by, settings },
+                false => Event::Abort { by },
+            };
+            self.deliver(told)?;
+            self.run_until(self.now + SETTLE)?;
+        }
         let state = &self.state;
         let check = |holds: bool, what: &str| {
             if holds {
@@ -191,11 +210,14 @@ impl Machine {
         check(state.watch.is_none(), "a watch goes on")?;
         for (name, slot) in &state.slots {
             let settled = match &slot.condition {
-                Condition::Idle | Condition::Failed(_) | Condition::Standby => true,
+                Condition::Idle
+                | Condition::Failed(_)
+                | Condition::Standby { .. }
+                | Condition::Trial { .. } => true,
                 Condition::Active(service) => {
                     *service == Service::Up || *service == Service::ByHand
                 }
-                Condition::Draining { until } => until.last().is_none() && self.held(name) > 0,
+                Condition::Draining { until, .. } => until.last().is_none() && self.held(name) > 0,
                 Condition::Starting
                 | Condition::Ready
                 | Condition::Warm { .. }
@@ -351,10 +373,13 @@ impl Machine {
                     if *count > 1 {
                         return Err(format!("generation {} switched twice", outcome.generation));
                     }
-                } else if outcome.phase != "shifting" {
+                } else if outcome.phase != "shifting" || before.on_trial().is_some() {
+                    self.withdrawn(before);
                     let active = before.active.as_ref();
-                    let untouched =
-                        active == self.state.active.as_ref() || outcome.cause == Cause::Preempted;
+                    // A rollback, or a stop of everything, may be what ended it.
+                    let untouched = active == self.state.active.as_ref()
+                        || outcome.cause == Cause::Preempted
+                        || matches!(outcome.cause, Cause::Aborted(_));
                     if !untouched {
                         return Err(format!(
                             "a failed attempt changed the active slot: {outcome:?}"
@@ -376,6 +401,8 @@ impl Machine {
             Notice::Forced { .. } => self.note("forced"),
             Notice::Down { .. } => self.note("down"),
             Notice::Up { .. } => self.note("up"),
+            Notice::Weighed { cause: None, .. } => self.note("weighed"),
+            Notice::Weighed { cause: Some(_), .. } => self.note("weight lost"),
             Notice::Began { .. }
             | Notice::Phase { .. }
             | Notice::Draining { .. }
@@ -385,6 +412,15 @@ impl Machine {
         Ok(())
     }
 
+    /// A deployment failed whose candidate had a weight: that run of it is to get no request any more.
+    fn withdrawn(&mut self, before: &State) {
+        let candidate = before.on_trial().and_then(|name| before.slots.get(name));
+        if let Some(boot) = candidate.and_then(|slot| slot.boot.clone()) {
+            self.note("withdrawn");
+            self.withdrawn.insert(boot, self.state.table);
+        }
+    }
+
     /// What is true of every state.
     fn check(&self) -> Result<(), String> {
         let state = &self.state;
@@ -392,6 +428,10 @@ impl Machine {
         if let Some(what) = state.contradiction() {
             return Err(what.to_owned());
         }
+        let weights = state.slots.keys().map(|name| state.weight(name).get());
+        let all: u32 = weights.map(u32::from).sum();
+        let wanted = if state.active.is_some() { 100 } else { 0 };
+        check(all == wanted, "the weights do not add up")?;
         for slot in state.slots.values() {
             match &slot.condition {
                 Condition::Active(Service::Up) => {
@@ -403,7 +443,8 @@ impl Machine {
                 }
                 Condition::Starting
                 | Condition::Ready
-                | Condition::Standby
+                | Condition::Standby { .. }
+                | Condition::Trial { .. }
                 | Condition::Active(_)
                 | Condition::Warm { .. }
                 | Condition::Stopping { .. } => {}
@@ -496,6 +537,11 @@ impl Machine {
                         .find(|(name, _)| Some(name) == table.active.as_ref())?;
                     Some(boot.clone())
                 }),
+            shared: self
+                .table_on_disk
+                .iter()
+                .flat_map(|table| table.trials.iter().map(|(name, _)| name.clone()))
+                .collect(),
             generation: self.state.generation,
             live: self.state.live().cloned(),
             prev: self.state.prev.clone(),
@@ -512,6 +558,8 @@ impl Machine {
                 }
             }
             self.state = before.clone();
+            // Tables are counted anew.
+            self.withdrawn.clear();
         }
         let next = recover(&before, &facts, Time(self.now));
         self.commit(next)?;
@@ -540,16 +588,13 @@ impl Machine {
                     self.plan(500, Coming::Perform(self.deployer, effect.clone()));
                     if self.random.percent(20) {
                         self.answer(Event::Unrouted {
-                            generation: route.generation,
+                            table: route.table,
                             why: "no space left".to_owned(),
                         });
                     }
                     return Ok(());
                 }
-                self.answer(Event::Routed {
-                    generation: route.generation,
-                    active: route.active,
-                });
+                self.answer(Event::Routed { table: route.table });
             }
             Effect::Drain { slot, boot, until } => {
                 let held = self
@@ -821,18 +866,23 @@ impl Machine {
     // The routers and their clients.
 
     fn request(&mut self) -> Result<(), String> {
-        let Some(Route {
-            active: Some(active),
-            ready: true,
-            boots,
-            ..
-        }) = self.table.clone()
-        else {
+        let Some(route) = self.table.clone() else {
+            return Ok(());
+        };
+        let mut place = self.random.between(0, 100) as u8;
+        let picked = self.units.keys().find(|name| {
+            let weight = route.weight(name).get();
+            let found = place < weight;
+            place = place.saturating_sub(weight);
+            found
+        });
+        let Some(active) = picked.cloned().filter(|name| self.sends_to(name)) else {
             return Ok(());
         };
         let unit = self.units[&active].clone();
         if let Run::Running(boot) = &unit.phase {
-            let known = boots
+            let known = route
+                .boots
                 .iter()
                 .find(|(name, _)| *name == active)
                 .map(|(_, boot)| boot);
@@ -845,7 +895,25 @@ impl Machine {
                     "a request reached {active}, which passed no probe in this run"
                 ));
             }
-            self.note("served");
+            if self
+                .withdrawn
+                .get(boot)
+                .is_some_and(|table| *table <= route.table)
+            {
+                return Err(format!("a request reached {active} after it was withdrawn"));
+            }
+            let known = self.state.weight(&active) != Weight::NONE
+                || self.state.lingering.contains(&active);
+            if !known {
+                return Err(format!(
+                    "a request reached {active}, which has no weight, and had none: {:?}",
+                    self.state
+                ));
+            }
+            match route.active.as_ref() == Some(&active) {
+                true => self.note("served"),
+                false => self.note("served on trial"),
+            }
             let boot = Some(boot.clone());
             *self
                 .in_flight
@@ -884,10 +952,29 @@ impl Machine {
         }
     }
 
+    /// Any weight to any slot, more often to the candidate that waits for one.
+    fn ask_weight(&mut self, name: SlotName, settings: Settings) -> Result<(), String> {
+        let trial = self.state.on_trial().cloned();
+        let slot = trial.filter(|_| self.random.percent(60)).unwrap_or(name);
+        let percent = match self.random.percent(20) {
+            true => self.random.between(0, 2) * 100,
+            false => self.random.between(0, 100),
+        };
+        self.deliver(Event::Weigh {
+            slot,
+            weight: Weight::new(percent as u8).expect("at most 100"),
+            by: "person".to_owned(),
+            settings,
+        })
+    }
+
     /// Whether the routers would send a request to a slot, whatever runs there.
     fn sends_to(&self, name: &SlotName) -> bool {
         let table = self.table.as_ref();
-        table.is_some_and(|table| table.active.as_ref() == Some(name) && table.ready)
+        table.is_some_and(|table| {
+            let waits = table.active.as_ref() == Some(name) && !table.ready;
+            table.weight(name) != Weight::NONE && !waits
+        })
     }
 
     fn held(&self, name: &SlotName) -> u64 {
@@ -910,13 +997,18 @@ impl Machine {
         let names: Vec<SlotName> = self.units.keys().cloned().collect();
         let name = names[self.random.between(0, names.len() as u64) as usize].clone();
         match self.random.between(0, 100) {
-            0..55 => {
+            0..45 => {
                 let queue = Duration::from_secs(self.random.between(0, 20));
+                let weight = match self.random.percent(35) {
+                    true => Weight::new(self.random.between(0, 101) as u8),
+                    false => None,
+                };
                 let began = self.state.generation;
                 self.deliver(Event::Begin(Request {
                     by: "person".to_owned(),
                     settings,
                     queue,
+                    weight,
                 }))?;
                 if self.state.generation != began && self.state.deployment.is_some() {
                     let generation = self.state.generation;
@@ -943,13 +1035,34 @@ impl Machine {
                     self.plan(after, Coming::Event(self.deployer, event));
                 }
             }
-            55..75 => self.ask_rollback(settings)?,
-            75..82 => self.deliver(Event::Promote {
+            45..57 => self.ask_rollback(settings)?,
+            57..72 => self.ask_weight(name, settings)?,
+            72..75 => {
+                let from = names[self.random.between(0, names.len() as u64) as usize].clone();
+                self.deliver(Event::Swap {
+                    from,
+                    to: name,
+                    by: "person".to_owned(),
+                    settings,
+                })?;
+            }
+            75..78 => self.deliver(Event::Abort {
+                by: "person".to_owned(),
+            })?,
+            78..81 => {
+                let force = self.random.percent(40);
+                self.deliver(Event::Stop {
+                    slot: name,
+                    force,
+                    by: "person".to_owned(),
+                })?;
+            }
+            81..84 => self.deliver(Event::Promote {
                 slot: name,
                 by: "person".to_owned(),
                 settings,
             })?,
-            82..86 => self.deliver(Event::DrainNow { slot: name })?,
+            84..86 => self.deliver(Event::DrainNow { slot: name })?,
             86..93 => self.start_by_hand(&name),
             _ => self.stop_by_hand(&name),
         }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::{
     ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FailureRecord, KindRecord,
     OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord,
-    SettingsRecord, SlotRecord, VERSION, WatchRecord,
+    SettingsRecord, SlotRecord, VERSION, WITHOUT_WEIGHTS, WatchRecord,
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
     Probe, ReleaseId, RolledBack, Service, Settings, Slot, SlotName, State, Time, UnitFailure,
-    Watch,
+    Watch, Weight,
 };
 
 fn ms(span: Duration) -> u64 {
@@ -21,6 +21,10 @@ fn text<T: ToString>(name: Option<&T>) -> Option<String> {
     name.map(ToString::to_string)
 }
 
+fn weight(percent: u8) -> Result<Weight, NameError> {
+    percent.to_string().parse()
+}
+
 fn parse<T: std::str::FromStr<Err = NameError>>(
     name: Option<String>,
 ) -> Result<Option<T>, NameError> {
@@ -29,7 +33,7 @@ fn parse<T: std::str::FromStr<Err = NameError>>(
 
 /// Phases and conditions are kept as `&'static str` in memory; a word of a newer version reads as `unknown`.
 fn word(found: &str) -> &'static str {
-    const WORDS: [&str; 14] = [
+    const WORDS: [&str; 15] = [
         "preparing",
         "waiting",
         "starting",
@@ -37,6 +41,7 @@ fn word(found: &str) -> &'static str {
         "shifting",
         "idle",
         "standby",
+        "trial",
         "active",
         "warm",
         "draining",
@@ -63,12 +68,18 @@ fn times(entered: &[(String, u64)]) -> Vec<(&'static str, Time)> {
 
 impl Record {
     pub(in crate::store) fn of(state: &State, machine_boot: &str) -> Self {
+        let version = match weighs(state) {
+            true => VERSION,
+            false => WITHOUT_WEIGHTS,
+        };
         Self {
-            version: VERSION,
-            readable_from: VERSION,
+            version,
+            readable_from: version,
             machine_boot: machine_boot.to_owned(),
             generation: state.generation.0,
             routed: state.routed.0,
+            table: state.table,
+            everywhere: state.everywhere,
             active: text(state.active.as_ref()),
             lingering: state.lingering.iter().map(ToString::to_string).collect(),
             deployment: state.deployment.as_ref().map(|held| DeploymentRecord {
@@ -79,6 +90,7 @@ impl Record {
                 phase: (&held.phase).into(),
                 entered: marks(&held.entered),
                 settings: (&held.settings).into(),
+                weight: held.weight.map(Weight::get),
             }),
             watch: state.watch.as_ref().map(|watch| WatchRecord {
                 generation: watch.generation.0,
@@ -126,6 +138,8 @@ impl Record {
         Ok(State {
             generation: Generation(self.generation),
             routed: Generation(self.routed),
+            table: self.table,
+            everywhere: self.everywhere,
             active: parse(self.active)?,
             lingering: self
                 .lingering
@@ -157,6 +171,16 @@ impl Record {
             settings: self.settings.into_settings()?,
         })
     }
+}
+
+/// Whether a slot has a weight beside the active slot, or is to get one.
+fn weighs(state: &State) -> bool {
+    let held = state.deployment.as_ref();
+    held.is_some_and(|held| held.weight.is_some())
+        || state
+            .slots
+            .values()
+            .any(|slot| matches!(slot.condition, Condition::Trial { .. }))
 }
 
 fn classes(each: ByClass<u64>) -> Option<ByClassRecord> {
@@ -216,6 +240,7 @@ impl DeploymentRecord {
             phase: self.phase.into_phase()?,
             entered: times(&self.entered),
             settings: self.settings.into_settings()?,
+            weight: self.weight.map(weight).transpose()?,
         })
     }
 }
@@ -306,6 +331,9 @@ impl From<&Phase> for PhaseRecord {
                 until: until.0,
                 probe: probe.as_ref().map(Into::into),
             },
+            Phase::Trial { slot } => Self::Trial {
+                slot: slot.to_string(),
+            },
             Phase::Shifting { slot, from, left } => Self::Shifting {
                 slot: slot.to_string(),
                 from: text(from.as_ref()),
@@ -334,6 +362,9 @@ impl PhaseRecord {
                 until: Time(until),
                 probe: probe.map(Into::into),
             },
+            Self::Trial { slot } => Phase::Trial {
+                slot: slot.parse()?,
+            },
             Self::Shifting { slot, from, left } => Phase::Shifting {
                 slot: slot.parse()?,
                 from: parse(from)?,
@@ -349,7 +380,11 @@ impl From<&Slot> for SlotRecord {
             Condition::Idle => ConditionRecord::Idle,
             Condition::Starting => ConditionRecord::Starting,
             Condition::Ready => ConditionRecord::Ready,
-            Condition::Standby => ConditionRecord::Standby,
+            Condition::Standby { gated } => ConditionRecord::Standby { gated: *gated },
+            Condition::Trial { weight, streak } => ConditionRecord::Trial {
+                weight: weight.get(),
+                streak: *streak,
+            },
             Condition::Active(service) => ConditionRecord::Active {
                 service: match service {
                     Service::Up => ServiceRecord::Up,
@@ -366,9 +401,10 @@ impl From<&Slot> for SlotRecord {
                 drain: drain.map(|at| at.0).last(),
                 classes: classes(drain.map(|at| at.0)),
             },
-            Condition::Draining { until } => ConditionRecord::Draining {
+            Condition::Draining { until, withdrawn } => ConditionRecord::Draining {
                 until: until.map(|at| at.0).last(),
                 classes: classes(until.map(|at| at.0)),
+                withdrawn: *withdrawn,
             },
             Condition::Stopping { forced, failure } => ConditionRecord::Stopping {
                 forced: *forced,
@@ -393,7 +429,14 @@ impl SlotRecord {
             ConditionRecord::Idle => Condition::Idle,
             ConditionRecord::Starting => Condition::Starting,
             ConditionRecord::Ready => Condition::Ready,
-            ConditionRecord::Standby => Condition::Standby,
+            ConditionRecord::Standby { gated } => Condition::Standby { gated },
+            ConditionRecord::Trial {
+                weight: percent,
+                streak,
+            } => Condition::Trial {
+                weight: weight(percent)?,
+                streak,
+            },
             ConditionRecord::Active { service } => Condition::Active(match service {
                 ServiceRecord::Up => Service::Up,
                 ServiceRecord::Booting { until } => Service::Booting { until: Time(until) },
@@ -411,8 +454,13 @@ impl SlotRecord {
                 gated,
                 drain: by_class(drain, classes).map(Time),
             },
-            ConditionRecord::Draining { until, classes } => Condition::Draining {
+            ConditionRecord::Draining {
+                until,
+                classes,
+                withdrawn,
+            } => Condition::Draining {
                 until: by_class(until, classes).map(Time),
+                withdrawn,
             },
             ConditionRecord::Stopping { forced, failure } => Condition::Stopping {
                 forced,
@@ -475,7 +523,10 @@ impl From<&Cause> for CauseRecord {
                 failure: failure.into(),
             },
             Cause::Interrupted => Self::Interrupted,
-            Cause::Preempted => Self::Preempted,
+            Cause::Preempted => Self::Preempted { by: None },
+            Cause::Aborted(by) => Self::Preempted {
+                by: Some(by.clone()),
+            },
             Cause::NoIdleSlot { holder, condition } => Self::NoIdleSlot {
                 holder: holder.to_string(),
                 condition: (*condition).to_owned(),
@@ -510,7 +561,8 @@ impl CauseRecord {
             Self::Unprepared { why } => Cause::Unprepared(why),
             Self::Unbuilt { failure } => Cause::Unbuilt(failure.into()),
             Self::Interrupted => Cause::Interrupted,
-            Self::Preempted => Cause::Preempted,
+            Self::Preempted { by: None } => Cause::Preempted,
+            Self::Preempted { by: Some(by) } => Cause::Aborted(by),
             Self::NoIdleSlot { holder, condition } => Cause::NoIdleSlot {
                 holder: holder.parse::<SlotName>()?,
                 condition: word(&condition),

@@ -1,6 +1,8 @@
-//! The state as JSON, version 1. The types mirror those of [`deploy`](crate::deploy), which knows nothing of encodings.
+//! The state as JSON, version 2. The types mirror those of [`deploy`](crate::deploy), which knows nothing of encodings.
 //!
 //! A later version that an older slotd can still read keeps `readable_from`; unknown keys are passed over for that reason.
+//!
+//! Version 2 has weights. What no weight is in is written as version 1, which an older slotd can read.
 
 mod convert;
 
@@ -8,8 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-/// The version that this slotd writes.
-pub(super) const VERSION: u32 = 1;
+/// The newest version that this slotd reads and writes.
+pub(super) const VERSION: u32 = 2;
+
+/// The version whose readers know of no weights.
+pub(super) const WITHOUT_WEIGHTS: u32 = 1;
 
 /// A state file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,6 +26,10 @@ pub(super) struct Record {
     pub(super) machine_boot: String,
     generation: u64,
     routed: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    table: u64,
+    #[serde(default = "yes", skip_serializing_if = "is")]
+    everywhere: bool,
     active: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     lingering: Vec<String>,
@@ -33,6 +42,22 @@ pub(super) struct Record {
     outcome: Option<OutcomeRecord>,
     rolled_back: Option<RolledBackRecord>,
     settings: SettingsRecord,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is(flag: &bool) -> bool {
+    *flag
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_not(flag: &bool) -> bool {
+    !flag
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,6 +90,8 @@ struct DeploymentRecord {
     #[serde(default)]
     entered: Vec<(String, u64)>,
     settings: SettingsRecord,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -94,6 +121,9 @@ enum PhaseRecord {
         slot: String,
         until: u64,
         probe: Option<ProbeRecord>,
+    },
+    Trial {
+        slot: String,
     },
     Shifting {
         slot: String,
@@ -128,7 +158,14 @@ enum ConditionRecord {
     Idle,
     Starting,
     Ready,
-    Standby,
+    Standby {
+        #[serde(default)]
+        gated: bool,
+    },
+    Trial {
+        weight: u8,
+        streak: u8,
+    },
     Active {
         service: ServiceRecord,
     },
@@ -142,6 +179,8 @@ enum ConditionRecord {
         until: Option<u64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         classes: Option<ByClassRecord>,
+        #[serde(default, skip_serializing_if = "is_not")]
+        withdrawn: bool,
     },
     Stopping {
         forced: bool,
@@ -208,18 +247,39 @@ struct RolledBackRecord {
 enum CauseRecord {
     Switched,
     Standby,
-    Unprepared { why: String },
-    Unbuilt { failure: FailureRecord },
+    Unprepared {
+        why: String,
+    },
+    Unbuilt {
+        failure: FailureRecord,
+    },
     Interrupted,
-    Preempted,
-    NoIdleSlot { holder: String, condition: String },
-    Unrouted { why: String },
-    StartFailed { failure: FailureRecord },
+    /// An older reader takes it for a rollback's doing where it says by whom it was.
+    Preempted {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    NoIdleSlot {
+        holder: String,
+        condition: String,
+    },
+    Unrouted {
+        why: String,
+    },
+    StartFailed {
+        failure: FailureRecord,
+    },
     StartTimeout,
-    HealthTimeout { probe: Option<ProbeRecord> },
-    Exited { failure: FailureRecord },
+    HealthTimeout {
+        probe: Option<ProbeRecord>,
+    },
+    Exited {
+        failure: FailureRecord,
+    },
     StoppedByHand,
-    ProbesFailed { probe: ProbeRecord },
+    ProbesFailed {
+        probe: ProbeRecord,
+    },
     Soaked,
     Superseded,
     OldSlotGone,

@@ -1,0 +1,357 @@
+//! Shares of new requests as a user has them, where no systemd runs: a candidate at a weight, another weight, all of it, none again.
+
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
+mod started;
+
+use std::fs;
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use started::{LONG, Project, Running};
+
+/// A project with releases 1, 2 and 3, of which 1 serves.
+fn serving(lines: &str) -> (Project, Running) {
+    let project = Project::with("");
+    let file = project.directory.path().join("slot.toml");
+    let (soak, text) = ("soak = '0s'", fs::read_to_string(&file).unwrap());
+    let lines = if lines.contains("soak") {
+        lines.to_owned()
+    } else {
+        format!("{soak}\n{lines}")
+    };
+    fs::write(&file, text.replace(soak, &lines)).unwrap();
+    for name in ["2", "3"] {
+        let path = project.directory.path().join(format!("build-{name}"));
+        fs::create_dir_all(&path).unwrap();
+        let text = format!("{{\"name\":\"{name}\",\"behaviour\":\"serves\"}}");
+        fs::write(path.join("release.json"), text).unwrap();
+    }
+    let running = project.start(&["build-1"]);
+    running.until("release 1 ");
+    (project, running)
+}
+
+/// Asks for JSON: the exit status, and the last line of what was said.
+fn json(project: &Project, words: &[&str]) -> (Option<i32>, Value) {
+    let (code, said) = project.ask(&[&["--json"], words].concat());
+    let last = said.lines().last().unwrap_or_default();
+    let parsed = serde_json::from_str(last);
+    (
+        code,
+        parsed.unwrap_or_else(|error| panic!("{error}: {said}")),
+    )
+}
+
+fn done(project: &Project, words: &[&str]) -> Value {
+    let (code, value) = json(project, words);
+    assert_eq!(code, Some(0), "{words:?}: {value}");
+    value
+}
+
+fn refused(project: &Project, words: &[&str]) -> String {
+    let (code, value) = json(project, words);
+    assert_ne!(code, Some(0), "{words:?}: {value}");
+    value["error"].as_str().unwrap().to_owned()
+}
+
+/// How many of a hundred requests each release answers.
+fn of_a_hundred(running: &Running) -> [usize; 3] {
+    let mut counts = [0; 3];
+    for _ in 0..100 {
+        let who: usize = running.who().parse().unwrap();
+        counts[who - 1] += 1;
+    }
+    counts
+}
+
+fn slot_of<'a>(listed: &'a Value, name: &str) -> &'a Value {
+    let slots = listed["slots"].as_array().unwrap();
+    slots.iter().find(|slot| slot["slot"] == name).unwrap()
+}
+
+/// Every process that runs a slot of this project.
+fn processes(project: &Project, slot: &str) -> Vec<Pid> {
+    let home = project.home().canonicalize().unwrap();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let mine = fs::read_link(entry.path().join("cwd")).is_ok_and(|it| it.starts_with(&home));
+        let named = format!("SLOT_NAME={slot}");
+        if mine
+            && environment
+                .split(|byte| *byte == 0)
+                .any(|it| it == named.as_bytes())
+        {
+            found.push(Pid::from_raw(pid));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_release_is_deployed_at_10_per_cent_raised_to_50_and_promoted() {
+    let (project, running) = serving("");
+    let deployed = done(
+        &project,
+        &["deploy", "build-2", "--weight", "10", "--version", "v2"],
+    );
+    assert_eq!(deployed["success"], true);
+    assert_eq!(
+        (&deployed["cause"], &deployed["phase"]),
+        (&"trial".into(), &"shifting".into())
+    );
+    assert_eq!(
+        (&deployed["slot"], &deployed["weight"]),
+        (&"green".into(), &10.into())
+    );
+    for next in [
+        "slotctl weight green 50",
+        "slotctl promote",
+        "slotctl abort",
+    ] {
+        assert!(
+            deployed["text"].as_str().unwrap().contains(next),
+            "{deployed}"
+        );
+    }
+    let [one, two, _] = of_a_hundred(&running);
+    assert!((8..=12).contains(&two) && one + two == 100, "{one} {two}");
+
+    let status = done(&project, &["status"]);
+    assert_eq!(
+        (&status["state"], &status["active"]),
+        (&"shifting".into(), &"blue".into())
+    );
+    let said = refused(&project, &["deploy", "build-3"]);
+    for word in [
+        "in progress",
+        "shifting",
+        "green at 10%",
+        "slotctl abort",
+        "slotctl promote",
+    ] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+
+    // By its label, with the app's name.
+    let weighed = done(&project, &["weight", "slot:v2", "50"]);
+    assert_eq!(
+        weighed["weights"],
+        serde_json::json!({"blue": 50, "green": 50})
+    );
+    assert_eq!(
+        (&weighed["everywhere"], &weighed["switches"]),
+        (&true.into(), &false.into())
+    );
+    let [_, two, _] = of_a_hundred(&running);
+    assert!((45..=55).contains(&two), "{two}");
+
+    let listed = done(&project, &["ps"]);
+    let green = slot_of(&listed, "green");
+    assert_eq!(
+        (&green["label"], &green["weight"]),
+        (&"v2".into(), &50.into())
+    );
+    assert_eq!(
+        (&green["health"], &green["restarts"]),
+        (&"healthy".into(), &0.into())
+    );
+    assert_eq!(green["boot_id"].as_str().unwrap().len(), 32);
+    let (_, shown) = project.ask(&["ps"]);
+    for word in ["VERSION", "slot:green", "v2", "50%", "healthy", "slot:blue"] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+
+    let promoted = done(&project, &["weight", "green", "100"]);
+    assert_eq!(
+        (&promoted["cause"], &promoted["success"]),
+        (&"switched".into(), &true.into())
+    );
+    assert_eq!(promoted["generation"], deployed["generation"]);
+    assert_eq!(of_a_hundred(&running), [0, 100, 0]);
+    running.end();
+}
+
+#[test]
+fn a_weight_of_0_is_healthy_and_gets_nothing_until_it_is_promoted() {
+    let (project, running) = serving("");
+    let deployed = done(&project, &["deploy", "build-2", "--weight", "0"]);
+    assert_eq!(deployed["weight"], 0);
+    assert_eq!(of_a_hundred(&running), [100, 0, 0]);
+    let (code, said) = project.ask(&["promote"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(of_a_hundred(&running), [0, 100, 0]);
+    running.end();
+}
+
+#[test]
+fn an_aborted_release_gets_nothing_more_stops_and_is_told_of() {
+    let (project, running) = serving("");
+    done(&project, &["deploy", "build-2", "--weight", "50"]);
+    let aborted = done(&project, &["abort"]);
+    assert_eq!(
+        aborted["weights"],
+        serde_json::json!({"blue": 100, "green": 0})
+    );
+    assert_eq!(of_a_hundred(&running), [100, 0, 0]);
+    project.until("\"condition\":\"idle\"");
+    let status = done(&project, &["status"]);
+    assert_eq!(
+        (&status["active"], &status["last"]["cause"]),
+        (&"blue".into(), &"aborted".into())
+    );
+    assert!(refused(&project, &["abort"]).contains("nothing to abort"));
+    // The lock is free.
+    project.deploy(&["build-3"]);
+    assert_eq!(of_a_hundred(&running), [0, 0, 100]);
+    running.end();
+}
+
+#[test]
+fn a_candidate_that_dies_at_its_weight_has_nothing_and_the_deployment_failed() {
+    let (project, running) = serving("");
+    done(&project, &["deploy", "build-2", "--weight", "50"]);
+    for pid in processes(&project, "green") {
+        kill(pid, Signal::SIGKILL).unwrap();
+    }
+    project.until("\"cause\":\"exited\"");
+    assert_eq!(of_a_hundred(&running), [100, 0, 0]);
+    let status = done(&project, &["status"]);
+    assert_eq!(
+        (&status["active"], &status["deployment"]),
+        (&"blue".into(), &Value::Null)
+    );
+    running.end();
+}
+
+#[test]
+fn the_only_live_slot_is_stopped_by_force_alone_and_then_every_request_is_refused_at_once() {
+    let (project, running) = serving("");
+    let said = refused(&project, &["stop", "blue"]);
+    assert!(said.contains("--force"), "{said}");
+    assert_eq!(of_a_hundred(&running), [100, 0, 0]);
+    let stopped = done(&project, &["stop", "blue", "--force"]);
+    assert_eq!(
+        stopped["weights"],
+        serde_json::json!({"blue": 0, "green": 0})
+    );
+    let began = Instant::now();
+    for _ in 0..20 {
+        let answer = running.get();
+        assert!(answer.contains("takes no requests now"), "{answer}");
+    }
+    assert!(began.elapsed() < LONG);
+    let status = done(&project, &["status"]);
+    assert_eq!(
+        (&status["active"], &status["serving"]),
+        (&Value::Null, &false.into())
+    );
+    project.deploy(&["build-2"]);
+    assert_eq!(of_a_hundred(&running), [0, 100, 0]);
+    running.end();
+}
+
+#[test]
+fn a_route_swaps_two_slots_and_only_from_the_one_that_is_active() {
+    let (project, running) = serving("soak = '10m'");
+    done(&project, &["deploy", "build-2", "--weight", "0"]);
+    let said = refused(
+        &project,
+        &["route", "slot", "--from", "green", "--to", "gone"],
+    );
+    assert!(
+        said.contains("has no slot gone") && said.contains("green (trial"),
+        "{said}"
+    );
+    let swapped = done(
+        &project,
+        &["route", "slot", "--from", "blue", "--to", "green"],
+    );
+    assert_eq!(swapped["cause"], "switched");
+    assert_eq!(of_a_hundred(&running), [0, 100, 0]);
+    // Done already, and then back to what is warm.
+    let again = done(
+        &project,
+        &["route", "slot", "--from", "blue", "--to", "green"],
+    );
+    assert_eq!(again["switches"], false);
+    done(
+        &project,
+        &["route", "--from", "slot:green", "--to", "slot:blue"],
+    );
+    assert_eq!(of_a_hundred(&running), [100, 0, 0]);
+    running.end();
+}
+
+#[test]
+fn what_no_weight_can_be_is_refused_and_so_is_a_name_that_means_nothing_or_too_much() {
+    let (project, running) = serving("slots = ['blue', 'green', 'canary']\nsoak = '10m'");
+    for wrong in ["101", "-1", "ten", ""] {
+        let (code, said) = project.ask(&["weight", "green", "--", wrong]);
+        assert_eq!(code, Some(2), "{wrong}: {said}");
+    }
+    for (slot, word) in [("blue", "is active"), ("green", "is idle")] {
+        let said = refused(&project, &["weight", slot, "10"]);
+        assert!(said.contains(word), "{said}");
+    }
+    let (code, said) = json(&project, &["weight", "v9", "10"]);
+    assert_eq!(
+        (code, &said["code"]),
+        (Some(7), &"not-found".into()),
+        "{said}"
+    );
+    assert!(
+        said["error"].as_str().unwrap().contains("canary (idle)"),
+        "{said}"
+    );
+    // Two runs of the same bits beside each other.
+    project.deploy(&["build-2", "--version", "v2"]);
+    project.deploy(&["build-2", "--version", "v2", "--weight", "10"]);
+    let said = refused(&project, &["weight", "v2", "20"]);
+    assert!(
+        said.contains("more than one slot") && said.contains("canary (trial"),
+        "{said}"
+    );
+    // Three of them run: one warm for the soak, one active, one at a weight.
+    let listed = done(&project, &["ps"]);
+    let conditions =
+        ["blue", "green", "canary"].map(|name| slot_of(&listed, name)["condition"].clone());
+    assert_eq!(conditions, ["warm", "active", "trial"].map(Value::from));
+    running.end();
+}
+
+#[test]
+fn a_rollback_goes_ahead_of_a_candidate_at_a_weight() {
+    let (project, running) = serving("slots = ['blue', 'green', 'canary']");
+    project.deploy(&["build-2"]);
+    done(&project, &["deploy", "build-3", "--weight", "30"]);
+    let (code, said) = project.ask(&["rollback"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(of_a_hundred(&running), [100, 0, 0]);
+    running.end();
+}
+
+#[test]
+fn a_deployer_that_was_killed_ends_a_deployment_whose_candidate_ended_with_it() {
+    let (project, mut running) = serving("");
+    done(&project, &["deploy", "build-2", "--weight", "50"]);
+    started::signal(&running.child, Signal::SIGKILL);
+    running.child.wait().unwrap();
+    let running = project.start(&[]);
+    running.until("release 1 ");
+    assert_eq!(of_a_hundred(&running), [100, 0, 0]);
+    let status = done(&project, &["status"]);
+    assert_eq!(
+        (&status["active"], &status["deployment"]),
+        (&"blue".into(), &Value::Null)
+    );
+    assert_eq!(status["last"]["cause"], "exited");
+    running.end();
+}
