@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, Outcome, Phase, Probe,
-    ReleaseId, RolledBack, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
+    BootId, ByClass, Cause, Condition, Deployment, Fingerprint, Generation, Keyed, Kind, Outcome,
+    Phase, Probe, ReleaseId, RolledBack, Service, Settings, Slot, SlotName, State, Time,
+    UnitFailure, Watch,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -242,11 +243,36 @@ fn causes() -> Vec<Cause> {
     ]
 }
 
+/// Requests with keys: under way, over, and one that has not come whole.
+fn with_keys() -> State {
+    let mut state = busy();
+    let keyed = |key: &str, payload: Option<&str>, outcome| Keyed {
+        fingerprint: Fingerprint {
+            key: key.parse().unwrap(),
+            target: "0f".repeat(32),
+            payload: payload.map(str::to_owned),
+        },
+        generation: Generation(12),
+        at: Time(1_763_700_000_000),
+        outcome,
+    };
+    state.keys = vec![
+        keyed(
+            "8e03978e-40d5-43dd-bc93-6894a57f9324",
+            Some(""),
+            state.outcome.clone(),
+        ),
+        keyed("ci/4711", Some("ba7816bf"), None),
+        keyed("~!#", None, None),
+    ];
+    state
+}
+
 /// Every variant of every part at least once.
 fn states() -> Vec<State> {
     let mut lingering = busy();
     lingering.lingering.insert(slot("blue"));
-    let mut states = vec![State::new(settings()), busy(), lingering];
+    let mut states = vec![State::new(settings()), busy(), lingering, with_keys()];
     let kinds = [Kind::Deploy, Kind::Rollback, Kind::ByHand, Kind::Promote];
     for phase in phases() {
         for kind in kinds {

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::client::SOCKET;
 use super::exit;
 use crate::config::parse_span;
-use crate::deploy::{AppName, Label, SlotName};
+use crate::deploy::{AppName, Key, Label, Serving, SlotName};
 
 /// Zero-downtime deploys on a Linux server, made of systemd itself.
 #[derive(Debug, Parser)]
@@ -241,6 +241,9 @@ pub struct Deploy {
     /// The app's file; otherwise ./slot.toml, or that of a directory above it or above the path
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What it depends on.
+    #[command(flatten)]
+    pub depending: Depending,
     /// When to return.
     #[command(flatten)]
     pub watching: Watching,
@@ -252,6 +255,9 @@ pub struct Rollback {
     /// The release to go to: its id or its label, as `slotctl releases` lists them
     #[arg(long, value_name = "ID")]
     pub to: Option<String>,
+    /// What it depends on.
+    #[command(flatten)]
+    pub depending: Depending,
     /// When to return.
     #[command(flatten)]
     pub watching: Watching,
@@ -272,6 +278,7 @@ impl Deploy {
             drain,
             queue,
             skip_check,
+            depending,
             watching,
         } = self;
         release.is_none()
@@ -280,6 +287,7 @@ impl Deploy {
             && drain.is_none()
             && queue.is_none()
             && skip_check.is_empty()
+            && depending.is_plain()
             && watching.is_plain()
     }
 }
@@ -288,7 +296,7 @@ impl Rollback {
     /// Whether it asks for nothing but the release before.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.to.is_none() && self.watching.is_plain()
+        self.to.is_none() && self.depending.is_plain() && self.watching.is_plain()
     }
 }
 
@@ -309,6 +317,52 @@ impl Check {
             Self::Disk => "disk",
             Self::Memory => "memory",
         }
+    }
+}
+
+/// What has to be so for something to be done.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Expecting {
+    /// Do it only if this is still the app's generation, the number of its last attempt; else nothing is done, with status 8
+    #[arg(long, value_name = "N")]
+    pub expected_generation: Option<u64>,
+    /// Do it only if this slot, or this release, is active; else nothing is done, with status 8
+    #[arg(long, value_name = "SLOT|RELEASE")]
+    pub expected_active: Option<Serving>,
+}
+
+impl Expecting {
+    /// As the API is asked.
+    #[must_use]
+    pub fn queries(&self) -> Vec<(&'static str, String)> {
+        let generation = self.expected_generation.map(|it| it.to_string());
+        let active = self.expected_active.as_ref().map(ToString::to_string);
+        let asked = [
+            ("expected_generation", generation),
+            ("expected_active", active),
+        ];
+        let said = asked
+            .into_iter()
+            .filter_map(|(key, said)| Some((key, said?)));
+        said.collect()
+    }
+}
+
+/// What an attempt depends on.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Depending {
+    /// What it expects.
+    #[command(flatten)]
+    pub expecting: Expecting,
+    /// Begin nothing if the same was asked for with this key before: show how that ended, or ends. 1 to 128 characters, a UUID for instance
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<Key>,
+}
+
+impl Depending {
+    /// Whether it depends on nothing.
+    fn is_plain(&self) -> bool {
+        self.idempotency_key.is_none() && self.expecting.queries().is_empty()
     }
 }
 
@@ -356,6 +410,9 @@ pub struct Promote {
     /// The slot
     #[arg(value_name = "SLOT")]
     pub slot: SlotName,
+    /// What it depends on.
+    #[command(flatten)]
+    pub depending: Depending,
     /// When to return.
     #[command(flatten)]
     pub watching: Watching,
@@ -370,6 +427,9 @@ pub struct Drain {
     /// Do it: whatever is in flight there is cut
     #[arg(long, required = true)]
     pub now: bool,
+    /// What it expects.
+    #[command(flatten)]
+    pub expecting: Expecting,
 }
 
 /// `status`.

@@ -3,7 +3,7 @@
 use std::io::{stderr, stdout};
 
 use super::app;
-use super::args::{Deploy, Global, Promote, Rollback};
+use super::args::{Deploy, Drain, Global, Promote, Rollback};
 use super::chosen::Chosen;
 use super::client::{Client, ClientError, empty};
 use super::exit::Exit;
@@ -15,7 +15,7 @@ use super::project::{Project, is_slot_machine};
 use super::releases;
 use super::status::{complete, now_ms, table};
 use super::term::{Paint, note, say, say_json, width};
-use crate::deploy::{AppName, SlotName};
+use crate::deploy::AppName;
 use crate::wire::api::{Outcome, Status};
 
 /// Deploys a commit, a path, an archive, or a release that is on disk.
@@ -89,7 +89,7 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     let path = path_of("/deploy", &asked);
     let ended = attempt(
         &client,
-        client.post(&path, body),
+        client.post_once(&path, options.depending.idempotency_key.as_ref(), body),
         || Some(Packing::progress(&sent, size)),
         options.watching.wait,
         &mut screen,
@@ -110,7 +110,8 @@ async fn at_hand(
 ) -> anyhow::Result<Exit> {
     let mut screen = Screen::new(global.json);
     let path = path_of("/deploy", asked);
-    let begin = client.post(&path, empty());
+    let key = options.depending.idempotency_key.as_ref();
+    let begin = client.post_once(&path, key, empty());
     let wait = options.watching.wait;
     let outcome = attempt(client, begin, || None, wait, &mut screen).await?;
     show(global, client, &outcome).await
@@ -122,6 +123,7 @@ fn queries(options: &Deploy) -> Vec<(&'static str, String)> {
         .filter_map(|(key, span)| span.as_ref().map(|span| (key, span.text.clone())))
         .collect();
     asked.extend(skipped(options));
+    asked.extend(options.depending.expecting.queries());
     asked
 }
 
@@ -259,13 +261,17 @@ pub async fn rollback(
     options: &Rollback,
 ) -> anyhow::Result<Exit> {
     let mut screen = Screen::new(global.json);
-    let mut asked = Vec::new();
+    let mut asked = options.depending.expecting.queries();
     if let Some(to) = &options.to {
         asked.push(("to", releases::meant(client, to).await?));
     }
     let outcome = attempt(
         client,
-        client.post(&path_of("/rollback", &asked), empty()),
+        client.post_once(
+            &path_of("/rollback", &asked),
+            options.depending.idempotency_key.as_ref(),
+            empty(),
+        ),
         || None,
         options.watching.wait,
         &mut screen,
@@ -280,10 +286,13 @@ pub async fn rollback(
 /// If slotd refuses.
 pub async fn promote(global: &Global, client: &Client, options: &Promote) -> anyhow::Result<Exit> {
     let mut screen = Screen::new(global.json);
-    let path = format!("/promote?slot={}", options.slot);
+    let mut asked = options.depending.expecting.queries();
+    asked.push(("slot", options.slot.to_string()));
+    let path = path_of("/promote", &asked);
+    let key = options.depending.idempotency_key.as_ref();
     let outcome = attempt(
         client,
-        client.post(&path, empty()),
+        client.post_once(&path, key, empty()),
         || None,
         options.watching.wait,
         &mut screen,
@@ -296,8 +305,10 @@ pub async fn promote(global: &Global, client: &Client, options: &Promote) -> any
 ///
 /// # Errors
 /// If slotd refuses.
-pub async fn drain(global: &Global, client: &Client, slot: &SlotName) -> anyhow::Result<Exit> {
-    let status: Status = client.post(&format!("/drain?slot={slot}"), empty()).await?;
+pub async fn drain(global: &Global, client: &Client, options: &Drain) -> anyhow::Result<Exit> {
+    let mut asked = options.expecting.queries();
+    asked.push(("slot", options.slot.to_string()));
+    let status: Status = client.post(&path_of("/drain", &asked), empty()).await?;
     if global.json {
         say_json(&status)?;
     } else {

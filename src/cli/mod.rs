@@ -98,6 +98,7 @@ fn misused(error: &clap::Error) -> ExitCode {
         success: false,
         code: Exit::Usage.code().to_owned(),
         error: text.unwrap_or_default().trim().to_owned(),
+        ..Problem::default()
     };
     // A reader that has gone needs no answer.
     let _ = say_json(&problem);
@@ -134,7 +135,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Drain(options) => {
             let global = &reached(global)?;
-            wait_for(deploy::drain(global, &client(global)?, &options.slot))?
+            wait_for(deploy::drain(global, &client(global)?, options))?
         }
         Command::Status(options) if options.connections => {
             wait_for(connections::run(&client(&reached(global)?)?, global.json))?
@@ -301,6 +302,7 @@ fn tell(error: &anyhow::Error, exit: Exit, json: bool) {
             success: false,
             code: exit.code().to_owned(),
             error: text,
+            ..Problem::default()
         },
     };
     // A reader that has gone needs no answer.

@@ -1,6 +1,6 @@
 //! One app under a deployer: its owner, its world, and what can be asked of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,16 +15,17 @@ use super::live::{Live, blocking};
 use super::owner::{AskError, Owner};
 use super::prepare::{Preparation, Unready};
 use super::tables::Tables;
+use super::taken::take_up;
 use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    AppName, Effect, Event, Facts, Found, Generation, Refusal, ReleaseId, Request, Settings,
-    SlotName, State, Step, effects, recover, rediscover,
+    AppName, Effect, Event, Generation, Guard, Refusal, ReleaseId, Request, Settings, SlotName,
+    State, effects,
 };
 use crate::preflight::{self, Room};
 use crate::release::{self, About, Layout, Links, Record, Root};
-use crate::store::{FileError, History, Loaded, StateFile};
+use crate::store::{FileError, StateFile};
 use crate::telemetry::chain;
 use crate::wire::release as api;
 
@@ -97,6 +98,8 @@ pub struct Wish {
     pub size: Option<u64>,
     /// What is not to be looked at beforehand.
     pub unchecked: BTreeSet<Check>,
+    /// What it depends on.
+    pub guard: Guard,
 }
 
 /// What is looked at before a deployment begins, and can be left out.
@@ -256,6 +259,8 @@ impl<U: Units> Managed<U> {
         if let Some(drain) = wish.drain {
             settings.drain = self.world.app.drain.with(drain).by_class();
         }
+        // What is not admitted now is not worth a look; what is, is decided on by the owner.
+        self.admits(&wish.guard)?;
         let state = Arc::clone(&self.owner.state().borrow());
         // Whoever holds the lock changes what would be found.
         if state.deployment.is_none()
@@ -273,9 +278,9 @@ impl<U: Units> Managed<U> {
                 .patience
                 .max(until.saturating_duration_since(Instant::now())),
         });
-        let owner = self.owner.clone();
+        let (owner, guard) = (self.owner.clone(), wish.guard.clone());
         let asked = tokio::spawn(async move {
-            let generation = owner.ask(begun).await?.generation;
+            let generation = owner.ask_if(guard, begun).await?.generation;
             Ok(Unclaimed(Some((generation, owner))))
         });
         let begun = asked.await.map_err(|_| AskError::Gone)?;
@@ -292,6 +297,14 @@ impl<U: Units> Managed<U> {
             *phase = self.world.phase(held.generation, &held.phase);
         }
         error
+    }
+
+    /// Whether a request would be admitted as the app is now.
+    ///
+    /// # Errors
+    /// It would not.
+    pub fn admits(&self, guard: &Guard) -> Result<(), AskError> {
+        Ok(guard.admits(&self.owner.state().borrow(), self.world.now())?)
     }
 
     /// What speaks against a deployment before anything is begun.
@@ -447,7 +460,9 @@ impl<U: Units> Managed<U> {
         &self,
         to: Option<ReleaseId>,
         by: String,
+        guard: Guard,
     ) -> Result<Arc<State>, AskError> {
+        self.admits(&guard)?;
         if let Some(id) = to.clone() {
             let root = self.world.root.clone();
             blocking(move || release::choose(&root, &id)).await?;
@@ -455,36 +470,38 @@ impl<U: Units> Managed<U> {
         self.world
             .set_reserve_aside()
             .map_err(|error| AskError::NotCommitted(chain(&error)))?;
-        self.owner
-            .ask(Event::Rollback {
-                to,
-                by,
-                settings: settings(&self.world.app),
-            })
-            .await
-            .map_err(|error| self.in_step(error))
+        let event = Event::Rollback {
+            to,
+            by,
+            settings: settings(&self.world.app),
+        };
+        (self.owner.ask_if(guard, event).await).map_err(|error| self.in_step(error))
     }
 
     /// Makes a slot that stands by active.
     ///
     /// # Errors
     /// Refused; nothing was begun.
-    pub async fn promote(&self, slot: SlotName, by: String) -> Result<Arc<State>, AskError> {
-        self.owner
-            .ask(Event::Promote {
-                slot,
-                by,
-                settings: settings(&self.world.app),
-            })
-            .await
+    pub async fn promote(
+        &self,
+        slot: SlotName,
+        by: String,
+        guard: Guard,
+    ) -> Result<Arc<State>, AskError> {
+        let event = Event::Promote {
+            slot,
+            by,
+            settings: settings(&self.world.app),
+        };
+        self.owner.ask_if(guard, event).await
     }
 
     /// Cuts what a slot still drains.
     ///
     /// # Errors
     /// Refused; nothing is cut.
-    pub async fn drain_now(&self, slot: SlotName) -> Result<Arc<State>, AskError> {
-        self.owner.ask(Event::DrainNow { slot }).await
+    pub async fn drain_now(&self, slot: SlotName, guard: Guard) -> Result<Arc<State>, AskError> {
+        self.owner.ask_if(guard, Event::DrainNow { slot }).await
     }
 
     /// Takes the app out of the table and forgets it; its units are left to whoever removes them.
@@ -498,57 +515,6 @@ impl<U: Units> Managed<U> {
             .tables
             .withdraw(self.world.app.name.as_str())
             .await
-    }
-}
-
-async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {
-    let settings = settings(&world.app);
-    let known = match &loaded {
-        Loaded::State(state, _) => state.slots.keys().cloned().collect(),
-        Loaded::Absent | Loaded::Corrupt { .. } => BTreeSet::new(),
-    };
-    let mut slots = BTreeMap::new();
-    for name in known.into_iter().chain(settings.slots.iter().cloned()) {
-        let found = Found {
-            seen: world.units.seen(&name).await,
-            release: release::named(&world.root, name.as_str()),
-        };
-        slots.insert(name, found);
-    }
-    let part = world.tables.part(world.app.name.as_str()).await;
-    let routed = part
-        .as_ref()
-        .and_then(|part| part.slots.iter().find(|slot| slot.weight == 100));
-    let recorded = History::at(world.root.join("history.jsonl")).last_generation();
-    let facts = Facts {
-        settings,
-        rebooted: matches!(loaded, Loaded::State(_, true)),
-        slots,
-        routed: routed.and_then(|slot| slot.name.parse().ok()),
-        serving: routed
-            .filter(|slot| slot.ready)
-            .and_then(|slot| slot.boot_id.as_ref()?.parse().ok()),
-        generation: Generation(recorded.max(part.as_ref().map_or(0, |part| part.generation))),
-        live: release::named(&world.root, "live"),
-        prev: release::named(&world.root, "prev"),
-    };
-    let now = world.now();
-    match loaded {
-        Loaded::State(state, _) => recover(&state, &facts, now),
-        Loaded::Absent if facts.live.is_none() => {
-            recover(&State::new(facts.settings.clone()), &facts, now)
-        }
-        Loaded::Absent => {
-            world.keep_warning("state.json is missing; the active slot was found by its units and symlinks instead".to_owned());
-            recover(&rediscover(&facts, now), &facts, now)
-        }
-        Loaded::Corrupt { aside, why } => {
-            world.keep_warning(format!(
-                "state.json could not be read ({why}); it is kept as {}, and the active slot was found by the routers' table, units and symlinks instead",
-                aside.display()
-            ));
-            recover(&rediscover(&facts, now), &facts, now)
-        }
     }
 }
 

@@ -30,6 +30,7 @@ pub mod status;
 pub mod succession;
 pub mod systemd;
 pub mod tables;
+mod taken;
 pub mod tell;
 pub mod units;
 pub mod world;

@@ -7,7 +7,9 @@ use super::app::Managed;
 use super::fetch::FETCH;
 use super::tell;
 use super::units::Units;
-use crate::deploy::{ByClass, Condition, Deployment, Phase, Service, Slot, SlotName, State};
+use crate::deploy::{
+    ByClass, Condition, Deployment, Generation, Phase, Service, Slot, SlotName, State,
+};
 use crate::telemetry::chain;
 use crate::wire::api;
 use crate::wire::control::{InFlight, Listing, Stats};
@@ -160,6 +162,7 @@ impl<U: Units> Managed<U> {
         self.world().outcome(generation).or_else(|| {
             on_disk
                 .filter(|outcome| outcome.generation.0 == generation)
+                .or_else(|| state.kept_outcome(Generation(generation)))
                 .map(|outcome| tell::outcome(&self.world().app, outcome))
         })
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::names::{BootId, Generation, ReleaseId, SlotName};
+use super::guard::{Guard, Unexpected};
+use super::names::{BootId, Generation, Key, ReleaseId, SlotName};
 use super::policy::Settings;
 
 /// One thing that happened.
@@ -135,6 +136,20 @@ pub enum Event {
         boot: BootId,
         /// How.
         end: End,
+    },
+    /// Somebody asks for something, on a condition.
+    Guarded {
+        /// The condition.
+        guard: Guard,
+        /// What is asked for.
+        event: Box<Event>,
+    },
+    /// All that comes with a request that has a key has come.
+    Whole {
+        /// The attempt that the request began.
+        generation: Generation,
+        /// A digest of it.
+        payload: String,
     },
     /// Time has passed.
     Tick,
@@ -272,6 +287,27 @@ pub enum Refusal {
     BetweenRuns {
         /// As asked.
         slot: SlotName,
+    },
+    /// The app is not as whoever asked had seen it.
+    #[error("nothing was done: {0}; look again with `slotctl status`")]
+    Unexpected(Box<Unexpected>),
+    /// The request was made before, and is not carried out again: what it began is its answer.
+    #[error("the request with the key {key} was made before, and began generation {generation}")]
+    Repeated {
+        /// Its key.
+        key: Key,
+        /// What it began.
+        generation: Generation,
+    },
+    /// Another request had the same key.
+    #[error(
+        "nothing was done: the key {key} is that of another request, which began generation {generation}; give each request a key of its own"
+    )]
+    KeyReused {
+        /// The key.
+        key: Key,
+        /// What the other one began.
+        generation: Generation,
     },
     /// The slot does not drain.
     #[error("slot {slot} is {condition} and drains nothing")]

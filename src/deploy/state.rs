@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::event::{Probe, UnitFailure, UnitResult};
+use super::guard::Keyed;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
 use super::policy::{ByClass, Settings};
 
@@ -39,6 +40,8 @@ pub struct State {
     pub rolled_back: Option<RolledBack>,
     /// The settings of the last attempt that switched.
     pub settings: Settings,
+    /// The requests that had a key, oldest first.
+    pub keys: Vec<Keyed>,
 }
 
 /// An attempt, from its start to its switch.
@@ -406,6 +409,7 @@ impl State {
             outcome: None,
             rolled_back: None,
             settings,
+            keys: Vec::new(),
         }
     }
 

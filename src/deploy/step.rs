@@ -4,6 +4,7 @@
 //! run than the state knows) leaves the state equal to what it was.
 
 use super::event::{Event, Refusal};
+use super::guard::guarded;
 use super::names::{SlotName, Time};
 use super::notice::Notice;
 use super::state::{Cause, Condition, Phase, Service, State};
@@ -66,6 +67,11 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             settings,
         } => draft.appeared(&slot, boot, release, settings),
         Event::Vanished { slot, boot, end } => draft.vanished(&slot, &boot, end),
+        Event::Guarded { guard, event } => return guarded(state, guard, *event, now),
+        Event::Whole {
+            generation,
+            payload,
+        } => draft.state.came_whole(generation, payload),
         Event::Tick => draft.tick(),
     }
     Ok(draft.finish())
@@ -79,7 +85,8 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn finish(self) -> Step {
+    pub(super) fn finish(mut self) -> Step {
+        self.state.keep_outcome();
         Step {
             state: self.state,
             notices: self.notices,

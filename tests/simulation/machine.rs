@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, ByClass, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Phase,
-    Probe, ReleaseId, Request, Route, Seen, Service, Settings, SlotName, State, Step, Time,
-    UnitFailure, effects, recover, rediscover, step,
+    BootId, ByClass, Cause, Condition, Effect, End, Event, Expected, Facts, Fingerprint, Found,
+    Generation, Guard, Notice, Phase, Probe, ReleaseId, Request, Route, Seen, Service, Settings,
+    SlotName, State, Step, Time, UnitFailure, effects, recover, rediscover, step,
 };
 
 use crate::random::Random;
@@ -308,7 +308,11 @@ impl Machine {
         self.commit(next)?;
         let repeatable = !matches!(
             event,
-            Event::Probed { .. } | Event::Begin(_) | Event::Rollback { .. } | Event::Promote { .. }
+            Event::Probed { .. }
+                | Event::Begin(_)
+                | Event::Rollback { .. }
+                | Event::Promote { .. }
+                | Event::Guarded { .. }
         );
         if repeatable {
             // The same again changes nothing, whatever else does.
@@ -913,11 +917,16 @@ impl Machine {
             0..55 => {
                 let queue = Duration::from_secs(self.random.between(0, 20));
                 let began = self.state.generation;
-                self.deliver(Event::Begin(Request {
+                let begin = Event::Begin(Request {
                     by: "person".to_owned(),
                     settings,
                     queue,
-                }))?;
+                });
+                if self.random.percent(50) {
+                    self.ask_if(begin)?;
+                } else {
+                    self.deliver(begin)?;
+                }
                 if self.state.generation != began && self.state.deployment.is_some() {
                     let generation = self.state.generation;
                     self.uploads.push(generation);
@@ -952,6 +961,42 @@ impl Machine {
             82..86 => self.deliver(Event::DrainNow { slot: name })?,
             86..93 => self.start_by_hand(&name),
             _ => self.stop_by_hand(&name),
+        }
+        Ok(())
+    }
+
+    /// Somebody asks for something on a condition, with one of few keys, and asks again.
+    fn ask_if(&mut self, event: Event) -> Result<(), String> {
+        let number = self.random.between(0, 8);
+        let guard = Guard {
+            expected: Expected {
+                generation: (self.random.percent(50))
+                    .then(|| Generation(self.state.generation.0 + self.random.between(0, 2))),
+                active: None,
+            },
+            key: Some(Fingerprint {
+                key: format!("key-{number}").parse().expect("a key"),
+                target: format!("target {}", self.random.between(0, 3)),
+                payload: Some(String::new()),
+            }),
+        };
+        let expected = guard.expected.generation;
+        let before = self.state.generation;
+        let event = Box::new(event);
+        let known = guard.admits(&self.state, Time(self.now)).is_err();
+        let asked = Event::Guarded { guard, event };
+        self.deliver(asked.clone())?;
+        let began = self.state.generation != before;
+        if began && (known || expected.is_some_and(|expected| expected != before)) {
+            return Err(format!("{asked:?} was admitted at generation {before}"));
+        }
+        if began {
+            self.note("asked-with-a-key");
+            // A state that was lost right after is found again without its keys.
+            let lost = self.state.keys.is_empty();
+            if !lost && step(&self.state, asked.clone(), Time(self.now)).is_ok() {
+                return Err(format!("{asked:?} was carried out twice"));
+            }
         }
         Ok(())
     }

@@ -93,6 +93,7 @@ fn the_simulation_reaches_what_it_is_for() {
         "reboot",
         "router restart",
         "served",
+        "asked-with-a-key",
     ] {
         assert!(
             seen.get(what).copied().unwrap_or(0) > 0,

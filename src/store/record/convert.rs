@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FailureRecord, KindRecord,
-    OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord,
+    ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FailureRecord, KeyRecord,
+    KindRecord, OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord,
     SettingsRecord, SlotRecord, VERSION, WatchRecord,
 };
 use crate::deploy::{
@@ -98,17 +98,7 @@ impl Record {
             prev: text(state.prev.as_ref()),
             soaked: state.soaked,
             marked: state.marked.iter().map(ToString::to_string).collect(),
-            outcome: state.outcome.as_ref().map(|outcome| OutcomeRecord {
-                generation: outcome.generation.0,
-                kind: outcome.kind.into(),
-                release: text(outcome.release.as_ref()),
-                slot: text(outcome.slot.as_ref()),
-                previous: text(outcome.previous.as_ref()),
-                phase: outcome.phase.to_owned(),
-                entered: marks(&outcome.entered),
-                cause: (&outcome.cause).into(),
-                at: outcome.at.0,
-            }),
+            outcome: state.outcome.as_ref().map(Into::into),
             rolled_back: state.rolled_back.as_ref().map(|back| RolledBackRecord {
                 generation: back.generation.0,
                 from: back.from.to_string(),
@@ -119,6 +109,7 @@ impl Record {
                 at: back.at.0,
             }),
             settings: (&state.settings).into(),
+            keys: state.keys.iter().map(Into::into).collect(),
         }
     }
 
@@ -155,6 +146,11 @@ impl Record {
                 .map(RolledBackRecord::into_rolled_back)
                 .transpose()?,
             settings: self.settings.into_settings()?,
+            keys: self
+                .keys
+                .into_iter()
+                .map(KeyRecord::into_keyed)
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -235,8 +231,24 @@ impl WatchRecord {
     }
 }
 
+impl From<&Outcome> for OutcomeRecord {
+    fn from(outcome: &Outcome) -> Self {
+        Self {
+            generation: outcome.generation.0,
+            kind: outcome.kind.into(),
+            release: text(outcome.release.as_ref()),
+            slot: text(outcome.slot.as_ref()),
+            previous: text(outcome.previous.as_ref()),
+            phase: outcome.phase.to_owned(),
+            entered: marks(&outcome.entered),
+            cause: (&outcome.cause).into(),
+            at: outcome.at.0,
+        }
+    }
+}
+
 impl OutcomeRecord {
-    fn into_outcome(self) -> Result<Outcome, NameError> {
+    pub(super) fn into_outcome(self) -> Result<Outcome, NameError> {
         Ok(Outcome {
             generation: Generation(self.generation),
             kind: self.kind.into(),

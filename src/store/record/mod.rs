@@ -3,6 +3,7 @@
 //! A later version that an older slotd can still read keeps `readable_from`; unknown keys are passed over for that reason.
 
 mod convert;
+mod keyed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +34,19 @@ pub(super) struct Record {
     outcome: Option<OutcomeRecord>,
     rolled_back: Option<RolledBackRecord>,
     settings: SettingsRecord,
+    /// A version that does not know of them forgets them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    keys: Vec<KeyRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeyRecord {
+    key: String,
+    target: String,
+    payload: Option<String>,
+    generation: u64,
+    at: u64,
+    outcome: Option<OutcomeRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
