@@ -2,10 +2,14 @@
 //!
 //! **Invariant:** what is parsed is valid in itself; whether files exist or slotd answers is not asked here.
 
+mod units;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use units::{Build, Fetch, Hook, Launch, Stage};
 
 use super::client::SOCKET;
 use super::exit;
@@ -95,6 +99,9 @@ pub enum Command {
     /// Make the work tree for the next deployment (what ExecStart= of slot-stage@ calls)
     #[command(hide = true)]
     Stage(Stage),
+    /// Run one of an app's hooks (what ExecStart= of slot-hook@ calls)
+    #[command(hide = true)]
+    Hook(Hook),
     /// Be the sample app of `demo`
     #[command(hide = true)]
     DemoApp,
@@ -470,71 +477,6 @@ pub struct Logs {
     /// How many lines
     #[arg(short = 'n', long, value_name = "N")]
     pub lines: Option<u32>,
-}
-
-/// `launch`, as slot-generator writes it into `ExecStart=`; the app is `--app`.
-#[derive(Debug, Args)]
-pub struct Launch {
-    /// The slot
-    #[arg(long)]
-    pub slot: SlotName,
-    /// The directory of all apps
-    #[arg(long, value_name = "PATH")]
-    pub root: PathBuf,
-    /// Absolute, or relative to the release
-    #[arg(long, value_name = "PATH")]
-    pub env_file: Option<PathBuf>,
-    /// A directory of the release that is the app's own data instead
-    #[arg(long, value_name = "PATH")]
-    pub shared_dir: Vec<String>,
-    /// The app's command
-    #[arg(last = true, required = true)]
-    pub command: Vec<String>,
-}
-
-/// `build`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
-#[derive(Debug, Args)]
-pub struct Build {
-    /// The directory of all apps
-    #[arg(long, value_name = "PATH")]
-    pub root: PathBuf,
-    /// The app's setup command
-    #[arg(last = true, required = true)]
-    pub command: Vec<String>,
-}
-
-/// `fetch`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
-#[derive(Debug, Args)]
-pub struct Fetch {
-    /// Where what was fetched is kept for the next fetch
-    #[arg(long, value_name = "PATH")]
-    pub mirror: PathBuf,
-    /// A private key for ssh
-    #[arg(long, value_name = "PATH")]
-    pub deploy_key: Option<PathBuf>,
-    /// The hosts that ssh knows
-    #[arg(long, value_name = "PATH")]
-    pub known_hosts: Option<PathBuf>,
-    /// The remote's URL
-    #[arg(last = true, required = true)]
-    pub remote: String,
-}
-
-/// `stage`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
-#[derive(Debug, Args)]
-pub struct Stage {
-    /// The directory of all apps
-    #[arg(long, value_name = "PATH")]
-    pub root: PathBuf,
-    /// Where the work tree is
-    #[arg(long, value_name = "PATH")]
-    pub directory: PathBuf,
-    /// Its branch
-    #[arg(long, value_name = "NAME")]
-    pub branch: String,
-    /// A directory of the release that is the app's own data
-    #[arg(long, value_name = "PATH")]
-    pub shared_dir: Vec<String>,
 }
 
 /// `man`.

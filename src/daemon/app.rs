@@ -148,6 +148,7 @@ pub fn settings(app: &App) -> Settings {
         drain: app.drain.by_class(),
         stop_timeout: app.stop_timeout,
         soak: app.soak,
+        hooks: app.hooks.commands.keys().copied().collect(),
     }
 }
 

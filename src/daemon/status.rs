@@ -307,6 +307,9 @@ fn progress(state: &State, held: &Deployment, phase: &str) -> api::Progress {
             .map(ToString::to_string),
         waits_for: match &held.phase {
             Phase::Preparing { .. } if phase == "build" => Some("setup_command to end".to_owned()),
+            Phase::Preparing { .. } | Phase::Ready { .. } if phase.starts_with("before_") => {
+                Some(format!("the hook {phase} to end"))
+            }
             Phase::Preparing { .. } => Some("the upload of the release".to_owned()),
             Phase::Waiting { .. } => Some("a slot to become idle".to_owned()),
             Phase::Starting { slot, .. } => Some(format!("{slot} to be READY")),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::event::{Refusal, Request, UnitFailure};
+use super::hook::BeforeSwitch;
 use super::names::{Generation, ReleaseId, SlotName, Time};
 use super::notice::Notice;
 use super::policy::{SLOT_WAIT, START_MARGIN, Settings};
@@ -230,6 +231,7 @@ impl Draft {
             phase,
             entered: Vec::new(),
             settings,
+            before_switch: BeforeSwitch::default(),
         });
     }
 
@@ -369,6 +371,7 @@ impl Draft {
             | Cause::StandsBy
             | Cause::Unprepared(_)
             | Cause::Unbuilt(_)
+            | Cause::Unhooked(..)
             | Cause::Interrupted
             | Cause::Preempted
             | Cause::NoIdleSlot { .. }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::guard::{Guard, Unexpected};
+use super::hook::Hook;
 use super::names::{BootId, Generation, Key, ReleaseId, SlotName};
 use super::policy::Settings;
 
@@ -136,6 +137,15 @@ pub enum Event {
         boot: BootId,
         /// How.
         end: End,
+    },
+    /// A hook ended.
+    Hooked {
+        /// Which.
+        hook: Hook,
+        /// Of its occasion.
+        generation: Generation,
+        /// How, if not well.
+        failure: Option<UnitFailure>,
     },
     /// Somebody asks for something, on a condition.
     Guarded {

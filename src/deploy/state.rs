@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::event::{Probe, UnitFailure, UnitResult};
 use super::guard::Keyed;
+use super::hook::{BeforeSwitch, Hook, Occasion};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
 use super::policy::{ByClass, Settings};
 
@@ -42,6 +43,8 @@ pub struct State {
     pub settings: Settings,
     /// The requests that had a key, oldest first.
     pub keys: Vec<Keyed>,
+    /// The hooks that come after something that has happened, and have not ended; the first one runs.
+    pub due: Vec<Occasion>,
 }
 
 /// An attempt, from its start to its switch.
@@ -61,6 +64,8 @@ pub struct Deployment {
     pub entered: Vec<(&'static str, Time)>,
     /// What it began with.
     pub settings: Settings,
+    /// How far it is with the hook before its switch.
+    pub before_switch: BeforeSwitch,
 }
 
 /// What an attempt is for.
@@ -325,6 +330,8 @@ pub enum Cause {
     Unprepared(String),
     /// Its `setup_command` did not end well, or not in time.
     Unbuilt(UnitFailure),
+    /// A hook before its start, or before its switch, did not end well, or not in time.
+    Unhooked(Hook, UnitFailure),
     /// Whoever carried it on is gone.
     Interrupted,
     /// A rollback went ahead of it.
@@ -370,6 +377,10 @@ impl Cause {
                 UnitResult::Timeout => "build-timeout",
                 UnitResult::Other(_) => "build-failed",
             },
+            Self::Unhooked(_, failure) => match failure.result {
+                UnitResult::Timeout => "hook-timeout",
+                UnitResult::Other(_) => "hook-failed",
+            },
             Self::Interrupted => "interrupted",
             Self::Preempted => "preempted",
             Self::NoIdleSlot { .. } => "no-idle-slot",
@@ -410,6 +421,7 @@ impl State {
             rolled_back: None,
             settings,
             keys: Vec::new(),
+            due: Vec::new(),
         }
     }
 
@@ -457,6 +469,7 @@ impl State {
         let deployment = self
             .deployment
             .as_ref()
+            .filter(|held| held.before_switch != BeforeSwitch::Runs)
             .and_then(|deployment| match &deployment.phase {
                 Phase::Waiting { until, .. }
                 | Phase::Starting { until, .. }

@@ -5,6 +5,7 @@
 
 use super::event::{Event, Refusal};
 use super::guard::guarded;
+use super::hook::BeforeSwitch;
 use super::names::{SlotName, Time};
 use super::notice::Notice;
 use super::state::{Cause, Condition, Phase, Service, State};
@@ -67,6 +68,11 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             settings,
         } => draft.appeared(&slot, boot, release, settings),
         Event::Vanished { slot, boot, end } => draft.vanished(&slot, &boot, end),
+        Event::Hooked {
+            hook,
+            generation,
+            failure,
+        } => draft.hooked(hook, generation, failure),
         Event::Guarded { guard, event } => return guarded(state, guard, *event, now),
         Event::Whole {
             generation,
@@ -141,6 +147,7 @@ impl Draft {
             .state
             .deployment
             .as_ref()
+            .filter(|held| held.before_switch != BeforeSwitch::Runs)
             .map(|deployment| &deployment.phase)
         {
             Some(Phase::Waiting { until, .. }) if *until <= now => self.no_idle_slot(),

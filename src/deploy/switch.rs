@@ -19,7 +19,11 @@ impl Draft {
                 Some(Condition::Active(Service::ByHand)) | None
             )
         });
-        match deployment.kind {
+        let kind = deployment.kind;
+        if self.waits_for_hook() {
+            return;
+        }
+        match kind {
             Kind::ByHand if serving => {
                 self.set(slot, Condition::Standby);
                 self.end(Cause::StandsBy);
@@ -141,11 +145,12 @@ impl Draft {
             Kind::Rollback => Duration::ZERO,
             Kind::Deploy | Kind::ByHand | Kind::Promote => deployment.settings.soak,
         };
-        self.remember(deployment.kind, left);
+        self.remember(deployment.kind, left.clone());
         self.state.soaked = soak.is_zero();
         self.state.settings = deployment.settings;
         self.state.rolled_back = None;
         self.end(Cause::Switched);
+        self.due_after(deployment.kind, deployment.generation, left);
         if soak.is_zero() {
             self.unmark();
         } else {

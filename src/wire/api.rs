@@ -358,9 +358,9 @@ pub struct Event {
     pub app: String,
     /// The attempt.
     pub generation: u64,
-    /// `began`, `phase`, `ended`, `soak`, `rolled-back`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`.
+    /// `began`, `phase`, `ended`, `soak`, `rolled-back`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`, `hook`.
     pub event: String,
-    /// The phase, for `phase` and `ended`.
+    /// The phase, for `phase` and `ended`; the hook, for `hook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// The slot.

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, ByClass, Cause, Condition, Effect, End, Event, Expected, Facts, Fingerprint, Found,
-    Generation, Guard, Notice, Phase, Probe, ReleaseId, Request, Route, Seen, Service, Settings,
-    SlotName, State, Step, Time, UnitFailure, effects, recover, rediscover, step,
+    BeforeSwitch, BootId, ByClass, Cause, Condition, Effect, End, Event, Expected, Facts,
+    Fingerprint, Found, Generation, Guard, Hook, Kind, Notice, Phase, Probe, ReleaseId, Request,
+    Route, Seen, Service, Settings, SlotName, State, Step, Time, UnitFailure, effects, recover,
+    rediscover, step,
 };
 
 use crate::random::Random;
@@ -189,6 +190,7 @@ impl Machine {
         };
         check(state.deployment.is_none(), "a deployment goes on")?;
         check(state.watch.is_none(), "a watch goes on")?;
+        check(state.due.is_empty(), "a hook is still due")?;
         for (name, slot) in &state.slots {
             let settled = match &slot.condition {
                 Condition::Idle | Condition::Failed(_) | Condition::Standby => true,
@@ -350,6 +352,15 @@ impl Machine {
             Notice::Ended(outcome) => {
                 self.note(outcome.cause.code());
                 if outcome.cause == Cause::Switched {
+                    let held = before.deployment.as_ref();
+                    let unhooked = held.is_some_and(|held| {
+                        matches!(held.kind, Kind::Deploy | Kind::Promote)
+                            && held.settings.hooks.contains(&Hook::BeforeSwitch)
+                            && held.before_switch != BeforeSwitch::Passed
+                    });
+                    if unhooked {
+                        return Err(format!("{outcome:?} without its hook"));
+                    }
                     let count = self.switches.entry(outcome.generation).or_default();
                     *count += 1;
                     if *count > 1 {
@@ -385,6 +396,7 @@ impl Machine {
             | Notice::Draining { .. }
             | Notice::Stopped { .. }
             | Notice::StandsBy { .. } => {}
+            Notice::Hooked { occasion, .. } => self.note(occasion.hook.name()),
         }
         Ok(())
     }
@@ -579,6 +591,16 @@ impl Machine {
                 }
             }
             Effect::Stop { slot } => self.stop(slot)?,
+            Effect::Hook(occasion) => {
+                let fails = self.random.percent(25);
+                let after = self.random.between(0, 4_000);
+                let event = Event::Hooked {
+                    hook: occasion.hook,
+                    generation: occasion.generation,
+                    failure: fails.then(|| failure("exit-code")),
+                };
+                self.plan(after, Coming::Event(self.deployer, event));
+            }
             Effect::Link { .. } | Effect::Retain { .. } => {}
         }
         Ok(())
@@ -943,6 +965,12 @@ impl Machine {
                             generation,
                             why: "refused".to_owned(),
                         }
+                    } else if self.random.percent(50) {
+                        Event::Hooked {
+                            hook: Hook::BeforeDeploy,
+                            generation,
+                            failure: Some(failure("exit-code")),
+                        }
                     } else {
                         Event::Unbuilt {
                             generation,
@@ -1105,6 +1133,10 @@ fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
         } else {
             Duration::from_secs(random.between(1, 15))
         },
+        hooks: Hook::ALL
+            .into_iter()
+            .filter(|_| random.percent(20))
+            .collect(),
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FailureRecord, KeyRecord,
-    KindRecord, OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord,
-    SettingsRecord, SlotRecord, VERSION, WatchRecord,
+    KindRecord, OccasionRecord, OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord,
+    ServiceRecord, SettingsRecord, SlotRecord, VERSION, WatchRecord,
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
@@ -79,6 +79,7 @@ impl Record {
                 phase: (&held.phase).into(),
                 entered: marks(&held.entered),
                 settings: (&held.settings).into(),
+                before_switch: held.before_switch.into(),
             }),
             watch: state.watch.as_ref().map(|watch| WatchRecord {
                 generation: watch.generation.0,
@@ -110,6 +111,7 @@ impl Record {
             }),
             settings: (&state.settings).into(),
             keys: state.keys.iter().map(Into::into).collect(),
+            due: state.due.iter().map(Into::into).collect(),
         }
     }
 
@@ -151,6 +153,11 @@ impl Record {
                 .into_iter()
                 .map(KeyRecord::into_keyed)
                 .collect::<Result<_, _>>()?,
+            due: self
+                .due
+                .into_iter()
+                .map(OccasionRecord::into_occasion)
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -181,6 +188,7 @@ impl From<&Settings> for SettingsRecord {
             drain_classes_ms: classes(settings.drain.map(ms)),
             stop_timeout_ms: ms(settings.stop_timeout),
             soak_ms: ms(settings.soak),
+            hooks: settings.hooks.iter().map(|hook| (*hook).into()).collect(),
         }
     }
 }
@@ -198,6 +206,7 @@ impl SettingsRecord {
             drain: by_class(self.drain_ms, self.drain_classes_ms).map(Duration::from_millis),
             stop_timeout: Duration::from_millis(self.stop_timeout_ms),
             soak: Duration::from_millis(self.soak_ms),
+            hooks: self.hooks.into_iter().map(Into::into).collect(),
         })
     }
 }
@@ -212,6 +221,7 @@ impl DeploymentRecord {
             phase: self.phase.into_phase()?,
             entered: times(&self.entered),
             settings: self.settings.into_settings()?,
+            before_switch: self.before_switch.into(),
         })
     }
 }
@@ -486,6 +496,10 @@ impl From<&Cause> for CauseRecord {
             Cause::Unbuilt(failure) => Self::Unbuilt {
                 failure: failure.into(),
             },
+            Cause::Unhooked(hook, failure) => Self::Unhooked {
+                hook: (*hook).into(),
+                failure: failure.into(),
+            },
             Cause::Interrupted => Self::Interrupted,
             Cause::Preempted => Self::Preempted,
             Cause::NoIdleSlot { holder, condition } => Self::NoIdleSlot {
@@ -521,6 +535,7 @@ impl CauseRecord {
             Self::Standby => Cause::StandsBy,
             Self::Unprepared { why } => Cause::Unprepared(why),
             Self::Unbuilt { failure } => Cause::Unbuilt(failure.into()),
+            Self::Unhooked { hook, failure } => Cause::Unhooked(hook.into(), failure.into()),
             Self::Interrupted => Cause::Interrupted,
             Self::Preempted => Cause::Preempted,
             Self::NoIdleSlot { holder, condition } => Cause::NoIdleSlot {

@@ -3,6 +3,7 @@
 //! A later version that an older slotd can still read keeps `readable_from`; unknown keys are passed over for that reason.
 
 mod convert;
+mod hooks;
 mod keyed;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,42 @@ pub(super) struct Record {
     /// A version that does not know of them forgets them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     keys: Vec<KeyRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    due: Vec<OccasionRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OccasionRecord {
+    hook: HookRecord,
+    generation: u64,
+    slot: Option<String>,
+    release: Option<String>,
+    previous: Option<String>,
+    cause: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum HookRecord {
+    BeforeDeploy,
+    BeforeSwitch,
+    AfterSwitch,
+    AfterRollback,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum BeforeSwitchRecord {
+    #[default]
+    Ahead,
+    Runs,
+    Passed,
+}
+
+impl BeforeSwitchRecord {
+    fn is_ahead(&self) -> bool {
+        *self == Self::Ahead
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +96,8 @@ struct SettingsRecord {
     drain_classes_ms: Option<ByClassRecord>,
     stop_timeout_ms: u64,
     soak_ms: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hooks: Vec<HookRecord>,
 }
 
 /// Where the classes differ: a version that does not know of it goes by the last of them, which is there as well.
@@ -79,6 +118,9 @@ struct DeploymentRecord {
     #[serde(default)]
     entered: Vec<(String, u64)>,
     settings: SettingsRecord,
+    /// A version that does not know of it finds the time for health passed, and ends the deployment, should it run.
+    #[serde(default, skip_serializing_if = "BeforeSwitchRecord::is_ahead")]
+    before_switch: BeforeSwitchRecord,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -222,18 +264,39 @@ struct RolledBackRecord {
 enum CauseRecord {
     Switched,
     Standby,
-    Unprepared { why: String },
-    Unbuilt { failure: FailureRecord },
+    Unprepared {
+        why: String,
+    },
+    Unbuilt {
+        failure: FailureRecord,
+    },
+    Unhooked {
+        hook: HookRecord,
+        failure: FailureRecord,
+    },
     Interrupted,
     Preempted,
-    NoIdleSlot { holder: String, condition: String },
-    Unrouted { why: String },
-    StartFailed { failure: FailureRecord },
+    NoIdleSlot {
+        holder: String,
+        condition: String,
+    },
+    Unrouted {
+        why: String,
+    },
+    StartFailed {
+        failure: FailureRecord,
+    },
     StartTimeout,
-    HealthTimeout { probe: Option<ProbeRecord> },
-    Exited { failure: FailureRecord },
+    HealthTimeout {
+        probe: Option<ProbeRecord>,
+    },
+    Exited {
+        failure: FailureRecord,
+    },
     StoppedByHand,
-    ProbesFailed { probe: ProbeRecord },
+    ProbesFailed {
+        probe: ProbeRecord,
+    },
     Soaked,
     Superseded,
     OldSlotGone,
