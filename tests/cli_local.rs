@@ -133,6 +133,17 @@ fn a_slotd_that_is_not_there_is_named_with_what_starts_it() {
         "{said}"
     );
 
+    assert!(
+        said.contains("`slotctl start` in the directory of a slot.toml"),
+        "{said}"
+    );
+    let file = folder.path().join("slot.toml");
+    std::fs::write(&file, "command = './x'\n").unwrap();
+    let said = stderr(&slotctl(folder.path(), Path::new(NOBODY), &["status"]));
+    let here = folder.path().canonicalize().unwrap();
+    let here = format!("`slotctl start` in {}", here.display());
+    assert!(said.contains(&here), "{said}");
+
     let socket = folder.path().join("dead.sock");
     drop(UnixListener::bind(&socket).unwrap());
     let output = slotctl(folder.path(), &socket, &["status", "--json"]);
@@ -209,7 +220,7 @@ fn init_finds_out_what_a_project_is_made_with_and_writes_either_file() {
     }
     assert_eq!(read(".gitignore"), "node_modules\n.slot-machine\n.slot\n");
 
-    let output = init(&["init"]);
+    let output = init(&["init", "--force"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let app = slot::config::App::parse(&read("slot.toml"), "slot.toml").unwrap();
     assert_eq!(app.command, ["bun", "server/index.ts"]);
@@ -220,6 +231,11 @@ fn init_finds_out_what_a_project_is_made_with_and_writes_either_file() {
     write("slot-machine.json", "{}");
     let output = init(&["init", "--format", "json"]);
     assert_eq!(output.status.code(), Some(6));
+    assert!(
+        stderr(&output).contains("`slotctl init --format json --force` writes over it"),
+        "{}",
+        stderr(&output)
+    );
     assert_eq!(read("slot-machine.json"), "{}");
     assert!(
         init(&["init", "--format", "json", "--force"])
@@ -228,6 +244,93 @@ fn init_finds_out_what_a_project_is_made_with_and_writes_either_file() {
     );
     assert_ne!(read("slot-machine.json"), "{}");
     assert_eq!(read(".gitignore"), "node_modules\n.slot-machine\n.slot\n");
+}
+
+#[test]
+fn init_writes_a_program_with_a_space_in_its_name_as_one_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = fake_slotd::program(&folder.path().join("build/my $server"));
+    std::fs::write(&program, "#!/bin/sh\necho it runs\n").unwrap();
+    let init = |words: &[&str]| slotctl(folder.path(), Path::new(NOBODY), words);
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+
+    let output = init(&["init"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        stdout(&output).contains("sudo slotctl deploy './build/my $server'\n"),
+        "{}",
+        stdout(&output)
+    );
+    let app = slot::config::App::parse(&read("slot.toml"), "slot.toml").unwrap();
+    assert_eq!(app.command, ["./my $$server"]);
+
+    let output = init(&["init", "--format", "json", "--force"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said: serde_json::Value = serde_json::from_str(&read("slot-machine.json")).unwrap();
+    let run = std::process::Command::new("/bin/sh")
+        .args(["-c", said["start_command"].as_str().unwrap()])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&run), "it runs\n", "{run:?}");
+}
+
+#[test]
+fn init_says_of_a_program_that_it_guessed_that_it_did() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("go.mod"), "module shop\n").unwrap();
+    for program in ["api", "worker"] {
+        std::fs::create_dir_all(folder.path().join("cmd").join(program)).unwrap();
+    }
+    for (words, key, file) in [
+        (&["init"][..], "command", "slot.toml"),
+        (
+            &["init", "--format", "json", "--force"],
+            "start_command",
+            "slot-machine.json",
+        ),
+    ] {
+        let output = slotctl(folder.path(), Path::new(NOBODY), words);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let guess = format!("{key} in {file} is a guess, `./bin/api`, since cmd has api, worker");
+        assert!(stderr(&output).contains(&guess), "{}", stderr(&output));
+    }
+    let text = std::fs::read_to_string(folder.path().join("slot.toml")).unwrap();
+    let lines = "# The program is a guess, since cmd has api, worker: correct it.\ncommand = \"./bin/api\"\n";
+    assert!(text.contains(lines), "{text}");
+}
+
+#[test]
+fn init_writes_no_file_beside_one_of_the_other_kind_unless_it_is_forced_to() {
+    for (there, words, written) in [
+        ("slot-machine.json", &["init"][..], "slot.toml"),
+        (
+            "slot.toml",
+            &["init", "--format", "json"],
+            "slot-machine.json",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(there), "mine").unwrap();
+        let init = |words: &[&str]| slotctl(folder.path(), Path::new(NOBODY), words);
+        let output = init(words);
+        assert_eq!(output.status.code(), Some(6));
+        let forced = format!("slotctl {} --force", words.join(" "));
+        let said = stderr(&output);
+        for part in [
+            format!("{there} is there, and works as it is: `slotctl start`"),
+            format!("`{forced}` writes {written}, which then"),
+        ] {
+            assert!(said.contains(&part), "{said}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+        let output = init(&[words, &["--force"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(folder.path().join(written).exists());
+        let kept = std::fs::read_to_string(folder.path().join(there)).unwrap();
+        assert_eq!(kept, "mine");
+    }
 }
 
 #[test]
@@ -274,6 +377,37 @@ fn a_wrong_project_file_does_not_let_a_command_guess_the_app() {
         &["--app", "web", "rollback"],
     );
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+}
+
+#[test]
+fn a_current_directory_that_is_gone_is_said_to_be_and_how_to_come_to_its_successor() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    let said = |successor: &str, words: &str| {
+        let slotctl = env!("CARGO_BIN_EXE_slotctl");
+        let script = format!(
+            "mkdir -p staging && cd staging && rm -r ../staging && {successor} && exec {slotctl} {words}"
+        );
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", &script])
+            .current_dir(&root)
+            .env("PWD", &root)
+            .env_remove("SLOT_SOCKET")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let again = format!("`cd .`, or `cd {}`", root.join("staging").display());
+    for words in ["status", "deploy", "rollback", "start", "init"] {
+        let gone = said("mkdir ../staging", words);
+        assert!(
+            gone.contains("the current directory is gone") && gone.contains(&again),
+            "{words}: {gone}"
+        );
+    }
+    let gone = said("true", "deploy");
+    assert!(gone.contains("`cd` to one that is there"), "{gone}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use git_support::{Repo, git_in};
 use sha2::{Digest, Sha256};
-use started::{LONG, Project};
+use started::{LONG, Project, left_in};
 
 /// A remote, and a project outside of any repository that is deployed from it.
 struct Remote {
@@ -92,12 +92,15 @@ fn deploying(project: &Project, words: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-/// The processes whose command line names a path.
+/// The processes whose command line or environment names a path.
 fn processes(of: &Path) -> Vec<String> {
     let named = of.to_str().unwrap().to_owned();
     let found = fs::read_dir("/proc").unwrap().flatten();
-    let lines = found.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    // One that has ended has neither.
+    let read = |path: &Path| fs::read(path).unwrap_or_default();
+    let lines = found.map(|entry| entry.path());
     lines
+        .map(|path| [read(&path.join("cmdline")), read(&path.join("environ"))].concat())
         .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
         .filter(|line| line.contains(&named) && !line.contains(" start "))
         .collect()
@@ -486,27 +489,39 @@ fn a_repository_around_the_directory_goes_before_the_remote() {
     running.end();
 }
 
-/// git-lfs as a remote with a server beside it needs it: fetches of a commit what it is told to, and notes how it was called.
+/// git-lfs as a remote with a server beside it needs it: fetches of a commit what it is told to, and notes how it was called. While there
+/// is a pipe in the server's place, it waits for somebody who writes to that.
 const GIT_LFS: &str = r#"
 [ "$1" != version ] || exit 0
-remote=${4#file://}
+remote=$(git config "remote.$4.url")
+remote=${remote#file://}
+[ ! -p "$remote.lfs" ] || read -r line <"$remote.lfs"
 echo "$2 $(git config lfs.url || true)" >>"$remote.asked"
 [ -e "$remote.lfs" ] || { echo "no route to the server" >&2; exit 2; }
 set -f
-paths=${2#--include=}
-IFS=,
-if [ -z "$paths" ]; then
-    paths=$(git ls-tree -r --name-only "$5")
-    IFS='
-'
-fi
-for path in $paths; do
-    oid=$(git cat-file blob "$5:$path" | sed -n 's/^oid sha256://p')
-    [ -f "$remote.lfs/$oid" ] || continue
-    place=$GIT_DIR/lfs/objects/$(echo "$oid" | sed 's|^\(..\)\(..\).*|\1/\2|')
-    mkdir -p "$place"
-    cp "$remote.lfs/$oid" "$place/"
+patterns=${2#--include=}
+git ls-tree -r --name-only "$5" | while read -r path; do
+    IFS=,
+    for pattern in ${patterns:-*}; do
+        case $path in $pattern) ;; *) continue ;; esac
+        oid=$(git cat-file blob "$5:$path" | sed -n 's/^oid sha256://p')
+        [ -f "$remote.lfs/$oid" ] || continue
+        place=$(git config lfs.storage)/objects/$(echo "$oid" | sed 's|^\(..\)\(..\).*|\1/\2|')
+        mkdir -p "$place"
+        cp "$remote.lfs/$oid" "$place/"
+    done
 done"#;
+
+/// Writes the pointer to a content; gives the content's name.
+fn point(repo: &Repo, path: &str, content: &str) -> String {
+    let digits = Sha256::digest(content);
+    let oid: String = digits.iter().map(|byte| format!("{byte:02x}")).collect();
+    let size = content.len();
+    let pointer =
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n");
+    repo.write(path, pointer);
+    oid
+}
 
 /// A remote whose commits have files of Git LFS, and the directory that its server has their contents in.
 struct LargeRemote {
@@ -532,20 +547,9 @@ impl LargeRemote {
         self.it.folder.path().join(format!("shop.git.{what}"))
     }
 
-    /// Writes the pointer to a content; gives the content's name.
-    fn point(&self, path: &str, content: &str) -> String {
-        let digits = Sha256::digest(content);
-        let oid: String = digits.iter().map(|byte| format!("{byte:02x}")).collect();
-        let size = content.len();
-        let pointer =
-            format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n");
-        self.it.repo.write(path, pointer);
-        oid
-    }
-
-    /// The same with the content at the server.
+    /// Writes the pointer to a content, which is at the server.
     fn keep(&self, path: &str, content: &str) {
-        let oid = self.point(path, content);
+        let oid = point(&self.it.repo, path, content);
         fs::write(self.beside("lfs").join(oid), content).unwrap();
     }
 
@@ -573,7 +577,7 @@ fn what_git_lfs_keeps_comes_with_a_commit_and_only_what_is_new_of_it() {
     assert!(said.contains("with 6 B of Git LFS"), "{said}");
     let live = ["one", "two", "same"].map(|name| large.live(&format!("art/{name}.bin")));
     assert_eq!(live, ["one", "two", "one"]);
-    assert_eq!(large.asked(), "--include=art/one.bin,art/two.bin \n");
+    assert_eq!(large.asked(), "--include= \n", "all of it");
     let mirror = large.it.home().join("mirror.git");
     assert!(mirror.is_dir() && !mirror.join("lfs").exists());
     large.keep("art/two.bin", "second");
@@ -582,12 +586,12 @@ fn what_git_lfs_keeps_comes_with_a_commit_and_only_what_is_new_of_it() {
     assert_eq!(large.live("art/two.bin"), "second");
     assert_eq!(large.live("art/one.bin"), "one");
     assert_eq!(large.asked(), "--include=art/two.bin \n");
-    // What would be more than one pattern, or another, is no pattern.
+    // What would be more than one pattern, or another, is told as one that matches it.
     large.keep("art/a, b*.bin", "third");
     large.it.push("third");
     large.it.deploy(&[]);
     assert_eq!(large.live("art/a, b*.bin"), "third");
-    assert_eq!(large.asked(), "--include= \n");
+    assert_eq!(large.asked(), "--include=art/a*b*.bin \n");
     assert_eq!(running.who(), "third");
     running.end();
 }
@@ -610,18 +614,19 @@ fn the_server_that_a_commit_names_is_asked_if_it_is_one() {
         name(url);
         let said = large.it.refused(&[]);
         assert!(
-            said.contains(wanted) && said.contains("correct .lfsconfig"),
+            said.contains(wanted) && said.contains("correct its lfs.url"),
             "{said}"
         );
         assert_eq!(large.asked(), "", "{url}");
     }
+    large.it.repo.write(".lfsconfig", "[lfs\n");
+    large.it.push("broken");
+    let said = large.it.refused(&[]);
+    assert!(said.contains("bad config line 1"), "{said}");
     name("https://lfs.example.org/shop");
     large.it.deploy(&[]);
     assert_eq!(large.live("one.bin"), "one");
-    assert_eq!(
-        large.asked(),
-        "--include=one.bin https://lfs.example.org/shop\n"
-    );
+    assert_eq!(large.asked(), "--include= https://lfs.example.org/shop\n");
     running.end();
 }
 
@@ -639,14 +644,13 @@ fn what_git_lfs_cannot_fetch_is_refused_with_its_file_and_why() {
         assert_eq!(running.who(), "first");
         nothing_is_left(&large.it.project);
     };
-    let missing = large.point("model.bin", "missing");
+    let missing = point(&large.it.repo, "model.bin", "missing");
     large.it.push("second");
-    refused(&["\"model.bin\" (7 B)", "kept by Git LFS", "git lfs fetch"]);
-    assert_eq!(large.asked(), "--include=model.bin \n--include= \n");
+    refused(&["\"model.bin\" (7 B)", "kept by Git LFS", "did not come"]);
     fs::write(large.beside("lfs").join(&missing), "other!!").unwrap();
     refused(&[&missing, "its SHA-256 is"]);
+    // What was damaged is not there any more, and asked for again.
     fs::rename(large.beside("lfs"), large.beside("away")).unwrap();
-    fs::remove_dir_all(large.it.home().join("mirror.git/lfs")).unwrap();
     refused(&["no route to the server", "\"model.bin\" (7 B)"]);
     fs::rename(large.beside("away"), large.beside("lfs")).unwrap();
     fs::write(large.beside("lfs").join(&missing), "missing").unwrap();
@@ -670,5 +674,67 @@ fn without_git_lfs_a_commit_that_needs_it_is_refused_with_what_to_install() {
     );
     assert_eq!(running.who(), "first");
     nothing_is_left(&large.it.project);
+    running.end();
+}
+
+#[test]
+fn what_git_lfs_keeps_of_a_submodule_comes_once_with_its_own_and_however_much_there_is() {
+    let large = LargeRemote::new(Some(GIT_LFS));
+    let it = &large.it;
+    let library = Repo::new();
+    library.write(".gitattributes", "*.bin filter=lfs\n");
+    let shared = point(&library, "shared.bin", "shared");
+    library.commit("lib");
+    let at = it.folder.path().join("lib.git");
+    bare(&at);
+    library.git(["push", "--quiet", at.to_str().unwrap(), "main"]);
+    fs::create_dir(it.folder.path().join("lib.git.lfs")).unwrap();
+    fs::write(it.folder.path().join("lib.git.lfs").join(shared), "shared").unwrap();
+    it.repo
+        .git(["submodule", "--quiet", "add", at.to_str().unwrap(), "lib"]);
+    large.keep("shared.bin", "shared");
+    for n in 0..300 {
+        large.keep(&format!("many/{n}.bin"), &format!("content {n}"));
+    }
+    it.push("first");
+    let running = it.project.start(&[]);
+    let said = it.deploy(&[]);
+    assert!(said.contains("with 6 B of Git LFS"), "{said}");
+    assert!(said.contains("with 3.1 KiB of Git LFS"), "{said}");
+    assert_eq!(large.live("lib/shared.bin"), "shared");
+    assert_eq!(large.live("shared.bin"), "shared");
+    for n in [0, 255, 256, 299] {
+        let path = format!("many/{n}.bin");
+        assert_eq!(large.live(&path), format!("content {n}"));
+    }
+    let left = left_in(&it.home().join("mirror.git"));
+    assert!(!left.iter().any(|path| path.ends_with("lfs")), "{left:?}");
+    running.end();
+}
+
+#[test]
+fn a_rollback_goes_ahead_of_git_lfs_and_ends_it() {
+    let large = LargeRemote::new(Some(GIT_LFS));
+    large.it.push("first");
+    let running = large.it.project.start(&[]);
+    large.it.deploy(&[]);
+    large.it.push("second");
+    large.it.deploy(&[]);
+    large.keep("model.bin", "model");
+    large.it.push("third");
+    let lfs = large.beside("lfs");
+    fs::rename(&lfs, large.beside("away")).unwrap();
+    nix::unistd::mkfifo(&lfs, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut fetching = deploying(&large.it.project, &[]);
+    large.it.project.until("with 5 B of Git LFS");
+    let (code, said) = large.it.project.ask(&["rollback"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(running.who(), "first");
+    assert!(!fetching.wait().unwrap().success());
+    nothing_is_left(&large.it.project);
+    fs::remove_file(&lfs).unwrap();
+    fs::rename(large.beside("away"), &lfs).unwrap();
+    large.it.deploy(&[]);
+    assert_eq!(large.live("model.bin"), "model");
     running.end();
 }

@@ -139,6 +139,56 @@ fn start_serves_a_project_and_takes_it_up_again() {
     assert_no_process_of(project.directory.path());
 }
 
+#[test]
+fn a_project_that_start_serves_is_asked_without_naming_its_socket() {
+    let project = Project::with("name = 'asked-here'\n");
+    let running = project.start(&["build-1"]);
+    running.until("release 1 on slot blue");
+    let root = project.directory.path();
+    let below = root.join("deeper/still");
+    std::fs::create_dir_all(&below).unwrap();
+    let ask = |directory: &Path, words: &[&str]| {
+        let output = project.slotctl(words).current_dir(directory).output();
+        let output = output.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        (output.status.code(), said)
+    };
+    // The daemon's own data is the project's too: staging is there.
+    for directory in [root, &below, &root.join(".slot/asked-here/releases")] {
+        let (code, said) = ask(directory, &["status"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("serves from blue"), "{said}");
+    }
+    let other = project
+        .built("build-3", "")
+        .directory
+        .path()
+        .join("build-3");
+    std::fs::write(
+        other.join("release.json"),
+        "{\"name\":\"3\",\"behaviour\":\"serves\"}",
+    )
+    .unwrap();
+    let (code, said) = ask(&below, &["deploy", "../../build-3"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(running.who(), "3");
+    let (code, said) = ask(root, &["rollback"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(running.who(), "1");
+    // Another app is none of its own.
+    assert_ne!(ask(root, &["--app", "another", "status"]).0, Some(0));
+    // A socket of another user's is not asked; only root can have made one.
+    let socket = root.join(".slot/slotd.sock").canonicalize().unwrap();
+    if std::os::unix::fs::chown(&socket, Some(65_534), None).is_ok() {
+        assert_ne!(ask(root, &["status"]).0, Some(0));
+        std::os::unix::fs::chown(&socket, Some(0), None).unwrap();
+        assert_eq!(ask(root, &["status"]).0, Some(0));
+    }
+    running.end();
+    assert_ne!(ask(root, &["status"]).0, Some(0));
+}
+
 const SETUP: &str = "setup_command = ['/bin/sh', './setup']\nsetup_timeout = '40s'\n";
 
 /// Makes what the app wants to read.
@@ -353,4 +403,42 @@ fn what_a_killed_demo_leaves_ends_with_it_or_is_removed_by_the_next() {
     signal(&next, Signal::SIGINT);
     assert_eq!(next.wait().unwrap().code(), Some(130));
     assert_eq!(left_in(temporary.path()), Vec::<PathBuf>::new());
+}
+
+/// An app that is healthy for whoever asks it directly, and not through the router while there is a file.
+const PICKY: &str = r#"
+import http.server, os
+class Picky(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        through = self.headers.get("X-Forwarded-For") and os.path.exists(os.environ["PICKY"])
+        self.send_response(503 if through else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Picky).serve_forever()
+"#;
+
+#[test]
+fn what_is_active_already_is_deployed_again_only_if_it_answers_through_the_public_listener() {
+    let project = Project::new();
+    let picky = project.directory.path().join("picky");
+    let file = format!(
+        "command = ['python3', 'app.py']\nhealth = '/up'\nsoak = '0s'\nenv = {{ PICKY = '{}' }}\n",
+        picky.display()
+    );
+    std::fs::write(project.directory.path().join("slot.toml"), file).unwrap();
+    std::fs::write(project.directory.path().join("build-1/app.py"), PICKY).unwrap();
+    let running = project.start(&["./build-1"]);
+    project.until("\"serving\":true");
+    let again = || project.ask(&["deploy", "./build-1"]);
+    assert_eq!(again().0, Some(0));
+    std::fs::write(&picky, "").unwrap();
+    let (code, said) = again();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("asked for /up of localhost at the public listener") && said.contains("503"),
+        "{said}"
+    );
+    std::fs::remove_file(&picky).unwrap();
+    assert_eq!(again().0, Some(0));
+    running.end();
 }

@@ -81,8 +81,8 @@ impl Place {
             let lacked = self.store.lacks(files.iter().map(sized));
             let shelf = part.shelf()?;
             for file in files.iter().filter(|file| lacked.contains(&file.oid)) {
-                if shelf.lacks(file) {
-                    shelf.fetch(&[file])?;
+                if !shelf.absent(&[file]).is_empty() {
+                    shelf.fetch(&[file], true)?;
                 }
                 held.take_content(&file.oid, file.size, shelf.open(file)?, || true)?;
                 sent += 1;

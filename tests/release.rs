@@ -458,6 +458,7 @@ fn a_record_says_what_the_release_is_of_what_it_is_called_and_how_large() {
             path: path.to_owned(),
         },
         label: label.map(|label| label.parse().unwrap()),
+        ..About::default()
     };
     let archive = Packed::default()
         .file("a", "12")
@@ -664,7 +665,7 @@ fn of(identity: &Identity) -> About {
             commit: commit.clone(),
             reference: Some("main".to_owned()),
         },
-        label: None,
+        ..About::default()
     }
 }
 
@@ -686,7 +687,7 @@ fn what_somebody_else_laid_out_is_a_release_once_it_is_finished() {
         panic!("it was there");
     };
     assert!(list(root.path()).is_empty(), "it may be built in still");
-    assert_eq!(known(root.path(), &one).unwrap(), None);
+    assert_eq!(known(root.path(), &one, None).unwrap(), None);
     // As a build does.
     symlink("/usr/bin/python3", unfinished.path().join("python")).unwrap();
     let id = unfinished.finish(&of(&one), Links::Any, || true).unwrap();
@@ -694,7 +695,7 @@ fn what_somebody_else_laid_out_is_a_release_once_it_is_finished() {
     let home = root.path().join("releases/0123abcd");
     let mode = |path: &str| fs::metadata(home.join(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("server"), mode("d")), (0o755, 0o755));
-    assert_eq!(known(root.path(), &one).unwrap(), Some(id.clone()));
+    assert_eq!(known(root.path(), &one, None).unwrap(), Some(id.clone()));
     // The same again is the same, whatever lies in the new directory; another commit with these digits is not.
     let again = |identity: &Identity| {
         let incoming = begin(root.path()).unwrap();

@@ -191,6 +191,58 @@ fn an_archive_on_standard_input_needs_no_slot_toml_where_slotd_knows_the_app() {
 }
 
 #[test]
+fn what_start_keeps_in_a_project_is_no_part_of_what_is_deployed_from_there() {
+    let mut project = Project::new();
+    // The daemon's sockets are nothing to deploy.
+    let elsewhere = tempfile::tempdir().unwrap();
+    project.temporary = elsewhere.path().to_owned();
+    let here = project.directory.path();
+    fs::write(here.join("release.json"), serves("here")).unwrap();
+    // Its own directories are called so only at the top.
+    fs::create_dir_all(here.join("app/.slot")).unwrap();
+    fs::write(here.join("app/.slot/mine"), "mine").unwrap();
+    fs::create_dir_all(here.join(".slot-machine")).unwrap();
+    // More than what an archive may have in it that is of no file.
+    fs::write(here.join(".slot-machine/large"), vec![7; 3 << 20]).unwrap();
+    let running = project.start(&["build-1"]);
+    running.until("release 1 on slot");
+    let outcome = ok(&ask(&project, &["--json", "deploy", "."]));
+    let id = outcome["release"].as_str().unwrap().to_owned();
+    running.until("release here on slot");
+    let release = here.join(".slot/slot/releases").join(&id);
+    assert!(!release.join(".slot").exists() && !release.join(".slot-machine").exists());
+    assert!(release.join("app/.slot/mine").is_file());
+    running.end();
+
+    let running = project.start(&["."]);
+    running.until("release here on slot");
+    // As `tar c .` makes it, of what slot keeps there and whatever else might be.
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.follow_symlinks(false);
+    for name in ["release.json", "slot.toml"] {
+        builder
+            .append_path_with_name(here.join(name), name)
+            .unwrap();
+    }
+    for name in ["app", "build-1", "build-2", "tmp", ".slot-machine"] {
+        let packed = builder.append_dir_all(format!("./{name}"), here.join(name));
+        packed.unwrap();
+    }
+    let (regular, link) = (EntryType::Regular, EntryType::Symlink);
+    let mut packed = builder.into_inner().unwrap();
+    // Without the end, after which nothing counts.
+    packed.truncate(packed.len() - 1024);
+    let archive = Entries(packed)
+        .entry(EntryType::Directory, "./.slot/", "", 0o755, b"")
+        .entry(link, "./.slot/slotd.sock", "/tmp/slotd.sock", 0o777, b"")
+        .entry(regular, ".slot/slot/setuid", "", 0o4755, &[7; 3 << 20]);
+    let outcome = piped(&project, &["--json", "deploy", "-"], here, &archive.whole());
+    let outcome = ok(&outcome);
+    assert_eq!(outcome["release"], id.as_str());
+    running.end();
+}
+
+#[test]
 fn a_hostile_archive_is_refused_whole_however_it_is_packed() {
     let project = Project::new();
     let running = project.start(&["build-1"]);
@@ -318,6 +370,34 @@ fn what_is_no_archive_is_refused_before_slotd_is_asked() {
         slotctl(&["deploy", "page.tar.gz"], Stdio::null()),
         "page.tar.gz is no tar archive",
     );
+    // By what they are, whatever their names.
+    for (name, bytes, kind) in [
+        (
+            "app.zip",
+            &b"PK\x03\x04\x14\0 and so on"[..],
+            "a zip archive",
+        ),
+        ("app", b"PK\x03\x04\x14\0 and so on", "a zip archive"),
+        ("app.tar.bz2", b"BZh91AY&SY", "compressed with bzip2"),
+        ("app.7z", b"7z\xbc\xaf\x27\x1c\0\x04", "a 7z archive"),
+    ] {
+        let file = fs::File::open(at(name, bytes)).unwrap();
+        for (what, shown, input) in [
+            (format!("./{name}"), format!("./{name}"), Stdio::null()),
+            ("-".to_owned(), "standard input".to_owned(), file.into()),
+        ] {
+            let output = slotctl(&["deploy", &what], input);
+            assert!(said(&output).contains("tar czf"), "{}", said(&output));
+            refused(
+                output,
+                &format!("{shown} is {kind}, which slot does not unpack"),
+            );
+        }
+    }
+    // What java runs as it is is a file as others are, which nobody is there to take.
+    at("app.jar", b"PK\x03\x04\x14\0 and so on");
+    let output = slotctl(&["deploy", "./app.jar"], Stdio::null());
+    assert!(!said(&output).contains("unpack"), "{}", said(&output));
     let not_tar = at("data", &packed("tar.zst", &[7; 4096]));
     refused(
         slotctl(&["deploy", "data"], Stdio::null()),

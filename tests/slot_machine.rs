@@ -705,19 +705,73 @@ fn what_git_lfs_keeps_is_in_the_release_and_a_commit_that_lacks_it_is_refused_wi
 }
 
 #[test]
-fn shared_directories_outlive_the_releases() {
+fn shared_directories_are_those_of_the_repository_and_the_first_release_gives_what_is_not_there() {
     let project = Project::new();
-    project.configure(json!({ "shared_dirs": ["uploads"] }));
-    std::fs::create_dir(project.repo().join("uploads")).unwrap();
-    std::fs::write(project.repo().join("uploads/seed"), "seed").unwrap();
+    project.configure(json!({ "shared_dirs": ["uploads", "seeds", "empty/deep", "../out", "."] }));
+    let repo = project.repo();
+    std::fs::write(repo.join(".gitignore"), ".slot-machine\nuploads\n").unwrap();
+    // As slot-machine has it: data that no commit has, in the repository itself.
+    std::fs::create_dir(repo.join("uploads")).unwrap();
+    std::fs::write(repo.join("uploads/app.db"), "rows").unwrap();
+    std::fs::create_dir(repo.join("seeds")).unwrap();
+    std::fs::write(repo.join("seeds/first"), "seed").unwrap();
     project.commit("A", "ok");
-    let _daemon = project.start(&[]);
-    let live = project.data().join("live/uploads");
-    assert_eq!(std::fs::read_to_string(live.join("seed")).unwrap(), "seed");
-    std::fs::write(live.join("new"), "new").unwrap();
+    std::fs::remove_dir_all(repo.join("seeds")).unwrap();
+    let daemon = project.start(&[]);
+    for ignored in ["\"../out\"", "\".\""] {
+        daemon.says(&format!(
+            "shared_dirs: {ignored} is no directory of a release"
+        ));
+    }
+    let live = project.data().join("live");
+    for directory in ["uploads", "seeds", "empty/deep"] {
+        let target = std::fs::read_link(live.join(directory)).unwrap();
+        assert_eq!(target, repo.join(directory));
+    }
+    let read = |path: &str| std::fs::read_to_string(live.join(path)).unwrap();
+    assert_eq!(
+        (read("uploads/app.db"), read("seeds/first")),
+        ("rows".into(), "seed".into())
+    );
+    std::fs::write(live.join("uploads/new"), "new").unwrap();
+    git(&repo, &["checkout", "--quiet", "--", "."]);
     let second = project.commit("B", "ok");
     project.deployed(&second);
-    assert_eq!(std::fs::read_to_string(live.join("new")).unwrap(), "new");
+    assert_eq!(read("uploads/new"), "new");
+    assert_eq!(
+        std::fs::read_to_string(repo.join("uploads/new")).unwrap(),
+        "new"
+    );
+}
+
+#[test]
+fn a_commit_is_made_anew_for_another_setup_unless_it_is_in_use_and_then_that_is_said() {
+    let project = Project::new();
+    project.configure(json!({ "setup_command": "echo one >made" }));
+    let first = project.commit("A", "ok");
+    drop(project.start(&[]));
+    let made = |commit: &str| {
+        let path = project.data().join(slot(commit)).join("made");
+        std::fs::read_to_string(path).unwrap()
+    };
+    assert_eq!(made(&first), "one\n");
+    project.configure(json!({ "setup_command": "echo two >made" }));
+    let daemon = project.start(&["--no-deploy"]);
+    let (_, answer) = project.deploy(&first);
+    assert_eq!(
+        (&answer["success"], made(&first)),
+        (&json!(true), "one\n".into())
+    );
+    daemon.says("it was made with another setup_command");
+    let second = project.commit("B", "ok");
+    project.deployed(&second);
+    let third = project.commit("C", "ok");
+    project.deployed(&third);
+    drop(daemon);
+    // Neither live nor prev, it is made as is said now.
+    let _daemon = project.start(&["--no-deploy"]);
+    project.deployed(&first);
+    assert_eq!(made(&first), "two\n");
 }
 
 #[test]
@@ -727,13 +781,24 @@ fn what_is_wrong_with_a_request_has_its_status_and_is_json() {
     let commit = project.commit("A", "ok");
     let _daemon = project.start(&["--no-deploy"]);
     let api = project.api;
-    for body in ["", "{}", "{\"commit\":\"\"}", "[", "{\"commit\":7}"] {
+    for (body, why) in [
+        ("", "no commit is given"),
+        ("{}", "no commit is given"),
+        ("{\"commit\":\"\"}", "no commit is given"),
+        ("{\"commit\":\"main\"", "EOF while parsing an object"),
+        (
+            "{\"commit\":7}",
+            "invalid type: integer `7`, expected a string",
+        ),
+    ] {
         let (status, answer) = post_as(api, "/deploy", "127.0.0.1", "application/json", body);
         assert_eq!(
             (status, &answer["success"]),
             (400, &json!(false)),
             "{body:?}: {answer}"
         );
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.contains(why), "{body:?}: {error}");
     }
     for unknown in [
         "no-such-branch",
@@ -803,6 +868,14 @@ fn the_api_answers_once_the_first_deployment_has_ended_well_or_badly() {
     let daemon = project.start(&[]);
     let said = daemon.says("ask this daemon");
     assert!(said.contains("HEAD was not deployed"), "{said}");
+    let nothing = format!(
+        "nothing is live yet, so http://127.0.0.1:{}/ answers 503; correct what is said above, commit it, then `slotctl deploy`",
+        project.port
+    );
+    assert!(
+        said.contains(&nothing) && !said.contains("is served"),
+        "{said}"
+    );
     let status = project.status();
     assert_eq!(
         (&status["live_commit"], &status["healthy"]),
@@ -837,13 +910,10 @@ fn a_restart_on_the_same_data_knows_its_live_commit_as_soon_as_the_api_answers()
     assert_eq!(project.status()["live_commit"], *first);
 }
 
-#[test]
-fn a_data_directory_of_slot_machine_itself_is_taken_over() {
-    let project = Project::new();
-    let first = project.commit("A", "ok");
-    let second = project.commit("B", "ok");
+/// What slot-machine leaves: work trees of these commits, and which of them is live and which was before.
+fn left_by_slot_machine(project: &Project, live: &str, prev: &str) {
     std::fs::create_dir(project.data()).unwrap();
-    for (name, commit) in [("prev", &first), ("live", &second)] {
+    for (name, commit) in [("prev", prev), ("live", live)] {
         let home = project.data().join(slot(commit));
         let words = [
             "worktree",
@@ -856,6 +926,14 @@ fn a_data_directory_of_slot_machine_itself_is_taken_over() {
         git(&project.repo(), &words);
         std::os::unix::fs::symlink(slot(commit), project.data().join(name)).unwrap();
     }
+}
+
+#[test]
+fn a_data_directory_of_slot_machine_itself_is_taken_over() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    let second = project.commit("B", "ok");
+    left_by_slot_machine(&project, &second, &first);
     let _daemon = project.start(&[]);
     let status = project.status();
     assert_eq!(
@@ -868,6 +946,41 @@ fn a_data_directory_of_slot_machine_itself_is_taken_over() {
         *first
     );
     assert_eq!(project.app(), "public A");
+}
+
+#[test]
+fn what_slot_machine_left_live_serves_on_whatever_head_is_and_as_it_is() {
+    for words in [&[][..], &["--no-deploy"]] {
+        let project = Project::new();
+        let first = project.commit("A", "ok");
+        let second = project.commit("B", "ok");
+        project.commit("C", "ok");
+        // As after a rollback.
+        left_by_slot_machine(&project, &first, &second);
+        let home = project.data().join(slot(&first));
+        std::fs::write(home.join("untracked"), "kept").unwrap();
+        let daemon = project.start(words);
+        let status = project.status();
+        assert_eq!(
+            (&status["live_commit"], &status["previous_commit"]),
+            (&json!(first), &json!(second)),
+            "{words:?}"
+        );
+        assert_eq!(project.app(), "public A");
+        assert_eq!(
+            std::fs::read_to_string(home.join("untracked")).unwrap(),
+            "kept"
+        );
+        let told = project.status().to_string();
+        assert!(!told.contains("state.json"), "{told}");
+        drop(daemon);
+        let _daemon = project.start(words);
+        assert_eq!(project.app(), "public A", "{words:?}");
+        assert_eq!(
+            post(project.api, "/rollback", &json!({})).1["commit"],
+            *second
+        );
+    }
 }
 
 #[test]
@@ -1024,6 +1137,88 @@ fn a_slot_toml_is_run_by_its_own_rules_with_the_same_api_and_directories() {
     });
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended(), Some(0));
+}
+
+#[test]
+fn an_app_that_serves_no_health_on_internal_port_is_told_which_that_was_and_where_it_listens() {
+    let project = Project::new();
+    project.configure(json!({
+        "health_timeout_ms": 3000,
+        // Its one server is on PORT.
+        "start_command": "echo INTERNAL_PORT is $INTERNAL_PORT. PORT is $PORT.; INTERNAL_PORT=$PORT exec python3 app.py",
+    }));
+    project.commit("A", "ok");
+    let daemon = project.start(&[]);
+    daemon.says("nothing is live yet");
+    let (_, answer) = project.deploy("HEAD");
+    let error = answer["error"].as_str().unwrap();
+    let log = answer["log"].as_array().unwrap();
+    let line = log
+        .iter()
+        .find_map(|line| line.as_str()?.split_once("INTERNAL_PORT is "));
+    let (internal, public) = line.unwrap().1.split_once(". PORT is ").unwrap();
+    for part in [
+        "at /healthz passed within health_timeout_ms (3 s)".to_owned(),
+        format!("health is asked at INTERNAL_PORT, which was {internal}, and has to be a 200"),
+        format!(
+            "the app listens on 127.0.0.1:{} (python3)",
+            public.trim_end_matches('.')
+        ),
+        "let it serve /healthz on $INTERNAL_PORT".to_owned(),
+    ] {
+        assert!(error.contains(&part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn a_project_outside_of_git_is_told_to_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("slot-machine.json"), "{}").unwrap();
+    for words in [
+        &["deploy"][..],
+        &["deploy", "--config", "slot-machine.json"],
+    ] {
+        let mut deploy = slotctl();
+        let output = deploy.args(words).current_dir(folder.path()).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(6));
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("is in no git repository") && said.contains("`git init`"),
+            "{said}"
+        );
+        assert!(!said.contains("binary"), "{said}");
+    }
+}
+
+#[test]
+fn start_takes_its_options_with_one_dash_as_slot_machine_does() {
+    let project = Project::new();
+    let first = project.commit("A", "ok");
+    project.configure(json!({}));
+    let mut child = slotctl()
+        .arg("start")
+        .arg("-config")
+        .arg(project.file())
+        .arg(format!("-repo={}", project.repo().display()))
+        .arg("-data")
+        .arg(project.data())
+        .args(["-port", &project.api.to_string(), "-no-proxy"])
+        .current_dir(project.home.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("an answer of the API, or the end", || {
+        get(project.api, "/").0 == 200 || child.try_wait().unwrap().is_some()
+    });
+    assert_eq!(child.try_wait().unwrap(), None, "it refused them");
+    let status = project.status();
+    // A test that fails leaves nobody behind.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(status["live_commit"], *first);
+    assert_eq!(project.link("live"), slot(&first));
 }
 
 fn ask(project: &Project, words: &[&str]) -> Output {

@@ -76,8 +76,12 @@ impl Units for Slots {
         std::future::pending().await
     }
 
-    fn data(&self) -> PathBuf {
+    fn shared(&self) -> PathBuf {
         PathBuf::from("/nowhere")
+    }
+
+    fn staging(&self) -> PathBuf {
+        PathBuf::from("/nowhere/staging")
     }
 
     async fn stage(&self, promoted: Promoted, _: Store) -> Result<Made, String> {
@@ -492,7 +496,7 @@ async fn an_app_for_a_listener_that_the_router_does_not_have_is_not_deployed() {
     let socket = tokio::net::UnixListener::bind(bench.at("run/router/1/control.sock")).unwrap();
     tokio::spawn(async move { axum::serve(socket, routes).await });
     let why = begin(&app).await.unwrap_err();
-    let what = "nothing was done: nobody would reach web: its `listener` is \"htpp\", and the router has {\"http\"}; correct";
+    let what = "nothing was done, in pre-flight: nobody would reach web: its `listener` is \"htpp\", and the router has {\"http\"}; correct";
     assert!(why.starts_with(what), "{why}");
     std::fs::write(bench.at("apps/web.toml"), listener("http")).unwrap();
     let app = apps.reload("web").await.unwrap();

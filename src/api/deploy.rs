@@ -164,7 +164,11 @@ impl DeployQuery {
             (None, None, Some(SentAs::Archive) | None) => Origin::Archive { path },
         };
         let label = self.label.as_deref().map(str::parse).transpose()?;
-        Ok(About { origin, label })
+        Ok(About {
+            origin,
+            label,
+            ..About::default()
+        })
     }
 }
 

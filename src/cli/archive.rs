@@ -73,6 +73,22 @@ impl Packed {
     }
 }
 
+/// What other packers make, by their own magic numbers: no program begins so.
+fn foreign(first: &[u8]) -> Option<&'static str> {
+    let kinds: [(&[u8], _); 4] = [
+        // APPNOTE.TXT 4.3.7, and 4.3.16 for an empty one.
+        (b"PK\x03\x04", "a zip archive"),
+        (b"PK\x05\x06", "a zip archive"),
+        (b"BZh", "compressed with bzip2"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    ];
+    let kind = kinds.iter().find(|(magic, _)| first.starts_with(magic));
+    kind.map(|(_, word)| *word)
+}
+
+/// What is a zip archive too, and is run as it is, by `java -jar` or `python3`.
+const RUN_AS_THEY_ARE: [&str; 3] = ["jar", "war", "pyz"];
+
 impl Archive {
     /// A file, if it is an archive by its first bytes or means to be one by its name.
     ///
@@ -136,6 +152,14 @@ impl Archive {
             read: Arc::clone(&read),
         };
         let (first, input) = peek(counted).map_err(unread)?;
+        let ending = Path::new(name).extension().unwrap_or_default();
+        let is_run = RUN_AS_THEY_ARE.iter().any(|kind| ending == *kind);
+        if let Some(kind) = foreign(&first).filter(|_| !is_run) {
+            return Err(refused(format!(
+                "{shown} is {kind}, which slot does not unpack; unpack it and deploy the directory, or pack that as tar, plain or \
+                 compressed with gzip, zstd or xz: `tar czf app.tar.gz -C DIRECTORY .`"
+            )));
+        }
         let packed = Packed::of(&first);
         let (first, plain) = match packed {
             Packed::Not => (first, Box::new(input) as Box<dyn Read + Send>),

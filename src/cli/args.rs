@@ -4,15 +4,17 @@
 
 mod units;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use units::{Build, Fetch, Hook, Launch, Stage};
+pub use units::{Build, Completions, Fetch, Hook, Launch, Man, Stage};
 
 use super::client::SOCKET;
 use super::exit;
+use super::project::{self, Project};
 use crate::config::parse_span;
 use crate::deploy::{AppName, Key, Label, Serving, SlotName};
 
@@ -35,6 +37,28 @@ pub struct Cli {
     pub global: Global,
 }
 
+/// The options of `start` that slot-machine's has too: its scripts write them with one dash, as Go has it.
+const OF_SLOT_MACHINE: [&str; 5] = ["config", "repo", "data", "port", "no-proxy"];
+
+/// The words of a command line, those that are written as slot-machine's as slotctl's own.
+pub fn as_own(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let (mut is_start, mut ended) = (false, false);
+    let own = move |word: OsString| {
+        ended |= word == "--";
+        let dashed = word.to_str().and_then(|word| word.strip_prefix('-'));
+        let name = dashed.map(|rest| rest.split('=').next().unwrap_or(rest));
+        let meant = is_start && !ended && name.is_some_and(|it| OF_SLOT_MACHINE.contains(&it));
+        is_start |= word == "start";
+        match dashed {
+            // It takes no value here, and changes nothing with any.
+            Some(rest) if meant && rest.starts_with("no-proxy") => "--no-proxy".into(),
+            Some(rest) if meant => format!("--{rest}").into(),
+            _ => word,
+        }
+    };
+    words.into_iter().map(own).collect()
+}
+
 /// From nothing to a deployed app.
 pub const EXAMPLE: &str = "\
 The shortest way there:
@@ -53,9 +77,38 @@ pub struct Global {
     /// One JSON object on stdout instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where slotd listens
-    #[arg(long, global = true, value_name = "PATH", env = "SLOT_SOCKET", default_value = SOCKET)]
-    pub socket: PathBuf,
+    /// Where slotd listens; otherwise .slot/slotd.sock of the project here, while `slotctl start` runs it as you, otherwise /run/slot/slotd.sock
+    #[arg(
+        long = "socket",
+        global = true,
+        value_name = "PATH",
+        env = "SLOT_SOCKET"
+    )]
+    pub asked: Option<PathBuf>,
+}
+
+impl Global {
+    /// Where slotd listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        self.asked.as_deref().unwrap_or(Path::new(SOCKET))
+    }
+
+    /// The same, of the daemon that `slotctl start` runs for the project of this slot.toml, unless a socket is named or `--app` names an
+    /// app that it is not.
+    ///
+    /// # Errors
+    /// There is no current directory.
+    pub fn of_project(&self, project: Option<&Project>) -> anyhow::Result<Self> {
+        let named = |app: &AppName| project.is_some_and(|project| project.app.name == *app);
+        if self.asked.is_some() || !self.app.as_ref().is_none_or(named) {
+            return Ok(self.clone());
+        }
+        Ok(Self {
+            asked: project::daemon(project.map(|project| project.file.as_path()))?,
+            ..self.clone()
+        })
+    }
 }
 
 /// The commands.
@@ -214,7 +267,8 @@ pub struct Deploy {
     /// A commit of the repository here (HEAD, if nothing is named), or a path: a binary, a directory or a tar archive
     ///
     /// A commit is named by its hash or the beginning of it, by a branch or by a tag; submodules and what Git LFS keeps come
-    /// along. A directory has all that the app needs in it. An archive may be compressed with gzip, zstd or xz; `-` is one on standard
+    /// along. A directory has all that the app needs in it; `.slot` and `.slot-machine` at its top, which `slotctl start` keeps there, are
+    /// left out, as they are of an archive. An archive may be compressed with gzip, zstd or xz; `-` is one on standard
     /// input: `tar c . | ssh host slotctl deploy -`. What begins with `.` or `/` is a path in any case. With slot-machine.json it is always
     /// a commit.
     #[arg(value_name = "COMMIT|PATH")]
@@ -479,21 +533,6 @@ pub struct Logs {
     pub lines: Option<u32>,
 }
 
-/// `man`.
-#[derive(Debug, Args)]
-pub struct Man {
-    /// Where to put slotctl.1 and one page per command
-    #[arg(long, value_name = "PATH")]
-    pub dir: PathBuf,
-}
-
-/// `completions`.
-#[derive(Debug, Args)]
-pub struct Completions {
-    /// Which shell
-    pub shell: clap_complete::Shell,
-}
-
 /// A span of time, and how it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -522,6 +561,26 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_starts_options_may_have_one_dash_and_only_slot_machines() {
+        for (line, own) in [
+            (
+                "slotctl start -config X -repo=Y -no-proxy=true -port 1",
+                "slotctl start --config X --repo=Y --no-proxy --port 1",
+            ),
+            (
+                "slotctl start --data -x -listen -configs -- -config",
+                "slotctl start --data -x -listen -configs -- -config",
+            ),
+            ("slotctl deploy -config X", "slotctl deploy -config X"),
+            ("slotctl logs -n 5", "slotctl logs -n 5"),
+        ] {
+            let words = line.split(' ').map(OsString::from);
+            let own: Vec<OsString> = own.split(' ').map(OsString::from).collect();
+            assert_eq!(as_own(words), own);
+        }
     }
 
     #[test]

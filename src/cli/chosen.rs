@@ -10,8 +10,10 @@ use super::client::{Body, Client};
 use super::deploy::{explain, path_of};
 use super::exit::Exit;
 use super::large;
+use super::machine;
 use super::pack::{Packing, Upload, packed};
 use super::progress::Screen;
+use super::project::here;
 use super::term::harmless;
 use crate::git::{Commit, GitError, Repository, Resolved};
 use crate::telemetry::chain;
@@ -53,7 +55,7 @@ impl Chosen {
             return Ok(Self::Remote(named.clone()));
         }
         let Some(what) = &options.what else {
-            let here = std::env::current_dir()?;
+            let here = here()?;
             let beside = options.config.as_deref().and_then(Path::parent);
             let directory = beside.map_or(here.clone(), |beside| here.join(beside));
             return match Checkout::head(&directory, options.allow_dirty) {
@@ -75,7 +77,7 @@ impl Chosen {
             return Upload::look_over(what).map(Self::Upload);
         };
         let exists = what.symlink_metadata().is_ok();
-        let repository = match Repository::find(&std::env::current_dir()?) {
+        let repository = match Repository::find(&here()?) {
             Ok(repository) => repository,
             // Then it can only be a path, and whatever is wrong with it is told.
             Err(_) if exists => return Upload::look_over(what).map(Self::Upload),
@@ -122,11 +124,15 @@ impl Checkout {
     /// # Errors
     /// There is none, or tracked files have changes that it has not and `allow_dirty` does not say that this is meant.
     pub fn head(directory: &Path, allow_dirty: bool) -> anyhow::Result<Self> {
+        let of_commits = machine::around(directory).is_some();
         let repository = Repository::find(directory).map_err(|error| match error {
             GitError::NoRepository { said: None, .. } => Exit::Input.because(format!(
-                "{} is in no git repository, so there is no commit to deploy; name a binary, a directory or an archive: \
-                 `slotctl deploy ./build/server`",
-                directory.display()
+                "{} is in no git repository, so there is no commit to deploy; {}",
+                directory.display(),
+                match of_commits {
+                    true => "with slot-machine.json it is always one: `git init`, `git add -A`, `git commit`, then deploy",
+                    false => "name a binary, a directory or an archive: `slotctl deploy ./build/server`",
+                }
             )),
             error => refused(&error),
         })?;

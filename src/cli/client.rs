@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::exit::Exit;
+use super::project;
 use crate::deploy::Key;
 use crate::wire::api::Problem;
 
@@ -39,15 +40,21 @@ pub fn empty() -> Body {
 pub enum ClientError {
     /// Nothing listens.
     #[error(
-        "slotd is not running: {} {}; start it with `systemctl enable --now slotd.socket slotd.service` (or `systemctl restart slotd.socket`, if those run), and read `journalctl -u slotd` if it does not stay up",
+        "slotd is not running: {} {}; on a server start it with `systemctl enable --now slotd.socket slotd.service` (or `systemctl restart slotd.socket`, if those run), and read `journalctl -u slotd` if it does not stay up; without systemd run `slotctl start` {}",
         socket.display(),
-        if *exists { "is there, but nothing answers on it" } else { "does not exist" }
+        if *exists { "is there, but nothing answers on it" } else { "does not exist" },
+        match project {
+            Some(directory) => format!("in {}", directory.display()),
+            None => "in the directory of a slot.toml (`slotctl init` writes one)".to_owned(),
+        }
     )]
     Absent {
         /// Where.
         socket: PathBuf,
         /// Whether the path exists.
         exists: bool,
+        /// Where a project is that `slotctl start` would serve.
+        project: Option<PathBuf>,
     },
     /// The socket is not for this user.
     #[error(
@@ -343,10 +350,12 @@ impl Client {
             io::ErrorKind::NotFound => ClientError::Absent {
                 socket,
                 exists: false,
+                project: project::around(),
             },
             io::ErrorKind::ConnectionRefused => ClientError::Absent {
                 socket,
                 exists: true,
+                project: project::around(),
             },
             io::ErrorKind::PermissionDenied => ClientError::Forbidden { socket },
             _ => ClientError::Connect { socket, source },

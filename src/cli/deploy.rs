@@ -47,8 +47,9 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
         Chosen::RemoteOr(_, error) if project.as_ref().is_some_and(has_none) => return Err(error),
         chosen => chosen,
     };
+    let global = &global.of_project(project.as_ref())?;
     let client = reach(global, project.as_ref()).await?;
-    app::listen(&global.socket)?;
+    app::listen(global.socket())?;
     let mut screen = Screen::new(global.json);
     let mut asked = queries(options);
     if let Some(label) = &options.label {
@@ -162,16 +163,16 @@ pub(super) fn path_of(path: &str, asked: &[(&str, String)]) -> String {
 async fn reach(global: &Global, project: Option<&Project>) -> anyhow::Result<Client> {
     let Some(name) = meant(global, project) else {
         // Then slotd's only one, or the one called `slot`.
-        let client = Client::new(&global.socket, None);
+        let client = Client::new(global.socket(), None);
         return match client.get::<Status>("/status").await {
-            Ok(status) => Ok(Client::new(&global.socket, Some(&status.app))),
+            Ok(status) => Ok(Client::new(global.socket(), Some(&status.app))),
             Err(error) => Err(Exit::Input.because(format!(
                 "there is no slot.toml here or above, and slotd does not say which app is meant: {error}; write one with `slotctl init`, \
                  or name an app that is registered with --app"
             ))),
         };
     };
-    let client = Client::new(&global.socket, Some(name.as_str()));
+    let client = Client::new(global.socket(), Some(name.as_str()));
     match (client.get::<Status>("/status").await, project) {
         (Err(error), project) => register(global, &client, &name, project, error).await?,
         (Ok(status), Some(project)) if !project.is_of_another(&name) => {

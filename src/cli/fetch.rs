@@ -5,7 +5,7 @@
 //! before. What git, git-lfs and ssh say is told to slotd when they fail, and is in the journal.
 //!
 //! **Invariant:** it fetches from the remote that its own command line names, whatever slotd says, and from those that a commit of it names
-//! as its submodules' and its server of Git LFS; ssh believes no host but the known ones.
+//! as its submodules' and its server of Git LFS, which may tell git-lfs of others by http; ssh believes no host but the known ones.
 //! **Invariant:** it ends when slotd's side is closed, with all that it has started: a fetch that nobody waits for does not go on.
 
 use std::collections::BTreeSet;
@@ -22,12 +22,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::build::called;
+use super::large::content;
 use super::launch::Failure;
 use super::term::note;
 use crate::git::{Commit, Keys, Large, Mirror, Part};
 use crate::telemetry::{bytes, chain};
-use crate::wire::fetch::{LONGEST_LIST, Order, Word, end_pieces, read_answer, send_pieces};
-use crate::wire::release::{Content, Lacking};
+use crate::wire::fetch::{LIST, Order, Word, end_pieces, read_answer, send_pieces};
+use crate::wire::release::Lacking;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -143,9 +144,13 @@ fn send_contents(
 ) -> anyhow::Result<()> {
     let files = part.large()?;
     let mut lacking = BTreeSet::new();
-    for files in files.chunks(LONGEST_LIST) {
-        let contents = files.iter().map(content).collect();
-        Word::Needed { contents }.write(to)?;
+    let mut lists = files.chunks(LIST).peekable();
+    while let Some(list) = lists.next() {
+        let needed = Word::Needed {
+            contents: list.iter().map(content).collect(),
+            is_last: lists.peek().is_none(),
+        };
+        needed.write(to)?;
         to.flush()?;
         lacking.extend(answered.recv().context("slotd is gone")?.lacking);
     }
@@ -158,33 +163,26 @@ fn send_contents(
         return Ok(());
     }
     let shelf = part.shelf()?;
-    let absent: Vec<&Large> = lacked
-        .iter()
-        .copied()
-        .filter(|file| shelf.lacks(file))
-        .collect();
-    if !absent.is_empty() {
+    let absent = shelf.absent(&lacked);
+    if let Some(first) = absent.first() {
         let sizes = absent.iter().map(|file| file.size);
         note(&format!(
             "slotctl: {} of Git LFS to be fetched, the first for {:?}\n",
             bytes(sizes.fold(0, u64::saturating_add)),
-            absent[0].path
+            first.path
         ));
-        shelf.fetch(&absent)?;
+        let all: BTreeSet<&str> = files.iter().map(|file| file.oid.as_str()).collect();
+        shelf.fetch(&absent, absent.len() == all.len())?;
     }
     for file in lacked {
+        let opened = shelf.open(file)?;
         Word::Content(content(file)).write(to)?;
-        send_pieces(shelf.open(file)?, to)?;
+        send_pieces(opened, to)?;
+        // slotd has it then, or refuses it because it was damaged here: the next fetch gets it anew.
+        shelf.remove(file)?;
         end_pieces(to)?;
     }
     Ok(())
-}
-
-fn content(file: &Large) -> Content {
-    Content {
-        oid: file.oid.to_string(),
-        size: file.size,
-    }
 }
 
 fn failed(code: u8) -> impl Fn(anyhow::Error) -> Failure {

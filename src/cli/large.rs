@@ -75,7 +75,8 @@ pub async fn send(
     Ok(Some(sizes.fold(0, u64::saturating_add)))
 }
 
-fn content(file: &Large) -> Content {
+/// A file's content as it is told of.
+pub(super) fn content(file: &Large) -> Content {
     Content {
         oid: file.oid.to_string(),
         size: file.size,
@@ -85,10 +86,13 @@ fn content(file: &Large) -> Content {
 /// Where the contents of these files are, all of them.
 fn shelf(part: &Part, files: &[&Large], screen: &mut Screen) -> anyhow::Result<Shelf> {
     let shelf = part.shelf().map_err(|error| refused(&error))?;
-    let absent: Vec<&Large> = files.iter().copied().filter(|it| shelf.lacks(it)).collect();
+    let absent = shelf.absent(files);
     if !absent.is_empty() {
         screen.enter("lfs fetch", &told(&absent));
-        shelf.fetch(&absent).map_err(|error| refused(&error))?;
+        // All that the commit has, as it is to be in the user's repository.
+        shelf
+            .fetch(&absent, true)
+            .map_err(|error| refused(&error))?;
     }
     Ok(shelf)
 }

@@ -18,7 +18,7 @@ use super::term::note;
 use crate::config::is_reserved;
 use crate::deploy::{AppName, SlotName};
 use crate::launch::{Env, EnvFile, Launch, Order, launch as compute};
-use crate::release::seed;
+use crate::release::{seed, shared};
 use crate::units::CREDENTIAL;
 
 /// What the unit's `ExecStart=` says.
@@ -133,7 +133,7 @@ fn share(release: &Path, directories: &[String]) -> Result<(), Failure> {
             ));
         }
     }
-    seed(release, directories, Path::new(&data)).map_err(|error| failed(error.into()))
+    seed(release, directories, &shared(Path::new(&data))).map_err(|error| failed(error.into()))
 }
 
 /// An absolute one is where PID 1 put its copy (systemd.exec(5), `LoadCredential=`), unless the unit is from before it did so.

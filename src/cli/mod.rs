@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
         note(&Cli::command().render_help().to_string());
         return Exit::Usage.into();
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(args::as_own(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return misused(&error),
     };
@@ -148,7 +148,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Releases => wait_for(releases::run(&client(&reached(global)?)?, global.json))?,
         Command::Router(args::Router::Upgrade(options)) => {
             // It is the machine's, whatever project this directory is of.
-            let client = Client::new(&global.socket, None);
+            let client = Client::new(global.socket(), None);
             wait_for(router::upgrade(&client, options, global.json))?
         }
         Command::Logs(options) => {
@@ -165,7 +165,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             stage::stage(&stage::Request {
                 app: app.clone(),
                 root: options.root.clone(),
-                socket: global.socket.clone(),
+                socket: global.socket().to_owned(),
                 directory: options.directory.clone(),
                 branch: options.branch.clone(),
                 shared_dirs: options.shared_dir.clone(),
@@ -194,7 +194,7 @@ fn wait_for<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 
 /// The slot-machine.json that a command means: the one that it names, or that of the project, unless an app or a socket is named.
 fn slot_machine(global: &Global, named: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
-    if global.app.is_some() || global.socket != Path::new(client::SOCKET) {
+    if global.app.is_some() || global.asked.is_some() {
         return Ok(None);
     }
     match named {
@@ -206,7 +206,7 @@ fn slot_machine(global: &Global, named: Option<&Path>) -> anyhow::Result<Option<
 /// Asks the daemon of a slot-machine.json, in slotd's own way.
 fn beside(global: &Global, file: &Path) -> anyhow::Result<Global> {
     Ok(Global {
-        socket: wait_for(machine::ask::socket(file))?,
+        asked: Some(wait_for(machine::ask::socket(file))?),
         ..global.clone()
     })
 }
@@ -219,11 +219,12 @@ fn reached(global: &Global) -> anyhow::Result<Global> {
     }
 }
 
-/// slotd, for the app that is meant.
+/// slotd, or the daemon of the project's slot.toml, for the app that is meant.
 fn client(global: &Global) -> anyhow::Result<Client> {
-    let app = project::app_meant(global.app.as_ref())?;
+    let (app, project) = project::meant(global.app.as_ref())?;
+    let global = global.of_project(project.as_ref())?;
     Ok(Client::new(
-        &global.socket,
+        global.socket(),
         app.as_ref().map(AppName::as_str),
     ))
 }
@@ -255,7 +256,7 @@ fn build_release(global: &Global, options: &args::Build) -> ExitCode {
     match build::build(&build::Request {
         app: app.clone(),
         root: options.root.clone(),
-        socket: global.socket.clone(),
+        socket: global.socket().to_owned(),
         command: options.command.clone(),
     }) {
         Ok(()) => ExitCode::SUCCESS,
@@ -281,7 +282,7 @@ fn run_hook(global: &Global, options: &args::Hook) -> ExitCode {
     let ran = hook::run(&hook::Request {
         app: app.clone(),
         root: options.root.clone(),
-        socket: global.socket.clone(),
+        socket: global.socket().to_owned(),
         env_file: options.env_file.clone(),
         commands: commands
             .map(|(hook, command)| (hook.name(), command.clone()))
@@ -299,7 +300,7 @@ fn run_hook(global: &Global, options: &args::Hook) -> ExitCode {
 /// Fetches a commit, or says why not.
 fn fetch_commit(global: &Global, options: &args::Fetch) -> ExitCode {
     let fetched = fetch::fetch(&fetch::Request {
-        socket: global.socket.clone(),
+        socket: global.socket().to_owned(),
         mirror: options.mirror.clone(),
         deploy_key: options.deploy_key.clone(),
         known_hosts: options.known_hosts.clone(),

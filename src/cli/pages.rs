@@ -117,6 +117,9 @@ an app of this machine, which slot\\-generator makes into units
 .I /var/lib/slot/NAME/
 its releases and its state
 .TP
+.I .slot/slotd.sock
+in a project, where slotctl start listens; asked before the next one
+.TP
 .I /run/slot/slotd.sock
 where slotd listens
 ";

@@ -1,9 +1,13 @@
 //! A project's slot.toml: where it is, and what it says.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::exit::Exit;
+use super::start::{DATA, SOCKET};
 use crate::config::{App, SlotMachine};
 use crate::deploy::AppName;
 
@@ -57,7 +61,7 @@ impl Project {
     /// # Errors
     /// If there is one and it is wrong.
     pub fn find(path: Option<&Path>) -> anyhow::Result<Option<Self>> {
-        let here = std::env::current_dir()?;
+        let here = here()?;
         let there = path.and_then(|path| path.canonicalize().ok());
         std::iter::once(here.as_path())
             .chain(there.as_deref())
@@ -74,21 +78,82 @@ fn above(path: &Path) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// The current directory.
+///
+/// # Errors
+/// There is none any more.
+pub fn here() -> anyhow::Result<PathBuf> {
+    std::env::current_dir().map_err(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            return Exit::Input.because(format!("cannot find the current directory: {error}"));
+        }
+        let name = std::env::var_os("PWD").map(PathBuf::from);
+        let again = name.filter(|name| name.is_absolute() && name.is_dir());
+        let remedy = match again {
+            Some(path) => format!(
+                "go to what is there now: `cd .`, or `cd {}`",
+                shell_words::quote(&path.to_string_lossy())
+            ),
+            None => "`cd` to one that is there".to_owned(),
+        };
+        Exit::Input.because(format!(
+            "the current directory is gone; it was removed, or it was staging, which is made anew after a deployment; {remedy}"
+        ))
+    })
+}
+
+/// The directory of the slot.toml around the current directory.
+#[must_use]
+pub fn around() -> Option<PathBuf> {
+    let file = above(&std::env::current_dir().ok()?)?;
+    file.parent().map(Path::to_owned)
+}
+
+/// The socket of the daemon that `slotctl start` runs for the project of a slot.toml, or in whose data (its staging) the current directory
+/// is. One that is another user's is not asked: whoever may write to a directory could have whoever is in it, root too, talk to anything.
+///
+/// # Errors
+/// There is no current directory.
+pub fn daemon(file: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
+    let here = here()?;
+    let beside = file.map(|file| here.join(file).with_file_name(DATA));
+    let around = here.ancestors().filter(|folder| folder.ends_with(DATA));
+    let data = beside.into_iter().chain(around.map(Path::to_owned));
+    // As it is called itself: what a symlink names could be exchanged, and paths may be too long to connect to (unix(7)).
+    Ok(data
+        .filter_map(|data| data.join(SOCKET).canonicalize().ok())
+        .find(|socket| is_own(socket) && answers(socket)))
+}
+
+fn is_own(socket: &Path) -> bool {
+    let users = [nix::unistd::geteuid().as_raw(), 0];
+    fs::symlink_metadata(socket)
+        .is_ok_and(|about| about.file_type().is_socket() && users.contains(&about.uid()))
+}
+
+/// A daemon that was killed leaves its socket behind.
+fn answers(socket: &Path) -> bool {
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    !UnixStream::connect(socket).is_err_and(refused)
+}
+
 /// Whether a file is a slot-machine.json, whatever it is called. One that cannot be read is told with what it is wanted for.
 #[must_use]
 pub fn is_slot_machine(file: &Path) -> bool {
     SlotMachine::is_meant(&fs::read_to_string(file).unwrap_or_default())
 }
 
-/// The app that a command means: `--app`, or that of the project around the current directory, or none.
+/// What a command is about, where `--app` may name the app: else it is that of the project around the current directory, if there is one.
+/// The app, and the project.
 ///
 /// # Errors
-/// If the project's file is wrong, since a guess could mean another app.
-pub fn app_meant(named: Option<&AppName>) -> anyhow::Result<Option<AppName>> {
+/// If the project's file is wrong and no app is named, since a guess could mean another app.
+pub fn meant(named: Option<&AppName>) -> anyhow::Result<(Option<AppName>, Option<Project>)> {
+    let project = Project::find(None);
     if let Some(name) = named {
-        return Ok(Some(name.clone()));
+        return Ok((Some(name.clone()), project.ok().flatten()));
     }
-    Project::find(None)
-        .map(|project| project.map(|project| project.app.name))
+    project
+        .map(|project| (project.as_ref().map(|it| it.app.name.clone()), project))
         .map_err(|error| error.context("which app? name it with --app, or correct the file"))
 }

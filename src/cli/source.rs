@@ -1,6 +1,7 @@
 //! A path that is to be deployed, looked over whole before anything begins.
 //!
-//! **Invariant:** what an archive cannot hold faithfully is refused by name, never left out.
+//! **Invariant:** what an archive cannot hold faithfully is refused by name, never left out; only what `slotctl start` keeps at the top of a
+//! project is no part of it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 
 use super::exit::Exit;
-use crate::release::stays_inside;
+use crate::release::{is_kept, stays_inside};
 
 /// What is to be deployed, as it was when it was looked over.
 #[derive(Clone, Debug)]
@@ -112,6 +113,9 @@ impl Source {
         names.sort();
         for name in names {
             let inside = inside.join(name);
+            if is_kept(&inside) {
+                continue;
+            }
             let path = self.path.join(&inside);
             let about = fs::symlink_metadata(&path).map_err(unread)?;
             self.add(&inside, &path, &about)?;

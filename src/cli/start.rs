@@ -21,7 +21,7 @@ use super::follow::attempt;
 use super::outcome;
 use super::pack::{Packing, Upload};
 use super::progress::Screen;
-use super::project::{FILE, Project};
+use super::project::{FILE, Project, here};
 use super::status::now_ms;
 use super::term::{Paint, note};
 use crate::config::{App, Bind, Machine, SlotMachine, slot_machine};
@@ -80,6 +80,7 @@ fn config(options: &Start) -> anyhow::Result<PathBuf> {
     if let Some(file) = &options.config {
         return Ok(file.clone());
     }
+    here()?;
     [FILE, slot_machine::FILE]
         .into_iter()
         .map(PathBuf::from)
@@ -128,8 +129,12 @@ async fn serve(
     let listeners = vec![(listener(&app).to_owned(), public)];
     let deployer = Deployer::start(app, machine, &data, Layout::Slot, listeners).await?;
     let socket = reachable_socket(&deployer, &data);
+    let here = match (&options.data, project.file == Path::new(FILE)) {
+        (None, true) => "slotctl status (here and below), or anywhere: ",
+        _ => "",
+    };
     note(&format!(
-        "{name} is served at http://{}/\nask it with: slotctl --socket {} status\n",
+        "{name} is served at http://{}/\nask it with: {here}slotctl --socket {} status\n",
         deployer.address(),
         shell_words::quote(&socket.to_string_lossy()),
     ));

@@ -102,6 +102,7 @@ impl App {
             setup_command: setup_command.transpose()?,
             setup_timeout,
             shared_dirs,
+            shared_root: None,
             slots,
             bind,
             ports,

@@ -99,6 +99,8 @@ pub struct App {
     pub setup_timeout: Duration,
     /// `shared_dirs = ["uploads"]`: directories of the release that are the app's own data instead, the same for every release.
     pub shared_dirs: Vec<String>,
+    /// Where those are, if not among the app's own data: in the repository, with slot-machine.json.
+    pub shared_root: Option<PathBuf>,
     /// `slots = ["blue", "green"]`, at least two.
     pub slots: Vec<SlotName>,
     /// `bind = "port" | "unix" | "fd"`.

@@ -54,6 +54,8 @@ pub struct SlotMachine {
     pub api_port: u16,
     /// Keys that mean nothing here, in the order of the alphabet.
     pub unknown: Vec<String>,
+    /// Those of `shared_dirs` that are no directories of a release; slot-machine passes over them, too.
+    pub ignored_dirs: Vec<String>,
 }
 
 impl SlotMachine {
@@ -83,7 +85,7 @@ impl SlotMachine {
         let health_timeout = keys.millis("health_timeout_ms")?.unwrap_or(10_000);
         let drain_timeout = keys.millis("drain_timeout_ms")?.unwrap_or(5_000);
         let env_file = keys.text("env_file", "\".env\"")?;
-        let shared_dirs = keys.directories("shared_dirs")?;
+        let (shared_dirs, ignored_dirs) = keys.directories("shared_dirs")?;
 
         let Some(start) = start else {
             return Err(keys.missing(
@@ -130,6 +132,7 @@ impl SlotMachine {
             setup_command: setup.as_deref().map(shell),
             setup_timeout: SETUP_TIMEOUT,
             shared_dirs,
+            shared_root: Some(repository.to_owned()),
             slots: ["blue", "green"]
                 .map(|name| name.parse().expect("both are valid slot names"))
                 .to_vec(),
@@ -168,6 +171,7 @@ impl SlotMachine {
             internal_port,
             api_port,
             unknown: keys.keys.into_iter().map(|(key, _)| key).collect(),
+            ignored_dirs,
         })
     }
 }
@@ -268,24 +272,25 @@ impl<'t> Keys<'t> {
         }
     }
 
-    fn directories(&mut self, key: &str) -> Result<Vec<String>, ConfigError> {
+    /// Directories of a release, and what is named as one and is none.
+    fn directories(&mut self, key: &str) -> Result<(Vec<String>, Vec<String>), ConfigError> {
         const EXAMPLE: &str = "[\"uploads\"]";
         let values = match self.keys.remove(key) {
-            None | Some(Value::Null) => return Ok(Vec::new()),
+            None | Some(Value::Null) => return Ok((Vec::new(), Vec::new())),
             Some(Value::Array(values)) => values,
             Some(other) => return Err(self.wrong(key, &other, "a list of strings", EXAMPLE)),
         };
-        let paths = values.into_iter().map(|value| match value {
-            Value::String(text) => shared_dir(&text).map(ToOwned::to_owned).ok_or_else(|| {
-                self.error(
-                    key,
-                    format!("{text:?} is no directory of the release"),
-                    format!("write its path from there, without `..`: `\"{key}\": {EXAMPLE}`"),
-                )
-            }),
-            other => Err(self.wrong(key, &other, "a string", EXAMPLE)),
-        });
-        paths.collect()
+        let (mut directories, mut others) = (Vec::new(), Vec::new());
+        for value in values {
+            let Value::String(text) = value else {
+                return Err(self.wrong(key, &value, "a string", EXAMPLE));
+            };
+            match shared_dir(&text) {
+                Some(directory) => directories.push(directory.to_owned()),
+                None => others.push(text),
+            }
+        }
+        Ok((directories, others))
     }
 
     fn number(&mut self, key: &str, most: u64, example: &str) -> Result<Option<u64>, ConfigError> {
@@ -369,6 +374,10 @@ mod tests {
         let more = parse(r#"{"start_command":"./s","prot":1,"port":3000,"agent_auth":"none"}"#);
         let more = more.unwrap();
         assert_eq!(more.unknown, ["agent_auth", "prot"]);
+        let odd = r#"{"start_command":"./s","port":3000,"shared_dirs":[".","/a","data","../b"]}"#;
+        let odd = parse(odd).unwrap();
+        assert_eq!(odd.app.shared_dirs, ["data"]);
+        assert_eq!(odd.ignored_dirs, [".", "/a", "../b"]);
         assert_eq!(more.app, plain.app);
     }
 
@@ -407,10 +416,6 @@ mod tests {
             (
                 r#"{"start_command":"s","port":1,"shared_dirs":[1]}"#,
                 "f.json: shared_dirs: it is a number, not a string",
-            ),
-            (
-                r#"{"start_command":"s","port":1,"shared_dirs":["../a"]}"#,
-                "f.json: shared_dirs: \"../a\" is no directory of the release",
             ),
             (
                 r#"{"start_command":"s","port":1,"health_endpoint":"healthz"}"#,

@@ -417,7 +417,12 @@ impl<U: Units> Managed<U> {
     }
 
     /// What puts a release on disk for a deployment, and that on its way.
-    pub(super) fn preparation(&self, generation: Generation, about: About) -> Preparation<U> {
+    pub(super) fn preparation(&self, generation: Generation, mut about: About) -> Preparation<U> {
+        let app = self.app();
+        about.made_with = Some(release::made_with(
+            app.setup_command.as_deref(),
+            &app.shared_dirs,
+        ));
         Preparation {
             world: Arc::clone(&self.world),
             owner: self.owner.clone(),

@@ -40,16 +40,16 @@ impl<U: Units> Managed<U> {
     ) -> Option<String> {
         let root = self.world().root.clone();
         let mut preparation = self.preparation(generation, about);
-        let wanted = preparation.wanted();
+        let (wanted, made_with) = (preparation.wanted(), preparation.about.made_with.clone());
         self.world().enter_step(generation, CHECKOUT);
         let task = tokio::spawn(async move {
             let work = move || {
-                let laid_out = lay_out(&root, &commit, &mut pack, wanted);
+                let laid_out = lay_out(&root, &commit, made_with.as_deref(), &mut pack, wanted);
                 (laid_out, pack)
             };
             let (laid_out, mut rest) = blocking(work).await;
             let id = match laid_out {
-                Ok(LaidOut::Known(id)) => preparation.again(id).await,
+                Ok(LaidOut::Known(id)) => preparation.known(id).await,
                 Ok(LaidOut::New(incoming, identity, held)) => {
                     preparation.held = Some(held);
                     preparation.go_on(Ok((incoming, identity))).await
@@ -81,7 +81,7 @@ impl<U: Units> Managed<U> {
         };
         let about = About {
             origin,
-            label: None,
+            ..About::default()
         };
         let (root, preparation) = (
             self.world().root.clone(),
@@ -95,9 +95,11 @@ impl<U: Units> Managed<U> {
         };
         let task = tokio::spawn(async move {
             let (looked, wanted) = (root.clone(), identity.clone());
-            let known = blocking(move || release::known(&looked, &wanted)).await;
+            let made_with = preparation.about.made_with.clone();
+            let look = move || release::known(&looked, &wanted, made_with.as_deref());
+            let known = blocking(look).await;
             if let Ok(Some(id)) = known {
-                return preparation.again(id).await;
+                return preparation.known(id).await;
             }
             let laid_out = async {
                 known?;
@@ -159,7 +161,10 @@ impl<U: Units> Managed<U> {
     ) -> Result<BTreeSet<Oid>, AskError> {
         let root = self.world().root.clone();
         blocking(move || {
-            let (lacked, needed) = lacked(&root, &contents);
+            let lacked = lacked(&root, &contents);
+            let laid_out = contents.iter().map(|(_, size)| size);
+            let sizes = lacked.values().chain(laid_out);
+            let needed = sizes.fold(0, |sum: u64, size| sum.saturating_add(*size));
             if check
                 && !lacked.is_empty()
                 && let Some(why) = preflight::short_of_disk(&root, Some(needed))
@@ -204,11 +209,12 @@ pub(super) fn tidy(root: &Root) {
 fn lay_out(
     root: &Root,
     commit: &Commit,
+    made_with: Option<&str>,
     pack: &mut impl Read,
     wanted: impl Fn() -> bool,
 ) -> Result<LaidOut, Unready> {
     let identity = Identity::Commit(commit.to_string());
-    if let Some(id) = release::known(root, &identity)? {
+    if let Some(id) = release::known(root, &identity, made_with)? {
         return Ok(LaidOut::Known(id));
     }
     let id = identity.id().ok_or(ReleaseError::Nameless)?;
@@ -234,14 +240,10 @@ pub(super) fn lay_out_taken(
     Ok((incoming, Identity::Commit(commit.to_string())))
 }
 
-/// Which contents of files of Git LFS an app's store lacks, of one for each file, with their bytes; and how much disk they take, together
-/// with all of them once more in a release.
-pub(super) fn lacked(root: &Root, contents: &[(Oid, u64)]) -> (BTreeMap<Oid, u64>, u64) {
+/// Which contents of files of Git LFS an app's store lacks, of one for each file, with their bytes.
+pub(super) fn lacked(root: &Root, contents: &[(Oid, u64)]) -> BTreeMap<Oid, u64> {
     let mut each: BTreeMap<Oid, u64> = contents.iter().cloned().collect();
     let lacked = Store::of(root).lacks(each.iter().map(|(oid, size)| (oid, *size)));
     each.retain(|oid, _| lacked.contains(oid));
-    let laid_out = contents.iter().map(|(_, size)| size);
-    let needed = each.values().chain(laid_out);
-    let needed = needed.fold(0, |sum: u64, size| sum.saturating_add(*size));
-    (each, needed)
+    each
 }

@@ -28,8 +28,8 @@ use crate::git::Store;
 use crate::launch::{Env, EnvFile, Order, launch};
 use crate::preflight::{self, Runner};
 use crate::probe::{Address, Owner, ask, listeners, process_group_of, processes_of_group};
-use crate::release::{Root, Site, seed};
-use crate::staging::{Made, Promoted, Staging};
+use crate::release::{Root, Site, seed, shared};
+use crate::staging::{Made, Promoted, Staging, TREE};
 use crate::telemetry::chain;
 
 /// What a build is called where a slot has its name.
@@ -107,8 +107,9 @@ impl Embedded {
         limits: Limits,
     ) -> Result<Program, UnitFailure> {
         let release = self.root.home(id);
-        let (seeded, shared, data) = (release.clone(), self.app.shared_dirs.clone(), self.data());
-        blocking(move || seed(&seeded, &shared, &data))
+        let directories = self.app.shared_dirs.clone();
+        let (seeded, shared) = (release.clone(), self.shared());
+        blocking(move || seed(&seeded, &directories, &shared))
             .await
             .map_err(|error| failure("resources", chain(&error)))?;
         let env_file = self.env_file(&release).await?;
@@ -477,8 +478,13 @@ impl Units for Embedded {
         blocking(make).await.map_err(|error| chain(&error))
     }
 
-    fn data(&self) -> PathBuf {
-        self.root.to_path_buf()
+    fn staging(&self) -> PathBuf {
+        self.root.join(TREE)
+    }
+
+    fn shared(&self) -> PathBuf {
+        let own = || shared(&self.root);
+        self.app.shared_root.clone().unwrap_or_else(own)
     }
 
     async fn report(&self, slot: &SlotName, boot: Option<&BootId>) -> Report {

@@ -22,7 +22,7 @@ use crate::telemetry::chain;
 use crate::wire::api;
 
 /// The first pause between two probes of a gate, and the longest; it grows by half each time.
-const GATE_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+const GATE_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
 
 /// The pause between two probes of a soak.
 const SOAK_PAUSE: Duration = Duration::from_secs(1);

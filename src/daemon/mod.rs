@@ -32,6 +32,7 @@ pub mod succession;
 pub mod systemd;
 pub mod tables;
 mod taken;
+mod taker;
 pub mod tell;
 pub mod units;
 pub mod world;

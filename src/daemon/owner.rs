@@ -26,7 +26,7 @@ pub enum AskError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// A candidate would do harm to what runs.
-    #[error("nothing was done: {0}")]
+    #[error("nothing was done, in pre-flight: {0}")]
     Harmful(String),
     /// The release that was named cannot be had.
     #[error(transparent)]

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::commits::CHECKOUT;
 use super::live::{Live, blocking};
 use super::owner::Owner;
 use super::units::{Report, Unbuilt, Units};
@@ -13,7 +14,7 @@ use crate::deploy::{Event, Generation, Hook, ReleaseId};
 use crate::git::{GitError, Held};
 use crate::preflight;
 use crate::release::{
-    self, About, Identity, Incoming, Links, ReleaseError, Settled, Unfinished, share,
+    self, About, Identity, Incoming, Links, Record, ReleaseError, Settled, Unfinished, share,
 };
 use crate::telemetry::chain;
 
@@ -91,6 +92,21 @@ impl<U: Units> Preparation<U> {
         }
     }
 
+    /// The same with the release of a commit that is on disk.
+    pub(super) async fn known(self, id: ReleaseId) -> Option<String> {
+        let (root, read) = (self.world.root.clone(), id.clone());
+        let record = blocking(move || Record::read(&root, &read)).await;
+        let made_with = self.about.made_with.as_deref();
+        if record.is_some_and(|record| record.is_made_otherwise(made_with)) {
+            let text = format!(
+                "release {id} is in use as it is: it was made with another setup_command or other shared_dirs; to have it made anew, deploy \
+                 another commit (`git commit --allow-empty`)"
+            );
+            self.world.tell_step(self.generation, CHECKOUT, text);
+        }
+        self.again(id).await
+    }
+
     /// The same with a release that is on disk.
     pub(super) async fn again(self, id: ReleaseId) -> Option<String> {
         let (root, about, wanted) = (self.world.root.clone(), self.about.clone(), self.wanted());
@@ -110,11 +126,12 @@ impl<U: Units> Preparation<U> {
             return Err(error);
         }
         let app = Arc::clone(&self.world.app);
-        let (data, about, wanted) = (self.world.units.data(), self.about.clone(), self.wanted());
+        let (shared, about, wanted) =
+            (self.world.units.shared(), self.about.clone(), self.wanted());
         let finished = blocking(move || {
             let path = unfinished.path();
             runnable(&app, &path)?;
-            share(&path, &app.shared_dirs, &data)?;
+            share(&path, &app.shared_dirs, &shared)?;
             // What was sent has been looked over; what was made of it here may lead anywhere.
             unfinished.finish(&about, Links::Any, wanted)
         });

@@ -35,7 +35,7 @@ use crate::deploy::{
 use crate::git::Store;
 use crate::preflight;
 use crate::probe::{Address, Answer, ask, processes_of};
-use crate::release::Site;
+use crate::release::{Site, shared};
 use crate::staging::{Made, Promoted, TREE};
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
@@ -508,8 +508,8 @@ impl Units for SystemdUnits {
         self.hooks.run(&self.bus, occasion, upstream, refused).await
     }
 
-    fn data(&self) -> PathBuf {
-        Path::new("/var/lib/slot-app").join(self.app.as_str())
+    fn shared(&self) -> PathBuf {
+        shared(&Path::new("/var/lib/slot-app").join(self.app.as_str()))
     }
 
     fn staging(&self) -> PathBuf {

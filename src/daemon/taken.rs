@@ -52,7 +52,10 @@ pub(super) async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> S
             recover(&State::new(facts.settings.clone()), &facts, now)
         }
         Loaded::Absent => {
-            world.keep_warning("state.json is missing; the active slot was found by its units and symlinks instead".to_owned());
+            // A data directory that slot-machine has left has the symlinks, and never had the file.
+            if facts.slots.values().any(|found| found.release.is_some()) {
+                world.keep_warning("state.json is missing; the active slot was found by its units and symlinks instead".to_owned());
+            }
             recover(&rediscover(&facts, now), &facts, now)
         }
         Loaded::Corrupt { aside, why } => {

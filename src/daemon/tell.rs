@@ -1,7 +1,7 @@
 //! What notices say, in words: one sentence each, for the journal, the API's events, the history and the outcome of an attempt.
 
 use super::live::millis;
-use crate::config::App;
+use crate::config::{App, Semantics};
 use crate::deploy::{
     Cause, Kind, Notice, Occasion, Outcome, ReleaseId, RolledBack, State, Time, UnitFailure,
     UnitResult,
@@ -76,9 +76,19 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             span(app.start_timeout)
         ),
         Cause::HealthTimeout(probe) => format!(
-            "no probe of {unit} at {} passed within health_timeout ({}){}",
+            "no probe of {unit} at {} passed within {} ({}){}{}",
             app.health,
+            match app.semantics {
+                Semantics::Slot => "health_timeout",
+                Semantics::SlotMachine => "health_timeout_ms",
+            },
             span(app.health_timeout),
+            match (app.semantics, internal_port(app, slot)) {
+                (Semantics::SlotMachine, Some(port)) => format!(
+                    ": health is asked at INTERNAL_PORT, which was {port}, and has to be a 200"
+                ),
+                _ => String::new(),
+            },
             probe
                 .as_ref()
                 .map(|probe| format!("; the last one found: {}", probe.text))
@@ -95,6 +105,11 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
         Cause::Superseded => "a newer deployment ended the soak".to_owned(),
         Cause::OldSlotGone => "the old slot ended during the soak; the new one is kept".to_owned(),
     }
+}
+
+fn internal_port(app: &App, slot: Option<&str>) -> Option<u16> {
+    let ports = app.ports.get(&slot?.parse().ok()?)?;
+    Some(ports.internal)
 }
 
 /// The sentence for an attempt's end.

@@ -8,7 +8,7 @@ use super::errand::{Broken, Call};
 use crate::deploy::{BootId, Limits, Occasion, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::git::Store;
 use crate::release::Site;
-use crate::staging::{Made, Promoted, TREE};
+use crate::staging::{Made, Promoted};
 
 /// The slots of one app, as things that run.
 ///
@@ -86,13 +86,11 @@ pub trait Units: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Where the app's own data are, as the app sees it: what its releases share is in there.
-    fn data(&self) -> PathBuf;
+    /// Where the directories are that the app's releases share, as the app sees it.
+    fn shared(&self) -> PathBuf;
 
     /// Where the work tree for the next deployment is, for people.
-    fn staging(&self) -> PathBuf {
-        self.data().join(TREE)
-    }
+    fn staging(&self) -> PathBuf;
 
     /// Makes that of a release, whose commit the store has, unless there is work in it. Nobody's deployment waits for it, and at most one
     /// is made at a time.

@@ -201,7 +201,8 @@ impl Draft {
 /// Makes a state out of what is found, for an app whose state file cannot be read: never an empty one while something serves.
 ///
 /// The active slot is the one that the routers' last table names, else the one that runs the release of the symlink `live`, else the only
-/// one that runs, else (nothing runs) the one whose symlink is `live`. What runs beside it drains.
+/// one that runs, else (nothing runs) the one whose symlink is `live`, else, where no slot has that release (slot-machine, whose data
+/// directory it may have been, has other slots), the first. What runs beside it drains.
 #[must_use]
 pub fn rediscover(facts: &Facts, now: Time) -> State {
     let settings = facts.settings.clone();
@@ -231,12 +232,16 @@ pub fn rediscover(facts: &Facts, now: Time) -> State {
         .or_else(only)
         .or_else(|| facts.slots.iter().find(|(_, found)| is_live(found)))
         .map(|(name, _)| name.clone());
+    let unheld = facts.live.clone().filter(|_| active.is_none());
+    let first = || state.settings.slots.first().cloned();
+    let active = active.or_else(|| unheld.as_ref().and_then(|_| first()));
     for (name, found) in &facts.slots {
+        let is_active = active.as_ref() == Some(name);
         let boot = match &found.seen {
             Seen::Running(boot) => Some(boot.clone()),
             Seen::Coming | Seen::Ended(_) => None,
         };
-        let condition = match (active.as_ref() == Some(name), &found.seen) {
+        let condition = match (is_active, &found.seen) {
             (true, Seen::Running(boot)) if facts.serving.as_ref() == Some(boot) => {
                 Condition::Active(Service::Up)
             }
@@ -254,7 +259,10 @@ pub fn rediscover(facts: &Facts, now: Time) -> State {
         };
         let slot = Slot {
             condition,
-            release: found.release.clone(),
+            release: unheld
+                .clone()
+                .filter(|_| is_active)
+                .or_else(|| found.release.clone()),
             boot,
             generation: facts.generation,
         };

@@ -65,6 +65,11 @@ pub(super) fn hint(remote: &str, said: &str) -> String {
             .to_owned()
     } else if has("No user exists for uid") {
         "; `apt install libnss-systemd`: ssh asks for the name of the unit's user".to_owned()
+    } else if has("[404]") {
+        format!("; it was not pushed there: `git lfs push --all {remote}` in a clone that has it")
+    } else if has("Git credentials for") || has("could not read Username") || has("[401]") {
+        "; slot has no user and no password for http: name the server by ssh, where there is a deploy_key, in the lfs.url of .lfsconfig"
+            .to_owned()
     } else if has("git-lfs-authenticate") {
         "; that host has no server of Git LFS; if another one has the contents, name it in the repository: `git config -f .lfsconfig lfs.url URL`"
             .to_owned()

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,10 @@ impl Mirror {
         clear_locks(path, &[FETCHED]);
         // Of a fetch that was killed: a branch that has become a directory of branches meanwhile would be in the way.
         let _ = fs::remove_dir_all(path.join(ALL));
+        // git-lfs begins anew with what it had a part of, and leaves that.
+        for unfinished in ["lfs/incomplete", "lfs/tmp", "lfs/logs"] {
+            let _ = fs::remove_dir_all(path.join(unfinished));
+        }
         Ok(Self {
             git: git.with("GIT_DIR", path),
             path: path.to_owned(),
@@ -204,7 +209,8 @@ impl Mirror {
     /// The remote, or that of a submodule, does not answer, or has no such commit.
     pub fn fetch(&self, commit: &Commit) -> Result<Vec<Part>, GitError> {
         let (mut parts, mut seen) = (Vec::new(), BTreeSet::new());
-        self.gather(&self.remote, commit, &mut parts, &mut seen)?;
+        let inside = Path::new("");
+        self.gather(&self.remote, commit, inside, &mut parts, &mut seen)?;
         Ok(parts)
     }
 
@@ -212,6 +218,7 @@ impl Mirror {
         &self,
         remote: &str,
         commit: &Commit,
+        inside: &Path,
         parts: &mut Vec<Part>,
         seen: &mut BTreeSet<Commit>,
     ) -> Result<(), GitError> {
@@ -231,9 +238,11 @@ impl Mirror {
             if let Some(problem) = url_problem(&url) {
                 return Err(bad(problem));
             }
-            self.gather(&url, &module.commit, parts, seen)?;
+            let inside = inside.join(&module.path);
+            self.gather(&url, &module.commit, &inside, parts, seen)?;
         }
-        parts.push(Part::fetched(self.git.clone(), commit.clone(), remote));
+        let part = Part::fetched(self.git.clone(), commit.clone(), remote, inside);
+        parts.push(part);
         Ok(())
     }
 
@@ -314,9 +323,14 @@ impl Mirror {
     /// git fails; what is kept is there all the same.
     pub fn keep(&self, commits: &BTreeSet<Commit>) -> Result<(), GitError> {
         let large = self.path.join("lfs");
-        if large.exists() {
-            fs::remove_dir_all(&large).map_err(GitError::disk("remove", &large))?;
-        }
+        let removed = match fs::remove_dir_all(&large) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(GitError::disk("remove", &large)),
+        };
+        self.let_go(commits).and(removed)
+    }
+
+    fn let_go(&self, commits: &BTreeSet<Commit>) -> Result<(), GitError> {
         let list = ["for-each-ref", "--format=%(refname)", FETCHED];
         let names = self.git.run("list commits", &list, b"")?;
         let names = String::from_utf8_lossy(&names);

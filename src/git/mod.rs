@@ -173,11 +173,12 @@ pub enum GitError {
         /// What is wrong with the pointer.
         why: String,
     },
-    /// What a file has in it is not where the caller's git-lfs keeps it, and could not be fetched.
+    /// What a file has in it is not where git-lfs keeps it, and could not be fetched.
     #[error(
-        "{path:?} ({}{}) is kept by Git LFS, and its content is not in {place:?}: {why}",
+        "{path:?} ({}{}) is kept by Git LFS, and its content {}: {why}",
         bytes(*size),
-        match others { 0 => String::new(), count => format!("; and {count} more") }
+        match others { 0 => String::new(), count => format!("; and {count} more") },
+        match place { Some(place) => format!("is not in {place:?}"), None => "did not come".to_owned() }
     )]
     NoContent {
         /// The first.
@@ -186,8 +187,8 @@ pub enum GitError {
         size: u64,
         /// How many more there are.
         others: usize,
-        /// Where it was looked for.
-        place: PathBuf,
+        /// Where it was looked for, in a user's repository.
+        place: Option<PathBuf>,
         /// Why it did not come, and what to do.
         why: String,
     },
@@ -206,8 +207,15 @@ pub enum GitError {
     #[error(transparent)]
     NoOid(#[from] NoOid),
     /// A commit says wrongly where its contents are.
-    #[error("lfs.url cannot be fetched from: {problem}; correct .lfsconfig")]
+    #[error(
+        "the .lfsconfig of commit {} of {remote} names no server that slot asks: {problem}; correct its lfs.url",
+        commit.short()
+    )]
     Server {
+        /// Which commit, perhaps of a submodule.
+        commit: Commit,
+        /// From where.
+        remote: String,
         /// What is wrong.
         problem: String,
     },

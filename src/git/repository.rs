@@ -9,7 +9,7 @@ use super::large::{self, Large};
 use super::modules::{Module, modules};
 use super::names;
 use super::pack::Pack;
-use super::shelf::Shelf;
+use super::shelf::{Remote, Shelf};
 use super::{Commit, GitError};
 
 /// Files of a work tree that are slot's own, so that changes to them are nobody's unfinished work.
@@ -36,7 +36,7 @@ pub struct Part {
     repository: Repository,
     /// Where it is in the commit's tree.
     inside: PathBuf,
-    /// Where it was fetched from, if it is not the user's own.
+    /// The URL that it was fetched from, if it is not the user's own.
     remote: Option<String>,
     /// Which commit.
     pub commit: Commit,
@@ -223,10 +223,10 @@ impl Repository {
 
 impl Part {
     /// One that was fetched from a remote.
-    pub(super) fn fetched(git: Git, commit: Commit, remote: &str) -> Self {
+    pub(super) fn fetched(git: Git, commit: Commit, remote: &str, inside: &Path) -> Self {
         Self {
             repository: Repository { git },
-            inside: PathBuf::new(),
+            inside: inside.to_owned(),
             remote: Some(remote.to_owned()),
             commit,
         }
@@ -297,9 +297,13 @@ impl Part {
     /// Where the contents of those files are.
     ///
     /// # Errors
-    /// git fails, or the commit says that they are where they must not be fetched from.
+    /// git fails.
     pub fn shelf(&self) -> Result<Shelf, GitError> {
-        Shelf::of(&self.repository.git, &self.commit, self.remote.as_deref())
+        let (git, inside) = (&self.repository.git, self.inside.clone());
+        match self.remote.clone() {
+            None => Shelf::users(git, &self.commit),
+            Some(url) => Shelf::mirrored(git, &self.commit, Remote { url, inside }),
+        }
     }
 }
 

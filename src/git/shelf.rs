@@ -4,7 +4,7 @@
 //! **Invariant:** only `git lfs fetch` writes there, and it is run for what is missing alone.
 //! **Invariant:** a server that a fetched commit names is held to the rules of a URL in slot.toml, and to the remote's own kind.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::command::{Git, words};
@@ -22,49 +22,59 @@ pub struct Shelf {
     git: Git,
     commit: Commit,
     objects: PathBuf,
-    /// Where the commit was fetched from, and with it its contents; else git-lfs finds that as it does for the user himself.
-    remote: Option<String>,
+    source: Source,
 }
 
-/// What came of a fetch.
-struct Tried {
-    /// git-lfs holds that it is well.
-    went: bool,
-    /// Why something may not have come all the same.
-    why: String,
+/// Where git-lfs has them from.
+#[derive(Debug)]
+enum Source {
+    /// What it finds for the user himself.
+    Users,
+    /// Where the commit was fetched from, or what the commit names in its place.
+    Remote(Remote),
 }
 
-impl Tried {
-    fn not(why: String) -> Self {
-        Self { went: false, why }
-    }
+/// The remote of a mirror, or that of a submodule.
+#[derive(Clone, Debug)]
+pub(super) struct Remote {
+    pub(super) url: String,
+    /// Where the repository is in the tree that is deployed: a submodule's path.
+    pub(super) inside: PathBuf,
 }
 
 impl Shelf {
-    /// For a commit of the repository.
-    pub(super) fn of(git: &Git, commit: &Commit, remote: Option<&str>) -> Result<Self, GitError> {
-        const OPERATION: &str = "find what git-lfs keeps";
-        let own = git.run(OPERATION, &["rev-parse", "--git-common-dir"], b"")?;
-        let own = String::from_utf8_lossy(own.trim_ascii_end()).into_owned();
-        let own = git.directory().join(own);
-        let configured = git.answer(
-            OPERATION,
-            &["config", "--type=path", "--get", "lfs.storage"],
-        )?;
+    /// For a commit of a user's repository.
+    pub(super) fn users(git: &Git, commit: &Commit) -> Result<Self, GitError> {
+        let configured = ["config", "--type=path", "--get", "lfs.storage"];
+        let configured = git.answer(FIND, &configured)?;
         let storage = configured.filter(|path| !path.is_empty());
+        let storage = common_directory(git)?.join(storage.as_deref().unwrap_or("lfs"));
         Ok(Self {
             git: git.clone(),
             commit: commit.clone(),
-            objects: own
-                .join(storage.as_deref().unwrap_or("lfs"))
-                .join("objects"),
-            remote: remote.map(str::to_owned),
+            objects: storage.join("objects"),
+            source: Source::Users,
         })
     }
 
-    /// Whether the content of a file is not here.
+    /// For a commit of the fetcher's mirror.
+    pub(super) fn mirrored(git: &Git, commit: &Commit, remote: Remote) -> Result<Self, GitError> {
+        Ok(Self {
+            git: git.clone(),
+            commit: commit.clone(),
+            objects: common_directory(git)?.join("lfs/objects"),
+            source: Source::Remote(remote),
+        })
+    }
+
+    /// Those of the files whose contents are not here.
     #[must_use]
-    pub fn lacks(&self, file: &Large) -> bool {
+    pub fn absent<'l>(&self, files: &[&'l Large]) -> Vec<&'l Large> {
+        let files = files.iter().copied();
+        files.filter(|file| self.lacks(file)).collect()
+    }
+
+    fn lacks(&self, file: &Large) -> bool {
         let found = self.place(&file.oid).metadata();
         !found.is_ok_and(|about| about.is_file() && about.len() == file.size)
     }
@@ -78,65 +88,118 @@ impl Shelf {
         File::open(&place).map_err(GitError::disk("open", &place))
     }
 
-    /// Has git-lfs fetch what the commit needs, until all of these are here.
+    /// Removes the content of a file, from a mirror: slotd has it, or it is damaged.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove(&self, file: &Large) -> Result<(), GitError> {
+        let place = self.place(&file.oid);
+        fs::remove_file(&place).map_err(GitError::disk("remove", &place))
+    }
+
+    /// Has git-lfs fetch the contents of these files; `whole`: they are all that the commit has, or the rest may come along.
     ///
     /// # Errors
     /// There is no git-lfs or no remote, or not all of them come.
-    pub fn fetch(&self, files: &[&Large]) -> Result<(), GitError> {
-        let patterns = self.patterns(files).unwrap_or_default();
-        let mut tried = self.try_to_fetch(&patterns)?;
-        let was_narrow = tried.went && !patterns.is_empty();
-        if was_narrow && files.iter().any(|file| self.lacks(file)) {
-            tried = self.try_to_fetch("")?;
+    pub fn fetch(&self, files: &[&Large], whole: bool) -> Result<(), GitError> {
+        let runs = match whole {
+            true => vec![String::new()],
+            false => self.patterns(files),
+        };
+        let mut why = String::new();
+        for patterns in runs {
+            match self.run(&patterns)? {
+                Ran::Well(said) => why = said,
+                Ran::Badly(said) => {
+                    why = said;
+                    break;
+                }
+            }
         }
-        let why = tried.why;
-        let mut lacked = files.iter().filter(|file| self.lacks(file));
-        let Some(first) = lacked.next() else {
+        let absent = self.absent(files);
+        let Some(first) = absent.first() else {
             return Ok(());
         };
         Err(GitError::NoContent {
             path: first.path.clone(),
             size: first.size,
-            others: lacked.count(),
-            place: self.objects.clone(),
+            others: absent.len() - 1,
+            place: match self.source {
+                Source::Users => Some(self.objects.clone()),
+                Source::Remote(_) => None,
+            },
             why,
         })
     }
 
-    /// These files alone, as git-lfs is told (git-lfs-fetch(1), "INCLUDE AND EXCLUDE"), if that can be said. A mirror has not what slotd
-    /// has; a user's own repository is to have all of what he deploys.
-    fn patterns(&self, files: &[&Large]) -> Option<String> {
-        self.remote.as_ref()?;
+    /// The files as git-lfs is told (git-lfs-fetch(1), "INCLUDE AND EXCLUDE"), in as many lists as it takes. What has a meaning in a
+    /// pattern, or might have, is any number of characters instead: a file more does no harm.
+    fn patterns(&self, files: &[&Large]) -> Vec<String> {
         let is_plain = |c: char| c.is_alphanumeric() || "/._-+@=".contains(c);
-        let paths: Option<Vec<&str>> = files
-            .iter()
-            .map(|file| file.path.to_str().filter(|path| path.chars().all(is_plain)))
-            .collect();
-        let patterns = paths?.join(",");
-        (patterns.len() <= LONGEST_ARGUMENT).then_some(patterns)
+        let mut lists = vec![String::new()];
+        for file in files {
+            let path = match &self.source {
+                Source::Users => &file.path,
+                Source::Remote(remote) => {
+                    file.path.strip_prefix(&remote.inside).unwrap_or(&file.path)
+                }
+            };
+            let mut pattern = String::new();
+            for c in path.to_string_lossy().chars() {
+                if is_plain(c) {
+                    pattern.push(c);
+                } else if !pattern.ends_with('*') {
+                    pattern.push('*');
+                }
+            }
+            let is_full = |list: &String| list.len() + pattern.len() >= LONGEST_ARGUMENT;
+            match lists.last_mut().filter(|list| !is_full(list)) {
+                Some(list) if list.is_empty() => *list = pattern,
+                Some(list) => {
+                    list.push(',');
+                    list.push_str(&pattern);
+                }
+                None => lists.push(pattern),
+            }
+        }
+        lists
     }
 
     /// Fetches what matches the patterns; without any, all that the commit has.
-    fn try_to_fetch(&self, patterns: &str) -> Result<Tried, GitError> {
+    fn run(&self, patterns: &str) -> Result<Ran, GitError> {
         const OPERATION: &str = "fetch files of Git LFS";
-        let installed = self.git.answer(OPERATION, &["lfs", "version"])?;
-        if installed.is_none() {
-            let from = self.remote.as_ref();
-            let from = from.map_or_else(String::new, |remote| format!(" from {remote}"));
-            return Ok(Tried::not(format!(
+        let (remote, options) = match &self.source {
+            Source::Users => (self.users_remote()?, Vec::new()),
+            Source::Remote(remote) => {
+                let storage = self.objects.parent().unwrap_or(&self.objects);
+                let mut options = vec![
+                    // git-lfs knows not all that git does as a URL, unless it is a remote's.
+                    format!("remote.{FETCHED}.url={}", remote.url),
+                    format!("lfs.storage={}", storage.display()),
+                ];
+                options.extend(
+                    self.server(&remote.url)?
+                        .map(|url| format!("lfs.url={url}")),
+                );
+                (Some(FETCHED.to_owned()), options)
+            }
+        };
+        if self.git.answer(OPERATION, &["lfs", "version"])?.is_none() {
+            let from = match &self.source {
+                Source::Users => String::new(),
+                Source::Remote(remote) => format!(" from {}", remote.url),
+            };
+            return Ok(Ran::Badly(format!(
                 "git-lfs, which could fetch it{from}, is not installed; `apt install git-lfs`, then deploy again"
             )));
         }
-        let server = self.server()?;
-        let Some(remote) = self.remote()? else {
-            return Ok(Tried::not(
+        let Some(remote) = remote else {
+            return Ok(Ran::Badly(
                 "the repository has no remote to fetch it from; `git lfs fetch` has to find it first"
                     .to_owned(),
             ));
         };
-        let option = server.as_ref().map(|url| format!("lfs.url={url}"));
         let include = format!("--include={patterns}");
-        let options = option.iter().flat_map(|option| ["-c", option]);
         let fetch = [
             "lfs",
             "fetch",
@@ -146,57 +209,61 @@ impl Shelf {
             &remote,
             self.commit.as_str(),
         ];
+        let options = options.iter().flat_map(|option| ["-c", option]);
         let fetch: Vec<&str> = options.chain(fetch).collect();
         let fetched = self.git.ask(OPERATION, &fetch, b"")?;
         let said = words(&fetched.stderr);
-        let hint = match &self.remote {
-            Some(remote) => hint(server.as_ref().unwrap_or(remote), &said),
-            None => "; when that brings it, deploy again".to_owned(),
-        };
-        Ok(Tried {
-            went: fetched.status.success(),
-            why: format!(
-                "`git lfs fetch {remote} {}` {}: {said}{hint}",
+        let why = match &self.source {
+            Source::Users => format!(
+                "`git lfs fetch {remote} {}` {}: {said}; when that brings it, deploy again",
                 self.commit, fetched.status
             ),
+            Source::Remote(remote) => {
+                let server = self.server(&remote.url)?;
+                let asked = server.as_ref().unwrap_or(&remote.url);
+                let hint = hint(asked, &said);
+                format!("git-lfs cannot fetch it from {asked}: {said}{hint}")
+            }
+        };
+        Ok(match fetched.status.success() {
+            true => Ran::Well(why),
+            false => Ran::Badly(why),
         })
     }
 
     /// The server that a fetched commit itself names, in place of the one that belongs to its remote (git-lfs-config(5), "LFSCONFIG"): of
     /// a repository that is checked out, git-lfs reads that by itself.
-    fn server(&self) -> Result<Option<String>, GitError> {
-        let Some(remote) = &self.remote else {
-            return Ok(None);
-        };
+    fn server(&self, remote: &str) -> Result<Option<String>, GitError> {
+        const OPERATION: &str = "read .lfsconfig";
         let blob = format!("{}:.lfsconfig", self.commit);
-        let asked = [
-            "config",
-            "--no-includes",
-            "--blob",
-            &blob,
-            "--get",
-            "lfs.url",
-        ];
-        let Some(url) = self.git.answer("read .lfsconfig", &asked)? else {
+        let there = self.git.answer(OPERATION, &["cat-file", "-e", &blob])?;
+        if there.is_none() {
             return Ok(None);
-        };
-        let elsewhere = url.starts_with("file:") && !remote.starts_with("file:");
-        let problem = match elsewhere {
-            true => Some(format!("{url:?} is of this machine, and {remote} is not")),
-            false => url_problem(&url),
+        }
+        let asked = ["config", "--no-includes", "--blob", &blob];
+        let asked = [&asked[..], &["--get", "lfs.url"]].concat();
+        let answer = self.git.ask(OPERATION, &asked, b"")?;
+        let url = String::from_utf8_lossy(&answer.stdout);
+        let url = url.trim_end();
+        let problem = match url.is_empty() {
+            // A key that is not there is no fault, and nothing is said of it.
+            true if answer.stderr.is_empty() => return Ok(None),
+            true => Some(words(&answer.stderr)),
+            false => server_problem(url, remote),
         };
         match problem {
-            Some(problem) => Err(GitError::Server { problem }),
-            None => Ok(Some(url)),
+            None => Ok(Some(url.to_owned())),
+            Some(problem) => Err(GitError::Server {
+                commit: self.commit.clone(),
+                remote: remote.to_owned(),
+                problem,
+            }),
         }
     }
 
     /// Where git-lfs fetches from: as it does it itself, if nothing else is said (git-lfs-config(5), `remote.lfsdefault`).
-    fn remote(&self) -> Result<Option<String>, GitError> {
+    fn users_remote(&self) -> Result<Option<String>, GitError> {
         const OPERATION: &str = "list remotes";
-        if self.remote.is_some() {
-            return Ok(self.remote.clone());
-        }
         let chosen = ["config", "--get", "remote.lfsdefault"];
         if let Some(chosen) = self.git.answer(OPERATION, &chosen)? {
             return Ok(Some(chosen));
@@ -210,5 +277,93 @@ impl Shelf {
     fn place(&self, oid: &Oid) -> PathBuf {
         let (digits, objects): (_, &Path) = (oid.as_str(), &self.objects);
         objects.join(&digits[..2]).join(&digits[2..4]).join(digits)
+    }
+}
+
+/// What the remote of a mirror is called while git-lfs runs.
+const FETCHED: &str = "slot";
+
+const FIND: &str = "find what git-lfs keeps";
+
+/// How git-lfs ended, and why something may not have come.
+enum Ran {
+    Well(String),
+    Badly(String),
+}
+
+fn common_directory(git: &Git) -> Result<PathBuf, GitError> {
+    let own = git.run(FIND, &["rev-parse", "--git-common-dir"], b"")?;
+    let own = String::from_utf8_lossy(own.trim_ascii_end()).into_owned();
+    Ok(git.directory().join(own))
+}
+
+/// Why a server must not be asked for what belongs to a remote.
+fn server_problem(url: &str, remote: &str) -> Option<String> {
+    // As git-lfs reads it, with one slash or three.
+    let is_here = |url: &str| url.starts_with("file:");
+    if is_here(url) && !is_here(remote) {
+        return Some(format!("{url:?} is of this machine, and the remote is not"));
+    }
+    url_problem(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_url_and_of_this_machine_only_if_the_remote_is() {
+        let (far, near) = ("git@example.org:shop.git", "file:///srv/shop.git");
+        for (url, remote) in [
+            ("file:///etc", far),
+            ("file:/etc", far),
+            ("file:///etc", "https://example.org/shop"),
+            ("/etc", far),
+            ("ext::sh -c x", near),
+            ("--upload-pack=x", far),
+            ("https://ada:secret@example.org/x", far),
+            ("", far),
+        ] {
+            assert!(server_problem(url, remote).is_some(), "{url} {remote}");
+        }
+        for (url, remote) in [
+            ("https://lfs.example.org/shop", far),
+            ("git@lfs.example.org:shop", far),
+            ("file:///srv/lfs", near),
+        ] {
+            assert_eq!(server_problem(url, remote), None);
+        }
+    }
+
+    #[test]
+    fn files_are_told_as_patterns_that_match_them_in_lists_that_are_no_longer_than_an_argument() {
+        let here = tempfile::tempdir().unwrap();
+        let remote = Remote {
+            url: "file:///srv/lib".to_owned(),
+            inside: PathBuf::from("vendor/lib"),
+        };
+        let shelf = Shelf {
+            git: Git::own(here.path()),
+            commit: "0".repeat(40).parse().unwrap(),
+            objects: here.path().to_owned(),
+            source: Source::Remote(remote),
+        };
+        let large = |path: &str| Large {
+            path: PathBuf::from(path),
+            oid: "0".repeat(64).parse().unwrap(),
+            size: 1,
+            runs: false,
+        };
+        let odd = [
+            large("vendor/lib/art/Hero (2), [x]!.png"),
+            large("plain.bin"),
+        ];
+        let odd: Vec<&Large> = odd.iter().collect();
+        assert_eq!(shelf.patterns(&odd), ["art/Hero*2*x*.png,plain.bin"]);
+        let many: Vec<Large> = (0..30_000).map(|n| large(&format!("{n}.bin"))).collect();
+        let lists = shelf.patterns(&many.iter().collect::<Vec<_>>());
+        assert!(lists.len() > 1 && lists.iter().all(|list| list.len() <= LONGEST_ARGUMENT));
+        let told: usize = lists.iter().map(|list| list.split(',').count()).sum();
+        assert_eq!(told, many.len());
     }
 }

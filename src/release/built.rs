@@ -14,9 +14,27 @@ use super::order::{Turn, alone};
 use super::{Identity, Links, ReleaseError, Root, begin, remove_tree};
 use crate::deploy::ReleaseId;
 
+/// What tells one way of making releases of the same bits from another, as 64 hexadecimal digits.
+#[must_use]
+pub fn made_with(setup_command: Option<&[String]>, shared_dirs: &[String]) -> String {
+    let mut hash = Sha256::new();
+    for words in [setup_command.unwrap_or_default(), shared_dirs] {
+        field(&mut hash, &words.len().to_be_bytes());
+        words
+            .iter()
+            .for_each(|word| field(&mut hash, word.as_bytes()));
+    }
+    super::unpack::hex(&hash.finalize())
+}
+
+fn field(hash: &mut Sha256, bytes: &[u8]) {
+    hash.update((bytes.len() as u64).to_be_bytes());
+    hash.update(bytes);
+}
+
 impl Identity {
     /// What it is known by when it is made ready in this way: the same bits with another setup are another release. A commit is known by
-    /// itself alone.
+    /// itself alone, and is made anew for another setup.
     #[must_use]
     pub fn made_by(self, setup_command: Option<&[String]>, shared_dirs: &[String]) -> Self {
         let Self::Content(digest) = &self else {
@@ -26,15 +44,8 @@ impl Identity {
             return self;
         }
         let mut hash = Sha256::new();
-        let mut field = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        field(digest.as_bytes());
-        for words in [setup_command.unwrap_or_default(), shared_dirs] {
-            field(&words.len().to_be_bytes());
-            words.iter().for_each(|word| field(word.as_bytes()));
-        }
+        field(&mut hash, digest.as_bytes());
+        field(&mut hash, made_with(setup_command, shared_dirs).as_bytes());
         Self::Content(super::unpack::hex(&hash.finalize()))
     }
 }

@@ -109,7 +109,7 @@ impl Incoming {
             if Record::read(&root, &id).is_none() && all_named(&root)?.contains(&id) {
                 adopt(&root, &id, true)?;
             }
-            if let Some(id) = known(&root, &identity)? {
+            if let Some(id) = known(&root, &identity, None)? {
                 ledger.uploaded = Some(id.clone());
                 return Ok((Settled::Known(id), None));
             }
@@ -220,6 +220,7 @@ impl Unfinished {
             digest,
             origin: about.origin.clone(),
             label: about.label.clone(),
+            made_with: about.made_with.clone(),
             size: found.size,
             made_ms: millis(SystemTime::now()),
         };
@@ -251,13 +252,15 @@ impl Drop for Unfinished {
     }
 }
 
-/// The release of this identity, if it is on disk. One whose record was lost is taken for the one that is asked for.
+/// The release of this identity, if it is on disk. One whose record was lost is taken for the one that is asked for. One that was made in
+/// another way than `made_with` says is removed, so that it is made anew, unless it is in use.
 ///
 /// # Errors
-/// Another release has that id.
+/// Another release has that id, or the disk refuses.
 pub fn known(
     root: impl Into<Root>,
     identity: &Identity,
+    made_with: Option<&str>,
 ) -> Result<Option<ReleaseId>, ReleaseError> {
     let root = &root.into();
     let Some(id) = identity.id() else {
@@ -270,7 +273,24 @@ pub fn known(
     if record.identity().is_some_and(|other| other != *identity) {
         return Err(ReleaseError::Collision { id, path: home });
     }
-    Ok(Some(id))
+    if !record.is_made_otherwise(made_with) {
+        return Ok(Some(id));
+    }
+    let doomed = alone(root, |ledger| {
+        let is_used = ledger.uploaded.as_ref() == Some(&id) || all_named(root)?.contains(&id);
+        if is_used {
+            return Ok(None);
+        }
+        record::remove(root, &id)?;
+        set_aside(root, &id)
+    })?;
+    match doomed {
+        None => Ok(Some(id)),
+        Some(doomed) => {
+            remove_tree(&doomed).map_err(ReleaseError::disk("remove", &doomed))?;
+            Ok(None)
+        }
+    }
 }
 
 /// Takes a release that is on disk for a deployment: no removal takes it away before the deployment starts it. What the deployment

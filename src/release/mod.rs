@@ -29,7 +29,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-pub use built::Site;
+pub use built::{Site, made_with};
 pub use incoming::{Incoming, Links, Settled, Unfinished, begin, choose, known, take};
 pub use links::{link, link_in_turn, named};
 pub use order::Turn;
@@ -45,6 +45,15 @@ use crate::deploy::ReleaseId;
 use crate::wire::release::Origin;
 use incoming::set_aside;
 use order::Ledger;
+
+/// What `slotctl start` keeps at the top of a project, releases and state: never a part of what is uploaded.
+pub const KEPT: [&str; 2] = [".slot-machine", ".slot"];
+
+/// Whether a path, relative to a project, is of what is kept there.
+#[must_use]
+pub fn is_kept(inside: &Path) -> bool {
+    KEPT.iter().any(|name| inside.starts_with(name))
+}
 
 /// What went wrong with a release.
 #[derive(Debug, thiserror::Error)]
@@ -271,6 +280,22 @@ pub fn tidy(root: impl Into<Root>) -> Result<(), ReleaseError> {
     Ok(())
 }
 
+/// The commit of a work tree that slot-machine has made: its HEAD is one, and no branch (gitrepository-layout(5), `worktrees`).
+fn work_tree_of(home: &Path, id: &ReleaseId) -> Origin {
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    let pointer = read(&home.join(".git"));
+    let own = pointer.trim().strip_prefix("gitdir: ").unwrap_or_default();
+    let commit = read(&home.join(own).join("HEAD")).trim().to_owned();
+    let is_one = commit.len() == 40 && commit.bytes().all(|it| it.is_ascii_hexdigit());
+    match is_one && commit.starts_with(id.as_str()) {
+        true => Origin::Git {
+            commit,
+            reference: None,
+        },
+        false => Origin::Unknown,
+    }
+}
+
 /// Gives a release without a record one, if it is a release: a symlink names it, or it has the digest that slot 0.1 noted instead.
 fn adopt(root: &Root, id: &ReleaseId, is_named: bool) -> Result<bool, ReleaseError> {
     let home = root.home(id);
@@ -285,7 +310,11 @@ fn adopt(root: &Root, id: &ReleaseId, is_named: bool) -> Result<bool, ReleaseErr
         .map_err(ReleaseError::disk("look at", &home))?;
     let record = Record {
         digest,
-        origin: Origin::Unknown,
+        origin: match root.layout() {
+            Layout::SlotMachine => work_tree_of(&home, id),
+            Layout::Slot => Origin::Unknown,
+        },
+        made_with: None,
         label: None,
         // An app that writes in its release may have left there what no release holds.
         size: incoming::survey(&home, Links::Any).map_or(0, |found| found.size),

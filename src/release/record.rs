@@ -26,6 +26,8 @@ pub struct About {
     pub origin: Origin,
     /// What it is called, if it is.
     pub label: Option<Label>,
+    /// [`made_with`](super::made_with), where that is known.
+    pub made_with: Option<String>,
 }
 
 /// What tells a release from every other; its id is the beginning of it.
@@ -55,6 +57,8 @@ pub struct Record {
     pub origin: Origin,
     /// What the latest deployment that named it called it.
     pub label: Option<Label>,
+    /// [`made_with`](super::made_with), where that is known.
+    pub made_with: Option<String>,
     /// Its files' bytes together.
     pub size: u64,
     /// When it was put on disk, milliseconds since the epoch.
@@ -71,6 +75,8 @@ struct Written {
     source: Origin,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made_with: Option<String>,
     size: u64,
     made_ms: u64,
 }
@@ -84,6 +90,13 @@ impl Record {
             (None, Origin::Git { commit, .. }) => Some(Identity::Commit(commit.clone())),
             (None, Origin::Path { .. } | Origin::Archive { .. } | Origin::Unknown) => None,
         }
+    }
+
+    /// Whether it is known that it was made in another way than this.
+    #[must_use]
+    pub fn is_made_otherwise(&self, made_with: Option<&str>) -> bool {
+        let both = self.made_with.as_deref().zip(made_with);
+        both.is_some_and(|(own, other)| own != other)
     }
 
     /// What a deployment of it says of it holds from now on; what that leaves unsaid stays.
@@ -107,6 +120,7 @@ impl Record {
             origin: written.source,
             // A label says nothing that anything depends on.
             label: written.label.and_then(|label| label.parse().ok()),
+            made_with: written.made_with,
             size: written.size,
             made_ms: written.made_ms,
         })
@@ -119,6 +133,7 @@ impl Record {
             digest: self.digest.clone(),
             source: self.origin.clone(),
             label: self.label.as_ref().map(ToString::to_string),
+            made_with: self.made_with.clone(),
             size: self.size,
             made_ms: self.made_ms,
         };

@@ -37,6 +37,12 @@ impl Root {
         Self { path, layout }
     }
 
+    /// Which layout it has.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
     /// Where a release is, or would be.
     #[must_use]
     pub fn home(&self, id: &ReleaseId) -> PathBuf {

@@ -1,7 +1,7 @@
 //! Directories that all releases of an app share: its own data, which a release reaches by a symlink.
 //!
 //! ```text
-//! releases/<id>/uploads             -> <data>/shared/uploads
+//! releases/<id>/uploads             -> <shared>/uploads
 //! releases/<id>/.slot-seed/uploads/ what the release itself had there, if anything
 //! ```
 //! The data are the app's, so it is the app's user who makes the directory, when a release is started and it is not there: out of the
@@ -17,17 +17,17 @@ use std::path::{Path, PathBuf};
 use super::ReleaseError;
 use crate::config::SEED;
 
-/// Where the shared directories are in an app's own data.
+/// Where the shared directories are in an app's own data, for one that does not have them elsewhere.
 #[must_use]
 pub fn shared(data: &Path) -> PathBuf {
     data.join("shared")
 }
 
-/// Replaces directories of a release that is not one yet by symlinks into the app's data. What they hold is kept as their seed.
+/// Replaces directories of a release that is not one yet by symlinks to those in `shared`. What they hold is kept as their seed.
 ///
 /// # Errors
 /// The disk refuses, or a path leads through a symlink or a file of the release.
-pub fn share(release: &Path, directories: &[String], data: &Path) -> Result<(), ReleaseError> {
+pub fn share(release: &Path, directories: &[String], shared: &Path) -> Result<(), ReleaseError> {
     for directory in directories {
         let seed = Path::new(SEED).join(directory);
         solid_above(release, Path::new(directory))?;
@@ -42,7 +42,7 @@ pub fn share(release: &Path, directories: &[String], data: &Path) -> Result<(), 
             Err(error) if error.kind() == io::ErrorKind::NotFound => make_above(&own)?,
             Err(error) => return Err(ReleaseError::disk("look at", &own)(error)),
         }
-        symlink(shared(data).join(directory), &own)
+        symlink(shared.join(directory), &own)
             .map_err(ReleaseError::disk("make the symlink", &own))?;
     }
     Ok(())
@@ -53,9 +53,9 @@ pub fn share(release: &Path, directories: &[String], data: &Path) -> Result<(), 
 ///
 /// # Errors
 /// The disk refuses.
-pub fn seed(release: &Path, directories: &[String], data: &Path) -> Result<(), ReleaseError> {
+pub fn seed(release: &Path, directories: &[String], shared: &Path) -> Result<(), ReleaseError> {
     for directory in directories {
-        let own = shared(data).join(directory);
+        let own = shared.join(directory);
         if own.exists() {
             continue;
         }

@@ -15,6 +15,7 @@ use crate::deploy::ReleaseId;
 use super::ReleaseError;
 use super::Root;
 use super::incoming::{Incoming, Links, begin};
+use super::is_kept;
 use super::record::{About, Identity};
 use super::tree::{self, Content, Contents};
 
@@ -73,7 +74,8 @@ impl Incoming {
     /// Unpacks an archive into the directory, and gives what the content of it is known by.
     ///
     /// An archive may hold regular files, directories, hard links to files that it had before, and symlinks. Owners are dropped; of
-    /// the modes only the executable bit is kept. An archive with anything else in it is refused whole.
+    /// the modes only the executable bit is kept. An archive with anything else in it is refused whole. In an upload, with
+    /// [`Links::Inside`], what [`KEPT`](super::KEPT) names is passed over, whatever it is: whoever packs a project himself has it in there.
     ///
     /// # Errors
     /// The directory may have a part of it in it then.
@@ -108,8 +110,11 @@ fn unpack_into(
         left: &left,
     });
     let mut entries = archive.entries().map_err(ReleaseError::Truncated)?;
+    // The bytes of an entry that is passed over: they are read with the header of the next.
+    let mut passed = 0;
     loop {
-        left.set(BETWEEN);
+        left.set(BETWEEN.saturating_add(passed));
+        passed = 0;
         let Some(entry) = entries.next() else { break };
         let mut entry = entry.map_err(ReleaseError::Truncated)?;
         let path = entry.path().map_err(ReleaseError::Truncated)?.into_owned();
@@ -119,6 +124,15 @@ fn unpack_into(
                 why: "leaves the release: paths must be relative, without `..`",
             });
         };
+        if links == Links::Inside && is_kept(&path) {
+            // Of a sparse file that is without its holes, as it is in the archive.
+            passed = match entry.header().entry_type() {
+                EntryType::GNUSparse => entry.header().entry_size(),
+                _ => Ok(entry.size()),
+            }
+            .map_err(ReleaseError::Truncated)?;
+            continue;
+        }
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
             // git-archive(1) notes its commit in one.

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! slotd   ► one line: an Order as JSON; then one line for each list of contents, a Lacking as JSON: which of them it has not
-//! fetcher ► lines, each a Word as JSON: the commit that was meant; then for each part of it, those of its submodules first, what Git LFS
-//!           keeps of its files, a list and then the contents that slotd lacks of that list, until there is no more; then its pack; or, at
-//!           any line, why there is no more. What is sent follows its line in pieces
+//! fetcher ► lines, each a Word as JSON: the commit that was meant; then for each part of it, those of its submodules first: what Git LFS
+//!           keeps of its files, in lists, then the contents that slotd lacks of them, then its pack; or, at any line, why there is no
+//!           more. What is sent follows its line in pieces
 //! piece   = its length (4 bytes, big endian), then that many bytes; the last one is empty
 //! ```
 //! slotd closes its side when it has all, or wants no more; the fetcher ends then, and whatever it has started with it.
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::release::{Content, Lacking};
 
-/// So many contents are in one list, so that it and its answer are no longer than a line may be.
-pub const LONGEST_LIST: usize = 256;
+/// So many contents are put in one list, so that it and its answer are no longer than a line may be.
+pub const LIST: usize = 256;
 
 /// What is to be fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,8 +44,10 @@ pub enum Word {
     },
     /// These are needed next, one for each file; slotd says which it lacks.
     Needed {
-        /// At most [`LONGEST_LIST`].
+        /// At most [`LIST`].
         contents: Vec<Content>,
+        /// The part has no other list.
+        is_last: bool,
     },
     /// This content follows.
     Content(Content),
@@ -92,8 +94,9 @@ pub fn read_answer(from: &mut impl BufRead) -> io::Result<Lacking> {
 /// # Errors
 /// The other side is gone.
 pub fn write_line(to: &mut impl Write, said: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *to, said)?;
-    to.write_all(b"\n")
+    let mut line = serde_json::to_vec(said)?;
+    line.push(b'\n');
+    to.write_all(&line)
 }
 
 /// A pack, or a content, that comes in pieces. What was not read of it stays where it is.

@@ -41,6 +41,8 @@ pub struct Project {
     pub directory: tempfile::TempDir,
     /// In place of the `PATH` that is set.
     pub programs: Option<PathBuf>,
+    /// Where its sockets are.
+    pub temporary: PathBuf,
 }
 
 impl Project {
@@ -82,6 +84,7 @@ impl Project {
         }
         std::fs::create_dir(directory.path().join("tmp")).unwrap();
         Self {
+            temporary: directory.path().join("tmp"),
             directory,
             programs: None,
         }
@@ -132,7 +135,7 @@ impl Project {
     }
 
     pub fn slotctl(&self, arguments: &[&str]) -> Command {
-        let mut command = slotctl(&self.directory.path().join("tmp"));
+        let mut command = slotctl(&self.temporary);
         command
             .current_dir(self.directory.path())
             .args(arguments)

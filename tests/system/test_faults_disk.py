@@ -95,7 +95,7 @@ def test_a_disk_that_is_full_before_a_deployment_refuses_it(machine, app, load):
     full(machine)
     failed = app.slotctl(f"deploy {release}", check=False)
     assert (failed["exit"], failed["code"]) == (1, "refused"), failed
-    assert "nothing was done: the release takes 400" in failed["error"] and "df -h" in failed["error"], failed
+    assert "nothing was done, in pre-flight: the release takes 400" in failed["error"] and "df -h" in failed["error"], failed
     # Unlooked at, the first finds no room for its upload; the second, now that nothing is set aside any more, is not begun.
     for _ in range(2):
         failed = app.slotctl(f"deploy --skip-check disk {release}", check=False)
@@ -134,7 +134,7 @@ def test_a_commit_that_does_not_fit_is_refused_before_it_is_begun(machine, app, 
     release = app.release("heavy")
     committed(machine, release, "head -c 3000000 /dev/urandom >'heavy load'")
     refused = machine.run(f"cd {release} && slotctl --app web --json deploy HEAD", check=False)
-    assert refused.returncode == 1 and "nothing was done: the release takes 2.9 MiB" in refused.stdout, refused
+    assert refused.returncode == 1 and "nothing was done, in pre-flight: the release takes 2.9 MiB" in refused.stdout, refused
     assert app.status()["state"] == "idle"
     answers_only(load, marker)
 

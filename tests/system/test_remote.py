@@ -238,6 +238,7 @@ def test_a_key_that_others_may_read_or_replace_or_that_is_not_there_is_refused(m
 def large(machine, app):
     """A server of Git LFS beside the remote, whose token is had over ssh alone; the directory of what it has."""
     machine.run("install -d -o git /srv/lfs")
+    owned(machine, "git lfs install --skip-repo")
     token = "b2f1c7d0e6"
     told = json.dumps({"href": "http://127.0.0.1:8790/shop", "header": {"Authorization": f"Bearer {token}"}})
     machine.write("/usr/local/bin/git-lfs-authenticate", f"#!/bin/sh\necho '{told}'\n", mode="0755")
@@ -245,18 +246,17 @@ def large(machine, app):
     machine.run(server)
     machine.wait_for("curl -sS http://127.0.0.1:8790/contents/none")
     yield "/srv/lfs"
-    machine.run("systemctl stop lfs-server.service && rm /usr/local/bin/git-lfs-authenticate")
+    machine.run("systemctl stop lfs-server.service && rm /usr/local/bin/git-lfs-authenticate && rm -rf /srv/shop/*.bin /srv/shop/art")
 
 
 def keep(machine, large, path, size):
     """A new file of Git LFS in the work tree that is pushed from; its content is only at the server. Gives its SHA-256."""
-    make_it = f"git lfs track '*.bin' >/dev/null && head -c {size} /dev/urandom >{path} && git add --all"
+    make_it = f"git lfs track '*.bin' >/dev/null && mkdir -p art && head -c {size} /dev/urandom >'{path}' && git add --all"
     owned(machine, f"cd /srv/shop && {make_it} && find .git/lfs/objects -type f -exec cp {{}} {large}/ ';'")
-    return owned(machine, f"sha256sum /srv/shop/{path}").split()[0]
+    return owned(machine, f"sha256sum '/srv/shop/{path}'").split()[0]
 
 
 def test_what_git_lfs_keeps_is_fetched_with_the_key_and_given_to_slotd_alone(machine, app, large):
-    owned(machine, "git lfs install --skip-repo")
     wanted = keep(machine, large, "model.bin", 40_000_000)
     first = push(machine, "large")
     blob = owned(machine, f"git -C /srv/shop cat-file blob {first}:model.bin")
@@ -272,11 +272,11 @@ def test_what_git_lfs_keeps_is_fetched_with_the_key_and_given_to_slotd_alone(mac
     mirror = "/var/cache/private/slot-fetch/web/mirror.git"
     assert machine.run(f"test -d {mirror} && ! test -e {mirror}/lfs", check=False).returncode == 0
     # What slotd has is not fetched again.
-    other = keep(machine, large, "other.bin", 100_000)
+    other = keep(machine, large, "art/other (2), new.bin", 100_000)
     push(machine, "larger")
     machine.run(f"rm -f {large}/{wanted}")
     assert app.slotctl("deploy --remote")["success"]
-    assert machine.out("sha256sum /var/lib/slot/web/live/other.bin").split()[0] == other
+    assert machine.out("sha256sum '/var/lib/slot/web/live/art/other (2), new.bin'").split()[0] == other
     assert machine.out(f"sha256sum {live}").split()[0] == wanted
 
 
@@ -284,7 +284,7 @@ def test_what_git_lfs_does_not_get_ends_the_deployment_with_the_file(machine, ap
     lost = keep(machine, large, "lost.bin", 1000)
     push(machine, "lost")
     machine.run(f"rm {large}/{lost}")
-    refused(app, '"lost.bin" (1000 B)', "there is no such content")
+    refused(app, '"lost.bin" (1000 B)', "there is no such content", f"`git lfs push --all {REMOTE}`")
     machine.run("mv /usr/bin/git-lfs /root/git-lfs")
     try:
         refused(app, '"lost.bin" (1000 B)', "apt install git-lfs")

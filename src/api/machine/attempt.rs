@@ -134,14 +134,7 @@ impl<U: Units, C: Commits> Machine<U, C> {
             .await;
         let outcome = self.ended(generation).await;
         if !outcome.success {
-            return (
-                failure(&outcome),
-                Deployed {
-                    cause: Some(outcome.cause.clone()),
-                    log: outcome.report.map(|report| report.log).unwrap_or_default(),
-                    ..failed(outcome.text)
-                },
-            );
+            return (failure(&outcome), self.told(outcome, &failed));
         }
         let slot = self.promoted(&outcome).await;
         (
@@ -172,14 +165,8 @@ impl<U: Units, C: Commits> Machine<U, C> {
         };
         let outcome = self.ended(generation).await;
         if !outcome.success {
-            return (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                Deployed {
-                    cause: Some(outcome.cause),
-                    log: outcome.report.map(|report| report.log).unwrap_or_default(),
-                    ..failed(outcome.text)
-                },
-            );
+            let told = self.told(outcome, &failed);
+            return (StatusCode::INTERNAL_SERVER_ERROR, told);
         }
         let slot = self.promoted(&outcome).await;
         let (_, commit) = self.live().await;
@@ -192,6 +179,28 @@ impl<U: Units, C: Commits> Machine<U, C> {
                 ..Deployed::default()
             },
         )
+    }
+
+    /// A failure, with its evidence.
+    fn told(&self, outcome: Outcome, failed: &impl Fn(String) -> Deployed) -> Deployed {
+        let app = self.app.app();
+        let report = outcome.report.unwrap_or_default();
+        let mut text = outcome.text;
+        if outcome.cause == "health-timeout" && app.semantics == Semantics::SlotMachine {
+            let listens = match report.listens.is_empty() {
+                true => "nowhere".to_owned(),
+                false => format!("on {}", report.listens.join(", ")),
+            };
+            text += &format!(
+                "; the app listens {listens}: let it serve {} on $INTERNAL_PORT (another port than $PORT), or give it longer with health_timeout_ms",
+                app.health
+            );
+        }
+        Deployed {
+            cause: Some(outcome.cause),
+            log: report.log,
+            ..failed(text)
+        }
     }
 
     /// Where things are.
@@ -207,6 +216,14 @@ impl<U: Units, C: Commits> Machine<U, C> {
             .and_then(|slot| slot.detail.as_deref())
             .filter(|_| !own.serving);
         warnings.extend(down.map(|why| format!("nothing serves: {why}")));
+        // Whoever asked for it may have gone before it ended.
+        let failed = own.last.filter(|last| !last.success);
+        warnings.extend(failed.map(|last| {
+            format!(
+                "{} {} ended in phase {}: {}",
+                last.kind, last.generation, last.phase, last.text
+            )
+        }));
         Status {
             live_slot,
             live_commit,

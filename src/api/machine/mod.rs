@@ -128,7 +128,7 @@ async fn wrong_method(request: Request) -> Response {
 }
 
 /// Unknown keys are passed over, as slot-machine does.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Wanted {
     #[serde(default)]
     commit: String,
@@ -153,8 +153,22 @@ async fn deploy<U: Units, C: Commits>(
             format!("the request is longer than {LARGEST} bytes; send {{\"commit\":\"main\"}}"),
         );
     }
-    let wanted = serde_json::from_slice(&given);
-    let commit = wanted.map_or(String::new(), |wanted: Wanted| wanted.commit);
+    // One without a body gives no commit, as one whose body has none.
+    let wanted = match given.is_empty() {
+        true => Ok(Wanted::default()),
+        false => serde_json::from_slice(&given),
+    };
+    let commit = match wanted {
+        Ok(Wanted { commit }) => commit,
+        Err(error) => {
+            return refused(
+                StatusCode::BAD_REQUEST,
+                format!(
+                    "the request cannot be read as JSON ({error}); send {{\"commit\":\"main\"}}"
+                ),
+            );
+        }
+    };
     if commit.is_empty() {
         return refused(
             StatusCode::BAD_REQUEST,

@@ -66,10 +66,10 @@ pub async fn register(
 ) -> anyhow::Result<Status> {
     let (file, installed_file) = (project.file.display().to_string(), file_of(name));
     ready_to_change(&format!("register {name}"))?;
-    if !is_machines_own(&global.socket) {
+    if !is_machines_own(global.socket()) {
         return Err(Exit::Usage.because(format!(
             "apps are registered with the slotd of this machine, and --socket {} is another",
-            global.socket.display()
+            global.socket().display()
         )));
     }
     // So that units of a file that was removed by hand are gone before names are compared.
@@ -118,7 +118,7 @@ pub async fn register(
     let mut words = vec!["enable", "--now"];
     words.extend(UNITS);
     systemctl(&words)?;
-    reload(&Client::new(&global.socket, Some(name.as_str()))).await
+    reload(&Client::new(global.socket(), Some(name.as_str()))).await
 }
 
 /// Refuses an `env_file` that is not there: no slot would start without it.

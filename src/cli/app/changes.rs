@@ -25,7 +25,7 @@ pub async fn take_over_or_tell(
     project: &Project,
     status: &Status,
 ) -> anyhow::Result<()> {
-    if !is_machines_own(&global.socket) {
+    if !is_machines_own(global.socket()) {
         return Ok(());
     }
     let Some(installed) = read_installed(name) else {

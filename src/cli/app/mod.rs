@@ -48,7 +48,7 @@ pub async fn run(global: &Global, command: &App) -> anyhow::Result<Exit> {
                 .unwrap_or_else(|| project.app.name.clone());
             add::run(global, &project, &name).await
         }
-        App::List => list::run(&Client::new(&global.socket, None), global.json).await,
+        App::List => list::run(&Client::new(global.socket(), None), global.json).await,
         App::Remove(options) => remove::run(global, options).await,
     }
 }

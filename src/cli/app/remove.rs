@@ -48,7 +48,7 @@ pub async fn run(global: &Global, options: &AppRemove) -> anyhow::Result<Exit> {
             file.display()
         )));
     }
-    forget(&Client::new(&global.socket, None), name).await?;
+    forget(&Client::new(global.socket(), None), name).await?;
     delete(&rule)?;
     if !options.now {
         let most = read_installed(name).map_or(Some(DRAIN), |app| app.drain.by_class().last());

@@ -1,4 +1,4 @@
-//! Commands that units call: what slot-generator writes into their `ExecStart=`, and nobody types.
+//! Commands that nobody types: those of units, which slot-generator writes into their `ExecStart=`, and those that the package is made with.
 
 use std::path::PathBuf;
 
@@ -92,4 +92,19 @@ pub struct Hook {
     /// The app's command after a rollback, a word each
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     pub after_rollback: Vec<String>,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Where to put slotctl.1 and one page per command
+    #[arg(long, value_name = "PATH")]
+    pub dir: PathBuf,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Which shell
+    pub shell: clap_complete::Shell,
 }

@@ -15,7 +15,7 @@ pub(super) const READ: [&str; 4] = ["package.json", "Procfile", "Cargo.toml", "p
 /// A project's directory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Project {
-    /// The names in it, and those in its `cmd`, where Go keeps programs, as `cmd/<name>`.
+    /// The names in it, and those of the directories in its `cmd`, where Go keeps programs, as `cmd/<name>`.
     pub names: BTreeSet<String>,
     /// The text of those in [`READ`] that there are.
     pub texts: BTreeMap<&'static str, String>,
@@ -32,6 +32,8 @@ pub(super) struct Detected {
     pub setup: Option<String>,
     /// `node server.js`: a line as a shell takes it.
     pub start: String,
+    /// Why the program in it is only guessed: `cmd has api, worker`.
+    pub guess: Option<String>,
 }
 
 /// By a lock file: its names, what it is of, and what is then known.
@@ -89,12 +91,14 @@ pub(super) fn detect(project: &Project) -> Option<Detected> {
             with,
             setup: Some(setup.to_owned()),
             start,
+            guess: project.guess(with),
         });
     }
     let plain = |with, start| Detected {
         with,
         setup: None,
         start,
+        guess: None,
     };
     if let Some(start) = project.procfile() {
         return Some(plain("a Procfile", start));
@@ -103,7 +107,7 @@ pub(super) fn detect(project: &Project) -> Option<Detected> {
         return Some(plain("Node.js", project.script("node")));
     }
     let built = project.built.as_ref()?;
-    Some(plain("a binary", built.clone()))
+    Some(plain("a binary", shell_words::quote(built).into_owned()))
 }
 
 impl Project {
@@ -174,29 +178,57 @@ impl Project {
         "bundle exec ruby app.rb".to_owned()
     }
 
-    fn go(&self) -> (&'static str, String) {
-        let start = "./bin/server".to_owned();
-        // A `main` package elsewhere than in the directory itself is in `cmd`, by convention; it is built whatever its name.
-        if !self.has("main.go") && self.names.iter().any(|name| name.starts_with("cmd/")) {
-            let only: Vec<&String> = self
-                .names
-                .iter()
-                .filter(|name| name.starts_with("cmd/"))
-                .collect();
-            if let [one] = only[..] {
-                let program = one.trim_start_matches("cmd/");
-                return ("go build -o ./bin/ ./cmd/...", format!("./bin/{program}"));
-            }
-            return ("go build -o ./bin/ ./cmd/...", start);
+    /// Go's programs in `cmd`, where a `main` package is by convention if it is not in the directory itself.
+    fn programs(&self) -> Vec<&str> {
+        if self.has("main.go") {
+            return Vec::new();
         }
-        ("go build -o ./bin/server .", start)
+        let names = self.names.iter();
+        names.filter_map(|name| name.strip_prefix("cmd/")).collect()
+    }
+
+    fn go(&self) -> (&'static str, String) {
+        let programs = self.programs();
+        let usual = programs.iter().find(|name| **name == "server");
+        match usual.or(programs.first()) {
+            // Built whatever their names.
+            Some(program) => ("go build -o ./bin/ ./cmd/...", format!("./bin/{program}")),
+            None => ("go build -o ./bin/server .", "./bin/server".to_owned()),
+        }
+    }
+
+    /// Why nobody can tell which of the programs that are built is the app.
+    fn guess(&self, with: &str) -> Option<String> {
+        match with {
+            "Go" => {
+                let programs = self.programs();
+                (programs.len() > 1).then(|| format!("cmd has {}", programs.join(", ")))
+            }
+            "Cargo" => {
+                let manifest = self.manifest();
+                let package = manifest.get("package");
+                let bins = manifest.get("bin").and_then(toml::Value::as_array);
+                if package.is_none() {
+                    Some("Cargo.toml is of a workspace, and names no program".to_owned())
+                } else if package.is_some_and(|it| it.get("default-run").is_some()) {
+                    None
+                } else {
+                    let many = bins.is_some_and(|bins| bins.len() > 1);
+                    many.then(|| "Cargo.toml has several programs and no default-run".to_owned())
+                }
+            }
+            _ => None,
+        }
+    }
+
+    fn manifest(&self) -> toml::Table {
+        self.text("Cargo.toml")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default()
     }
 
     fn cargo(&self) -> String {
-        let manifest: toml::Table = self
-            .text("Cargo.toml")
-            .and_then(|text| text.parse().ok())
-            .unwrap_or_default();
+        let manifest = self.manifest();
         let name = |table: &toml::Table, key: &str| {
             let name = table.get(key).and_then(toml::Value::as_str);
             name.map(ToOwned::to_owned)
@@ -326,6 +358,49 @@ mod tests {
                 (setup.to_owned(), start.to_owned()),
                 "{files:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_program_is_called_a_guess_where_there_could_be_another() {
+        for (files, start, why) in [
+            (
+                &["go.mod", "cmd/api", "cmd/worker"][..],
+                "./bin/api",
+                "cmd has api, worker",
+            ),
+            (
+                &["go.mod", "cmd/api", "cmd/server"],
+                "./bin/server",
+                "cmd has api, server",
+            ),
+            (
+                &["Cargo.toml [workspace]\nmembers = [\"a\"]\n"],
+                "./target/release/server",
+                "Cargo.toml is of a workspace, and names no program",
+            ),
+            (
+                &[
+                    "Cargo.toml [package]\nname = \"x\"\n[[bin]]\nname = \"a\"\n[[bin]]\nname = \"b\"\n",
+                ],
+                "./target/release/a",
+                "Cargo.toml has several programs and no default-run",
+            ),
+        ] {
+            let found = detect(&project(files)).unwrap();
+            assert_eq!(
+                (found.start.as_str(), found.guess.as_deref()),
+                (start, Some(why)),
+                "{files:?}"
+            );
+        }
+        for files in [
+            &["go.mod", "cmd/shop"][..],
+            &["go.mod", "main.go", "cmd/a", "cmd/b"],
+            &["Cargo.toml [package]\nname = \"shop\"\n"],
+            &["package-lock.json"],
+        ] {
+            assert_eq!(detect(&project(files)).unwrap().guess, None, "{files:?}");
         }
     }
 

@@ -12,10 +12,11 @@ use anyhow::Context;
 
 use super::args::{Format, Init};
 use super::exit::Exit;
-use super::project::FILE;
-use super::term::{say, say_json};
+use super::project::{FILE, here};
+use super::term::{note, say, say_json};
 use crate::config::{App, SlotMachine, slot_machine};
 use crate::deploy::AppName;
+use crate::release::KEPT;
 use detect::{Detected, Project};
 
 /// What [`Detected::with`] is for a program that was built.
@@ -24,15 +25,12 @@ const BINARY: &str = "a binary";
 /// Where builds put what they make.
 const BUILT_INTO: [&str; 6] = ["build", "dist", "bin", "out", "target/release", "."];
 
-/// What `start` keeps beside a project's file, whichever file that is.
-const KEPT: [&str; 2] = [".slot-machine", ".slot"];
-
 /// Writes the file, and into .gitignore what it is to ignore. `name` is that of `--app`.
 ///
 /// # Errors
-/// If there is one already and `--force` is not given, or it cannot be written.
+/// If there is one already, or the other kind, and `--force` is not given; or it cannot be written.
 pub fn run(name: Option<&AppName>, options: &Init, json: bool) -> anyhow::Result<Exit> {
-    let here = std::env::current_dir()?;
+    let here = here()?;
     let name = name.cloned().unwrap_or_else(|| name_from(&here));
     let built = built(&here);
     let detected = detect::detect(&project(&here, built.as_deref()));
@@ -50,12 +48,27 @@ pub fn run(name: Option<&AppName>, options: &Init, json: bool) -> anyhow::Result
             (slot_machine::FILE, text)
         }
     };
+    if !options.force {
+        check_other(&here, options.format)?;
+    }
     let ignored = ignore(&here)?;
-    write(file, &text, options.force)?;
+    write(file, &text, options)?;
+    let guess = detected.as_ref().and_then(|it| it.guess.as_deref());
+    if let (Some(why), Some(detected)) = (guess, &detected) {
+        let key = match options.format {
+            Format::Toml => "command",
+            Format::Json => "start_command",
+        };
+        note(&format!(
+            "{key} in {file} is a guess, `{}`, since {why}; correct it there\n",
+            detected.start
+        ));
+    }
     if json {
         say_json(&serde_json::json!({
             "success": true, "file": here.join(file), "app": name.as_str(),
             "detected": detected.as_ref().map(|detected| detected.with), "ignored": ignored,
+            "guess": guess,
         }))?;
     } else {
         say(&told(
@@ -87,10 +100,10 @@ fn told(
     text += &match (file == FILE, built_here) {
         (true, true) => "  look it over, then: sudo slotctl deploy\n".to_owned(),
         (true, false) => {
-            let path = built.unwrap_or(Path::new("PATH"));
+            let path = built.unwrap_or(Path::new("PATH")).to_string_lossy();
             format!(
                 "  look it over, then: sudo slotctl deploy {}\n",
-                path.display()
+                shell_words::quote(&path)
             )
         }
         (false, _) => "  look it over, then: slotctl start\n".to_owned(),
@@ -98,16 +111,44 @@ fn told(
     text
 }
 
-fn write(file: &str, text: &str, force: bool) -> anyhow::Result<()> {
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .create_new(!force)
+/// Refuses a file beside one of the other kind: of the two only slot.toml counts, which might not be noticed.
+fn check_other(folder: &Path, format: Format) -> anyhow::Result<()> {
+    let (written, other) = match format {
+        Format::Toml => (FILE, slot_machine::FILE),
+        Format::Json => (slot_machine::FILE, FILE),
+    };
+    // Of one that is there already that is to be said.
+    if folder.join(written).exists() || !folder.join(other).exists() {
+        return Ok(());
+    }
+    let goes_before = match format {
+        Format::Toml => "which then goes before it",
+        Format::Json => "which then counts only where `--config` names it",
+    };
+    Err(Exit::Input.because(format!(
+        "{other} is there, and works as it is: `slotctl start`; `{}` writes {written}, {goes_before}",
+        forced(format)
+    )))
+}
+
+/// The command line that writes in spite of what is there.
+fn forced(format: Format) -> &'static str {
+    match format {
+        Format::Toml => "slotctl init --force",
+        Format::Json => "slotctl init --format json --force",
+    }
+}
+
+fn write(file: &str, text: &str, options: &Init) -> anyhow::Result<()> {
+    let mut open = OpenOptions::new();
+    open.write(true)
+        .create_new(!options.force)
         .create(true)
-        .truncate(force);
-    let opened = options.open(file).map_err(|error| match error.kind() {
+        .truncate(options.force);
+    let opened = open.open(file).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => Exit::Input.because(format!(
-            "{file} is there already and was left as it is; `slotctl init --force` writes over it"
+            "{file} is there already and was left as it is; `{}` writes over it",
+            forced(options.format)
         )),
         _ => anyhow::Error::from(error).context(format!("cannot write {file}")),
     });
@@ -165,10 +206,12 @@ fn project(folder: &Path, built: Option<&Path>) -> Project {
         built: built.map(|path| path.to_string_lossy().into_owned()),
         ..Project::default()
     };
-    let programs = names(&folder.join("cmd"));
+    let cmd = folder.join("cmd");
+    let programs = names(&cmd).into_iter();
+    let programs = programs.filter(|name| cmd.join(name).is_dir());
     found
         .names
-        .extend(programs.into_iter().map(|name| format!("cmd/{name}")));
+        .extend(programs.map(|name| format!("cmd/{name}")));
     for name in detect::READ {
         if let Ok(text) = fs::read_to_string(folder.join(name)) {
             found.texts.insert(name, text);

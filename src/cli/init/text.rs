@@ -16,15 +16,15 @@ pub(super) fn slot_toml(
     let program = program
         .and_then(Path::file_name)
         .and_then(|name| name.to_str())
-        .filter(|name| {
-            name.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        })
         .unwrap_or("server");
     // A binary is deployed by itself, so it is at the top of its release.
     let command = match detected {
         Some(detected) if detected.with != super::BINARY => line_as_value(&detected.start),
-        Some(_) | None => format!("\"./{program}\""),
+        Some(_) | None => program_as_value(program),
+    };
+    let guess = match detected.and_then(|detected| detected.guess.as_deref()) {
+        Some(why) => format!("# The program is a guess, since {why}: correct it.\n"),
+        None => String::new(),
     };
     let setup = match detected.and_then(|detected| detected.setup.as_deref()) {
         Some(setup) => format!("setup_command = {}", line_as_value(setup)),
@@ -39,6 +39,7 @@ pub(super) fn slot_toml(
     TEMPLATE
         .replace("{env}", env_file)
         .replace("{name}", name.as_str())
+        .replace("{guess}", &guess)
         .replace("{command}", &command)
         .replace("{setup}", &setup)
 }
@@ -64,6 +65,16 @@ fn line_as_value(line: &str) -> String {
         return quoted(&format!("./{line}"));
     }
     quoted(line)
+}
+
+/// A program of the release as the value of `command`: as one word of an array where its name is no plain word.
+fn program_as_value(name: &str) -> String {
+    let path = format!("./{name}");
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    match name.bytes().all(plain) {
+        true => quoted(&path),
+        false => format!("[{}]", quoted(&path.replace('$', "$$"))),
+    }
 }
 
 /// A TOML string.
@@ -102,7 +113,7 @@ const TEMPLATE: &str = r#"# What slot runs. Every key but `command` may be left 
 name = "{name}"
 
 # The first word is relative to what is deployed when it begins with ./ ; $NAME comes from the environment. No shell runs this.
-command = {command}
+{guess}command = {command}
 
 # What makes a release ready before it is started, in its own directory, as another user: installs what it needs, builds.
 {setup}
@@ -167,6 +178,7 @@ mod tests {
             with: "npm",
             setup: setup.map(ToOwned::to_owned),
             start: start.to_owned(),
+            guess: None,
         }
     }
 

@@ -26,7 +26,7 @@ const MAX_ANSWER: usize = 16 << 20;
 pub async fn deploy(file: &Path, options: &Deploy, json: bool) -> anyhow::Result<Exit> {
     let commit = match &options.what {
         Some(commit) => commit.to_string_lossy().into_owned(),
-        None => Checkout::head(&std::env::current_dir()?, options.allow_dirty)?
+        None => Checkout::head(&super::super::project::here()?, options.allow_dirty)?
             .commit()
             .to_string(),
     };

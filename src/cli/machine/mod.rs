@@ -22,7 +22,7 @@ use crate::api::machine::{Machine, serve};
 use crate::config::{self, App, Semantics, SlotMachine};
 use crate::daemon::embedded::Embedded;
 use crate::release::Layout;
-use crate::wire::machine::Deployed;
+use crate::wire::machine::{Deployed, Status};
 use repository::Repository;
 
 /// Where releases and state are, in the repository.
@@ -49,7 +49,7 @@ struct Plan {
 
 impl Plan {
     fn read(options: &Start, file: &Path, text: &str) -> anyhow::Result<Self> {
-        let here = std::env::current_dir()?;
+        let here = super::project::here()?;
         let repository = options.repo.as_deref().unwrap_or(&here);
         let repository = repository.canonicalize().map_err(|error| {
             Exit::Input.because(format!(
@@ -84,10 +84,16 @@ impl Plan {
             internal_port,
             api_port,
             unknown,
+            ignored_dirs,
         } = SlotMachine::parse(text, &shown, &repository)?;
         for key in unknown {
             note(&format!(
                 "{shown}: {key} means nothing to slot, and changes nothing\n"
+            ));
+        }
+        for path in ignored_dirs {
+            note(&format!(
+                "{shown}: shared_dirs: {path:?} is no directory of a release, and is passed over\n"
             ));
         }
         let public = options.listen.unwrap_or(SocketAddr::new(listen, port));
@@ -162,8 +168,8 @@ async fn run(no_deploy: bool, plan: Plan, machine: config::Machine) -> anyhow::R
     }
     let api = api.open(Arc::clone(&machine))?;
     note(&format!(
-        "the app is served at http://{}/\nask this daemon at http://{}/status, or with `slotctl --socket {} status`\n",
-        deployer.address(),
+        "{}\nask this daemon at http://{}/status, or with `slotctl --socket {} status`\n",
+        standing(&machine.status().await, deployer.address(), no_deploy),
         api.address,
         shell_words::quote(&socket.to_string_lossy()),
     ));
@@ -183,6 +189,24 @@ async fn first(machine: &Arc<Served>, no_deploy: bool) {
     }
     let (_, deployed) = machine.deploy("HEAD").await;
     note(&told(&deployed, "HEAD"));
+}
+
+/// Whether the app can be reached, and what to do where it cannot.
+fn standing(status: &Status, at: SocketAddr, no_deploy: bool) -> String {
+    if status.healthy {
+        return format!("the app is served at http://{at}/");
+    }
+    if !status.live_slot.is_empty() {
+        return format!(
+            "{} is live and does not run, so http://{at}/ answers 503; `slotctl status` says why, and `slotctl deploy` starts HEAD",
+            status.live_slot
+        );
+    }
+    let first = match no_deploy {
+        true => "",
+        false => "correct what is said above, commit it, then ",
+    };
+    format!("nothing is live yet, so http://{at}/ answers 503; {first}`slotctl deploy`")
 }
 
 /// What came of a deployment, for people.
@@ -278,12 +302,17 @@ impl ApiDoor {
 /// # Errors
 /// There is no current directory.
 pub fn find() -> anyhow::Result<Option<PathBuf>> {
-    let here = std::env::current_dir()?;
-    let nearest = here.ancestors().find_map(|folder| {
+    Ok(around(&super::project::here()?))
+}
+
+/// The slot-machine.json of a directory or one above, unless a slot.toml is as near.
+#[must_use]
+pub fn around(directory: &Path) -> Option<PathBuf> {
+    let nearest = directory.ancestors().find_map(|folder| {
         [super::project::FILE, config::slot_machine::FILE]
             .into_iter()
             .map(|name| folder.join(name))
             .find(|file| file.is_file())
     });
-    Ok(nearest.filter(|file| file.ends_with(config::slot_machine::FILE)))
+    nearest.filter(|file| file.ends_with(config::slot_machine::FILE))
 }

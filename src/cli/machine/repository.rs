@@ -103,14 +103,10 @@ fn take_contents(store: &Store, held: &Held, part: &Part) -> Result<(), GitError
         return Ok(());
     }
     let shelf = part.shelf()?;
-    let absent: Vec<_> = wanted
-        .iter()
-        .copied()
-        .filter(|it| shelf.lacks(it))
-        .collect();
+    let absent = shelf.absent(&wanted);
     if !absent.is_empty() {
         tracing::info!("{} files of Git LFS are fetched", absent.len());
-        shelf.fetch(&absent)?;
+        shelf.fetch(&absent, true)?;
     }
     for file in wanted {
         held.take_content(&file.oid, file.size, shelf.open(file)?, || true)?;
