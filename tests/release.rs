@@ -319,6 +319,38 @@ fn what_a_release_may_not_hold_is_refused_whole() {
 }
 
 #[test]
+fn what_start_keeps_at_the_top_of_a_project_is_passed_over_whatever_it_is() {
+    let own = || Packed::default().program("server", "x");
+    let plain = unpacked(root().path(), &own().file("app/.slot/own", "y")).unwrap();
+    let kept = own()
+        .directory("./.slot")
+        .link("./.slot/slotd.sock", "/run/user/0/slotd.sock")
+        .entry(EntryType::Fifo, ".slot/fifo", "", 0o644, b"")
+        .entry(
+            EntryType::Regular,
+            ".slot-machine/large",
+            "",
+            0o6755,
+            &[7; 3 << 20],
+        )
+        // After what is passed over the next is where it ought to be.
+        .file("app/.slot/own", "y");
+    let place = root();
+    assert_eq!(unpacked(place.path(), &kept).unwrap(), plain);
+    let release = place.path().join("releases").join(plain.as_str());
+    assert!(!release.join(".slot").exists() && !release.join(".slot-machine").exists());
+    assert!(release.join("app/.slot/own").is_file());
+    for refused in [
+        own().file(".slot/../../out", ""),
+        own().file(".slots/../out", ""),
+        own().link("link", "../out"),
+        Packed::default().file(".slot/only", ""),
+    ] {
+        assert!(unpacked(root().path(), &refused).is_err());
+    }
+}
+
+#[test]
 fn a_directory_may_be_named_again() {
     let root = root();
     let packed = Packed::default()

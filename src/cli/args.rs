@@ -4,7 +4,6 @@
 
 mod units;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ pub use units::{Build, Completions, Fetch, Hook, Launch, Man, Stage};
 
 use super::client::SOCKET;
 use super::exit;
-use super::project::{self, Project};
 use crate::config::parse_span;
 use crate::deploy::{AppName, Key, Label, Serving, SlotName};
 
@@ -35,28 +33,6 @@ pub struct Cli {
     /// For every command.
     #[command(flatten)]
     pub global: Global,
-}
-
-/// The options of `start` that slot-machine's has too: its scripts write them with one dash, as Go has it.
-const OF_SLOT_MACHINE: [&str; 5] = ["config", "repo", "data", "port", "no-proxy"];
-
-/// The words of a command line, those that are written as slot-machine's as slotctl's own.
-pub fn as_own(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let (mut is_start, mut ended) = (false, false);
-    let own = move |word: OsString| {
-        ended |= word == "--";
-        let dashed = word.to_str().and_then(|word| word.strip_prefix('-'));
-        let name = dashed.map(|rest| rest.split('=').next().unwrap_or(rest));
-        let meant = is_start && !ended && name.is_some_and(|it| OF_SLOT_MACHINE.contains(&it));
-        is_start |= word == "start";
-        match dashed {
-            // It takes no value here, and changes nothing with any.
-            Some(rest) if meant && rest.starts_with("no-proxy") => "--no-proxy".into(),
-            Some(rest) if meant => format!("--{rest}").into(),
-            _ => word,
-        }
-    };
-    words.into_iter().map(own).collect()
 }
 
 /// From nothing to a deployed app.
@@ -92,22 +68,6 @@ impl Global {
     #[must_use]
     pub fn socket(&self) -> &Path {
         self.asked.as_deref().unwrap_or(Path::new(SOCKET))
-    }
-
-    /// The same, of the daemon that `slotctl start` runs for the project of this slot.toml, unless a socket is named or `--app` names an
-    /// app that it is not.
-    ///
-    /// # Errors
-    /// There is no current directory.
-    pub fn of_project(&self, project: Option<&Project>) -> anyhow::Result<Self> {
-        let named = |app: &AppName| project.is_some_and(|project| project.app.name == *app);
-        if self.asked.is_some() || !self.app.as_ref().is_none_or(named) {
-            return Ok(self.clone());
-        }
-        Ok(Self {
-            asked: project::daemon(project.map(|project| project.file.as_path()))?,
-            ..self.clone()
-        })
     }
 }
 
@@ -561,26 +521,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn only_starts_options_may_have_one_dash_and_only_slot_machines() {
-        for (line, own) in [
-            (
-                "slotctl start -config X -repo=Y -no-proxy=true -port 1",
-                "slotctl start --config X --repo=Y --no-proxy --port 1",
-            ),
-            (
-                "slotctl start --data -x -listen -configs -- -config",
-                "slotctl start --data -x -listen -configs -- -config",
-            ),
-            ("slotctl deploy -config X", "slotctl deploy -config X"),
-            ("slotctl logs -n 5", "slotctl logs -n 5"),
-        ] {
-            let words = line.split(' ').map(OsString::from);
-            let own: Vec<OsString> = own.split(' ').map(OsString::from).collect();
-            assert_eq!(as_own(words), own);
-        }
     }
 
     #[test]

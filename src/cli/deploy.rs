@@ -11,7 +11,7 @@ use super::follow::attempt;
 use super::outcome;
 use super::pack::{Packing, Upload};
 use super::progress::Screen;
-use super::project::{Project, is_slot_machine};
+use super::project::{Project, is_slot_machine, reached};
 use super::releases;
 use super::status::{complete, now_ms, table};
 use super::term::{Paint, note, say, say_json, width};
@@ -47,7 +47,7 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
         Chosen::RemoteOr(_, error) if project.as_ref().is_some_and(has_none) => return Err(error),
         chosen => chosen,
     };
-    let global = &global.of_project(project.as_ref())?;
+    let global = &reached(global, project.as_ref())?;
     let client = reach(global, project.as_ref()).await?;
     app::listen(global.socket())?;
     let mut screen = Screen::new(global.json);

@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
         note(&Cli::command().render_help().to_string());
         return Exit::Usage.into();
     }
-    let cli = match Cli::try_parse_from(args::as_own(std::env::args_os())) {
+    let cli = match Cli::try_parse_from(machine::as_own(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return misused(&error),
     };
@@ -222,7 +222,7 @@ fn reached(global: &Global) -> anyhow::Result<Global> {
 /// slotd, or the daemon of the project's slot.toml, for the app that is meant.
 fn client(global: &Global) -> anyhow::Result<Client> {
     let (app, project) = project::meant(global.app.as_ref())?;
-    let global = global.of_project(project.as_ref())?;
+    let global = project::reached(global, project.as_ref())?;
     Ok(Client::new(
         global.socket(),
         app.as_ref().map(AppName::as_str),

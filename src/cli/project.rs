@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use super::args::Global;
 use super::exit::Exit;
 use super::start::{DATA, SOCKET};
 use crate::config::{App, SlotMachine};
@@ -109,12 +110,27 @@ pub fn around() -> Option<PathBuf> {
     file.parent().map(Path::to_owned)
 }
 
+/// Who is asked about a project: the daemon that `slotctl start` runs for it, unless a socket is named or `--app` names another app than its.
+///
+/// # Errors
+/// There is no current directory.
+pub fn reached(global: &Global, project: Option<&Project>) -> anyhow::Result<Global> {
+    let named = |app: &AppName| project.is_some_and(|project| project.app.name == *app);
+    if global.asked.is_some() || !global.app.as_ref().is_none_or(named) {
+        return Ok(global.clone());
+    }
+    Ok(Global {
+        asked: daemon(project.map(|project| project.file.as_path()))?,
+        ..global.clone()
+    })
+}
+
 /// The socket of the daemon that `slotctl start` runs for the project of a slot.toml, or in whose data (its staging) the current directory
 /// is. One that is another user's is not asked: whoever may write to a directory could have whoever is in it, root too, talk to anything.
 ///
 /// # Errors
 /// There is no current directory.
-pub fn daemon(file: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
+fn daemon(file: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
     let here = here()?;
     let beside = file.map(|file| here.join(file).with_file_name(DATA));
     let around = here.ancestors().filter(|folder| folder.ends_with(DATA));

@@ -161,10 +161,10 @@ mod tests {
             assert_eq!(fs::read_to_string(own.join("one")).unwrap(), "first");
             fs::write(own.join("two"), "kept").unwrap();
         }
-        let files = fs::read_dir(data.join("shared/storage")).unwrap();
+        let files = fs::read_dir(data.join("storage")).unwrap();
         assert_eq!(files.count(), 1, "nothing half-made is left");
         assert_eq!(
-            fs::read_to_string(data.join("shared/storage/files/two")).unwrap(),
+            fs::read_to_string(data.join("storage/files/two")).unwrap(),
             "kept"
         );
     }

@@ -3,6 +3,7 @@
 pub mod ask;
 mod ports;
 mod repository;
+mod words;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ use crate::daemon::embedded::Embedded;
 use crate::release::Layout;
 use crate::wire::machine::{Deployed, Status};
 use repository::Repository;
+
+pub use words::as_own;
 
 /// Where releases and state are, in the repository.
 const DATA: &str = ".slot-machine";
