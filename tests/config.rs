@@ -1,9 +1,10 @@
 //! Wrong app files, and what their authors are told: the file, the line, the key and what to write instead.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use slot::config::{App, Bind, Machine, Ready};
-use slot::deploy::ByClass;
+use slot::deploy::{ByClass, Hook};
 use slot::router::Limits;
 
 fn refusal(text: &str) -> String {
@@ -192,13 +193,47 @@ fn what_a_class_does_not_say_of_its_drain_is_said_by_drain() {
 }
 
 #[test]
+fn hooks_are_commands_with_one_limit() {
+    let parse = |lines: &str| App::parse(&format!("command = \"./run\"\n{lines}"), "slot.toml");
+    assert_eq!(parse("").unwrap().hooks, slot::config::Hooks::default());
+    let text = "[hooks]\nbefore_deploy = \"./bin/backup --all\"\nafter_rollback = [\"/bin/echo\", \"\"]\ntimeout = \"90s\"\n";
+    let hooks = parse(text).unwrap().hooks;
+    assert_eq!(hooks.timeout, Duration::from_secs(90));
+    assert_eq!(
+        hooks.commands,
+        BTreeMap::from([
+            (
+                Hook::BeforeDeploy,
+                vec!["./bin/backup".to_owned(), "--all".to_owned()]
+            ),
+            (
+                Hook::AfterRollback,
+                vec!["/bin/echo".to_owned(), String::new()]
+            ),
+        ])
+    );
+    for (line, why) in [
+        ("before_deploi = \"x\"", "did you mean `before_deploy`?"),
+        ("before_switch = \"bin/x\"", "is relative to nothing"),
+        ("before_switch = \"a && b\"", "before_switch = [\"/bin/sh\""),
+        ("after_switch = []", "it is empty"),
+        ("timeout = \"0s\"", "timeout"),
+    ] {
+        let refused = parse(&format!("[hooks]\n{line}\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
+#[test]
 fn a_refusal_names_file_line_key_and_remedy() {
     assert_eq!(
         refusal_of_line("helth = \"/healthz\""),
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
          drain_streams, drain_tunnels, stop_timeout, soak, keep, \
-         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits, staging)"
+         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits, hooks, staging)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),

@@ -213,10 +213,14 @@ fn staging_has_the_sandbox_of_the_apps_without_a_network() {
 }
 
 #[test]
-fn builds_and_fetches_have_the_sandbox_of_the_apps() {
+fn builds_fetches_and_hooks_have_the_sandbox_of_the_apps() {
     let app = fs::read_to_string(golden().join("web.units/web@.service")).unwrap();
     let (_, sandbox) = app.split_once("NoNewPrivileges=yes").unwrap();
-    for template in ["slot-setup@.service", "slot-fetch@.service"] {
+    for template in [
+        "slot-setup@.service",
+        "slot-fetch@.service",
+        "slot-hook@.service",
+    ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("units/usr/lib/systemd/system");
         let text = fs::read_to_string(path.join(template)).unwrap();
         assert!(

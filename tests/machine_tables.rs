@@ -667,6 +667,7 @@ fn act(effect: &Effect) -> Option<String> {
         )),
         Effect::Drain { slot, .. } => Some(format!("drain {slot}")),
         Effect::Stop { slot } => Some(format!("stop {slot}")),
+        Effect::Hook(occasion) => Some(format!("run {}", occasion.hook.name())),
         Effect::Link { .. } | Effect::Retain { .. } => None,
     }
 }
@@ -724,6 +725,10 @@ fn tell(notice: &Notice, now: Time) -> String {
         },
         Notice::Up { slot } => format!("{slot} up"),
         Notice::StandsBy { slot } => format!("{slot} stands by"),
+        Notice::Hooked { occasion, failure } => match failure {
+            None => format!("{} done", occasion.hook.name()),
+            Some(failure) => format!("{}: {}", occasion.hook.name(), failure.text),
+        },
     }
 }
 

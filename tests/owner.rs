@@ -1,5 +1,6 @@
 //! The task that owns a state, in a world that is written down here and whose disk can be full. Time is paused: waits cost nothing.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -98,6 +99,7 @@ fn settings() -> Settings {
         drain: ByClass::all(None),
         stop_timeout: Duration::from_secs(10),
         soak: Duration::ZERO,
+        hooks: BTreeSet::new(),
     }
 }
 

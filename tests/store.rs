@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, Outcome, Phase, Probe,
-    ReleaseId, RolledBack, Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch,
-    Weight,
+    BeforeSwitch, BootId, ByClass, Cause, Condition, Deployment, Fingerprint, Generation, Hook,
+    Keyed, Kind, Occasion, Outcome, Phase, Probe, ReleaseId, RolledBack, Service, Settings, Slot,
+    SlotName, State, Time, UnitFailure, Watch, Weight,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -53,6 +53,7 @@ fn settings() -> Settings {
         drain: ByClass::all(Some(Duration::from_secs(120))),
         stop_timeout: Duration::from_secs(10),
         soak: Duration::ZERO,
+        hooks: BTreeSet::new(),
     }
 }
 
@@ -82,6 +83,7 @@ fn busy() -> State {
             ..settings()
         },
         weight: None,
+        before_switch: BeforeSwitch::Ahead,
     });
     state.watch = Some(Watch {
         generation: Generation(11),
@@ -247,6 +249,8 @@ fn causes() -> Vec<Cause> {
         Cause::StandsBy,
         Cause::Unprepared("the disk is full".to_owned()),
         Cause::Unbuilt(failure()),
+        Cause::Unhooked(Hook::BeforeDeploy, failure()),
+        Cause::Unhooked(Hook::BeforeSwitch, failure()),
         Cause::Interrupted,
         Cause::Preempted,
         Cause::Aborted("alice (pid 7)".to_owned()),
@@ -268,11 +272,65 @@ fn causes() -> Vec<Cause> {
     ]
 }
 
+/// Requests with keys: under way, over, and one that has not come whole.
+fn with_keys() -> State {
+    let mut state = busy();
+    let keyed = |key: &str, payload: Option<&str>, outcome| Keyed {
+        fingerprint: Fingerprint {
+            key: key.parse().unwrap(),
+            target: "0f".repeat(32),
+            payload: payload.map(str::to_owned),
+        },
+        generation: Generation(12),
+        at: Time(1_763_700_000_000),
+        outcome,
+    };
+    state.keys = vec![
+        keyed(
+            "8e03978e-40d5-43dd-bc93-6894a57f9324",
+            Some(""),
+            state.outcome.clone(),
+        ),
+        keyed("ci/4711", Some("ba7816bf"), None),
+        keyed("~!#", None, None),
+    ];
+    state
+}
+
+/// Hooks before a switch and after others.
+fn with_hooks() -> [State; 2] {
+    let mut runs = busy();
+    let held = runs.deployment.as_mut().unwrap();
+    held.settings.hooks = BTreeSet::from(Hook::ALL);
+    held.before_switch = BeforeSwitch::Runs;
+    let mut passed = runs.clone();
+    passed.deployment.as_mut().unwrap().before_switch = BeforeSwitch::Passed;
+    passed.settings.hooks = BTreeSet::from([Hook::AfterRollback]);
+    let due = |hook, slot, release| Occasion {
+        hook,
+        generation: Generation(11),
+        slot,
+        release,
+        previous: None,
+        cause: "probes-failed".to_owned(),
+    };
+    passed.due = vec![
+        due(
+            Hook::AfterSwitch,
+            Some(slot("blue")),
+            Some(release("0badcafe")),
+        ),
+        due(Hook::AfterRollback, None, None),
+    ];
+    [runs, passed]
+}
+
 /// Every variant of every part at least once.
 fn states() -> Vec<State> {
     let mut lingering = busy();
     lingering.lingering.insert(slot("blue"));
-    let mut states = vec![State::new(settings()), busy(), lingering];
+    let mut states = vec![State::new(settings()), busy(), lingering, with_keys()];
+    states.extend(with_hooks());
     let kinds = [Kind::Deploy, Kind::Rollback, Kind::ByHand, Kind::Promote];
     for phase in phases() {
         for kind in kinds {

@@ -1,6 +1,7 @@
 //! The routes of releases: one comes and is deployed, one that is there is deployed again, all are listed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -10,15 +11,17 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::guard::{WithKey, expected, follow, guard, reported};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named, span};
 use super::shares::weight;
 use crate::config::is_ref_name;
 use crate::daemon::app::{Check, Managed, Wish};
+use crate::daemon::owner::AskError;
 use crate::daemon::units::Units;
-use crate::deploy::ReleaseId;
-use crate::git::{Commit, GitError};
+use crate::deploy::{Fingerprint, Generation, Guard, Key, Refusal, ReleaseId};
+use crate::git::{Commit, GitError, Held};
 use crate::release::About;
 use crate::wire::api;
 use crate::wire::release::{Origin, Releases};
@@ -48,6 +51,8 @@ pub(super) struct DeployQuery {
     reference: Option<String>,
     /// What to fetch from the app's remote; empty: its default.
     remote: Option<String>,
+    expected_generation: Option<u64>,
+    expected_active: Option<String>,
 }
 
 /// What the sender of an archive had.
@@ -59,7 +64,7 @@ enum SentAs {
 }
 
 impl DeployQuery {
-    fn wish(&self, by: String) -> Result<Wish, Problem> {
+    fn wish(&self, by: String, guard: Guard) -> Result<Wish, Problem> {
         let of =
             |key, text: &Option<String>| text.as_deref().map(|text| span(key, text)).transpose();
         Ok(Wish {
@@ -70,7 +75,42 @@ impl DeployQuery {
             patience: Duration::ZERO,
             size: self.size,
             unchecked: unchecked(self.skip.as_deref())?,
+            guard,
         })
+    }
+
+    /// What the deployment depends on. How long it may wait, and what is not looked at, makes it no other one.
+    fn guard(&self, key: Option<Key>) -> Result<Guard, Problem> {
+        let origin = self.origin.map(|origin| match origin {
+            SentAs::Path => "path",
+            SentAs::Archive => "archive",
+        });
+        let parts = [
+            ("drain", self.drain.as_deref()),
+            ("label", self.label.as_deref()),
+            ("origin", origin),
+            ("name", self.name.as_deref()),
+            ("release", self.release.as_deref()),
+            ("commit", self.commit.as_deref()),
+            ("ref", self.reference.as_deref()),
+            ("remote", self.remote.as_deref()),
+            ("weight", self.weight.as_deref()),
+        ];
+        let said = parts
+            .into_iter()
+            .filter_map(|(key, said)| Some([key, said?]));
+        let target: Vec<&str> = std::iter::once("deploy").chain(said.flatten()).collect();
+        let expected = expected(self.expected_generation, self.expected_active.as_deref())?;
+        let mut guard = guard(expected, key, &target);
+        if let Some(fingerprint) = guard.key.as_mut().filter(|_| self.is_sent()) {
+            fingerprint.payload = None;
+        }
+        Ok(guard)
+    }
+
+    /// Whether the release comes with the request. What comes of a commit is what was not there; its name says the rest.
+    fn is_sent(&self) -> bool {
+        self.release.is_none() && self.commit.is_none() && self.remote.is_none()
     }
 
     /// What is to be fetched, if anything is: nothing else is deployed then.
@@ -156,15 +196,53 @@ pub(super) async fn drain(body: Body) {
     while let Some(Ok(_)) = rest.next().await {}
 }
 
+/// What a request for a deployment has come to.
+enum Begun<U> {
+    /// One is begun.
+    Now(Started<U>),
+    /// The same was asked for before, and this was begun then.
+    Before(Arc<Managed<U>>, Fingerprint, Generation),
+}
+
+/// A deployment that is begun, and what it is of.
+struct Started<U> {
+    app: Arc<Managed<U>>,
+    generation: Generation,
+    about: About,
+    release: Option<ReleaseId>,
+    commit: Option<Commit>,
+    /// Keeps what was there when it was asked for.
+    _kept: Option<Held>,
+    /// What is fetched, and whether it has to have room on disk.
+    fetched: Option<(Option<String>, bool)>,
+    /// A key is waiting for all that is sent.
+    keyed: bool,
+}
+
+/// A request that is not carried out because it was made before has an answer.
+fn repeated<U>(
+    app: Arc<Managed<U>>,
+    guard: Guard,
+    unadmitted: AskError,
+) -> Result<Begun<U>, Problem> {
+    match (unadmitted, guard.key) {
+        (AskError::Refused(Refusal::Repeated { generation, .. }), Some(fingerprint)) => {
+            Ok(Begun::Before(app, fingerprint, generation))
+        }
+        (refused, _) => Err(refused.into()),
+    }
+}
+
 pub(super) async fn deploy<U: Units>(
     State(api): State<Api<U>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(named): Path<Named>,
+    WithKey(key): WithKey,
     Asked(query): Asked<DeployQuery>,
     body: Body,
 ) -> Result<Json<api::Begun>, Problem> {
     let begun = async {
-        let wish = query.wish(peer.name())?;
+        let wish = query.wish(peer.name(), query.guard(key)?)?;
         let checks_disk = !wish.unchecked.contains(&Check::Disk);
         let about = query.about()?;
         let commit: Option<Commit> = query
@@ -175,6 +253,10 @@ pub(super) async fn deploy<U: Units>(
             .map_err(GitError::from)?;
         let fetched = query.fetched()?;
         let app = api.app(&named).await?;
+        let guard = wish.guard.clone();
+        if let Err(unadmitted) = app.admits(&guard) {
+            return repeated(app, guard, unadmitted);
+        }
         api.apps.check_file(app.app().name.as_str())?;
         if let Some(why) = fetched.as_ref().and_then(|_| app.no_remote()) {
             return Err(Problem::refused(why));
@@ -185,31 +267,56 @@ pub(super) async fn deploy<U: Units>(
         };
         // What slotctl has left out, because it was there when it asked, stays while this waits for its turn.
         let kept = commit.as_ref().map(|_| app.keep_commits());
-        let generation = app.begin(wish).await?;
+        let generation = match app.begin(wish).await {
+            Ok(generation) => generation,
+            Err(unadmitted) => return repeated(app, guard, unadmitted),
+        };
         let fetched = fetched.map(|reference| (reference, checks_disk));
-        Ok::<_, Problem>((app, generation, about, release, commit, kept, fetched))
+        Ok::<_, Problem>(Begun::Now(Started {
+            keyed: guard.key.is_some_and(|it| it.payload.is_none()),
+            app,
+            generation,
+            about,
+            release,
+            commit,
+            _kept: kept,
+            fetched,
+        }))
     };
-    let (app, generation, about, release, commit, _kept, fetched) = match begun.await {
-        Ok(begun) => begun,
+    let started = match begun.await {
+        Ok(Begun::Now(started)) => started,
+        Ok(Begun::Before(app, fingerprint, generation)) => {
+            return Ok(Json(follow(&app, &fingerprint, generation, body).await?));
+        }
         Err(problem) => {
             drain(body).await;
             return Err(problem);
         }
     };
-    let release = if let Some((reference, checks_disk)) = fetched {
+    let Started {
+        app,
+        generation,
+        about,
+        ..
+    } = started;
+    let release = if let Some((reference, checks_disk)) = started.fetched {
         app.fetch(generation, reference, about.label, checks_disk);
         None
-    } else if let Some(id) = release {
+    } else if let Some(id) = started.release {
         app.again(generation, id, about).await
-    } else if let Some(commit) = commit {
+    } else if let Some(commit) = started.commit {
         app.upload_commit(generation, commit, about, reader(body))
             .await
+    } else if started.keyed {
+        let archive = reported(&app, generation, reader(body));
+        app.upload(generation, about, archive).await
     } else {
         app.upload(generation, about, reader(body)).await
     };
     Ok(Json(api::Begun {
         generation: generation.0,
         release,
+        repeated: false,
     }))
 }
 

@@ -4,6 +4,7 @@
 
 mod deploy;
 mod door;
+mod guard;
 mod large;
 mod listener;
 pub mod machine;

@@ -8,7 +8,7 @@ use crate::daemon::apps::AppError;
 use crate::daemon::instances::UpgradeError;
 use crate::daemon::owner::AskError;
 use crate::daemon::shares::SlotError;
-use crate::deploy::{NameError, Refusal};
+use crate::deploy::{NameError, Refusal, Unexpected};
 use crate::git::GitError;
 use crate::release::ReleaseError;
 use crate::telemetry::chain;
@@ -21,50 +21,42 @@ pub(super) struct Problem {
     status: StatusCode,
     code: &'static str,
     error: String,
+    expected: Option<Box<api::Expected>>,
+    found: Option<Box<api::Found>>,
 }
 
 impl Problem {
+    fn of(status: StatusCode, code: &'static str, error: String) -> Self {
+        Self {
+            status,
+            code,
+            error,
+            expected: None,
+            found: None,
+        }
+    }
+
     pub(super) fn forbidden(who: &str) -> Self {
         let error = format!(
             "{who} may not use slotd: only root and the members of the group slot may; use sudo, or join the group"
         );
-        Self {
-            status: StatusCode::FORBIDDEN,
-            code: "forbidden",
-            error,
-        }
+        Self::of(StatusCode::FORBIDDEN, "forbidden", error)
     }
 
     pub(super) fn bad_request(error: String) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            code: "bad-request",
-            error,
-        }
+        Self::of(StatusCode::BAD_REQUEST, "bad-request", error)
     }
 
     pub(super) fn refused(error: String) -> Self {
-        Self {
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            code: "refused",
-            error,
-        }
+        Self::of(StatusCode::UNPROCESSABLE_ENTITY, "refused", error)
     }
 
     fn failed(error: &dyn std::error::Error) -> Self {
-        Self {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            code: "failed",
-            error: chain(error),
-        }
+        Self::of(StatusCode::INTERNAL_SERVER_ERROR, "failed", chain(error))
     }
 
     pub(super) fn not_found(error: String) -> Self {
-        Self {
-            status: StatusCode::NOT_FOUND,
-            code: "not-found",
-            error,
-        }
+        Self::of(StatusCode::NOT_FOUND, "not-found", error)
     }
 }
 
@@ -110,11 +102,7 @@ impl From<AppError> for Problem {
             AppError::InUse { .. } => (StatusCode::CONFLICT, "busy"),
             AppError::WrongFile { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
         };
-        Self {
-            status,
-            code,
-            error: chain(&error),
-        }
+        Self::of(status, code, chain(&error))
     }
 }
 
@@ -122,6 +110,10 @@ impl From<AskError> for Problem {
     fn from(error: AskError) -> Self {
         let (status, code) = match &error {
             AskError::Refused(Refusal::Busy { .. }) => (StatusCode::CONFLICT, "busy"),
+            AskError::Refused(Refusal::Unexpected(_)) => (StatusCode::CONFLICT, "unexpected"),
+            AskError::Refused(Refusal::KeyReused { .. } | Refusal::Repeated { .. }) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "key-reused")
+            }
             AskError::Refused(Refusal::NothingToRollBackTo { .. }) => {
                 (StatusCode::BAD_REQUEST, "nothing-to-roll-back-to")
             }
@@ -147,10 +139,15 @@ impl From<AskError> for Problem {
                 (StatusCode::INTERNAL_SERVER_ERROR, "failed")
             }
         };
+        let problem = Self::of(status, code, chain(&error));
+        let AskError::Refused(Refusal::Unexpected(unexpected)) = error else {
+            return problem;
+        };
+        let (expected, found) = compared(&unexpected);
         Self {
-            status,
-            code,
-            error: chain(&error),
+            expected: Some(Box::new(expected)),
+            found: Some(Box::new(found)),
+            ..problem
         }
     }
 }
@@ -166,6 +163,26 @@ impl From<SlotError> for Problem {
     }
 }
 
+/// What was expected, and what is there instead.
+fn compared(unexpected: &Unexpected) -> (api::Expected, api::Found) {
+    let Unexpected {
+        expected,
+        generation,
+        active,
+        live,
+    } = unexpected;
+    let expected = api::Expected {
+        generation: expected.generation.map(|it| it.0),
+        active: expected.active.as_ref().map(ToString::to_string),
+    };
+    let found = api::Found {
+        generation: generation.0,
+        active: active.as_ref().map(ToString::to_string),
+        live: live.as_ref().map(ToString::to_string),
+    };
+    (expected, found)
+}
+
 impl From<NameError> for Problem {
     fn from(error: NameError) -> Self {
         Self::bad_request(error.to_string())
@@ -178,6 +195,8 @@ impl IntoResponse for Problem {
             success: false,
             code: self.code.to_owned(),
             error: self.error,
+            expected: self.expected,
+            found: self.found,
         };
         (self.status, Json(body)).into_response()
     }

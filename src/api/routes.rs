@@ -17,6 +17,7 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::deploy::{deploy, on_disk, releases};
+use super::guard::{WithKey, begun, expected, guard};
 use super::large::{content, lacking};
 use super::peer::{Access, Peer};
 use super::problem::Problem;
@@ -26,6 +27,7 @@ use crate::daemon::app::Managed;
 use crate::daemon::apps::Apps;
 use crate::daemon::status::{self, Wait};
 use crate::daemon::units::Units;
+use crate::deploy::{Expected, Generation};
 use crate::telemetry::chain;
 use crate::wire::api;
 
@@ -211,30 +213,45 @@ pub(super) fn span(key: &str, text: &str) -> Result<Duration, Problem> {
 #[serde(deny_unknown_fields)]
 struct RollbackQuery {
     to: Option<String>,
+    expected_generation: Option<u64>,
+    expected_active: Option<String>,
 }
 
 async fn rollback<U: Units>(
     State(api): State<Api<U>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(named): Path<Named>,
+    WithKey(key): WithKey,
     Asked(query): Asked<RollbackQuery>,
 ) -> Result<Json<api::Begun>, Problem> {
+    let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
+    let target = ["rollback", query.to.as_deref().unwrap_or_default()];
+    let guard = guard(expected, key, &target);
     let app = api.app(&named).await?;
+    // A release that was there when it was asked for first may not be any more.
+    if let Err(unadmitted) = app.admits(&guard) {
+        return Ok(Json(begun(Err(unadmitted), query.to)?));
+    }
     let to = match &query.to {
         Some(id) => Some(on_disk(&app, id).await?),
         None => None,
     };
-    let state = app.rollback(to, peer.name()).await?;
-    Ok(Json(api::Begun {
-        generation: state.generation.0,
-        release: query.to,
-    }))
+    let asked = app.rollback(to, peer.name(), guard).await;
+    Ok(Json(begun(asked, query.to)?))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SlotQuery {
     slot: String,
+    expected_generation: Option<u64>,
+    expected_active: Option<String>,
+}
+
+impl SlotQuery {
+    fn expected(&self) -> Result<Expected, Problem> {
+        expected(self.expected_generation, self.expected_active.as_deref())
+    }
 }
 
 async fn drain<U: Units>(
@@ -243,8 +260,9 @@ async fn drain<U: Units>(
     Asked(query): Asked<SlotQuery>,
 ) -> Result<Json<api::Status>, Problem> {
     let app = api.app(&named).await?;
+    let guard = guard(query.expected()?, None, &[]);
     let slot = app.slot_meant(&query.slot).await?;
-    app.drain_now(slot).await?;
+    app.drain_now(slot, guard).await?;
     Ok(Json(app.status().await))
 }
 
@@ -301,6 +319,7 @@ async fn outcome<U: Units>(
                 .as_ref()
                 .is_none_or(|outcome| outcome.generation.0 != query.generation)
             && state.generation.0 > query.generation
+            && state.kept_outcome(Generation(query.generation)).is_none()
     };
     if forgotten && app.world().outcome(query.generation).is_none() {
         return Err(Problem::not_found(format!(

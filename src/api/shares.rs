@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{ConnectInfo, Path, State};
 use serde::Deserialize;
 
+use super::guard::{WithKey, begun, expected, guard};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named};
@@ -22,6 +23,8 @@ pub(super) fn weight(text: &str) -> Result<Weight, Problem> {
 pub(super) struct WeightQuery {
     slot: String,
     weight: String,
+    expected_generation: Option<u64>,
+    expected_active: Option<String>,
 }
 
 pub(super) async fn weigh<U: Units>(
@@ -33,7 +36,9 @@ pub(super) async fn weigh<U: Units>(
     let app = api.app(&named).await?;
     let weight = weight(&query.weight)?;
     let slot = app.slot_meant(&query.slot).await?;
-    Ok(Json(app.weigh(slot, weight, peer.name()).await?))
+    let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
+    let guard = guard(expected, None, &[]);
+    Ok(Json(app.weigh(slot, weight, peer.name(), guard).await?))
 }
 
 #[derive(Deserialize)]
@@ -41,6 +46,8 @@ pub(super) async fn weigh<U: Units>(
 pub(super) struct RouteQuery {
     from: String,
     to: String,
+    expected_generation: Option<u64>,
+    expected_active: Option<String>,
 }
 
 pub(super) async fn route<U: Units>(
@@ -52,40 +59,59 @@ pub(super) async fn route<U: Units>(
     let app = api.app(&named).await?;
     let from = app.slot_meant(&query.from).await?;
     let to = app.slot_meant(&query.to).await?;
-    Ok(Json(app.swap(from, to, peer.name()).await?))
+    let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
+    let guard = guard(expected, None, &[]);
+    Ok(Json(app.swap(from, to, peer.name(), guard).await?))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PromoteQuery {
     slot: Option<String>,
+    expected_generation: Option<u64>,
+    expected_active: Option<String>,
 }
 
 pub(super) async fn promote<U: Units>(
     State(api): State<Api<U>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(named): Path<Named>,
+    WithKey(key): WithKey,
     Asked(query): Asked<PromoteQuery>,
 ) -> Result<Json<api::Begun>, Problem> {
     let app = api.app(&named).await?;
+    let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
+    let target = ["promote", query.slot.as_deref().unwrap_or_default()];
+    let guard = guard(expected, key, &target);
+    // The slot that stood by when it was asked for first is active since.
+    if let Err(unadmitted) = app.admits(&guard) {
+        return Ok(Json(begun(Err(unadmitted), None)?));
+    }
     let slot = match &query.slot {
         Some(slot) => app.slot_meant(slot).await?,
         None => app.promotable().await?,
     };
-    let state = app.promote(slot, peer.name()).await?;
-    let held = state.deployment.as_ref();
-    Ok(Json(api::Begun {
-        generation: held.map_or(state.generation, |held| held.generation).0,
-        release: None,
-    }))
+    let asked = app.promote(slot, peer.name(), guard).await;
+    Ok(Json(begun(asked, None)?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AbortQuery {
+    expected_generation: Option<u64>,
+    expected_active: Option<String>,
 }
 
 pub(super) async fn abort<U: Units>(
     State(api): State<Api<U>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(named): Path<Named>,
+    Asked(query): Asked<AbortQuery>,
 ) -> Result<Json<api::Shares>, Problem> {
-    Ok(Json(api.app(&named).await?.abort(peer.name()).await?))
+    let app = api.app(&named).await?;
+    let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
+    let guard = guard(expected, None, &[]);
+    Ok(Json(app.abort(peer.name(), guard).await?))
 }
 
 #[derive(Deserialize)]
@@ -94,6 +120,8 @@ pub(super) struct StopQuery {
     slot: String,
     #[serde(default)]
     force: bool,
+    expected_generation: Option<u64>,
+    expected_active: Option<String>,
 }
 
 pub(super) async fn stop<U: Units>(
@@ -104,5 +132,7 @@ pub(super) async fn stop<U: Units>(
 ) -> Result<Json<api::Shares>, Problem> {
     let app = api.app(&named).await?;
     let slot = app.slot_meant(&query.slot).await?;
-    Ok(Json(app.halt(slot, query.force, peer.name()).await?))
+    let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
+    let guard = guard(expected, None, &[]);
+    Ok(Json(app.halt(slot, query.force, peer.name(), guard).await?))
 }

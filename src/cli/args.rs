@@ -3,15 +3,18 @@
 //! **Invariant:** what is parsed is valid in itself; whether files exist or slotd answers is not asked here.
 
 mod shares;
+mod units;
 mod words;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use units::{Build, Completions, Fetch, Hook, Launch, Man, Stage};
+
 use super::client::SOCKET;
 use super::exit;
-use crate::deploy::{AppName, Label, SlotName};
+use crate::deploy::{AppName, Key, Label, Serving, SlotName};
 
 pub use shares::{Abort, Route, Stop, Weight};
 pub use words::{Span, Target};
@@ -124,6 +127,9 @@ pub enum Command {
     /// Make the work tree for the next deployment (what ExecStart= of slot-stage@ calls)
     #[command(hide = true)]
     Stage(Stage),
+    /// Run one of an app's hooks (what ExecStart= of slot-hook@ calls)
+    #[command(hide = true)]
+    Hook(Hook),
     /// Be the sample app of `demo`
     #[command(hide = true)]
     DemoApp,
@@ -276,6 +282,9 @@ pub struct Deploy {
     /// The app's file; otherwise ./slot.toml, or that of a directory above it or above the path
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What it depends on.
+    #[command(flatten)]
+    pub depending: Depending,
     /// When to return.
     #[command(flatten)]
     pub watching: Watching,
@@ -287,6 +296,9 @@ pub struct Rollback {
     /// The release to go to: its id or its label, as `slotctl releases` lists them
     #[arg(long, value_name = "ID")]
     pub to: Option<String>,
+    /// What it depends on.
+    #[command(flatten)]
+    pub depending: Depending,
     /// When to return.
     #[command(flatten)]
     pub watching: Watching,
@@ -308,6 +320,7 @@ impl Deploy {
             queue,
             weight,
             skip_check,
+            depending,
             watching,
         } = self;
         release.is_none()
@@ -317,6 +330,7 @@ impl Deploy {
             && queue.is_none()
             && weight.is_none()
             && skip_check.is_empty()
+            && depending.is_plain()
             && watching.is_plain()
     }
 }
@@ -325,7 +339,7 @@ impl Rollback {
     /// Whether it asks for nothing but the release before.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.to.is_none() && self.watching.is_plain()
+        self.to.is_none() && self.depending.is_plain() && self.watching.is_plain()
     }
 }
 
@@ -346,6 +360,52 @@ impl Check {
             Self::Disk => "disk",
             Self::Memory => "memory",
         }
+    }
+}
+
+/// What has to be so for something to be done.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Expecting {
+    /// Do it only if this is still the app's generation, the number of its last attempt; else nothing is done, with status 8
+    #[arg(long, value_name = "N")]
+    pub expected_generation: Option<u64>,
+    /// Do it only if this slot, or this release, is active; else nothing is done, with status 8
+    #[arg(long, value_name = "SLOT|RELEASE")]
+    pub expected_active: Option<Serving>,
+}
+
+impl Expecting {
+    /// As the API is asked.
+    #[must_use]
+    pub fn queries(&self) -> Vec<(&'static str, String)> {
+        let generation = self.expected_generation.map(|it| it.to_string());
+        let active = self.expected_active.as_ref().map(ToString::to_string);
+        let asked = [
+            ("expected_generation", generation),
+            ("expected_active", active),
+        ];
+        let said = asked
+            .into_iter()
+            .filter_map(|(key, said)| Some((key, said?)));
+        said.collect()
+    }
+}
+
+/// What an attempt depends on.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Depending {
+    /// What it expects.
+    #[command(flatten)]
+    pub expecting: Expecting,
+    /// Begin nothing if the same was asked for with this key before: show how that ended, or ends. 1 to 128 characters, a UUID for instance
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<Key>,
+}
+
+impl Depending {
+    /// Whether it depends on nothing.
+    fn is_plain(&self) -> bool {
+        self.idempotency_key.is_none() && self.expecting.queries().is_empty()
     }
 }
 
@@ -394,6 +454,9 @@ pub struct Promote {
     /// stands by
     #[arg(value_name = "SLOT")]
     pub slot: Option<Target>,
+    /// What it depends on.
+    #[command(flatten)]
+    pub depending: Depending,
     /// When to return.
     #[command(flatten)]
     pub watching: Watching,
@@ -408,6 +471,9 @@ pub struct Drain {
     /// Do it: whatever is in flight there is cut
     #[arg(long, required = true)]
     pub now: bool,
+    /// What it expects.
+    #[command(flatten)]
+    pub expecting: Expecting,
 }
 
 /// `status`.
@@ -448,86 +514,6 @@ pub struct Logs {
     /// How many lines
     #[arg(short = 'n', long, value_name = "N")]
     pub lines: Option<u32>,
-}
-
-/// `launch`, as slot-generator writes it into `ExecStart=`; the app is `--app`.
-#[derive(Debug, Args)]
-pub struct Launch {
-    /// The slot
-    #[arg(long)]
-    pub slot: SlotName,
-    /// The directory of all apps
-    #[arg(long, value_name = "PATH")]
-    pub root: PathBuf,
-    /// Absolute, or relative to the release
-    #[arg(long, value_name = "PATH")]
-    pub env_file: Option<PathBuf>,
-    /// A directory of the release that is the app's own data instead
-    #[arg(long, value_name = "PATH")]
-    pub shared_dir: Vec<String>,
-    /// The app's command
-    #[arg(last = true, required = true)]
-    pub command: Vec<String>,
-}
-
-/// `build`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
-#[derive(Debug, Args)]
-pub struct Build {
-    /// The directory of all apps
-    #[arg(long, value_name = "PATH")]
-    pub root: PathBuf,
-    /// The app's setup command
-    #[arg(last = true, required = true)]
-    pub command: Vec<String>,
-}
-
-/// `fetch`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
-#[derive(Debug, Args)]
-pub struct Fetch {
-    /// Where what was fetched is kept for the next fetch
-    #[arg(long, value_name = "PATH")]
-    pub mirror: PathBuf,
-    /// A private key for ssh
-    #[arg(long, value_name = "PATH")]
-    pub deploy_key: Option<PathBuf>,
-    /// The hosts that ssh knows
-    #[arg(long, value_name = "PATH")]
-    pub known_hosts: Option<PathBuf>,
-    /// The remote's URL
-    #[arg(last = true, required = true)]
-    pub remote: String,
-}
-
-/// `stage`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
-#[derive(Debug, Args)]
-pub struct Stage {
-    /// The directory of all apps
-    #[arg(long, value_name = "PATH")]
-    pub root: PathBuf,
-    /// Where the work tree is
-    #[arg(long, value_name = "PATH")]
-    pub directory: PathBuf,
-    /// Its branch
-    #[arg(long, value_name = "NAME")]
-    pub branch: String,
-    /// A directory of the release that is the app's own data
-    #[arg(long, value_name = "PATH")]
-    pub shared_dir: Vec<String>,
-}
-
-/// `man`.
-#[derive(Debug, Args)]
-pub struct Man {
-    /// Where to put slotctl.1 and one page per command
-    #[arg(long, value_name = "PATH")]
-    pub dir: PathBuf,
-}
-
-/// `completions`.
-#[derive(Debug, Args)]
-pub struct Completions {
-    /// Which shell
-    pub shell: clap_complete::Shell,
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use super::launch::Failure;
 use super::term::note;
 use crate::config::is_reserved;
 use crate::deploy::{AppName, ReleaseId};
-use crate::launch::{Env, Order, launch};
+use crate::launch::{Env, Launch, Order, launch};
 use crate::release;
 use crate::wire::setup;
 
@@ -46,7 +46,7 @@ const FAILED: u8 = 1;
 /// `EXEC` (systemd.exec(5), "Process exit codes"): the program cannot be run.
 const NO_PROGRAM: u8 = 203;
 /// `CONFIG`: the unit is not of the app's file.
-const BAD_CONFIG: u8 = 78;
+pub(super) const BAD_CONFIG: u8 = 78;
 
 /// Builds one release.
 ///
@@ -96,7 +96,7 @@ pub fn build(request: &Request) -> Result<(), Failure> {
         .map_err(failed)
 }
 
-fn failed(error: anyhow::Error) -> Failure {
+pub(super) fn failed(error: anyhow::Error) -> Failure {
     Failure {
         code: FAILED,
         error,
@@ -126,7 +126,7 @@ pub(super) fn called<T: DeserializeOwned>(
 }
 
 /// slotd says nothing more; when its side is closed, nobody waits any more. PID 1 then ends what else the unit has.
-fn end_with(mut slotd: BufReader<UnixStream>, handed_back: &AtomicBool) {
+pub(super) fn end_with(mut slotd: BufReader<UnixStream>, handed_back: &AtomicBool) {
     loop {
         match slotd.fill_buf().map(<[u8]>::len) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -157,6 +157,11 @@ fn run(command: &[String], release: &Path) -> Result<(), Failure> {
         code: BAD_CONFIG,
         error: error.into(),
     })?;
+    execute(&launch, "setup_command")
+}
+
+/// Runs a command of the app's to its end; `what` is what the app's file calls it.
+pub(super) fn execute(launch: &Launch, what: &str) -> Result<(), Failure> {
     let (program, arguments) = launch
         .argv
         .split_first()
@@ -170,7 +175,7 @@ fn run(command: &[String], release: &Path) -> Result<(), Failure> {
         .status();
     match ended {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(ended_badly(status)),
+        Ok(status) => Err(ended_badly(status, what)),
         Err(error) => {
             let program = Path::new(program);
             let remedy = match error.kind() {
@@ -190,7 +195,7 @@ fn run(command: &[String], release: &Path) -> Result<(), Failure> {
 }
 
 /// The command's own status, or that of a shell whose last command was killed: 128 and the signal.
-fn ended_badly(status: ExitStatus) -> Failure {
+fn ended_badly(status: ExitStatus, what: &str) -> Failure {
     let (code, how) = match (status.code(), status.signal()) {
         (Some(code), _) => (code, format!("exited with status {code}")),
         (None, signal) => {
@@ -202,6 +207,6 @@ fn ended_badly(status: ExitStatus) -> Failure {
     };
     Failure {
         code: u8::try_from(code).unwrap_or(FAILED),
-        error: anyhow!("setup_command {how}"),
+        error: anyhow!("{what} {how}"),
     }
 }

@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 
 use super::exit::Exit;
 use super::project;
+use crate::deploy::Key;
 use crate::wire::api::Problem;
 
 /// Where slotd listens unless `--socket` says otherwise.
@@ -115,6 +116,7 @@ impl ClientError {
             Self::Absent { .. } | Self::Connect { .. } | Self::Broken { .. } => Exit::Unreachable,
             Self::Forbidden { .. } => Exit::Forbidden,
             Self::Strange { .. } => Exit::Failed,
+            Self::Problem { problem, .. } if problem.code == "unexpected" => Exit::Unexpected,
             Self::Problem { status, .. } => match *status {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Exit::Forbidden,
                 StatusCode::NOT_FOUND => Exit::NotFound,
@@ -189,6 +191,20 @@ impl Client {
         self.ask(Method::POST, &self.under_app(path), body).await
     }
 
+    /// The same, with a key by which slotd knows the request again (draft-ietf-httpapi-idempotency-key-header).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        key: Option<&Key>,
+        body: Body,
+    ) -> Result<T, ClientError> {
+        let path = self.under_app(path);
+        self.ask_once(Method::POST, &path, key, body).await
+    }
+
     /// Any request, whose answer is JSON of one type.
     ///
     /// # Errors
@@ -199,8 +215,18 @@ impl Client {
         path: &str,
         body: Body,
     ) -> Result<T, ClientError> {
+        self.ask_once(method, path, None, body).await
+    }
+
+    async fn ask_once<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&Key>,
+        body: Body,
+    ) -> Result<T, ClientError> {
         let name = format!("{method} {path}");
-        let answer = self.send(method, path, body).await?;
+        let answer = self.send(method, path, key, body).await?;
         let status = answer.status();
         let bytes = self.whole(&name, answer).await?;
         if status.is_client_error() || status.is_server_error() {
@@ -219,7 +245,7 @@ impl Client {
     ) -> Result<Result<T, P>, ClientError> {
         let path = self.under_app(path);
         let name = format!("GET {path}");
-        let answer = self.send(Method::GET, &path, empty()).await?;
+        let answer = self.send(Method::GET, &path, None, empty()).await?;
         let status = answer.status();
         let bytes = self.whole(&name, answer).await?;
         if status.is_client_error() || status.is_server_error() {
@@ -237,7 +263,7 @@ impl Client {
     /// [`ClientError`].
     pub async fn open(&self, path: &str) -> Result<Incoming, ClientError> {
         let path = self.under_app(path);
-        let answer = self.send(Method::GET, &path, empty()).await?;
+        let answer = self.send(Method::GET, &path, None, empty()).await?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer.into_body());
@@ -258,6 +284,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
+        key: Option<&Key>,
         body: Body,
     ) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.socket)
@@ -269,7 +296,11 @@ impl Client {
             .map_err(|source| self.broken(&name, source))?;
         // The connection ends with its one request, and reports its end through it.
         tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(key) = key {
+            request = request.header("idempotency-key", format!("\"{key}\""));
+        }
+        let request = request
             .method(method)
             .uri(path)
             .header("host", "slotd")

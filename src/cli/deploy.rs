@@ -3,7 +3,7 @@
 use std::io::{stderr, stdout};
 
 use super::app;
-use super::args::{Deploy, Global, Promote, Rollback};
+use super::args::{Deploy, Drain, Global, Promote, Rollback};
 use super::chosen::Chosen;
 use super::client::{Client, ClientError, empty};
 use super::exit::Exit;
@@ -90,7 +90,7 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     let path = path_of("/deploy", &asked);
     let ended = attempt(
         &client,
-        client.post(&path, body),
+        client.post_once(&path, options.depending.idempotency_key.as_ref(), body),
         || Some(Packing::progress(&sent, size)),
         options.watching.wait,
         &mut screen,
@@ -111,7 +111,8 @@ async fn at_hand(
 ) -> anyhow::Result<Exit> {
     let mut screen = Screen::new(global.json);
     let path = path_of("/deploy", asked);
-    let begin = client.post(&path, empty());
+    let key = options.depending.idempotency_key.as_ref();
+    let begin = client.post_once(&path, key, empty());
     let wait = options.watching.wait;
     let outcome = attempt(client, begin, || None, wait, &mut screen).await?;
     show(global, client, &outcome).await
@@ -124,6 +125,7 @@ fn queries(options: &Deploy) -> Vec<(&'static str, String)> {
         .collect();
     asked.extend(options.weight.map(|weight| ("weight", weight.to_string())));
     asked.extend(skipped(options));
+    asked.extend(options.depending.expecting.queries());
     asked
 }
 
@@ -261,13 +263,17 @@ pub async fn rollback(
     options: &Rollback,
 ) -> anyhow::Result<Exit> {
     let mut screen = Screen::new(global.json);
-    let mut asked = Vec::new();
+    let mut asked = options.depending.expecting.queries();
     if let Some(to) = &options.to {
         asked.push(("to", releases::meant(client, to).await?));
     }
     let outcome = attempt(
         client,
-        client.post(&path_of("/rollback", &asked), empty()),
+        client.post_once(
+            &path_of("/rollback", &asked),
+            options.depending.idempotency_key.as_ref(),
+            empty(),
+        ),
         || None,
         options.watching.wait,
         &mut screen,
@@ -282,14 +288,14 @@ pub async fn rollback(
 /// If slotd refuses.
 pub async fn promote(global: &Global, client: &Client, options: &Promote) -> anyhow::Result<Exit> {
     let mut screen = Screen::new(global.json);
-    let slot = options
-        .slot
-        .as_ref()
-        .map(|slot| ("slot", slot.name.clone()));
-    let path = path_of("/promote", slot.as_slice());
+    let mut asked = options.depending.expecting.queries();
+    let slot = options.slot.as_ref();
+    asked.extend(slot.map(|slot| ("slot", slot.name.clone())));
+    let path = path_of("/promote", &asked);
+    let key = options.depending.idempotency_key.as_ref();
     let outcome = attempt(
         client,
-        client.post(&path, empty()),
+        client.post_once(&path, key, empty()),
         || None,
         options.watching.wait,
         &mut screen,
@@ -302,9 +308,10 @@ pub async fn promote(global: &Global, client: &Client, options: &Promote) -> any
 ///
 /// # Errors
 /// If slotd refuses.
-pub async fn drain(global: &Global, client: &Client, slot: &str) -> anyhow::Result<Exit> {
-    let path = path_of("/drain", &[("slot", slot.to_owned())]);
-    let status: Status = client.post(&path, empty()).await?;
+pub async fn drain(global: &Global, client: &Client, options: &Drain) -> anyhow::Result<Exit> {
+    let mut asked = options.expecting.queries();
+    asked.push(("slot", options.slot.name.clone()));
+    let status: Status = client.post(&path_of("/drain", &asked), empty()).await?;
     if global.json {
         say_json(&status)?;
     } else {

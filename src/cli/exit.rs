@@ -25,12 +25,14 @@ pub enum Exit {
     Input,
     /// There is no such app, slot or release.
     NotFound,
+    /// The app is not as `--expected-generation` or `--expected-active` said; nothing was done.
+    Unexpected,
     /// Ctrl-C; the deployment that was watched goes on.
     Interrupted,
 }
 
 /// What each status means, as `--help` and slotctl(1) show it.
-pub const MEANINGS: [(Exit, &str); 8] = [
+pub const MEANINGS: [(Exit, &str); 9] = [
     (Exit::Ok, "done"),
     (
         Exit::Failed,
@@ -47,6 +49,10 @@ pub const MEANINGS: [(Exit, &str); 8] = [
         "a file, a path or a name was refused before anything began",
     ),
     (Exit::NotFound, "there is no such app, slot or release"),
+    (
+        Exit::Unexpected,
+        "the app is not as it was expected, and nothing was done",
+    ),
     (
         Exit::Interrupted,
         "interrupted by Ctrl-C; a deployment that was watched goes on",
@@ -111,6 +117,7 @@ impl Exit {
             Self::Forbidden => 4,
             Self::Input => 6,
             Self::NotFound => 7,
+            Self::Unexpected => 8,
             Self::Interrupted => 130,
         }
     }
@@ -127,6 +134,7 @@ impl Exit {
             Self::Busy => "busy",
             Self::Input => "refused-input",
             Self::NotFound => "not-found",
+            Self::Unexpected => "unexpected",
             Self::Interrupted => "interrupted",
         }
     }

@@ -14,6 +14,7 @@ use super::client::{Client, ClientError, RETRY};
 use super::exit::Exit;
 use super::progress::{Screen, still_held};
 use super::status::time_until;
+use super::term::note;
 use crate::wire::api::{Begun, Event, Outcome, Progress, Status};
 
 /// How long slotd may be away while it is watched; a restart takes a second.
@@ -82,7 +83,15 @@ pub async fn attempt(
         }
     };
     let outcome = match begun {
-        Ok(begun) => watch(client, &mut events, begun.generation, wait, screen).await,
+        Ok(begun) => {
+            if begun.repeated && !screen.is_silent() {
+                note(&format!(
+                    "asked for before with this key: generation {}\n",
+                    begun.generation
+                ));
+            }
+            watch(client, &mut events, begun.generation, wait, screen).await
+        }
         Err(error) => Err(error.into()),
     };
     screen.finish();

@@ -137,7 +137,7 @@ fn share(release: &Path, directories: &[String]) -> Result<(), Failure> {
 }
 
 /// An absolute one is where PID 1 put its copy (systemd.exec(5), `LoadCredential=`), unless the unit is from before it did so.
-fn read_env_file(path: &Path, absolute: bool) -> anyhow::Result<String> {
+pub(super) fn read_env_file(path: &Path, absolute: bool) -> anyhow::Result<String> {
     let copy = std::env::var_os("CREDENTIALS_DIRECTORY")
         .filter(|_| absolute)
         .map(|directory| Path::new(&directory).join(CREDENTIAL))

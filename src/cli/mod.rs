@@ -18,6 +18,7 @@ pub mod deployer;
 pub mod exit;
 mod fetch;
 pub mod follow;
+mod hook;
 pub mod init;
 pub mod large;
 pub mod launch;
@@ -53,7 +54,7 @@ use client::{Client, ClientError};
 use exit::Exit;
 use term::{Paint, note, say_json};
 
-use crate::deploy::AppName;
+use crate::deploy::{AppName, Hook};
 use crate::telemetry::chain;
 use crate::wire::api::Problem;
 
@@ -100,6 +101,7 @@ fn misused(error: &clap::Error) -> ExitCode {
         success: false,
         code: Exit::Usage.code().to_owned(),
         error: text.unwrap_or_default().trim().to_owned(),
+        ..Problem::default()
     };
     // A reader that has gone needs no answer.
     let _ = say_json(&problem);
@@ -158,7 +160,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Drain(options) => {
             let global = &reached(&shares::aimed(global, &options.slot)?)?;
-            wait_for(deploy::drain(global, &client(global)?, &options.slot.name))?
+            wait_for(deploy::drain(global, &client(global)?, options))?
         }
         Command::Ps => wait_for(ps::run(&client(&reached(global)?)?, global.json))?,
         Command::Status(options) if options.connections => {
@@ -180,6 +182,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Launch(options) => return Ok(become_app(global, options)),
         Command::Build(options) => return Ok(build_release(global, options)),
         Command::Fetch(options) => return Ok(fetch_commit(global, options)),
+        Command::Hook(options) => return Ok(run_hook(global, options)),
         Command::Stage(options) => {
             let Some(app) = &global.app else {
                 return Err(Exit::Usage.because("stage needs --app"));
@@ -289,6 +292,36 @@ fn build_release(global: &Global, options: &args::Build) -> ExitCode {
     }
 }
 
+/// Runs a hook, or says why not; the status is that of the app's own command where that ran.
+fn run_hook(global: &Global, options: &args::Hook) -> ExitCode {
+    let Some(app) = &global.app else {
+        note("slotctl: hook needs --app\n");
+        return Exit::Usage.into();
+    };
+    let commands = [
+        (Hook::BeforeDeploy, &options.before_deploy),
+        (Hook::BeforeSwitch, &options.before_switch),
+        (Hook::AfterSwitch, &options.after_switch),
+        (Hook::AfterRollback, &options.after_rollback),
+    ];
+    let ran = hook::run(&hook::Request {
+        app: app.clone(),
+        root: options.root.clone(),
+        socket: global.socket().to_owned(),
+        env_file: options.env_file.clone(),
+        commands: commands
+            .map(|(hook, command)| (hook.name(), command.clone()))
+            .to_vec(),
+    });
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            note(&format!("slotctl: {}\n", chain(failure.error.as_ref())));
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
 /// Fetches a commit, or says why not.
 fn fetch_commit(global: &Global, options: &args::Fetch) -> ExitCode {
     let fetched = fetch::fetch(&fetch::Request {
@@ -327,6 +360,7 @@ fn tell(error: &anyhow::Error, exit: Exit, json: bool) {
             success: false,
             code: exit.code().to_owned(),
             error: text,
+            ..Problem::default()
         },
     };
     // A reader that has gone needs no answer.

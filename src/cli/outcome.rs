@@ -268,6 +268,8 @@ fn gate(outcome: &Outcome) -> Option<&'static str> {
         "exited" if in_soak(outcome) => "the soak: it has to stay up",
         "build-failed" => "setup_command has to end with status 0",
         "build-timeout" => "setup_command has to end within setup_timeout",
+        "hook-failed" => "a hook before the switch has to end with status 0",
+        "hook-timeout" => "a hook has to end within `timeout` of [hooks]",
         "unprepared" => "the release could not be put on disk",
         "unrouted" => "the table of the switch could not be given to the routers",
         "no-idle-slot" => "no slot became idle in time (--queue)",

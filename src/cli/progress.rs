@@ -61,6 +61,12 @@ impl Screen {
         self.mode == Mode::Live
     }
 
+    /// Whether nothing is shown at all.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.mode == Mode::Silent
+    }
+
     /// The phase that is shown, empty before the first.
     #[must_use]
     pub fn phase(&self) -> &str {

@@ -41,10 +41,9 @@ pub fn of_app(global: &Global, app: Option<&crate::deploy::AppName>) -> anyhow::
 /// # Errors
 /// If slotd refuses.
 pub async fn weight(global: &Global, client: &Client, options: &Weight) -> anyhow::Result<Exit> {
-    let asked = [
-        ("slot", options.slot.name.clone()),
-        ("weight", options.weight.to_string()),
-    ];
+    let mut asked = options.expecting.queries();
+    asked.push(("slot", options.slot.name.clone()));
+    asked.push(("weight", options.weight.to_string()));
     let shares = client.post(&path_of("/weight", &asked), empty()).await?;
     tell(global, client, &shares).await
 }
@@ -54,10 +53,9 @@ pub async fn weight(global: &Global, client: &Client, options: &Weight) -> anyho
 /// # Errors
 /// If slotd refuses.
 pub async fn route(global: &Global, client: &Client, options: &Route) -> anyhow::Result<Exit> {
-    let asked = [
-        ("from", options.from.name.clone()),
-        ("to", options.to.name.clone()),
-    ];
+    let mut asked = options.expecting.queries();
+    asked.push(("from", options.from.name.clone()));
+    asked.push(("to", options.to.name.clone()));
     let shares = client.post(&path_of("/route", &asked), empty()).await?;
     tell(global, client, &shares).await
 }
@@ -66,8 +64,9 @@ pub async fn route(global: &Global, client: &Client, options: &Route) -> anyhow:
 ///
 /// # Errors
 /// If slotd refuses.
-pub async fn abort(global: &Global, client: &Client, _: &Abort) -> anyhow::Result<Exit> {
-    let shares = client.post("/abort", empty()).await?;
+pub async fn abort(global: &Global, client: &Client, options: &Abort) -> anyhow::Result<Exit> {
+    let path = path_of("/abort", &options.expecting.queries());
+    let shares = client.post(&path, empty()).await?;
     tell(global, client, &shares).await
 }
 
@@ -76,10 +75,9 @@ pub async fn abort(global: &Global, client: &Client, _: &Abort) -> anyhow::Resul
 /// # Errors
 /// If slotd refuses.
 pub async fn stop(global: &Global, client: &Client, options: &Stop) -> anyhow::Result<Exit> {
-    let asked = [
-        ("slot", options.slot.name.clone()),
-        ("force", options.force.to_string()),
-    ];
+    let mut asked = options.expecting.queries();
+    asked.push(("slot", options.slot.name.clone()));
+    asked.push(("force", options.force.to_string()));
     let shares = client.post(&path_of("/stop", &asked), empty()).await?;
     tell(global, client, &shares).await
 }
@@ -91,6 +89,7 @@ async fn tell(global: &Global, client: &Client, shares: &Shares) -> anyhow::Resu
         let begun = Begun {
             generation: shares.generation,
             release: shares.release.clone(),
+            repeated: false,
         };
         let begun = std::future::ready(Ok(begun));
         let outcome = attempt(client, begun, || None, Wait::Switched, &mut screen).await?;

@@ -9,7 +9,7 @@ use super::error::{ConfigError, Source};
 use super::remote::remote;
 use super::section::{Section, Value};
 use super::trust::replaceable;
-use super::{App, AppLimits, Bind, Drain, Ports, Ready, SEED, Semantics, Staging};
+use super::{App, AppLimits, Bind, Drain, Hooks, Ports, Ready, SEED, Semantics, Staging};
 use crate::deploy::{AppName, SlotName};
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
@@ -84,6 +84,7 @@ impl App {
         let remote = remote(keys.take("git"))?;
         let env = environment(keys.take("env"))?;
         let limits = limits(keys.take("limits"))?;
+        let hooks = keys.take("hooks").map(Hooks::parse);
         let staging = keys.take("staging");
         let staging = staging.map(|table| Staging::parse(table, allow_privileged));
         keys.finish()?;
@@ -122,6 +123,7 @@ impl App {
             env,
             limits,
             staging: staging.transpose()?,
+            hooks: hooks.transpose()?.unwrap_or_default(),
             internal_listener: None,
             semantics: Semantics::Slot,
         })
@@ -221,7 +223,7 @@ fn app_name(value: Option<Value<'_>>) -> Result<AppName, ConfigError> {
 }
 
 /// A command line; `example` is one for the same key.
-fn words(value: &Value<'_>, example: &str) -> Result<Vec<String>, ConfigError> {
+pub(super) fn words(value: &Value<'_>, example: &str) -> Result<Vec<String>, ConfigError> {
     let key = value.own_key();
     let words = if value.is_text() {
         let line = value.text(example)?;

@@ -8,6 +8,7 @@ mod drain;
 mod edit;
 mod env;
 mod error;
+mod hooks;
 mod limits;
 mod machine;
 mod network;
@@ -26,6 +27,7 @@ pub use drain::Drain;
 pub use edit::with_ports;
 pub use env::{is_env_name, is_reserved};
 pub use error::ConfigError;
+pub use hooks::Hooks;
 pub use limits::{AppLimits, Limits};
 pub use machine::{Machine, MachineError};
 pub use network::Network;
@@ -141,6 +143,8 @@ pub struct App {
     pub limits: AppLimits,
     /// `[staging]`: the work tree for the next deployment; absent: none is made.
     pub staging: Option<Staging>,
+    /// `[hooks]`: what runs around a switch.
+    pub hooks: Hooks,
     /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.
     pub internal_listener: Option<String>,
     /// By which kind of file it was read.

@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 use super::app::{SETUP_TIMEOUT, shared_dir, target_problem};
 use super::env::is_env_name;
 use super::error::{ConfigError, Source};
-use super::{App, AppLimits, Bind, Drain, Ready, Semantics};
+use super::{App, AppLimits, Bind, Drain, Hooks, Ready, Semantics};
 
 /// The file's name in a project.
 pub const FILE: &str = "slot-machine.json";
@@ -159,6 +159,7 @@ impl SlotMachine {
             env: std::collections::BTreeMap::new(),
             limits: AppLimits::default(),
             staging: None,
+            hooks: Hooks::default(),
             internal_listener: (internal_port != port).then(|| INTERNAL.to_owned()),
             remote: None,
             semantics: Semantics::SlotMachine,

@@ -20,8 +20,8 @@ use super::units::Units;
 use super::world::World;
 use crate::config::App;
 use crate::deploy::{
-    AppName, Effect, Event, Generation, Refusal, ReleaseId, Request, Settings, SlotName, State,
-    Weight, effects,
+    AppName, Effect, Event, Generation, Guard, Refusal, ReleaseId, Request, Settings, SlotName,
+    State, Weight, effects,
 };
 use crate::preflight::{self, Room};
 use crate::release::{self, About, Layout, Links, Record, Root};
@@ -100,6 +100,8 @@ pub struct Wish {
     pub size: Option<u64>,
     /// What is not to be looked at beforehand.
     pub unchecked: BTreeSet<Check>,
+    /// What it depends on.
+    pub guard: Guard,
 }
 
 /// What is looked at before a deployment begins, and can be left out.
@@ -148,6 +150,7 @@ pub fn settings(app: &App) -> Settings {
         drain: app.drain.by_class(),
         stop_timeout: app.stop_timeout,
         soak: app.soak,
+        hooks: app.hooks.commands.keys().copied().collect(),
     }
 }
 
@@ -259,6 +262,8 @@ impl<U: Units> Managed<U> {
         if let Some(drain) = wish.drain {
             settings.drain = self.world.app.drain.with(drain).by_class();
         }
+        // What is not admitted now is not worth a look; what is, is decided on by the owner.
+        self.admits(&wish.guard)?;
         let state = Arc::clone(&self.owner.state().borrow());
         // Whoever holds the lock changes what would be found.
         if state.deployment.is_none()
@@ -277,9 +282,9 @@ impl<U: Units> Managed<U> {
                 .max(until.saturating_duration_since(Instant::now())),
             weight: wish.weight,
         });
-        let owner = self.owner.clone();
+        let (owner, guard) = (self.owner.clone(), wish.guard.clone());
         let asked = tokio::spawn(async move {
-            let generation = owner.ask(begun).await?.generation;
+            let generation = owner.ask_if(guard, begun).await?.generation;
             Ok(Unclaimed(Some((generation, owner))))
         });
         let begun = asked.await.map_err(|_| AskError::Gone)?;
@@ -296,6 +301,14 @@ impl<U: Units> Managed<U> {
             *phase = self.world.phase(held.generation, &held.phase);
         }
         error
+    }
+
+    /// Whether a request would be admitted as the app is now.
+    ///
+    /// # Errors
+    /// It would not.
+    pub fn admits(&self, guard: &Guard) -> Result<(), AskError> {
+        Ok(guard.admits(&self.owner.state().borrow(), self.world.now())?)
     }
 
     /// What speaks against a deployment before anything is begun.
@@ -456,7 +469,9 @@ impl<U: Units> Managed<U> {
         &self,
         to: Option<ReleaseId>,
         by: String,
+        guard: Guard,
     ) -> Result<Arc<State>, AskError> {
+        self.admits(&guard)?;
         if let Some(id) = to.clone() {
             let root = self.world.root.clone();
             blocking(move || release::choose(&root, &id)).await?;
@@ -464,36 +479,38 @@ impl<U: Units> Managed<U> {
         self.world
             .set_reserve_aside()
             .map_err(|error| AskError::NotCommitted(chain(&error)))?;
-        self.owner
-            .ask(Event::Rollback {
-                to,
-                by,
-                settings: settings(&self.world.app),
-            })
-            .await
-            .map_err(|error| self.in_step(error))
+        let event = Event::Rollback {
+            to,
+            by,
+            settings: settings(&self.world.app),
+        };
+        (self.owner.ask_if(guard, event).await).map_err(|error| self.in_step(error))
     }
 
     /// Makes a slot that stands by active.
     ///
     /// # Errors
     /// Refused; nothing was begun.
-    pub async fn promote(&self, slot: SlotName, by: String) -> Result<Arc<State>, AskError> {
-        self.owner
-            .ask(Event::Promote {
-                slot,
-                by,
-                settings: settings(&self.world.app),
-            })
-            .await
+    pub async fn promote(
+        &self,
+        slot: SlotName,
+        by: String,
+        guard: Guard,
+    ) -> Result<Arc<State>, AskError> {
+        let event = Event::Promote {
+            slot,
+            by,
+            settings: settings(&self.world.app),
+        };
+        self.owner.ask_if(guard, event).await
     }
 
     /// Cuts what a slot still drains.
     ///
     /// # Errors
     /// Refused; nothing is cut.
-    pub async fn drain_now(&self, slot: SlotName) -> Result<Arc<State>, AskError> {
-        self.owner.ask(Event::DrainNow { slot }).await
+    pub async fn drain_now(&self, slot: SlotName, guard: Guard) -> Result<Arc<State>, AskError> {
+        self.owner.ask_if(guard, Event::DrainNow { slot }).await
     }
 
     /// Takes the app out of the table and forgets it; its units are left to whoever removes them.

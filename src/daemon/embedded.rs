@@ -6,6 +6,7 @@
 //! **Invariant:** an answer counts as healthy only if every socket that could have given it belongs to the child's process group.
 
 mod fetch;
+mod hook;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -22,7 +23,7 @@ use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::children::{Changes, Child, Ended, Listener, Phase, Program, once};
 use crate::config::{self, App, Bind, Ready, Semantics, slot_machine};
-use crate::deploy::{BootId, End, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::deploy::{BootId, End, Limits, Occasion, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::git::Store;
 use crate::launch::{Env, EnvFile, Order, launch};
 use crate::preflight::{self, Runner};
@@ -453,6 +454,11 @@ impl Units for Embedded {
             None => Ok(()),
             Some(failure) => Err(unbuilt(unit, failure, ended.log)),
         }
+    }
+
+    async fn hook(&self, occasion: &Occasion) -> Result<(), Unbuilt> {
+        let upstream = occasion.slot.as_ref().map(|slot| self.upstream(slot));
+        self.hooked(occasion, upstream).await
     }
 
     async fn fetch<T: Send + 'static>(

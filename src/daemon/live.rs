@@ -48,6 +48,8 @@ pub struct Live<U> {
     pub(super) history: History,
     pub(super) told: broadcast::Sender<api::Event>,
     pub(super) memory: Mutex<Memory>,
+    /// Whose turn it is among the hooks.
+    pub(super) hooking: tokio::sync::Mutex<()>,
 }
 
 impl<U: Units> Live<U> {
@@ -71,6 +73,7 @@ impl<U: Units> Live<U> {
             history,
             told,
             memory: Mutex::default(),
+            hooking: tokio::sync::Mutex::default(),
         }
     }
 
@@ -172,6 +175,11 @@ impl<U: Units> Live<U> {
                     .disk("the symlinks live and prev are not as they should be", work)
                     .await;
             }
+            Effect::Hook(occasion) => Event::Hooked {
+                failure: self.hook(&occasion).await,
+                hook: occasion.hook,
+                generation: occasion.generation,
+            },
             Effect::Retain { releases } => {
                 let (root, keep) = (self.root.clone(), self.app.keep);
                 let work = move || {

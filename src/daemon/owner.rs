@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::world::World;
-use crate::deploy::{Effect, Event, Refusal, State, Step, effects, step};
+use crate::deploy::{Effect, Event, Guard, Refusal, State, Step, effects, step};
 
 /// How long an event waits for its next try when its state could not be committed.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
@@ -91,6 +91,15 @@ impl Owner {
             .await
             .map_err(|_| AskError::Gone)?;
         answered.await.map_err(|_| AskError::Gone)?
+    }
+
+    /// The same, where the guard admits it: both are decided as one.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub async fn ask_if(&self, guard: Guard, event: Event) -> Result<Arc<State>, AskError> {
+        let event = Box::new(event);
+        self.ask(Event::Guarded { guard, event }).await
     }
 
     /// Reports something that happened.

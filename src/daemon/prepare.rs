@@ -10,7 +10,7 @@ use super::live::{Live, blocking};
 use super::owner::Owner;
 use super::units::{Report, Unbuilt, Units};
 use crate::config::App;
-use crate::deploy::{Event, Generation, ReleaseId};
+use crate::deploy::{Event, Generation, Hook, ReleaseId};
 use crate::git::{GitError, Held};
 use crate::preflight;
 use crate::release::{
@@ -157,9 +157,40 @@ impl<U: Units> Preparation<U> {
         }
     }
 
+    /// Runs the hook for the release, if there is one, and tells the owner. Nobody waits for it who only wants the release's id.
+    fn hand_on(&self, release: ReleaseId) {
+        let (world, owner) = (Arc::clone(&self.world), self.owner.clone());
+        let generation = self.generation;
+        tokio::spawn(async move {
+            let state = Arc::clone(&owner.state().borrow());
+            let failure = tokio::select! {
+                failure = world.before_deploy(generation, &release, &state) => failure,
+                () = over(&owner, generation) => return,
+            };
+            let event = match failure {
+                None => Event::Prepared {
+                    generation,
+                    release,
+                },
+                failure => Event::Hooked {
+                    hook: Hook::BeforeDeploy,
+                    generation,
+                    failure,
+                },
+            };
+            owner.report(event).await;
+        });
+    }
+
     /// Tells the owner what came of it.
     async fn report(&self, made: Result<ReleaseId, Unready>) -> Option<String> {
         let generation = self.generation;
+        if let Ok(release) = &made
+            && self.world.has_hook(Hook::BeforeDeploy)
+        {
+            self.hand_on(release.clone());
+            return Some(release.to_string());
+        }
         let (id, event) = match made {
             Ok(release) => (
                 Some(release.to_string()),
@@ -214,15 +245,20 @@ impl<U: Units> Preparation<U> {
 
     /// Returns when nobody waits for it any more.
     pub(super) async fn ended(&self) {
-        let mut state = self.owner.state();
-        // An owner that has ended has no deployment any more.
-        let _ = state
-            .wait_for(|state| {
-                let held = state.deployment.as_ref().map(|it| it.generation);
-                held != Some(self.generation)
-            })
-            .await;
+        over(&self.owner, self.generation).await;
     }
+}
+
+/// Returns when an attempt does not hold the lock any more.
+async fn over(owner: &Owner, generation: Generation) {
+    let mut state = owner.state();
+    // An owner that has ended has no deployment any more.
+    let _ = state
+        .wait_for(|state| {
+            let held = state.deployment.as_ref().map(|it| it.generation);
+            held != Some(generation)
+        })
+        .await;
 }
 
 /// That a release has the program that the app's command runs, if it is one of the release.

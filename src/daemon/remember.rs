@@ -26,6 +26,15 @@ const OUTCOMES: usize = 32;
 /// The name of [`Phase::Preparing`].
 const PREPARING: &str = "preparing";
 
+/// The name of [`Phase::Ready`].
+const READY: &str = "ready";
+
+/// The step of a candidate that is ready.
+const BEFORE_SWITCH: &str = "before_switch";
+
+/// What is held up by a hook that failed after a switch: nothing, but somebody should know.
+const HOOK: &str = "hook";
+
 /// What is remembered beside the state, for people: lost when slotd restarts.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -90,11 +99,18 @@ impl<U: Units> Live<U> {
         let _ = self.told.send(event);
     }
 
+    /// The step that an attempt is in, if that phase has steps: all of those of preparing, and the hook of a candidate that is ready.
+    fn step_in(&self, phase: &'static str, generation: Generation) -> &'static str {
+        let step = self.step(generation).map(|(step, _)| step);
+        let own = step.filter(|step| phase == PREPARING || *step == BEFORE_SWITCH);
+        own.unwrap_or(phase)
+    }
+
     /// The phase of an attempt, as people are told it: of one that is being prepared, its step.
     #[must_use]
     pub fn phase(&self, generation: Generation, phase: &Phase) -> &'static str {
         match phase {
-            Phase::Preparing { .. } => self.step(generation).map_or(phase.name(), |(step, _)| step),
+            Phase::Preparing { .. } | Phase::Ready { .. } => self.step_in(phase.name(), generation),
             _ => phase.name(),
         }
     }
@@ -104,6 +120,11 @@ impl<U: Units> Live<U> {
         let step = self.memory().step.clone();
         step.filter(|(of, ..)| *of == generation)
             .map(|(_, step, text)| (step, text))
+    }
+
+    /// The step of a phase that goes on is over.
+    pub(super) fn leave_step(&self) {
+        self.memory().step = None;
     }
 
     /// What a fetch or a build said that is about to be reported as failed.
@@ -199,6 +220,14 @@ impl<U: Units> Live<U> {
                     known.report = Some(report);
                 }
             }
+            Notice::Hooked { occasion, failure } => {
+                let text = tell::hooked(occasion, failure.as_ref());
+                let held_up = &mut self.memory().held_up;
+                match failure {
+                    Some(_) => held_up.insert(HOOK, text),
+                    None => held_up.remove(HOOK),
+                };
+            }
             Notice::Weighed { .. }
             | Notice::Draining { .. }
             | Notice::Forced { .. }
@@ -220,12 +249,11 @@ impl<U: Units> Live<U> {
 
     async fn outcome_of(&self, outcome: &Outcome, state: &State, at: Time) -> api::Outcome {
         let mut told = tell::outcome(&self.app, outcome);
-        if outcome.phase == PREPARING {
-            let step = self.step(outcome.generation);
-            step.map_or(PREPARING, |(step, _)| step)
-                .clone_into(&mut told.phase);
+        if let PREPARING | READY = outcome.phase {
+            let step = self.step_in(outcome.phase, outcome.generation);
+            step.clone_into(&mut told.phase);
         }
-        if let Cause::Unbuilt(_) | Cause::Unprepared(_) = &outcome.cause {
+        if let Cause::Unbuilt(_) | Cause::Unprepared(_) | Cause::Unhooked(..) = &outcome.cause {
             let said = self.memory().said.take();
             let said = said.filter(|(of, _)| *of == outcome.generation);
             told.report = said.map(|(_, report)| shown(report));
@@ -235,7 +263,8 @@ impl<U: Units> Live<U> {
         }
         // Of what somebody took back there is no failure to tell.
         let failed = !told.success && !matches!(outcome.cause, Cause::Aborted(_));
-        if let Some(slot) = outcome.slot.as_ref().filter(|_| failed) {
+        let unsaid = failed && told.report.is_none();
+        if let Some(slot) = outcome.slot.as_ref().filter(|_| unsaid) {
             let boot = self.memory().candidate.clone();
             let boot = boot.or_else(|| state.slots.get(slot)?.boot.clone());
             told.report = Some(self.report(slot, boot.as_ref(), &outcome.cause).await);
@@ -326,7 +355,8 @@ impl<U: Units> Live<U> {
 
     fn log(&self, event: &api::Event) {
         let bad = matches!(event.event.as_str(), "rolled-back" | "forced" | "down")
-            || (event.event == "ended" && event.cause.as_deref() != Some("switched"));
+            || (event.event == "ended" && event.cause.as_deref() != Some("switched"))
+            || (event.event == "hook" && event.cause.is_some());
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -347,7 +377,7 @@ impl<U: Units> Live<U> {
     fn keep(&self, event: &api::Event) {
         if !matches!(
             event.event.as_str(),
-            "ended" | "soak" | "rolled-back" | "forced" | "weighed"
+            "ended" | "soak" | "rolled-back" | "forced" | "weighed" | "hook"
         ) {
             return;
         }

@@ -9,7 +9,9 @@ use super::app::{Managed, settings};
 use super::owner::AskError;
 use super::tell;
 use super::units::Units;
-use crate::deploy::{Condition, Event, Label, NameError, ReleaseId, Slot, SlotName, State, Weight};
+use crate::deploy::{
+    Condition, Event, Guard, Label, NameError, ReleaseId, Slot, SlotName, State, Weight,
+};
 use crate::wire::api;
 
 /// How long an answer waits for the routers. What is asked for is done in any case, as soon as they can be told.
@@ -169,6 +171,7 @@ impl<U: Units> Managed<U> {
         slot: SlotName,
         weight: Weight,
         by: String,
+        guard: Guard,
     ) -> Result<api::Shares, AskError> {
         let switches = weight == Weight::ALL && !self.is_active(&slot);
         let event = Event::Weigh {
@@ -177,7 +180,7 @@ impl<U: Units> Managed<U> {
             by,
             settings: settings(&self.world().app),
         };
-        let state = self.asked(event, switches).await?;
+        let state = self.asked(guard, event, switches).await?;
         Ok(self.shares(&state, &slot, switches))
     }
 
@@ -190,6 +193,7 @@ impl<U: Units> Managed<U> {
         from: SlotName,
         to: SlotName,
         by: String,
+        guard: Guard,
     ) -> Result<api::Shares, AskError> {
         let switches = !self.is_active(&to);
         let event = Event::Swap {
@@ -198,7 +202,7 @@ impl<U: Units> Managed<U> {
             by,
             settings: settings(&self.world().app),
         };
-        let state = self.asked(event, switches).await?;
+        let state = self.asked(guard, event, switches).await?;
         Ok(self.shares(&state, &to, switches))
     }
 
@@ -206,8 +210,8 @@ impl<U: Units> Managed<U> {
     ///
     /// # Errors
     /// There is none, or it has switched.
-    pub async fn abort(&self, by: String) -> Result<api::Shares, AskError> {
-        let state = self.asked(Event::Abort { by }, false).await?;
+    pub async fn abort(&self, by: String, guard: Guard) -> Result<api::Shares, AskError> {
+        let state = self.asked(guard, Event::Abort { by }, false).await?;
         let aborted = state.outcome.as_ref();
         let slot = aborted.and_then(|outcome| outcome.slot.clone());
         let mut shares = match &slot {
@@ -241,13 +245,14 @@ impl<U: Units> Managed<U> {
         slot: SlotName,
         force: bool,
         by: String,
+        guard: Guard,
     ) -> Result<api::Shares, AskError> {
         let event = Event::Stop {
             slot: slot.clone(),
             force,
             by,
         };
-        let state = self.asked(event, false).await?;
+        let state = self.asked(guard, event, false).await?;
         let mut shares = self.shares(&state, &slot, false);
         let found = state.slots.get(&slot);
         let condition = found.map_or("gone", |slot| slot.condition.name());
@@ -281,8 +286,13 @@ impl<U: Units> Managed<U> {
     }
 
     /// Asks, and waits until the routers have the table that follows, for a while. A switch is followed by its outcome instead.
-    async fn asked(&self, event: Event, switches: bool) -> Result<Arc<State>, AskError> {
-        let decided = self.owner().ask(event).await?;
+    async fn asked(
+        &self,
+        guard: Guard,
+        event: Event,
+        switches: bool,
+    ) -> Result<Arc<State>, AskError> {
+        let decided = self.owner().ask_if(guard, event).await?;
         if decided.everywhere || switches {
             return Ok(decided);
         }

@@ -7,7 +7,9 @@ use super::app::Managed;
 use super::fetch::FETCH;
 use super::tell;
 use super::units::Units;
-use crate::deploy::{ByClass, Condition, Deployment, Phase, Service, Slot, SlotName, State};
+use crate::deploy::{
+    ByClass, Condition, Deployment, Generation, Phase, Service, Slot, SlotName, State,
+};
 use crate::telemetry::chain;
 use crate::wire::api;
 use crate::wire::control::{InFlight, Listing, Stats};
@@ -163,6 +165,7 @@ impl<U: Units> Managed<U> {
         self.world().outcome(generation).or_else(|| {
             on_disk
                 .filter(|outcome| outcome.generation.0 == generation)
+                .or_else(|| state.kept_outcome(Generation(generation)))
                 .map(|outcome| tell::outcome(&self.world().app, outcome))
         })
     }
@@ -311,6 +314,9 @@ fn progress(state: &State, held: &Deployment, phase: &str) -> api::Progress {
             .map(ToString::to_string),
         waits_for: match &held.phase {
             Phase::Preparing { .. } if phase == "build" => Some("setup_command to end".to_owned()),
+            Phase::Preparing { .. } | Phase::Ready { .. } if phase.starts_with("before_") => {
+                Some(format!("the hook {phase} to end"))
+            }
             Phase::Preparing { .. } => Some("the upload of the release".to_owned()),
             Phase::Waiting { .. } => Some("a slot to become idle".to_owned()),
             Phase::Starting { slot, .. } => Some(format!("{slot} to be READY")),

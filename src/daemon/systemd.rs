@@ -8,6 +8,7 @@ mod answerer;
 mod build;
 mod door;
 mod errand;
+mod hook;
 mod stage;
 mod users;
 
@@ -21,13 +22,16 @@ use std::time::Duration;
 use self::answerer::{Answerer, Unit, own};
 use self::build::Setup;
 use self::errand::Errand;
+use self::hook::Hooks;
 use self::stage::Stage;
 use self::users::clash;
 use super::errand::{Broken, Call};
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
 use crate::config::{App, Bind, Ports};
-use crate::deploy::{AppName, BootId, Limits, Probe, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::deploy::{
+    AppName, BootId, Limits, Occasion, Probe, ReleaseId, Seen, SlotName, UnitFailure,
+};
 use crate::git::Store;
 use crate::preflight;
 use crate::probe::{Address, Answer, ask, processes_of};
@@ -47,6 +51,7 @@ pub struct SystemdUnits {
     setup: Option<Setup>,
     fetch: Option<Errand>,
     stage: Stage,
+    hooks: Hooks,
     watch: Watch,
     /// `/etc/slot/apps/web.toml`, for messages.
     file: PathBuf,
@@ -107,6 +112,7 @@ impl SystemdUnits {
                 limit: remote.timeout,
             }),
             stage: Stage::of(app, run),
+            hooks: Hooks::of(app, run),
             file,
             // Some frameworks answer only to hosts that they know.
             host: app
@@ -498,6 +504,13 @@ impl Units for SystemdUnits {
             Some(setup) => setup.build(&self.bus, site).await,
             None => Ok(()),
         }
+    }
+
+    async fn hook(&self, occasion: &Occasion) -> Result<(), Unbuilt> {
+        let upstream = occasion.slot.as_ref().map(|slot| self.upstream(slot));
+        // systemd would give the app's data to the unit's user as well.
+        let refused = self.other_user(None).await;
+        self.hooks.run(&self.bus, occasion, upstream, refused).await
     }
 
     fn shared(&self) -> PathBuf {

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::live::millis;
 use crate::config::{App, Semantics};
 use crate::deploy::{
-    Cause, Kind, Notice, Outcome, ReleaseId, RolledBack, SlotName, State, Time, UnitResult,
+    Cause, Kind, Notice, Occasion, Outcome, ReleaseId, RolledBack, SlotName, State, Time,
+    UnitFailure, UnitResult,
 };
 use crate::wire::api;
 
@@ -47,6 +48,18 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
                     span(app.setup_timeout)
                 ),
                 UnitResult::Other(_) => format!("setup_command `{line}` {}", failure.text),
+            }
+        }
+        Cause::Unhooked(hook, failure) => {
+            let command = app.hooks.commands.get(hook).map(shell_words::join);
+            let line = command.unwrap_or_default();
+            match failure.result {
+                UnitResult::Timeout => format!(
+                    "{} `{line}` did not end within `timeout` of [hooks] ({})",
+                    hook.name(),
+                    span(app.hooks.timeout)
+                ),
+                UnitResult::Other(_) => format!("{} `{line}` {}", hook.name(), failure.text),
             }
         }
         Cause::Interrupted => {
@@ -193,6 +206,19 @@ pub fn rolled_back(app: &App, back: &RolledBack) -> api::RolledBack {
         to_release: text(&back.release),
         cause: back.cause.code().to_owned(),
         text: cause(app, Some(back.from.as_str()), &back.cause),
+    }
+}
+
+/// The sentence for a hook that ended after a switch or a rollback.
+#[must_use]
+pub fn hooked(occasion: &Occasion, failure: Option<&UnitFailure>) -> String {
+    let (name, generation) = (occasion.hook.name(), occasion.generation);
+    match failure {
+        None => format!("the hook {name} of generation {generation} is done"),
+        Some(failure) => format!(
+            "the hook {name} of generation {generation} {}; that changes nothing of what serves",
+            failure.text
+        ),
     }
 }
 
@@ -380,6 +406,15 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
             event.slot = text(slot);
             event.release = release_of(slot);
             event.text = format!("{} is up and serves", unit(app, slot));
+        }
+        Notice::Hooked { occasion, failure } => {
+            event.generation = occasion.generation.0;
+            event.event = "hook".to_owned();
+            event.phase = text(&occasion.hook.name());
+            event.slot = occasion.slot.as_ref().map(ToString::to_string);
+            event.release = occasion.release.as_ref().map(ToString::to_string);
+            event.cause = failure.as_ref().map(|it| it.result.as_str().to_owned());
+            event.text = hooked(occasion, failure.as_ref());
         }
         Notice::StandsBy { slot } => {
             event.event = "standby".to_owned();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::errand::{Broken, Call};
-use crate::deploy::{BootId, Limits, ReleaseId, Seen, SlotName, UnitFailure};
+use crate::deploy::{BootId, Limits, Occasion, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::git::Store;
 use crate::release::Site;
 use crate::staging::{Made, Promoted};
@@ -78,6 +78,17 @@ pub trait Units: Send + Sync + 'static {
     /// How it ended instead.
     fn build(&self, site: &Site) -> impl Future<Output = Result<(), Unbuilt>> + Send;
 
+    /// Runs the app's command for an occasion in the release of that, with the app's environment, and returns when it has ended. What a
+    /// hook of before has left running is ended first; there is one at a time.
+    ///
+    /// An app without that hook has nothing to do.
+    ///
+    /// # Errors
+    /// How it ended instead; the result is `timeout` where its limit has passed.
+    fn hook(&self, _occasion: &Occasion) -> impl Future<Output = Result<(), Unbuilt>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Where the directories are that the app's releases share, as the app sees it.
     fn shared(&self) -> PathBuf;
 
@@ -121,7 +132,7 @@ pub trait Units: Send + Sync + 'static {
     -> impl Future<Output = Report> + Send;
 }
 
-/// A build, or the fetch before it, that did not end well.
+/// A build, the fetch before it, or a hook, that did not end well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unbuilt {
     /// How; its result is `timeout` where its limit has passed.

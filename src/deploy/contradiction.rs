@@ -1,5 +1,6 @@
 //! What no state says that [`step`](super::step) made: a file that says it was damaged, however well it reads.
 
+use super::hook::BeforeSwitch;
 use super::names::{SlotName, Weight};
 use super::state::{Condition, Phase, State};
 
@@ -54,6 +55,11 @@ impl State {
         };
         if !follows {
             return Some("the deployment is in another phase than its slot");
+        }
+        let runs =
+            (self.deployment.as_ref()).is_some_and(|it| it.before_switch == BeforeSwitch::Runs);
+        if runs && !matches!(phase, Some(Phase::Ready { .. })) {
+            return Some("the hook before a switch runs for no candidate");
         }
         let watched = self
             .watch

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::event::{Refusal, Request, UnitFailure};
+use super::hook::BeforeSwitch;
 use super::names::{Generation, ReleaseId, SlotName, Time, Weight};
 use super::notice::Notice;
 use super::policy::{SLOT_WAIT, START_MARGIN, Settings};
@@ -280,6 +281,7 @@ impl Draft {
             entered: Vec::new(),
             settings,
             weight: None,
+            before_switch: BeforeSwitch::default(),
         });
     }
 
@@ -419,6 +421,7 @@ impl Draft {
             | Cause::StandsBy
             | Cause::Unprepared(_)
             | Cause::Unbuilt(_)
+            | Cause::Unhooked(..)
             | Cause::Interrupted
             | Cause::Preempted
             | Cause::Aborted(_)

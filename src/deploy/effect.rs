@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::hook::{Occasion, hook_effect};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::policy::{ByClass, HOLD, Settings};
 use super::state::{Condition, Phase, Service, Slot, State};
@@ -60,6 +61,8 @@ pub enum Effect {
         /// What `rollback` goes to.
         prev: Option<ReleaseId>,
     },
+    /// The app's command for an occasion runs to its end. Answered by `Hooked`.
+    Hook(Occasion),
     /// These releases are in use; others may be removed by the retention. Not answered.
     Retain {
         /// Those of every slot, `live`, `prev` and the deployment's.
@@ -142,6 +145,7 @@ pub fn effects(state: &State) -> Vec<Effect> {
             .iter()
             .filter_map(|(name, slot)| slot_effect(state, name, slot)),
     );
+    demanded.extend(hook_effect(state));
     demanded.push(Effect::Retain {
         releases: in_use(state),
     });
@@ -255,9 +259,11 @@ fn in_use(state: &State) -> BTreeSet<ReleaseId> {
         .values()
         .filter_map(|slot| slot.release.as_ref());
     let kept = state.watch.iter().filter_map(|watch| watch.prev.as_ref());
+    let due = state.due.iter().filter_map(|due| due.release.as_ref());
     slots
         .chain(waiting)
         .chain(kept)
+        .chain(due)
         .chain(&state.prev)
         .cloned()
         .collect()

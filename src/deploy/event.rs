@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::names::{BootId, Generation, ReleaseId, SlotName, Weight};
+use super::guard::{Guard, Unexpected};
+use super::hook::Hook;
+use super::names::{BootId, Generation, Key, ReleaseId, SlotName, Weight};
 use super::policy::Settings;
 
 /// One thing that happened.
@@ -169,6 +171,29 @@ pub enum Event {
         boot: BootId,
         /// How.
         end: End,
+    },
+    /// A hook ended.
+    Hooked {
+        /// Which.
+        hook: Hook,
+        /// Of its occasion.
+        generation: Generation,
+        /// How, if not well.
+        failure: Option<UnitFailure>,
+    },
+    /// Somebody asks for something, on a condition.
+    Guarded {
+        /// The condition.
+        guard: Guard,
+        /// What is asked for.
+        event: Box<Event>,
+    },
+    /// All that comes with a request that has a key has come.
+    Whole {
+        /// The attempt that the request began.
+        generation: Generation,
+        /// A digest of it.
+        payload: String,
     },
     /// Time has passed.
     Tick,
@@ -389,6 +414,27 @@ pub enum Refusal {
         slot: SlotName,
         /// Which is.
         active: Option<SlotName>,
+    },
+    /// The app is not as whoever asked had seen it.
+    #[error("nothing was done: {0}; look again with `slotctl status`")]
+    Unexpected(Box<Unexpected>),
+    /// The request was made before, and is not carried out again: what it began is its answer.
+    #[error("the request with the key {key} was made before, and began generation {generation}")]
+    Repeated {
+        /// Its key.
+        key: Key,
+        /// What it began.
+        generation: Generation,
+    },
+    /// Another request had the same key.
+    #[error(
+        "nothing was done: the key {key} is that of another request, which began generation {generation}; give each request a key of its own"
+    )]
+    KeyReused {
+        /// The key.
+        key: Key,
+        /// What the other one began.
+        generation: Generation,
     },
     /// The slot does not drain.
     #[error("slot {slot} is {condition} and drains nothing")]

@@ -33,6 +33,8 @@ mod contradiction;
 mod deployment;
 mod effect;
 mod event;
+mod guard;
+mod hook;
 mod names;
 mod notice;
 mod policy;
@@ -46,7 +48,11 @@ mod watch;
 
 pub use effect::{Effect, Limits, Pace, Route, effects};
 pub use event::{End, Event, Probe, Refusal, Request, UnitFailure, UnitResult};
-pub use names::{AppName, BootId, Generation, Label, NameError, ReleaseId, SlotName, Time, Weight};
+pub use guard::{Expected, Fingerprint, Guard, KEY_AGE, KEYS, Keyed, Serving, Unexpected};
+pub use hook::{BeforeSwitch, Hook, Occasion};
+pub use names::{
+    AppName, BootId, Generation, Key, Label, NameError, ReleaseId, SlotName, Time, Weight,
+};
 pub use notice::Notice;
 pub use policy::{ByClass, FAILED_PROBES, HOLD, SLOT_WAIT, START_MARGIN, Settings};
 pub use recovery::{Facts, Found, Seen, recover, rediscover};

@@ -100,6 +100,14 @@ text!(
         && value.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
 );
 text!(
+    /// What a request is known again by: an `Idempotency-Key`.
+    Key,
+    "idempotency key",
+    "use 1 to 128 printable ASCII characters without spaces, quotes and backslashes; a UUID is one",
+    |value| (1..=128).contains(&value.len())
+        && value.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
+);
+text!(
     /// One run of a slot: the unit's InvocationID (systemd.exec(5)), 32 hexadecimal digits.
     BootId,
     "boot id",

@@ -3,6 +3,7 @@
 //! **Invariant:** notices are words, never needed for correctness: one that is lost in a crash changes nothing.
 
 use super::event::UnitFailure;
+use super::hook::Occasion;
 use super::names::{Generation, ReleaseId, SlotName, Time, Weight};
 use super::state::{Cause, Kind, Outcome, RolledBack};
 
@@ -83,6 +84,13 @@ pub enum Notice {
     Up {
         /// Where.
         slot: SlotName,
+    },
+    /// A hook that comes after something ended.
+    Hooked {
+        /// After what.
+        occasion: Occasion,
+        /// How, if not well.
+        failure: Option<UnitFailure>,
     },
     /// A slot was started by hand while a deployment holds the lock, or without a release: it stands by, ungated.
     StandsBy {

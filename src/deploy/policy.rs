@@ -1,7 +1,9 @@
 //! The settings that a deployment begins with, and keeps.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::hook::Hook;
 use super::names::SlotName;
 
 /// How many failed probes in a row make a verdict of fail during a soak.
@@ -81,4 +83,6 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// How long the new slot is watched while the old one is warm; zero is no soak.
     pub soak: Duration,
+    /// What the app runs around a switch.
+    pub hooks: BTreeSet<Hook>,
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{End, Event, UnitFailure};
+use super::hook::BeforeSwitch;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
 use super::policy::{SOAK_REST, START_MARGIN, Settings};
 use super::state::{Cause, Condition, Phase, Service, Slot, State};
@@ -182,6 +183,10 @@ impl Draft {
         let Some(deployment) = &mut self.state.deployment else {
             return;
         };
+        // One that was running is run again, and one that has passed is not.
+        if deployment.before_switch == BeforeSwitch::Runs {
+            deployment.before_switch = BeforeSwitch::Ahead;
+        }
         match &deployment.phase {
             Phase::Starting { slot, .. } | Phase::Ready { slot, .. } => {
                 let until = self

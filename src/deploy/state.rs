@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::event::{Probe, UnitFailure, UnitResult};
+use super::guard::Keyed;
+use super::hook::{BeforeSwitch, Hook, Occasion};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::policy::{ByClass, Settings};
 
@@ -43,6 +45,10 @@ pub struct State {
     pub rolled_back: Option<RolledBack>,
     /// The settings of the last attempt that switched.
     pub settings: Settings,
+    /// The requests that had a key, oldest first.
+    pub keys: Vec<Keyed>,
+    /// The hooks that come after something that has happened, and have not ended; the first one runs.
+    pub due: Vec<Occasion>,
 }
 
 /// An attempt, from its start to its switch.
@@ -64,6 +70,8 @@ pub struct Deployment {
     pub settings: Settings,
     /// Where its candidate stays until it is told on, instead of a switch.
     pub weight: Option<Weight>,
+    /// How far it is with the hook before its switch.
+    pub before_switch: BeforeSwitch,
 }
 
 /// What an attempt is for.
@@ -348,6 +356,8 @@ pub enum Cause {
     Unprepared(String),
     /// Its `setup_command` did not end well, or not in time.
     Unbuilt(UnitFailure),
+    /// A hook before its start, or before its switch, did not end well, or not in time.
+    Unhooked(Hook, UnitFailure),
     /// Whoever carried it on is gone.
     Interrupted,
     /// A rollback went ahead of it.
@@ -395,6 +405,10 @@ impl Cause {
                 UnitResult::Timeout => "build-timeout",
                 UnitResult::Other(_) => "build-failed",
             },
+            Self::Unhooked(_, failure) => match failure.result {
+                UnitResult::Timeout => "hook-timeout",
+                UnitResult::Other(_) => "hook-failed",
+            },
             Self::Interrupted => "interrupted",
             Self::Preempted => "preempted",
             Self::Aborted(_) => "aborted",
@@ -437,6 +451,8 @@ impl State {
             outcome: None,
             rolled_back: None,
             settings,
+            keys: Vec::new(),
+            due: Vec::new(),
         }
     }
 
@@ -527,6 +543,7 @@ impl State {
         let deployment = self
             .deployment
             .as_ref()
+            .filter(|held| held.before_switch != BeforeSwitch::Runs)
             .and_then(|deployment| match &deployment.phase {
                 Phase::Waiting { until, .. }
                 | Phase::Starting { until, .. }

@@ -4,6 +4,8 @@
 //! run than the state knows) leaves the state equal to what it was.
 
 use super::event::{Event, Refusal};
+use super::guard::guarded;
+use super::hook::BeforeSwitch;
 use super::names::{SlotName, Time, Weight};
 use super::notice::Notice;
 use super::state::{Cause, Condition, Phase, Service, State};
@@ -76,6 +78,16 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             settings,
         } => draft.appeared(&slot, boot, release, settings),
         Event::Vanished { slot, boot, end } => draft.vanished(&slot, &boot, end),
+        Event::Hooked {
+            hook,
+            generation,
+            failure,
+        } => draft.hooked(hook, generation, failure),
+        Event::Guarded { guard, event } => return guarded(state, guard, *event, now),
+        Event::Whole {
+            generation,
+            payload,
+        } => draft.state.came_whole(generation, payload),
         Event::Tick => draft.tick(),
     }
     Ok(draft.finish())
@@ -110,6 +122,7 @@ impl Draft {
 
     /// The routers are to be told whenever somebody has another share than before.
     pub(super) fn finish(mut self) -> Step {
+        self.state.keep_outcome();
         if shares(&self.state) != self.shares {
             self.state.table += 1;
             self.state.everywhere = false;
@@ -172,6 +185,7 @@ impl Draft {
             .state
             .deployment
             .as_ref()
+            .filter(|held| held.before_switch != BeforeSwitch::Runs)
             .map(|deployment| &deployment.phase)
         {
             Some(Phase::Waiting { until, .. }) if *until <= now => self.no_idle_slot(),

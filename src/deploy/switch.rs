@@ -19,17 +19,19 @@ impl Draft {
                 Some(Condition::Active(Service::ByHand)) | None
             )
         });
-        match deployment.kind {
+        let (kind, weight) = (deployment.kind, deployment.weight);
+        if self.waits_for_hook() {
+            return;
+        }
+        match kind {
             Kind::ByHand if serving => {
                 self.set(slot, Condition::Standby { gated: true });
                 self.end(Cause::StandsBy);
             }
-            Kind::Deploy | Kind::Rollback | Kind::ByHand | Kind::Promote => {
-                match deployment.weight {
-                    Some(weight) => self.try_out(slot, weight),
-                    None => self.shift(slot),
-                }
-            }
+            Kind::Deploy | Kind::Rollback | Kind::ByHand | Kind::Promote => match weight {
+                Some(weight) => self.try_out(slot, weight),
+                None => self.shift(slot),
+            },
         }
     }
 
@@ -154,11 +156,12 @@ impl Draft {
             Kind::Rollback => Duration::ZERO,
             Kind::Deploy | Kind::ByHand | Kind::Promote => deployment.settings.soak,
         };
-        self.remember(deployment.kind, left);
+        self.remember(deployment.kind, left.clone());
         self.state.soaked = soak.is_zero();
         self.state.settings = deployment.settings;
         self.state.rolled_back = None;
         self.end(Cause::Switched);
+        self.due_after(deployment.kind, deployment.generation, left);
         if soak.is_zero() {
             self.unmark();
         } else {

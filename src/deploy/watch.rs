@@ -1,6 +1,7 @@
 //! The look at a new slot after its switch, and the one way back from it.
 
 use super::event::Probe;
+use super::hook::Hook;
 use super::names::SlotName;
 use super::notice::Notice;
 use super::policy::FAILED_PROBES;
@@ -165,6 +166,10 @@ impl Draft {
             .is_some_and(|watch| watch.rolling_back.is_some())
         {
             self.state.watch = None;
+            if let Some(back) = self.state.rolled_back.clone() {
+                let cause = back.cause.code();
+                self.due(Hook::AfterRollback, back.generation, back.left, cause);
+            }
         }
         self.let_go();
         self.offer();

@@ -42,6 +42,12 @@ impl UnitName {
         Self(format!("slot-stage@{app}.service"))
     }
 
+    /// The unit that runs an app's hooks.
+    #[must_use]
+    pub fn hook(app: &AppName) -> Self {
+        Self(format!("slot-hook@{app}.service"))
+    }
+
     /// An instance of the router.
     #[must_use]
     pub fn router(instance: u8) -> Self {

@@ -4,6 +4,7 @@
 
 mod fetch;
 mod generate;
+mod hook;
 mod polkit;
 mod setup;
 mod stage;
@@ -18,6 +19,7 @@ use text::{assignment, word};
 
 pub use fetch::{fetch_service, fetch_socket};
 pub use generate::{GenerateError, generate};
+pub use hook::{hook_service, hook_socket};
 pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
 pub use setup::{setup_service, setup_socket};
 pub use stage::{STAGING, stage_service, stage_socket};
@@ -108,6 +110,7 @@ pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
     files.extend(setup::setup_drop_in(app, source));
     files.extend(fetch::fetch_drop_in(app, source));
     files.extend(stage::stage_drop_in(app, source));
+    files.extend(hook::hook_drop_in(app, source));
     files
 }
 

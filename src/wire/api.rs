@@ -29,6 +29,16 @@
 //! A slot is named by its name, by its release's id, or by that one's label; 404 with what there is if there is none, 400 if it could be
 //! another too.
 //!
+//! Each of `deploy`, `rollback`, `promote` and `drain` takes `expected_generation=7` and `expected_active=blue` (a slot, or the release that is
+//! live): compare, and set. Where the app is not so, nothing is changed, and the answer is 409 with [`Problem::expected`] and
+//! [`Problem::found`]. Both are compared when the request would take effect: with `queue`, after the wait too.
+//!
+//! `deploy`, `rollback` and `promote` take an `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), of 1 to 128 characters. A request
+//! with a key that is known is not carried out: its answer is the [`Begun`] of the first, whose outcome is there as that of any other,
+//! whether it is still under way or slotd was restarted since. 422 if the key was another request's: of the query all counts but
+//! `queue`, `size`, `skip` and what is expected, and of what is sent every byte, where it is an archive. A key is kept for 24 hours, and of
+//! each app the last 32. A request that was refused, or never came whole, leaves its key free.
+//!
 //! Without `/apps/<app>` a path means the only app, or the app `slot`. Anything refused is a [`Problem`] with the status of its code.
 
 use std::collections::BTreeMap;
@@ -264,6 +274,9 @@ pub struct Begun {
     pub generation: u64,
     /// What it deploys, once that is known.
     pub release: Option<String>,
+    /// By the request with the same `Idempotency-Key` that came first; this one began nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
 }
 
 /// An attempt under way.
@@ -384,9 +397,9 @@ pub struct Event {
     pub app: String,
     /// The attempt.
     pub generation: u64,
-    /// `began`, `phase`, `weighed`, `ended`, `soak`, `rolled-back`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`.
+    /// `began`, `phase`, `weighed`, `ended`, `soak`, `rolled-back`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`, `hook`.
     pub event: String,
-    /// The phase, for `phase` and `ended`.
+    /// The phase, for `phase` and `ended`; the hook, for `hook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// The slot.
@@ -403,13 +416,41 @@ pub struct Event {
 }
 
 /// Why a request was not carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Always false.
     pub success: bool,
-    /// `bad-request`, `nothing-to-roll-back-to` (400), `forbidden` (403), `no-such-app`, `not-found` (404), `busy` (409),
-    /// `refused` (422), `failed` (500).
+    /// `bad-request`, `nothing-to-roll-back-to` (400), `forbidden` (403), `no-such-app`, `not-found` (404), `busy`, `unexpected` (409),
+    /// `refused`, `key-reused` (422), `failed` (500).
     pub code: String,
     /// What failed, on what, why, and what to do next.
     pub error: String,
+    /// For `unexpected`: what the request expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Box<Expected>>,
+    /// For `unexpected`: what is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Box<Found>>,
+}
+
+/// What a request expected of the app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// The last attempt's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// The active slot, or its release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<String>,
+}
+
+/// What is there instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The last attempt's number.
+    pub generation: u64,
+    /// The active slot.
+    pub active: Option<String>,
+    /// Its release.
+    pub live: Option<String>,
 }

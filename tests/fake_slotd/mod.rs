@@ -47,6 +47,7 @@ impl Default for Script {
             begin: Ok(Begun {
                 generation: 7,
                 release: None,
+                repeated: false,
             }),
             outcome: vec![Err(progress("starting")), Ok(success())],
             rude: false,
@@ -232,6 +233,7 @@ pub fn problem(code: &str, error: &str) -> Problem {
         success: false,
         code: code.to_owned(),
         error: error.to_owned(),
+        ..Problem::default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! An app's state, driven by hand: the events that a deployer would report, one after the other.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use slot::deploy::{
@@ -54,6 +55,7 @@ pub fn settings() -> Settings {
         drain: ByClass::all(Some(Duration::from_secs(120))),
         stop_timeout: Duration::from_secs(10),
         soak: Duration::from_secs(40),
+        hooks: BTreeSet::new(),
     }
 }
 

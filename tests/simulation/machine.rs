@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, ByClass, Cause, Condition, Effect, End, Event, Facts, Found, Generation, Notice, Phase,
-    Probe, ReleaseId, Request, Route, Seen, Service, Settings, SlotName, State, Step, Time,
-    UnitFailure, Weight, effects, recover, rediscover, step,
+    BeforeSwitch, BootId, ByClass, Cause, Condition, Effect, End, Event, Expected, Facts,
+    Fingerprint, Found, Generation, Guard, Hook, Kind, Notice, Phase, Probe, ReleaseId, Request,
+    Route, Seen, Service, Settings, SlotName, State, Step, Time, UnitFailure, Weight, effects,
+    recover, rediscover, step,
 };
 
 use crate::random::Random;
@@ -208,6 +209,7 @@ impl Machine {
         };
         check(state.deployment.is_none(), "a deployment goes on")?;
         check(state.watch.is_none(), "a watch goes on")?;
+        check(state.due.is_empty(), "a hook is still due")?;
         for (name, slot) in &state.slots {
             let settled = match &slot.condition {
                 Condition::Idle
@@ -330,7 +332,11 @@ impl Machine {
         self.commit(next)?;
         let repeatable = !matches!(
             event,
-            Event::Probed { .. } | Event::Begin(_) | Event::Rollback { .. } | Event::Promote { .. }
+            Event::Probed { .. }
+                | Event::Begin(_)
+                | Event::Rollback { .. }
+                | Event::Promote { .. }
+                | Event::Guarded { .. }
         );
         if repeatable {
             // The same again changes nothing, whatever else does.
@@ -368,6 +374,15 @@ impl Machine {
             Notice::Ended(outcome) => {
                 self.note(outcome.cause.code());
                 if outcome.cause == Cause::Switched {
+                    let held = before.deployment.as_ref();
+                    let unhooked = held.is_some_and(|held| {
+                        matches!(held.kind, Kind::Deploy | Kind::Promote)
+                            && held.settings.hooks.contains(&Hook::BeforeSwitch)
+                            && held.before_switch != BeforeSwitch::Passed
+                    });
+                    if unhooked {
+                        return Err(format!("{outcome:?} without its hook"));
+                    }
                     let count = self.switches.entry(outcome.generation).or_default();
                     *count += 1;
                     if *count > 1 {
@@ -408,6 +423,7 @@ impl Machine {
             | Notice::Draining { .. }
             | Notice::Stopped { .. }
             | Notice::StandsBy { .. } => {}
+            Notice::Hooked { occasion, .. } => self.note(occasion.hook.name()),
         }
         Ok(())
     }
@@ -620,6 +636,16 @@ impl Machine {
                 }
             }
             Effect::Stop { slot } => self.stop(slot)?,
+            Effect::Hook(occasion) => {
+                let fails = self.random.percent(25);
+                let after = self.random.between(0, 4_000);
+                let event = Event::Hooked {
+                    hook: occasion.hook,
+                    generation: occasion.generation,
+                    failure: fails.then(|| failure("exit-code")),
+                };
+                self.plan(after, Coming::Event(self.deployer, event));
+            }
             Effect::Link { .. } | Effect::Retain { .. } => {}
         }
         Ok(())
@@ -1004,12 +1030,17 @@ impl Machine {
                     false => None,
                 };
                 let began = self.state.generation;
-                self.deliver(Event::Begin(Request {
+                let begin = Event::Begin(Request {
                     by: "person".to_owned(),
                     settings,
                     queue,
                     weight,
-                }))?;
+                });
+                if self.random.percent(50) {
+                    self.ask_if(begin)?;
+                } else {
+                    self.deliver(begin)?;
+                }
                 if self.state.generation != began && self.state.deployment.is_some() {
                     let generation = self.state.generation;
                     self.uploads.push(generation);
@@ -1025,6 +1056,12 @@ impl Machine {
                         Event::Unprepared {
                             generation,
                             why: "refused".to_owned(),
+                        }
+                    } else if self.random.percent(50) {
+                        Event::Hooked {
+                            hook: Hook::BeforeDeploy,
+                            generation,
+                            failure: Some(failure("exit-code")),
                         }
                     } else {
                         Event::Unbuilt {
@@ -1065,6 +1102,42 @@ impl Machine {
             84..86 => self.deliver(Event::DrainNow { slot: name })?,
             86..93 => self.start_by_hand(&name),
             _ => self.stop_by_hand(&name),
+        }
+        Ok(())
+    }
+
+    /// Somebody asks for something on a condition, with one of few keys, and asks again.
+    fn ask_if(&mut self, event: Event) -> Result<(), String> {
+        let number = self.random.between(0, 8);
+        let guard = Guard {
+            expected: Expected {
+                generation: (self.random.percent(50))
+                    .then(|| Generation(self.state.generation.0 + self.random.between(0, 2))),
+                active: None,
+            },
+            key: Some(Fingerprint {
+                key: format!("key-{number}").parse().expect("a key"),
+                target: format!("target {}", self.random.between(0, 3)),
+                payload: Some(String::new()),
+            }),
+        };
+        let expected = guard.expected.generation;
+        let before = self.state.generation;
+        let event = Box::new(event);
+        let known = guard.admits(&self.state, Time(self.now)).is_err();
+        let asked = Event::Guarded { guard, event };
+        self.deliver(asked.clone())?;
+        let began = self.state.generation != before;
+        if began && (known || expected.is_some_and(|expected| expected != before)) {
+            return Err(format!("{asked:?} was admitted at generation {before}"));
+        }
+        if began {
+            self.note("asked-with-a-key");
+            // A state that was lost right after is found again without its keys.
+            let lost = self.state.keys.is_empty();
+            if !lost && step(&self.state, asked.clone(), Time(self.now)).is_ok() {
+                return Err(format!("{asked:?} was carried out twice"));
+            }
         }
         Ok(())
     }
@@ -1173,6 +1246,10 @@ fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
         } else {
             Duration::from_secs(random.between(1, 15))
         },
+        hooks: Hook::ALL
+            .into_iter()
+            .filter(|_| random.percent(20))
+            .collect(),
     }
 }
 

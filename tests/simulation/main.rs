@@ -98,6 +98,10 @@ fn the_simulation_reaches_what_it_is_for() {
         "reboot",
         "router restart",
         "served",
+        "asked-with-a-key",
+        "hook-failed",
+        "after_switch",
+        "after_rollback",
     ] {
         assert!(
             seen.get(what).copied().unwrap_or(0) > 0,

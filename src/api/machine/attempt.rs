@@ -15,7 +15,9 @@ use crate::daemon::owner::AskError;
 use crate::daemon::status::Wait;
 use crate::daemon::units::Units;
 use crate::daemon::world::World;
-use crate::deploy::{Cause, Condition, Generation, Kind, Refusal, ReleaseId, Service, State};
+use crate::deploy::{
+    Cause, Condition, Generation, Guard, Kind, Refusal, ReleaseId, Service, State,
+};
 use crate::release::Record;
 use crate::telemetry::chain;
 use crate::wire::api::Outcome;
@@ -153,7 +155,11 @@ impl<U: Units, C: Commits> Machine<U, C> {
             error: Some(error),
             ..Deployed::default()
         };
-        let generation = match self.app.rollback(None, BY.to_owned()).await {
+        let generation = match self
+            .app
+            .rollback(None, BY.to_owned(), Guard::default())
+            .await
+        {
             Ok(state) => state.generation,
             Err(error) => return (refusal(&error), failed(chain(&error))),
         };

@@ -17,7 +17,9 @@ use super::add::read_installed;
 use super::loaded::of;
 use super::{file_of, ready_to_change, systemctl};
 use crate::deploy::AppName;
-use crate::units::{STAGING, STATE, fetch_service, polkit_rule_path, setup_service, stage_service};
+use crate::units::{
+    STAGING, STATE, fetch_service, hook_service, polkit_rule_path, setup_service, stage_service,
+};
 use crate::wire::control::{InFlight, Stats};
 
 /// The routers' control sockets are `<n>/control.sock` in it.
@@ -140,9 +142,11 @@ fn stop(name: &AppName) -> anyhow::Result<()> {
     let errands = [
         setup_service(name),
         fetch_service(name),
+        hook_service(name),
         stage_service(name),
     ];
-    systemctl(&["stop", &errands[0], &errands[1], &errands[2]])?;
+    let [setup, fetch, hook, stage] = &errands;
+    systemctl(&["stop", setup, fetch, hook, stage])?;
     let mut units: Vec<String> = of(name)?
         .into_iter()
         .filter(|unit| unit.ours)

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Target;
+use super::{Expecting, Target};
 use crate::deploy::AppName;
 
 /// `weight`.
@@ -14,6 +14,9 @@ pub struct Weight {
     /// Per cent of new requests; 100 is a promotion
     #[arg(value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub weight: u8,
+    /// What it expects.
+    #[command(flatten)]
+    pub expecting: Expecting,
 }
 
 /// `route`.
@@ -28,6 +31,9 @@ pub struct Route {
     /// The slot that takes its place
     #[arg(long, value_name = "SLOT")]
     pub to: Target,
+    /// What it expects.
+    #[command(flatten)]
+    pub expecting: Expecting,
 }
 
 /// `abort`.
@@ -36,6 +42,9 @@ pub struct Abort {
     /// The app
     #[arg(value_name = "APP")]
     pub app: Option<AppName>,
+    /// What it expects.
+    #[command(flatten)]
+    pub expecting: Expecting,
 }
 
 /// `stop`.
@@ -47,4 +56,7 @@ pub struct Stop {
     /// Also if nothing would serve then: every new request is refused with 503 at once
     #[arg(long)]
     pub force: bool,
+    /// What it expects.
+    #[command(flatten)]
+    pub expecting: Expecting,
 }

@@ -156,6 +156,13 @@ name = "{name}"
 # remote = "git@example.org:me/{name}.git"
 # deploy_key = "/etc/slot/keys/{name}"   # a private key without a passphrase, root's own, 0600
 
+# Commands of a release around its switch; the first two end the deployment if they fail.
+# [hooks]
+# before_deploy = "./bin/backup"
+# before_switch = "./bin/migrate"
+# after_switch = "./bin/announce"
+# after_rollback = "./bin/announce"
+
 # A git work tree of what is live, for the next deployment, in /var/lib/slot-staging/{name}: whose it is.
 # [staging]
 # user = "alice"

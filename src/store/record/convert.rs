@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FailureRecord, KindRecord,
-    OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord,
-    SettingsRecord, SlotRecord, VERSION, WITHOUT_WEIGHTS, WatchRecord,
+    ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FailureRecord, KeyRecord,
+    KindRecord, OccasionRecord, OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord,
+    ServiceRecord, SettingsRecord, SlotRecord, VERSION, WITHOUT_WEIGHTS, WatchRecord,
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
@@ -91,6 +91,7 @@ impl Record {
                 entered: marks(&held.entered),
                 settings: (&held.settings).into(),
                 weight: held.weight.map(Weight::get),
+                before_switch: held.before_switch.into(),
             }),
             watch: state.watch.as_ref().map(|watch| WatchRecord {
                 generation: watch.generation.0,
@@ -110,17 +111,7 @@ impl Record {
             prev: text(state.prev.as_ref()),
             soaked: state.soaked,
             marked: state.marked.iter().map(ToString::to_string).collect(),
-            outcome: state.outcome.as_ref().map(|outcome| OutcomeRecord {
-                generation: outcome.generation.0,
-                kind: outcome.kind.into(),
-                release: text(outcome.release.as_ref()),
-                slot: text(outcome.slot.as_ref()),
-                previous: text(outcome.previous.as_ref()),
-                phase: outcome.phase.to_owned(),
-                entered: marks(&outcome.entered),
-                cause: (&outcome.cause).into(),
-                at: outcome.at.0,
-            }),
+            outcome: state.outcome.as_ref().map(Into::into),
             rolled_back: state.rolled_back.as_ref().map(|back| RolledBackRecord {
                 generation: back.generation.0,
                 from: back.from.to_string(),
@@ -131,6 +122,8 @@ impl Record {
                 at: back.at.0,
             }),
             settings: (&state.settings).into(),
+            keys: state.keys.iter().map(Into::into).collect(),
+            due: state.due.iter().map(Into::into).collect(),
         }
     }
 
@@ -169,6 +162,16 @@ impl Record {
                 .map(RolledBackRecord::into_rolled_back)
                 .transpose()?,
             settings: self.settings.into_settings()?,
+            keys: self
+                .keys
+                .into_iter()
+                .map(KeyRecord::into_keyed)
+                .collect::<Result<_, _>>()?,
+            due: self
+                .due
+                .into_iter()
+                .map(OccasionRecord::into_occasion)
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -209,6 +212,7 @@ impl From<&Settings> for SettingsRecord {
             drain_classes_ms: classes(settings.drain.map(ms)),
             stop_timeout_ms: ms(settings.stop_timeout),
             soak_ms: ms(settings.soak),
+            hooks: settings.hooks.iter().map(|hook| (*hook).into()).collect(),
         }
     }
 }
@@ -226,6 +230,7 @@ impl SettingsRecord {
             drain: by_class(self.drain_ms, self.drain_classes_ms).map(Duration::from_millis),
             stop_timeout: Duration::from_millis(self.stop_timeout_ms),
             soak: Duration::from_millis(self.soak_ms),
+            hooks: self.hooks.into_iter().map(Into::into).collect(),
         })
     }
 }
@@ -241,6 +246,7 @@ impl DeploymentRecord {
             entered: times(&self.entered),
             settings: self.settings.into_settings()?,
             weight: self.weight.map(weight).transpose()?,
+            before_switch: self.before_switch.into(),
         })
     }
 }
@@ -260,8 +266,24 @@ impl WatchRecord {
     }
 }
 
+impl From<&Outcome> for OutcomeRecord {
+    fn from(outcome: &Outcome) -> Self {
+        Self {
+            generation: outcome.generation.0,
+            kind: outcome.kind.into(),
+            release: text(outcome.release.as_ref()),
+            slot: text(outcome.slot.as_ref()),
+            previous: text(outcome.previous.as_ref()),
+            phase: outcome.phase.to_owned(),
+            entered: marks(&outcome.entered),
+            cause: (&outcome.cause).into(),
+            at: outcome.at.0,
+        }
+    }
+}
+
 impl OutcomeRecord {
-    fn into_outcome(self) -> Result<Outcome, NameError> {
+    pub(super) fn into_outcome(self) -> Result<Outcome, NameError> {
         Ok(Outcome {
             generation: Generation(self.generation),
             kind: self.kind.into(),
@@ -522,6 +544,10 @@ impl From<&Cause> for CauseRecord {
             Cause::Unbuilt(failure) => Self::Unbuilt {
                 failure: failure.into(),
             },
+            Cause::Unhooked(hook, failure) => Self::Unhooked {
+                hook: (*hook).into(),
+                failure: failure.into(),
+            },
             Cause::Interrupted => Self::Interrupted,
             Cause::Preempted => Self::Preempted { by: None },
             Cause::Aborted(by) => Self::Preempted {
@@ -560,6 +586,7 @@ impl CauseRecord {
             Self::Standby => Cause::StandsBy,
             Self::Unprepared { why } => Cause::Unprepared(why),
             Self::Unbuilt { failure } => Cause::Unbuilt(failure.into()),
+            Self::Unhooked { hook, failure } => Cause::Unhooked(hook.into(), failure.into()),
             Self::Interrupted => Cause::Interrupted,
             Self::Preempted { by: None } => Cause::Preempted,
             Self::Preempted { by: Some(by) } => Cause::Aborted(by),

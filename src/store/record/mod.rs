@@ -5,6 +5,8 @@
 //! Version 2 has weights. What no weight is in is written as version 1, which an older slotd can read.
 
 mod convert;
+mod hooks;
+mod keyed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,6 +44,55 @@ pub(super) struct Record {
     outcome: Option<OutcomeRecord>,
     rolled_back: Option<RolledBackRecord>,
     settings: SettingsRecord,
+    /// A version that does not know of them forgets them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    keys: Vec<KeyRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    due: Vec<OccasionRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OccasionRecord {
+    hook: HookRecord,
+    generation: u64,
+    slot: Option<String>,
+    release: Option<String>,
+    previous: Option<String>,
+    cause: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum HookRecord {
+    BeforeDeploy,
+    BeforeSwitch,
+    AfterSwitch,
+    AfterRollback,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum BeforeSwitchRecord {
+    #[default]
+    Ahead,
+    Runs,
+    Passed,
+}
+
+impl BeforeSwitchRecord {
+    fn is_ahead(&self) -> bool {
+        *self == Self::Ahead
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeyRecord {
+    key: String,
+    target: String,
+    payload: Option<String>,
+    generation: u64,
+    at: u64,
+    outcome: Option<OutcomeRecord>,
 }
 
 fn yes() -> bool {
@@ -70,6 +121,8 @@ struct SettingsRecord {
     drain_classes_ms: Option<ByClassRecord>,
     stop_timeout_ms: u64,
     soak_ms: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hooks: Vec<HookRecord>,
 }
 
 /// Where the classes differ: a version that does not know of it goes by the last of them, which is there as well.
@@ -92,6 +145,9 @@ struct DeploymentRecord {
     settings: SettingsRecord,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weight: Option<u8>,
+    /// A version that does not know of it finds the time for health passed, and ends the deployment, should it run.
+    #[serde(default, skip_serializing_if = "BeforeSwitchRecord::is_ahead")]
+    before_switch: BeforeSwitchRecord,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -251,6 +307,10 @@ enum CauseRecord {
         why: String,
     },
     Unbuilt {
+        failure: FailureRecord,
+    },
+    Unhooked {
+        hook: HookRecord,
         failure: FailureRecord,
     },
     Interrupted,

@@ -1,0 +1,261 @@
+//! What a request depends on, as it is written: `expected_generation` and `expected_active` in the query, `Idempotency-Key` in the head.
+//!
+//! **Invariant:** a condition that cannot be read is refused, never passed over.
+
+use std::io::{self, Read};
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use futures_util::StreamExt;
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+
+use super::deploy::flowing;
+use super::problem::Problem;
+use crate::daemon::app::Managed;
+use crate::daemon::owner::AskError;
+use crate::daemon::units::Units;
+use crate::deploy::{Event, Expected, Fingerprint, Generation, Guard, Key, Refusal, State};
+use crate::wire::api;
+
+/// The field that makes a request one that may be repeated.
+const FIELD: &str = "idempotency-key";
+
+/// The key of a request, if it has one.
+pub(super) struct WithKey(pub(super) Option<Key>);
+
+impl<S: Send + Sync> FromRequestParts<S> for WithKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut fields = parts.headers.get_all(FIELD).iter();
+        let Some(field) = fields.next() else {
+            return Ok(Self(None));
+        };
+        if fields.next().is_some() {
+            let twice = "a request has one Idempotency-Key at most";
+            return Err(Problem::bad_request(twice.to_owned()));
+        }
+        let text = String::from_utf8_lossy(field.as_bytes());
+        Ok(Self(Some(bare(&text).parse()?)))
+    }
+}
+
+/// The key as it is meant: a string in quotes (draft-ietf-httpapi-idempotency-key-header, section 2.1; RFC 9651, section 3.3.3), or, as many
+/// clients send it, what would be in them. A key has nothing that would be escaped there.
+fn bare(text: &str) -> &str {
+    let text = text.trim_matches([' ', '\t']);
+    let quoted = text.strip_prefix('"');
+    quoted
+        .and_then(|text| text.strip_suffix('"'))
+        .unwrap_or(text)
+}
+
+/// What a query says that whoever asks has seen.
+pub(super) fn expected(generation: Option<u64>, active: Option<&str>) -> Result<Expected, Problem> {
+    Ok(Expected {
+        generation: generation.map(Generation),
+        active: active.map(str::parse).transpose()?,
+    })
+}
+
+/// A guard for a request that asks for this, and brings nothing with it.
+pub(super) fn guard(expected: Expected, key: Option<Key>, target: &[&str]) -> Guard {
+    let key = key.map(|key| Fingerprint {
+        key,
+        target: digest(target),
+        payload: Some(String::new()),
+    });
+    Guard { expected, key }
+}
+
+/// A digest of words in their order.
+fn digest(words: &[&str]) -> String {
+    let mut all = Sha256::new();
+    for word in words {
+        all.update(word.len().to_be_bytes());
+        all.update(word);
+    }
+    hex(all)
+}
+
+fn hex(digest: Sha256) -> String {
+    digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// What was begun; by a request that was made before, then.
+pub(super) fn begun(
+    asked: Result<std::sync::Arc<State>, AskError>,
+    release: Option<String>,
+) -> Result<api::Begun, Problem> {
+    let (generation, repeated) = match asked {
+        Ok(state) => (state.generation, false),
+        Err(AskError::Refused(Refusal::Repeated { generation, .. })) => (generation, true),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(api::Begun {
+        generation: generation.0,
+        release,
+        repeated,
+    })
+}
+
+/// The answer to a deployment that was asked for before. What comes with it is taken, and compared with what came then, if that is known or
+/// still becomes known.
+pub(super) async fn follow<U: Units>(
+    app: &Managed<U>,
+    fingerprint: &Fingerprint,
+    generation: Generation,
+    body: Body,
+) -> Result<api::Begun, Problem> {
+    let mut again = fingerprint.clone();
+    if again.payload.is_none() {
+        again.payload = Some(payload(body).await.map_err(|error| {
+            Problem::bad_request(format!("the request did not come whole: {error}"))
+        })?);
+    } else {
+        super::deploy::drain(body).await;
+    }
+    let mut state = app.owner().state();
+    let first = |state: &State| {
+        let mut keys = state.keys.iter();
+        keys.find(|it| it.generation == generation).cloned()
+    };
+    let came = state.wait_for(|state| {
+        first(state).is_none_or(|it| it.fingerprint.payload.is_some() || it.outcome.is_some())
+    });
+    let known = came.await.map_err(|_| AskError::Gone)?;
+    let Some(first) = first(&known) else {
+        return Err(AskError::Gone.into());
+    };
+    if !first.fingerprint.is_like(&again) {
+        let key = again.key;
+        return Err(AskError::Refused(Refusal::KeyReused { key, generation }).into());
+    }
+    let release = first.outcome.and_then(|outcome| outcome.release);
+    Ok(api::Begun {
+        generation: generation.0,
+        release: release.map(|id| id.to_string()),
+        repeated: true,
+    })
+}
+
+async fn payload(body: Body) -> io::Result<String> {
+    let mut pieces = Box::pin(flowing(body));
+    let mut digest = Sha256::new();
+    while let Some(piece) = pieces.next().await {
+        digest.update(piece?);
+    }
+    Ok(hex(digest))
+}
+
+/// What comes with a request that has a key: its digest is reported once all of it has come.
+pub(super) fn reported<U: Units>(
+    app: &Managed<U>,
+    generation: Generation,
+    archive: impl Read + Send + 'static,
+) -> impl Read + Send + 'static {
+    let (whole, came) = oneshot::channel();
+    let owner = app.owner().clone();
+    tokio::spawn(async move {
+        if let Ok(payload) = came.await {
+            let event = Event::Whole {
+                generation,
+                payload,
+            };
+            owner.report(event).await;
+        }
+    });
+    Digested {
+        archive,
+        digest: Some((Sha256::new(), whole)),
+    }
+}
+
+struct Digested<R> {
+    archive: R,
+    digest: Option<(Sha256, oneshot::Sender<String>)>,
+}
+
+impl<R: Read> Read for Digested<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // What broke off may be read again, and has ended then: it is not whole for all that.
+        let read = self.archive.read(buffer).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.digest = None;
+            }
+        })?;
+        if read > 0 {
+            if let Some((digest, _)) = &mut self.digest {
+                digest.update(&buffer[..read]);
+            }
+        } else if !buffer.is_empty()
+            && let Some((digest, whole)) = self.digest.take()
+        {
+            // Where the app is gone nobody needs it.
+            let _ = whole.send(hex(digest));
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_the_same_in_quotes_and_without() {
+        for text in ["\"8e03978e\"", "8e03978e", " \"8e03978e\"\t"] {
+            assert_eq!(bare(text), "8e03978e", "{text:?}");
+        }
+        for text in ["", "\"\"", "\"a", "a b", "\"a\\\"b\"", "é"] {
+            assert!(bare(text).parse::<Key>().is_err(), "{text:?}");
+        }
+        assert!("k".repeat(129).parse::<Key>().is_err());
+    }
+
+    #[test]
+    fn words_that_are_parted_otherwise_are_other_words() {
+        assert_ne!(digest(&["ab", "c"]), digest(&["a", "bc"]));
+        assert_eq!(digest(&["ab", "c"]), digest(&["ab", "c"]));
+    }
+
+    #[test]
+    fn a_payload_is_told_when_it_has_ended_and_not_before() {
+        let (whole, mut came) = oneshot::channel();
+        let mut archive = Digested {
+            archive: &b"abc"[..],
+            digest: Some((Sha256::new(), whole)),
+        };
+        let mut buffer = [0; 3];
+        assert_eq!(archive.read(&mut buffer).expect("memory is read"), 3);
+        assert!(came.try_recv().is_err());
+        assert_eq!(archive.read(&mut buffer).expect("memory is read"), 0);
+        let told = came.try_recv().expect("it has ended");
+        assert!(told.starts_with("ba7816bf"), "{told}");
+    }
+
+    #[test]
+    fn what_broke_off_is_not_whole_though_nothing_follows() {
+        struct Torn(bool);
+        impl Read for Torn {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                let broken = std::mem::replace(&mut self.0, true);
+                broken.then_some(0).ok_or(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let (whole, mut came) = oneshot::channel();
+        let mut archive = Digested {
+            archive: Torn(false),
+            digest: Some((Sha256::new(), whole)),
+        };
+        assert!(archive.read(&mut [0]).is_err());
+        assert_eq!(archive.read(&mut [0]).expect("it has ended"), 0);
+        assert!(came.try_recv().is_err());
+    }
+}
