@@ -477,9 +477,9 @@ fn a_file_of_version_2_is_read_and_written_as_it_was_when_it_was_new() {
     assert_eq!(place.loaded(), (on_trial(), false));
 }
 
-/// What an older slotd would do with a weight that it does not know of is nothing good; so it is not to read such a file, and any other.
+/// What an older slotd would do with a weight or a cause that it does not know of is nothing good; so it is not to read such a file, and any other.
 #[test]
-fn only_a_file_with_a_weight_in_it_is_not_for_an_older_slotd() {
+fn only_a_file_with_a_weight_or_what_a_hook_ended_in_it_is_not_for_an_older_slotd() {
     let place = Place::new();
     let readable_from = |state: &State| {
         place.file.save(state).unwrap();
@@ -494,6 +494,8 @@ fn only_a_file_with_a_weight_in_it_is_not_for_an_older_slotd() {
     let mut aborted = busy();
     aborted.outcome.as_mut().unwrap().cause = Cause::Aborted("root".to_owned());
     assert_eq!(readable_from(&aborted), 1);
+    aborted.outcome.as_mut().unwrap().cause = Cause::Unhooked(Hook::BeforeSwitch, failure());
+    assert_eq!(readable_from(&aborted), 2);
 }
 
 #[test]

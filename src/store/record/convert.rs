@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FailureRecord, KeyRecord,
+    ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FIRST, FailureRecord, KeyRecord,
     KindRecord, OccasionRecord, OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord,
-    ServiceRecord, SettingsRecord, SlotRecord, VERSION, WITHOUT_WEIGHTS, WatchRecord,
+    ServiceRecord, SettingsRecord, SlotRecord, VERSION, WatchRecord,
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
-    Probe, ReleaseId, RolledBack, Service, Settings, Slot, SlotName, State, Time, UnitFailure,
-    Watch, Weight,
+    Probe, ReleaseId, RolledBack, Service, Settings, Slot, State, Time, UnitFailure, Watch, Weight,
 };
 
 fn ms(span: Duration) -> u64 {
@@ -32,7 +31,7 @@ fn parse<T: std::str::FromStr<Err = NameError>>(
 }
 
 /// Phases and conditions are kept as `&'static str` in memory; a word of a newer version reads as `unknown`.
-fn word(found: &str) -> &'static str {
+pub(super) fn word(found: &str) -> &'static str {
     const WORDS: [&str; 15] = [
         "preparing",
         "waiting",
@@ -68,9 +67,9 @@ fn times(entered: &[(String, u64)]) -> Vec<(&'static str, Time)> {
 
 impl Record {
     pub(in crate::store) fn of(state: &State, machine_boot: &str) -> Self {
-        let version = match weighs(state) {
+        let version = match is_new(state) {
             true => VERSION,
-            false => WITHOUT_WEIGHTS,
+            false => FIRST,
         };
         Self {
             version,
@@ -176,10 +175,12 @@ impl Record {
     }
 }
 
-/// Whether a slot has a weight beside the active slot, or is to get one.
-fn weighs(state: &State) -> bool {
+/// Whether a slot has a weight beside the active slot, or is to get one; or a hook has ended the last attempt.
+fn is_new(state: &State) -> bool {
     let held = state.deployment.as_ref();
+    let ended = state.outcome.as_ref().map(|outcome| &outcome.cause);
     held.is_some_and(|held| held.weight.is_some())
+        || matches!(ended, Some(Cause::Unhooked(..)))
         || state
             .slots
             .values()
@@ -532,78 +533,5 @@ impl From<ProbeRecord> for Probe {
             pass: probe.pass,
             text: probe.text,
         }
-    }
-}
-
-impl From<&Cause> for CauseRecord {
-    fn from(cause: &Cause) -> Self {
-        match cause {
-            Cause::Switched => Self::Switched,
-            Cause::StandsBy => Self::Standby,
-            Cause::Unprepared(why) => Self::Unprepared { why: why.clone() },
-            Cause::Unbuilt(failure) => Self::Unbuilt {
-                failure: failure.into(),
-            },
-            Cause::Unhooked(hook, failure) => Self::Unhooked {
-                hook: (*hook).into(),
-                failure: failure.into(),
-            },
-            Cause::Interrupted => Self::Interrupted,
-            Cause::Preempted => Self::Preempted { by: None },
-            Cause::Aborted(by) => Self::Preempted {
-                by: Some(by.clone()),
-            },
-            Cause::NoIdleSlot { holder, condition } => Self::NoIdleSlot {
-                holder: holder.to_string(),
-                condition: (*condition).to_owned(),
-            },
-            Cause::Unrouted(why) => Self::Unrouted { why: why.clone() },
-            Cause::StartFailed(failure) => Self::StartFailed {
-                failure: failure.into(),
-            },
-            Cause::StartTimeout => Self::StartTimeout,
-            Cause::HealthTimeout(probe) => Self::HealthTimeout {
-                probe: probe.as_ref().map(Into::into),
-            },
-            Cause::Exited(failure) => Self::Exited {
-                failure: failure.into(),
-            },
-            Cause::StoppedByHand => Self::StoppedByHand,
-            Cause::ProbesFailed(probe) => Self::ProbesFailed {
-                probe: probe.into(),
-            },
-            Cause::Soaked => Self::Soaked,
-            Cause::Superseded => Self::Superseded,
-            Cause::OldSlotGone => Self::OldSlotGone,
-        }
-    }
-}
-
-impl CauseRecord {
-    fn into_cause(self) -> Result<Cause, NameError> {
-        Ok(match self {
-            Self::Switched => Cause::Switched,
-            Self::Standby => Cause::StandsBy,
-            Self::Unprepared { why } => Cause::Unprepared(why),
-            Self::Unbuilt { failure } => Cause::Unbuilt(failure.into()),
-            Self::Unhooked { hook, failure } => Cause::Unhooked(hook.into(), failure.into()),
-            Self::Interrupted => Cause::Interrupted,
-            Self::Preempted { by: None } => Cause::Preempted,
-            Self::Preempted { by: Some(by) } => Cause::Aborted(by),
-            Self::NoIdleSlot { holder, condition } => Cause::NoIdleSlot {
-                holder: holder.parse::<SlotName>()?,
-                condition: word(&condition),
-            },
-            Self::Unrouted { why } => Cause::Unrouted(why),
-            Self::StartFailed { failure } => Cause::StartFailed(failure.into()),
-            Self::StartTimeout => Cause::StartTimeout,
-            Self::HealthTimeout { probe } => Cause::HealthTimeout(probe.map(Into::into)),
-            Self::Exited { failure } => Cause::Exited(failure.into()),
-            Self::StoppedByHand => Cause::StoppedByHand,
-            Self::ProbesFailed { probe } => Cause::ProbesFailed(probe.into()),
-            Self::Soaked => Cause::Soaked,
-            Self::Superseded => Cause::Superseded,
-            Self::OldSlotGone => Cause::OldSlotGone,
-        })
     }
 }

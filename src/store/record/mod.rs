@@ -2,8 +2,9 @@
 //!
 //! A later version that an older slotd can still read keeps `readable_from`; unknown keys are passed over for that reason.
 //!
-//! Version 2 has weights. What no weight is in is written as version 1, which an older slotd can read.
+//! Version 2 has weights, and hooks that end an attempt. What has neither is written as version 1, which an older slotd can read.
 
+mod causes;
 mod convert;
 mod hooks;
 mod keyed;
@@ -15,8 +16,8 @@ use serde::{Deserialize, Serialize};
 /// The newest version that this slotd reads and writes.
 pub(super) const VERSION: u32 = 2;
 
-/// The version whose readers know of no weights.
-pub(super) const WITHOUT_WEIGHTS: u32 = 1;
+/// The version whose readers know of neither.
+pub(super) const FIRST: u32 = 1;
 
 /// A state file.
 #[derive(Debug, Serialize, Deserialize)]

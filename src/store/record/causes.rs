@@ -1,0 +1,78 @@
+//! Causes, between the state and its record.
+
+use super::CauseRecord;
+use super::convert::word;
+use crate::deploy::{Cause, NameError, SlotName};
+
+impl From<&Cause> for CauseRecord {
+    fn from(cause: &Cause) -> Self {
+        match cause {
+            Cause::Switched => Self::Switched,
+            Cause::StandsBy => Self::Standby,
+            Cause::Unprepared(why) => Self::Unprepared { why: why.clone() },
+            Cause::Unbuilt(failure) => Self::Unbuilt {
+                failure: failure.into(),
+            },
+            Cause::Unhooked(hook, failure) => Self::Unhooked {
+                hook: (*hook).into(),
+                failure: failure.into(),
+            },
+            Cause::Interrupted => Self::Interrupted,
+            Cause::Preempted => Self::Preempted { by: None },
+            Cause::Aborted(by) => Self::Preempted {
+                by: Some(by.clone()),
+            },
+            Cause::NoIdleSlot { holder, condition } => Self::NoIdleSlot {
+                holder: holder.to_string(),
+                condition: (*condition).to_owned(),
+            },
+            Cause::Unrouted(why) => Self::Unrouted { why: why.clone() },
+            Cause::StartFailed(failure) => Self::StartFailed {
+                failure: failure.into(),
+            },
+            Cause::StartTimeout => Self::StartTimeout,
+            Cause::HealthTimeout(probe) => Self::HealthTimeout {
+                probe: probe.as_ref().map(Into::into),
+            },
+            Cause::Exited(failure) => Self::Exited {
+                failure: failure.into(),
+            },
+            Cause::StoppedByHand => Self::StoppedByHand,
+            Cause::ProbesFailed(probe) => Self::ProbesFailed {
+                probe: probe.into(),
+            },
+            Cause::Soaked => Self::Soaked,
+            Cause::Superseded => Self::Superseded,
+            Cause::OldSlotGone => Self::OldSlotGone,
+        }
+    }
+}
+
+impl CauseRecord {
+    pub(super) fn into_cause(self) -> Result<Cause, NameError> {
+        Ok(match self {
+            Self::Switched => Cause::Switched,
+            Self::Standby => Cause::StandsBy,
+            Self::Unprepared { why } => Cause::Unprepared(why),
+            Self::Unbuilt { failure } => Cause::Unbuilt(failure.into()),
+            Self::Unhooked { hook, failure } => Cause::Unhooked(hook.into(), failure.into()),
+            Self::Interrupted => Cause::Interrupted,
+            Self::Preempted { by: None } => Cause::Preempted,
+            Self::Preempted { by: Some(by) } => Cause::Aborted(by),
+            Self::NoIdleSlot { holder, condition } => Cause::NoIdleSlot {
+                holder: holder.parse::<SlotName>()?,
+                condition: word(&condition),
+            },
+            Self::Unrouted { why } => Cause::Unrouted(why),
+            Self::StartFailed { failure } => Cause::StartFailed(failure.into()),
+            Self::StartTimeout => Cause::StartTimeout,
+            Self::HealthTimeout { probe } => Cause::HealthTimeout(probe.map(Into::into)),
+            Self::Exited { failure } => Cause::Exited(failure.into()),
+            Self::StoppedByHand => Cause::StoppedByHand,
+            Self::ProbesFailed { probe } => Cause::ProbesFailed(probe.into()),
+            Self::Soaked => Cause::Soaked,
+            Self::Superseded => Cause::Superseded,
+            Self::OldSlotGone => Cause::OldSlotGone,
+        })
+    }
+}
