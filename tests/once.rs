@@ -104,6 +104,30 @@ fn what_is_not_as_expected_is_left_as_it_is() {
             &["drain", "green", "--now", "--expected-active", "0badcafe"],
             json!({"active": "0badcafe"}),
         ),
+        (
+            &["weight", "blue", "5", "--expected-generation", "7"],
+            json!({"generation": 7}),
+        ),
+        (
+            &[
+                "route",
+                "--from",
+                "blue",
+                "--to",
+                "green",
+                "--expected-active",
+                "green",
+            ],
+            json!({"active": "green"}),
+        ),
+        (
+            &["abort", "--expected-generation", "7"],
+            json!({"generation": 7}),
+        ),
+        (
+            &["stop", "blue", "--force", "--expected-active", "green"],
+            json!({"active": "green"}),
+        ),
     ] {
         let (status, said) = refused(&project, words);
         assert_eq!((status, &said["code"]), (8, &json!("unexpected")), "{said}");

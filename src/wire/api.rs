@@ -29,7 +29,7 @@
 //! A slot is named by its name, by its release's id, or by that one's label; 404 with what there is if there is none, 400 if it could be
 //! another too.
 //!
-//! Each of `deploy`, `rollback`, `promote` and `drain` takes `expected_generation=7` and `expected_active=blue` (a slot, or the release that is
+//! Each of `deploy`, `rollback`, `promote`, `weight`, `route`, `abort`, `stop` and `drain` takes `expected_generation=7` and `expected_active=blue` (a slot, or the release that is
 //! live): compare, and set. Where the app is not so, nothing is changed, and the answer is 409 with [`Problem::expected`] and
 //! [`Problem::found`]. Both are compared when the request would take effect: with `queue`, after the wait too.
 //!
