@@ -386,3 +386,25 @@ fn keys_are_bounded_in_number_and_in_age() {
     attempt(&mut app, 1);
     assert_eq!(app.state.keys.len(), 1);
 }
+
+#[test]
+fn a_deployment_and_its_promotion_each_have_a_key_and_both_have_its_outcome() {
+    let mut app = served();
+    let deploy = keyed("one", "deploy", Some(""));
+    app.on(only_if(deploy, app.begin_at(Some(10))));
+    let generation = app.state.generation;
+    app.on(Event::Prepared {
+        generation,
+        release: release(2),
+    });
+    app.started(&slot("green"));
+    app.probed(&slot("green"), true).routed();
+    let promote = keyed("two", "promote", Some(""));
+    app.on(only_if(promote, app.ask_promote("green"))).routed();
+    for key in ["one", "two"] {
+        let key = key.parse().expect("a key");
+        let kept = app.state.keys.iter().find(|it| it.fingerprint.key == key);
+        let outcome = kept.and_then(|it| it.outcome.as_ref());
+        assert_eq!(outcome.map(|it| &it.cause), Some(&Cause::Switched));
+    }
+}

@@ -4,7 +4,9 @@
 mod machine_support;
 
 use machine_support::{App, failure, percent, settings, slot};
-use slot::deploy::{Condition, Effect, End, Event, Refusal, State, Weight, effects, rediscover};
+use slot::deploy::{
+    Condition, Effect, End, Event, Hook, Refusal, State, Weight, effects, rediscover,
+};
 
 /// Blue serves r1, and green has passed its gates with r2, at a weight.
 fn at(weight: u8) -> App {
@@ -480,4 +482,16 @@ fn the_soak_of_the_switch_before_goes_on_beside_a_candidate_and_its_rollback_lea
     app.routed();
     assert_eq!((app.active(), app.phase()), ("blue", Some("shifting")));
     assert_eq!(app.state.weight(&slot("green")), Weight::NONE);
+}
+
+#[test]
+fn a_slot_that_was_started_by_hand_has_no_request_before_its_hook_has_run() {
+    let mut app = three();
+    app.on(app.ask_weight("canary", 20)).routed();
+    app.on(app.ask_weight("canary", 0)).routed();
+    let mut ask = app.ask_weight("canary", 5);
+    if let Event::Weigh { settings, .. } = &mut ask {
+        settings.hooks.insert(Hook::BeforeSwitch);
+    }
+    assert!(matches!(app.refused(ask), Refusal::HookFirst { .. }));
 }

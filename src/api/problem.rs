@@ -110,7 +110,9 @@ impl From<AskError> for Problem {
     fn from(error: AskError) -> Self {
         let (status, code) = match &error {
             AskError::Refused(Refusal::Busy { .. }) => (StatusCode::CONFLICT, "busy"),
-            AskError::Refused(Refusal::Unexpected(_)) => (StatusCode::CONFLICT, "unexpected"),
+            AskError::Refused(Refusal::Unexpected(_) | Refusal::NotActive { .. }) => {
+                (StatusCode::CONFLICT, "unexpected")
+            }
             AskError::Refused(Refusal::KeyReused { .. } | Refusal::Repeated { .. }) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "key-reused")
             }
@@ -127,12 +129,12 @@ impl From<AskError> for Problem {
                 | Refusal::NotDraining { .. }
                 | Refusal::TakesNoWeight { .. }
                 | Refusal::NotHealthy { .. }
+                | Refusal::HookFirst { .. }
                 | Refusal::IsActive { .. }
                 | Refusal::TooMuch { .. }
                 | Refusal::NothingToAbort
                 | Refusal::Switching { .. }
-                | Refusal::OnlyLive { .. }
-                | Refusal::NotActive { .. },
+                | Refusal::OnlyLive { .. },
             )
             | AskError::Harmful(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
             AskError::NotCommitted(_) | AskError::Release(_) | AskError::Gone => {

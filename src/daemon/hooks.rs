@@ -53,7 +53,7 @@ impl<U: Units> Live<U> {
             ),
         }
         let Err(unhooked) = self.units.hook(occasion).await else {
-            self.leave_step();
+            self.leave_step(generation);
             return None;
         };
         match occasion.hook {

@@ -123,8 +123,10 @@ impl<U: Units> Live<U> {
     }
 
     /// The step of a phase that goes on is over.
-    pub(super) fn leave_step(&self) {
-        self.memory().step = None;
+    pub(super) fn leave_step(&self, generation: Generation) {
+        let step = &mut self.memory().step;
+        // A hook that comes after the switch may end in the midst of the next attempt.
+        *step = step.take().filter(|(of, ..)| *of != generation);
     }
 
     /// What a fetch or a build said that is about to be reported as failed.

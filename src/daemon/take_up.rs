@@ -36,7 +36,10 @@ pub(super) async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> S
     let is_live = |slot: &str| live.is_some() && release::named(&world.root, slot) == live;
     let routed = match sends[..] {
         [only] => Some(only),
-        _ => sends.iter().copied().find(|slot| is_live(&slot.name)),
+        _ => {
+            let live = sends.iter().copied().filter(|slot| is_live(&slot.name));
+            live.max_by_key(|slot| slot.weight)
+        }
     };
     let shared = sends.iter().filter(|slot| Some(**slot) != routed);
     let recorded = History::at(world.root.join("history.jsonl")).last_generation();

@@ -357,6 +357,15 @@ pub enum Refusal {
         /// As asked.
         slot: SlotName,
     },
+    /// A slot that was started by hand has a hook ahead.
+    #[error(
+        "slot {slot} was started by hand, and before_switch, which comes before its first request, runs when it is promoted: `slotctl promote \
+         {slot}`; or deploy with `--weight`, which runs it first"
+    )]
+    HookFirst {
+        /// As asked.
+        slot: SlotName,
+    },
     /// The active slot has what the others leave.
     #[error(
         "slot {slot} is active, and has what the others leave, {weight} now; set the weight of another one, and it gives that or gets it"
@@ -397,8 +406,8 @@ pub enum Refusal {
     },
     /// Without it nothing would serve.
     #[error(
-        "slot {slot} is the only live one: without it every request would be refused; let another take its place first (`slotctl deploy`, \
-         `slotctl promote`), or stop it all the same with `--force`"
+        "slot {slot} is the active one: without it every request would be refused; let another take its place first (`slotctl deploy`, \
+         `slotctl promote`), or stop it all the same with `--force`, which also ends a deployment whose candidate has a weight"
     )]
     OnlyLive {
         /// As asked.

@@ -202,15 +202,15 @@ impl State {
     /// Of the attempts whose requests had a key, how this one ended.
     #[must_use]
     pub fn kept_outcome(&self, generation: Generation) -> Option<&Outcome> {
-        let keyed = self.keys.iter().find(|it| it.generation == generation)?;
-        keyed.outcome.as_ref()
+        let mut keys = self.keys.iter();
+        keys.find_map(|it| it.outcome.as_ref().filter(|_| it.generation == generation))
     }
 
-    /// The end of an attempt is kept with its key: another one may end before anybody asks.
+    /// The end of an attempt is kept with its keys (a deployment's and its promotion's): another one may end before anybody asks.
     pub(super) fn keep_outcome(&mut self) {
         let Some(outcome) = &self.outcome else { return };
-        let mut open = self.keys.iter_mut().filter(|it| it.outcome.is_none());
-        if let Some(keyed) = open.find(|it| it.generation == outcome.generation) {
+        let ended = |it: &&mut Keyed| it.outcome.is_none() && it.generation == outcome.generation;
+        for keyed in self.keys.iter_mut().filter(ended) {
             keyed.outcome = Some(outcome.clone());
         }
     }

@@ -240,7 +240,11 @@ pub fn rediscover(facts: &Facts, now: Time) -> State {
         .or_else(only)
         .or_else(|| facts.slots.iter().find(|(_, found)| is_live(found)))
         .map(|(name, _)| name.clone());
-    let unheld = facts.live.clone().filter(|_| active.is_none());
+    let nothing_runs = !facts.slots.values().any(runs);
+    let unheld = facts
+        .live
+        .clone()
+        .filter(|_| active.is_none() && nothing_runs);
     let first = || state.settings.slots.first().cloned();
     let active = active.or_else(|| unheld.as_ref().and_then(|_| first()));
     for (name, found) in &facts.slots {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::event::{End, Probe, Refusal, UnitFailure};
+use super::hook::Hook;
 use super::names::{SlotName, Weight};
 use super::notice::Notice;
 use super::policy::{ByClass, DRAIN_ANSWER, FAILED_PROBES, Settings};
@@ -41,6 +42,12 @@ impl Draft {
                 return Err(Refusal::BetweenRuns { slot });
             }
             Condition::Standby { gated: false } => return Err(Refusal::NotHealthy { slot }),
+            // It would have requests before its hook has run.
+            Condition::Standby { gated: true }
+                if settings.hooks.contains(&Hook::BeforeSwitch) && weight != Weight::ALL =>
+            {
+                return Err(Refusal::HookFirst { slot });
+            }
             Condition::Standby { gated: true } => {}
             Condition::Idle
             | Condition::Starting

@@ -44,18 +44,6 @@ def builds(status):
     return status.get("deployment", {}).get("phase") == "build"
 
 
-def test_a_build_has_limits_a_network_and_no_root(machine, app):
-    shown = machine.out("systemctl show slot-setup@web.service -p MemoryMax,TasksMax,CPUWeight,IOWeight,PrivateNetwork,User,NoNewPrivileges")
-    about = dict(line.split("=", 1) for line in shown.splitlines())
-    assert int(about["MemoryMax"]) < 1 << 50 and int(about["TasksMax"]) < 1 << 20, about
-    assert (about["PrivateNetwork"], about["NoNewPrivileges"]) == ("no", "yes"), about
-    assert (about["CPUWeight"], about["IOWeight"]) == ("20", "20"), about
-    deploy(app, "limited", "id -u >uid; curl -sS -m 10 http://127.0.0.1/ >reached")
-    live = "/var/lib/slot/web/live"
-    assert machine.out(f"cat {live}/uid") != "0"
-    assert machine.out(f"cat {live}/reached").startswith("release ")
-
-
 def answer(machine, port=80, path=""):
     return machine.out(f"curl -sS -m 10 http://127.0.0.1:{port}/{path}")
 
@@ -315,3 +303,15 @@ def test_what_is_shared_stays_from_release_to_release(fresh):
     pid = fresh.show(f"web@{app.active()}", "MainPID")["MainPID"]
     inside = f"nsenter -t {pid} -m -- /bin/cat /proc/{pid}/cwd/uploads/seed /proc/{pid}/cwd/uploads/written"
     assert fresh.out(inside) == "first\nlater"
+
+
+def test_a_build_has_limits_a_network_and_no_root(machine, app):
+    shown = machine.out("systemctl show slot-setup@web.service -p MemoryMax,TasksMax,CPUWeight,IOWeight,PrivateNetwork,User,NoNewPrivileges")
+    about = dict(line.split("=", 1) for line in shown.splitlines())
+    assert int(about["MemoryMax"]) < 1 << 50 and int(about["TasksMax"]) < 1 << 20, about
+    assert (about["PrivateNetwork"], about["NoNewPrivileges"]) == ("no", "yes"), about
+    assert (about["CPUWeight"], about["IOWeight"]) == ("20", "20"), about
+    deploy(app, "limited", "id -u >uid; curl -sS -m 10 http://127.0.0.1/ >reached")
+    live = "/var/lib/slot/web/live"
+    assert machine.out(f"cat {live}/uid") != "0"
+    assert machine.out(f"cat {live}/reached").startswith("release ")

@@ -61,9 +61,11 @@ def test_it_runs_without_systemd_as_the_readme_says(server):
     for lines in blocks("start"):
         started = server.spawn(f"cd /root\n{lines}")
         server.wait_for("curl -sS -m 10 http://127.0.0.1:8080/ | grep -q ^release")
-        further = re.search(r"`(slotctl --socket .*?)`", README.read_text())[1]
         server.run("echo '# more' >>/root/web/build/server")
-        server.run(f"cd /root/web && {further}")
+        for further in re.search(r"Further commands find it there[^`]*`(.*?)`, `(.*?)`", README.read_text()).groups():
+            server.run(f"cd /root/web && {further}")
+        elsewhere = re.search(r"`(slotctl --socket .*?)`", README.read_text())[1]
+        server.run(elsewhere.replace("/path/to", "/root/web"))
         assert serves(server, "http://127.0.0.1:8080/")
         # nsenter does not pass signals on.
         server.run("pkill -TERM -x slotctl")
