@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
+use super::client;
 use super::exit::Exit;
 use super::start::{DATA, SOCKET};
 use crate::config::{App, SlotMachine};
@@ -110,13 +111,16 @@ pub fn around() -> Option<PathBuf> {
     file.parent().map(Path::to_owned)
 }
 
-/// Who is asked about a project: the daemon that `slotctl start` runs for it, unless a socket is named or `--app` names another app than its.
+/// Who is asked about a project: the daemon that `slotctl start` runs for it, unless a socket is named, or `--app` names another app than its
+/// and the machine has a slotd, whose that may be.
 ///
 /// # Errors
 /// There is no current directory.
 pub fn reached(global: &Global, project: Option<&Project>) -> anyhow::Result<Global> {
     let named = |app: &AppName| project.is_some_and(|project| project.app.name == *app);
-    if global.asked.is_some() || !global.app.as_ref().is_none_or(named) {
+    let is_elsewhere =
+        || !global.app.as_ref().is_none_or(named) && Path::new(client::SOCKET).exists();
+    if global.asked.is_some() || is_elsewhere() {
         return Ok(global.clone());
     }
     Ok(Global {
