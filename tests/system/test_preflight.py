@@ -100,3 +100,18 @@ def test_a_deployment_that_may_queue_waits_for_the_one_that_holds_the_lock(machi
     second = app.deploy("after", "--queue 1m")
     assert second["success"] and second["generation"] > json.loads(first.communicate(timeout=30)[0])["generation"]
     assert machine.out("curl -sS http://127.0.0.1/") == "release after"
+
+
+def test_a_second_copy_that_has_no_room_in_memory(machine, app):
+    app.deploy("two", "--wait=stopped")
+    # What slotd is told of this machine's memory: next to nothing is left.
+    machine.write("/root/meminfo", "MemTotal: 1000000 kB\nMemFree: 8 kB\nMemAvailable: 8 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n")
+    machine.write("/etc/systemd/system/slotd.service.d/memory.conf", "[Service]\nBindReadOnlyPaths=/root/meminfo:/proc/meminfo\n")
+    machine.run("systemctl daemon-reload && systemctl restart slotd.service")
+    try:
+        error = refused(app)
+        assert "in pre-flight" in error and "of memory, a second copy beside it would need as much, and 8.0 KiB is available" in error, error
+        assert app.deploy("two", "--skip-check memory --wait=stopped")["success"]
+    finally:
+        machine.run("rm -r /etc/systemd/system/slotd.service.d && systemctl daemon-reload && systemctl restart slotd.service")
+    app.deploy("two", "--wait=stopped")
