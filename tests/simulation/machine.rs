@@ -375,6 +375,9 @@ impl Machine {
                 self.note(outcome.cause.code());
                 if outcome.cause == Cause::Switched {
                     let held = before.deployment.as_ref();
+                    // One that was given a weight when there was no hook yet has had requests: it is too late for what comes before.
+                    let at_once = outcome.entered.first().map(|(phase, _)| *phase);
+                    let held = held.filter(|_| at_once != Some("shifting"));
                     let unhooked = held.is_some_and(|held| {
                         matches!(held.kind, Kind::Deploy | Kind::Promote)
                             && held.settings.hooks.contains(&Hook::BeforeSwitch)
