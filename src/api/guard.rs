@@ -60,6 +60,11 @@ pub(super) fn expected(generation: Option<u64>, active: Option<&str>) -> Result<
     })
 }
 
+/// A guard for a request that has no key: on a condition, if it has one.
+pub(super) fn only_if(generation: Option<u64>, active: Option<&str>) -> Result<Guard, Problem> {
+    Ok(guard(expected(generation, active)?, None, &[]))
+}
+
 /// A guard for a request that asks for this, and brings nothing with it.
 pub(super) fn guard(expected: Expected, key: Option<Key>, target: &[&str]) -> Guard {
     let key = key.map(|key| Fingerprint {

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::deploy::{deploy, on_disk, releases};
-use super::guard::{WithKey, begun, expected, guard};
+use super::guard::{WithKey, begun, expected, guard, only_if};
 use super::large::{content, lacking};
 use super::peer::{Access, Peer};
 use super::problem::Problem;
@@ -27,7 +27,7 @@ use crate::daemon::app::Managed;
 use crate::daemon::apps::Apps;
 use crate::daemon::status::{self, Wait};
 use crate::daemon::units::Units;
-use crate::deploy::{Expected, Generation};
+use crate::deploy::Generation;
 use crate::telemetry::chain;
 use crate::wire::api;
 
@@ -248,19 +248,13 @@ struct SlotQuery {
     expected_active: Option<String>,
 }
 
-impl SlotQuery {
-    fn expected(&self) -> Result<Expected, Problem> {
-        expected(self.expected_generation, self.expected_active.as_deref())
-    }
-}
-
 async fn drain<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
     Asked(query): Asked<SlotQuery>,
 ) -> Result<Json<api::Status>, Problem> {
     let app = api.app(&named).await?;
-    let guard = guard(query.expected()?, None, &[]);
+    let guard = only_if(query.expected_generation, query.expected_active.as_deref())?;
     let slot = app.slot_meant(&query.slot).await?;
     app.drain_now(slot, guard).await?;
     Ok(Json(app.status().await))

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{ConnectInfo, Path, State};
 use serde::Deserialize;
 
-use super::guard::{WithKey, begun, expected, guard};
+use super::guard::{WithKey, begun, expected, guard, only_if};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named};
@@ -36,8 +36,7 @@ pub(super) async fn weigh<U: Units>(
     let app = api.app(&named).await?;
     let weight = weight(&query.weight)?;
     let slot = app.slot_meant(&query.slot).await?;
-    let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
-    let guard = guard(expected, None, &[]);
+    let guard = only_if(query.expected_generation, query.expected_active.as_deref())?;
     Ok(Json(app.weigh(slot, weight, peer.name(), guard).await?))
 }
 
@@ -59,8 +58,7 @@ pub(super) async fn route<U: Units>(
     let app = api.app(&named).await?;
     let from = app.slot_meant(&query.from).await?;
     let to = app.slot_meant(&query.to).await?;
-    let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
-    let guard = guard(expected, None, &[]);
+    let guard = only_if(query.expected_generation, query.expected_active.as_deref())?;
     Ok(Json(app.swap(from, to, peer.name(), guard).await?))
 }
 
@@ -109,8 +107,7 @@ pub(super) async fn abort<U: Units>(
     Asked(query): Asked<AbortQuery>,
 ) -> Result<Json<api::Shares>, Problem> {
     let app = api.app(&named).await?;
-    let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
-    let guard = guard(expected, None, &[]);
+    let guard = only_if(query.expected_generation, query.expected_active.as_deref())?;
     Ok(Json(app.abort(peer.name(), guard).await?))
 }
 
@@ -132,7 +129,6 @@ pub(super) async fn stop<U: Units>(
 ) -> Result<Json<api::Shares>, Problem> {
     let app = api.app(&named).await?;
     let slot = app.slot_meant(&query.slot).await?;
-    let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
-    let guard = guard(expected, None, &[]);
+    let guard = only_if(query.expected_generation, query.expected_active.as_deref())?;
     Ok(Json(app.halt(slot, query.force, peer.name(), guard).await?))
 }

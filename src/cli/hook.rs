@@ -12,10 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, anyhow};
 
 use super::build::{BAD_CONFIG, called, end_with, execute, failed};
-use super::launch::{Failure, read_env_file};
-use crate::config::is_reserved;
+use super::launch::{Failure, launch_of};
 use crate::deploy::{AppName, ReleaseId};
-use crate::launch::{Env, EnvFile, Order, launch};
 use crate::wire::hook;
 
 /// What the unit's `ExecStart=` says.
@@ -54,31 +52,14 @@ pub fn run(request: &Request) -> Result<(), Failure> {
         .map_err(|error| failed(anyhow!("there is no release to run in: {error}")))?;
     let app = request.root.join(request.app.as_str());
     let release = app.join("releases").join(id.as_str());
-    let config = |error| Failure {
-        code: BAD_CONFIG,
-        error,
-    };
-    let env_file = request.env_file.as_deref().map(|path| release.join(path));
-    let text = env_file
-        .as_deref()
-        .map(|path| read_env_file(path, request.env_file.as_deref() == Some(path)))
-        .transpose()
-        .map_err(config)?;
-    let (mut injected, inherited): (Env, Env) =
-        std::env::vars_os().partition(|(name, _)| name.to_str().is_some_and(is_reserved));
-    injected.extend((order.facts.iter()).map(|(name, value)| (name.into(), value.into())));
-    let launch = launch(&Order {
-        command: &order.command,
-        release: &release,
-        inherited: &inherited,
-        env: &std::collections::BTreeMap::new(),
-        env_file: env_file
-            .as_deref()
-            .zip(text.as_deref())
-            .map(|(path, text)| EnvFile { path, text }),
-        injected: &injected,
-    })
-    .map_err(|error| config(error.into()))?;
+    let facts = order.facts.iter();
+    let facts = facts.map(|(name, value)| (name.into(), value.into()));
+    let launch = launch_of(
+        &order.command,
+        &release,
+        request.env_file.as_deref(),
+        facts.collect(),
+    )?;
     let mut to = stream
         .try_clone()
         .context("cannot answer slotd")

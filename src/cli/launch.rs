@@ -73,32 +73,13 @@ pub fn launch(request: &Request) -> Result<Infallible, Failure> {
             link.display()
         )),
     })?;
-    let config = |error| Failure {
-        code: BAD_CONFIG,
-        error,
-    };
     share(&release, &request.shared_dirs)?;
-    let env_file = request.env_file.as_deref().map(|path| release.join(path));
-    let text = env_file
-        .as_deref()
-        .map(|path| read_env_file(path, request.env_file.as_deref() == Some(path)))
-        .transpose()
-        .map_err(config)?;
-    // What systemd put into the environment of this process is this run's own.
-    let (injected, inherited): (Env, Env) =
-        std::env::vars_os().partition(|(name, _)| name.to_str().is_some_and(is_reserved));
-    let launch = compute(&Order {
-        command: &request.command,
-        release: &release,
-        inherited: &inherited,
-        env: &std::collections::BTreeMap::new(),
-        env_file: env_file
-            .as_deref()
-            .zip(text.as_deref())
-            .map(|(path, text)| EnvFile { path, text }),
-        injected: &injected,
-    })
-    .map_err(|error| config(error.into()))?;
+    let launch = launch_of(
+        &request.command,
+        &release,
+        request.env_file.as_deref(),
+        Env::new(),
+    )?;
     std::env::set_current_dir(&launch.cwd)
         .with_context(|| format!("cannot enter {}", launch.cwd.display()))
         .map_err(|error| Failure {
@@ -109,6 +90,41 @@ pub fn launch(request: &Request) -> Result<Infallible, Failure> {
         code: NO_PROGRAM,
         error: become_app(&launch),
     })
+}
+
+/// How a command is executed in a release, in the environment that systemd has given to this process, with these facts besides.
+pub(super) fn launch_of(
+    command: &[String],
+    release: &Path,
+    env_file: Option<&Path>,
+    facts: Env,
+) -> Result<Launch, Failure> {
+    let config = |error| Failure {
+        code: BAD_CONFIG,
+        error,
+    };
+    let path = env_file.map(|path| release.join(path));
+    let text = path
+        .as_deref()
+        .map(|path| read_env_file(path, env_file == Some(path)))
+        .transpose()
+        .map_err(config)?;
+    // What systemd put into the environment of this process is this run's own.
+    let (mut injected, inherited): (Env, Env) =
+        std::env::vars_os().partition(|(name, _)| name.to_str().is_some_and(is_reserved));
+    injected.extend(facts);
+    compute(&Order {
+        command,
+        release,
+        inherited: &inherited,
+        env: &std::collections::BTreeMap::new(),
+        env_file: path
+            .as_deref()
+            .zip(text.as_deref())
+            .map(|(path, text)| EnvFile { path, text }),
+        injected: &injected,
+    })
+    .map_err(|error| config(error.into()))
 }
 
 /// Makes the app's shared directories where they are not there yet, as the app's own user.
@@ -137,7 +153,7 @@ fn share(release: &Path, directories: &[String]) -> Result<(), Failure> {
 }
 
 /// An absolute one is where PID 1 put its copy (systemd.exec(5), `LoadCredential=`), unless the unit is from before it did so.
-pub(super) fn read_env_file(path: &Path, absolute: bool) -> anyhow::Result<String> {
+fn read_env_file(path: &Path, absolute: bool) -> anyhow::Result<String> {
     let copy = std::env::var_os("CREDENTIALS_DIRECTORY")
         .filter(|_| absolute)
         .map(|directory| Path::new(&directory).join(CREDENTIAL))

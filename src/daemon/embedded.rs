@@ -25,7 +25,7 @@ use crate::children::{Changes, Child, Ended, Listener, Phase, Program, once};
 use crate::config::{self, App, Bind, Ready, Semantics, slot_machine};
 use crate::deploy::{BootId, End, Limits, Occasion, Probe, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::git::Store;
-use crate::launch::{Env, EnvFile, Order, launch};
+use crate::launch::{Env, EnvFile, Launch, LaunchError, Order, launch};
 use crate::preflight::{self, Runner};
 use crate::probe::{Address, Owner, ask, listeners, process_group_of, processes_of_group};
 use crate::release::{Root, Site, seed, shared};
@@ -112,20 +112,11 @@ impl Embedded {
         blocking(move || seed(&seeded, &directories, &shared))
             .await
             .map_err(|error| failure("resources", chain(&error)))?;
-        let env_file = self.env_file(&release).await?;
         let injected = self.app.injected(&self.run, slot);
-        let launch = launch(&Order {
-            command: &self.app.command,
-            release: &release,
-            inherited: &self.inherited,
-            env: &self.app.env,
-            env_file: env_file.as_ref().map(|(path, text)| EnvFile { path, text }),
-            injected: &injected
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        })
-        .map_err(|error| failure("config", error.to_string()))?;
+        let launch = self.launch_of(&self.app.command, &release, injected);
+        let launch = launch
+            .await?
+            .map_err(|error| failure("config", error.to_string()))?;
         let mut env = launch.env;
         env.insert("SLOT_RELEASE".into(), id.as_str().into());
         Ok(Program {
@@ -140,6 +131,27 @@ impl Embedded {
             restart: self.app.semantics == Semantics::Slot,
             whole: self.app.semantics == Semantics::SlotMachine,
         })
+    }
+
+    /// How a command of the app's is executed in a release, in its environment.
+    async fn launch_of(
+        &self,
+        command: &[String],
+        release: &Path,
+        injected: BTreeMap<String, String>,
+    ) -> Result<Result<Launch, LaunchError>, UnitFailure> {
+        let env_file = self.env_file(release).await?;
+        let injected = injected.into_iter();
+        Ok(launch(&Order {
+            command,
+            release,
+            inherited: &self.inherited,
+            env: &self.app.env,
+            env_file: env_file.as_ref().map(|(path, text)| EnvFile { path, text }),
+            injected: &injected
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        }))
     }
 
     /// The app's `env_file`, and what stands in it.

@@ -168,19 +168,19 @@ impl Shelf {
     /// Fetches what matches the patterns; without any, all that the commit has.
     fn run(&self, patterns: &str) -> Result<Ran, GitError> {
         const OPERATION: &str = "fetch files of Git LFS";
+        let mut asked = None;
         let (remote, options) = match &self.source {
             Source::Users => (self.users_remote()?, Vec::new()),
             Source::Remote(remote) => {
+                let server = self.server(&remote.url)?;
                 let storage = self.objects.parent().unwrap_or(&self.objects);
                 let mut options = vec![
                     // git-lfs knows not all that git does as a URL, unless it is a remote's.
                     format!("remote.{FETCHED}.url={}", remote.url),
                     format!("lfs.storage={}", storage.display()),
                 ];
-                options.extend(
-                    self.server(&remote.url)?
-                        .map(|url| format!("lfs.url={url}")),
-                );
+                options.extend(server.iter().map(|url| format!("lfs.url={url}")));
+                asked = Some(server.unwrap_or_else(|| remote.url.clone()));
                 (Some(FETCHED.to_owned()), options)
             }
         };
@@ -213,15 +213,13 @@ impl Shelf {
         let fetch: Vec<&str> = options.chain(fetch).collect();
         let fetched = self.git.ask(OPERATION, &fetch, b"")?;
         let said = words(&fetched.stderr);
-        let why = match &self.source {
-            Source::Users => format!(
+        let why = match asked {
+            None => format!(
                 "`git lfs fetch {remote} {}` {}: {said}; when that brings it, deploy again",
                 self.commit, fetched.status
             ),
-            Source::Remote(remote) => {
-                let server = self.server(&remote.url)?;
-                let asked = server.as_ref().unwrap_or(&remote.url);
-                let hint = hint(asked, &said);
+            Some(asked) => {
+                let hint = hint(&asked, &said);
                 format!("git-lfs cannot fetch it from {asked}: {said}{hint}")
             }
         };

@@ -5,7 +5,6 @@ use super::super::units::{Report, Unbuilt};
 use super::{Embedded, SETUP_STOP, failure, unbuilt};
 use crate::children::{Program, once};
 use crate::deploy::{Occasion, UnitFailure};
-use crate::launch::{EnvFile, Order, launch};
 
 /// What a hook is called where a slot has its name.
 const HOOK: &str = "hook";
@@ -46,21 +45,11 @@ impl Embedded {
             return Err(failure("no-release", "has no release to run in".to_owned()));
         };
         let release = self.root.home(id);
-        let env_file = self.env_file(&release).await?;
         let mut injected = self.app.injected_in_setup();
         injected.extend(facts(occasion, upstream));
-        let launch = launch(&Order {
-            command,
-            release: &release,
-            inherited: &self.inherited,
-            env: &self.app.env,
-            env_file: env_file.as_ref().map(|(path, text)| EnvFile { path, text }),
-            injected: &injected
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        })
-        .map_err(|error| failure("config", format!("cannot be run: {error}")))?;
+        let launch = self.launch_of(command, &release, injected).await?;
+        let launch =
+            launch.map_err(|error| failure("config", format!("cannot be run: {error}")))?;
         Ok(Program {
             argv: launch.argv,
             env: launch.env,
