@@ -315,8 +315,7 @@ fn a_remote_that_says_nothing_is_given_up_at_its_limit() {
     let port = silent.local_addr().unwrap().port();
     let url = format!("git://127.0.0.1:{port}/shop.git");
     let project = Remote::at(&url, "fetch_timeout = '1s'\n");
-    let running = project.start(&["./build-1"]);
-    running.until("release 1");
+    let running = project.serving(&["./build-1"], "release 1");
     let said = project.refused(&["--remote", "main"]);
     for wanted in [
         &url,
@@ -341,8 +340,7 @@ fn a_rollback_goes_ahead_of_a_fetch_and_ends_it() {
     let project = Remote::at(&url, "");
     let text = "{\"name\":\"2\",\"behaviour\":\"serves\"}";
     fs::write(project.directory.path().join("build-2/release.json"), text).unwrap();
-    let running = project.start(&["./build-1"]);
-    running.until("release 1");
+    let running = project.serving(&["./build-1"], "release 1");
     project.deploy(&["./build-2"]);
     let mut fetching = deploying(&project, &["--remote"]);
     // git has called, so all of it runs.
@@ -364,8 +362,7 @@ fn a_fetcher_that_is_killed_ends_the_deployment() {
         silent.local_addr().unwrap().port()
     );
     let project = Remote::at(&url, "");
-    let running = project.start(&["./build-1"]);
-    running.until("release 1");
+    let running = project.serving(&["./build-1"], "release 1");
     let mut fetching = deploying(&project, &["--remote"]);
     let (_called, _) = silent.accept().unwrap();
     let mirror = project.directory.path().join(".slot/slot/mirror.git");

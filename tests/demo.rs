@@ -99,8 +99,7 @@ fn ctrl_c_ends_the_demo_and_leaves_nothing() {
 #[test]
 fn start_serves_a_project_and_takes_it_up_again() {
     let project = Project::new();
-    let running = project.start(&["build-1"]);
-    running.until("release 1 on slot blue");
+    let running = project.serving(&["build-1"], "release 1 on slot blue");
 
     let status = project
         .slotctl(&["--socket", ".slot/slotd.sock", "status"])
@@ -142,8 +141,7 @@ fn start_serves_a_project_and_takes_it_up_again() {
 #[test]
 fn a_project_that_start_serves_is_asked_without_naming_its_socket() {
     let project = Project::with("name = 'asked-here'\n");
-    let running = project.start(&["build-1"]);
-    running.until("release 1 on slot blue");
+    let running = project.serving(&["build-1"], "release 1 on slot blue");
     let root = project.directory.path();
     let below = root.join("deeper/still");
     std::fs::create_dir_all(&below).unwrap();
@@ -207,8 +205,7 @@ fn a_setup_makes_a_release_ready_and_one_that_fails_is_told_with_its_last_lines(
         "two",
         "echo half >release.json; echo step one; echo no luck >&2; exit 3",
     );
-    let running = project.start(&["one"]);
-    running.until("release slot-one on slot blue");
+    let running = project.serving(&["one"], "release slot-one on slot blue");
     let (code, said) = project.ask(&["deploy", "two"]);
     assert_eq!(code, Some(1), "{said}");
     for words in [
@@ -235,8 +232,7 @@ fn a_setup_that_hangs_is_killed_whole_at_its_limit() {
     project
         .built("one", &makes("one"))
         .built("two", "echo waits; (trap '' TERM; sleep 4001) & sleep 4002");
-    let running = project.start(&["one"]);
-    running.until("release one on slot blue");
+    let running = project.serving(&["one"], "release one on slot blue");
     let (code, said) = project.ask(&["deploy", "two"]);
     assert_eq!(code, Some(1), "{said}");
     for words in [
@@ -260,8 +256,7 @@ fn a_rollback_goes_ahead_of_a_setup_and_nothing_of_that_is_left() {
             "three",
             "trap '' TERM; echo begun >../../../begun; sleep 4003",
         );
-    let running = project.start(&["one"]);
-    running.until("release one on slot blue");
+    let running = project.serving(&["one"], "release one on slot blue");
     let (code, said) = project.ask(&["deploy", "two", "--wait", "stopped"]);
     assert_eq!(code, Some(0), "{said}");
     let three = project
@@ -296,8 +291,7 @@ fn a_deployer_that_is_killed_in_a_setup_leaves_nothing_of_it() {
     project
         .built("one", &makes("one"))
         .built("two", "trap '' TERM; sleep 4004");
-    let mut running = project.start(&["one"]);
-    running.until("release one on slot blue");
+    let mut running = project.serving(&["one"], "release one on slot blue");
     let mut two = project
         .slotctl(&["--socket", ".slot/slotd.sock", "deploy", "two"])
         .stdout(Stdio::null())
@@ -311,8 +305,7 @@ fn a_deployer_that_is_killed_in_a_setup_leaves_nothing_of_it() {
     two.kill().unwrap();
     two.wait().unwrap();
     assert_no_process_of(project.directory.path());
-    let running = project.start(&[]);
-    running.until("release one on slot");
+    let running = project.serving(&[], "release one on slot");
     assert!(project.ask(&["--json", "status"]).1.contains("interrupted"));
     assert_eq!(project.releases(), 1);
     assert_eq!(running.end().0, Some(0));
@@ -328,8 +321,7 @@ fn shared_directories_stay_from_release_to_release() {
         let text = format!("{{\"name\":\"{release}\",\"behaviour\":\"serves\"}}");
         std::fs::write(path.join("release.json"), text).unwrap();
     }
-    let running = project.start(&["build-1"]);
-    running.until("release 1 on slot blue");
+    let running = project.serving(&["build-1"], "release 1 on slot blue");
     let shared = project.directory.path().join(".slot/slot/shared/uploads");
     assert_eq!(std::fs::read_to_string(shared.join("seed")).unwrap(), "1");
     std::fs::write(shared.join("later"), "kept").unwrap();

@@ -61,8 +61,7 @@ fn served() -> (Project, started::Running) {
     let project = Project::new();
     release(&project, "one");
     release(&project, "two");
-    let running = project.start(&["one"]);
-    running.until("release one on slot blue");
+    let running = project.serving(&["one"], "release one on slot blue");
     // The routers answer before they have said that they have the table.
     project.until("\"state\":\"idle\"");
     (project, running)
@@ -259,8 +258,7 @@ fn a_key_is_kept_over_a_kill_and_over_later_deployments_with_how_its_own_ended()
     ok(&project, &["deploy", "one", "--wait", "stopped"]);
     signal(&running.child, Signal::SIGKILL);
     running.child.wait().unwrap();
-    let running = project.start(&[]);
-    running.until("release one on slot");
+    let running = project.serving(&[], "release one on slot");
     let again = ok(&project, &["deploy", "two", "--idempotency-key", "k"]);
     assert_eq!(again, first);
     let again = ask(&project, &broken);

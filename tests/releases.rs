@@ -128,8 +128,7 @@ fn on_disk(project: &Project) -> BTreeSet<PathBuf> {
 #[test]
 fn an_archive_of_any_kind_is_the_release_that_its_directory_is() {
     let project = Project::new();
-    let running = project.start(&["build-1"]);
-    running.until("release 1 on slot");
+    let running = project.serving(&["build-1"], "release 1 on slot");
     // Names that a shell would fall over, and two names of one file.
     let folder = project.directory.path().join("built");
     fs::create_dir_all(folder.join("a b\nc")).unwrap();
@@ -170,8 +169,7 @@ fn an_archive_of_any_kind_is_the_release_that_its_directory_is() {
 #[test]
 fn an_archive_on_standard_input_needs_no_slot_toml_where_slotd_knows_the_app() {
     let project = Project::new();
-    let running = project.start(&["build-1"]);
-    running.until("release 1 on slot");
+    let running = project.serving(&["build-1"], "release 1 on slot");
     let elsewhere = tempfile::tempdir().unwrap();
     for words in [&["deploy", "-"][..], &["--app", "slot", "deploy", "-"]] {
         let name = words.len().to_string();
@@ -204,8 +202,7 @@ fn what_start_keeps_in_a_project_is_no_part_of_what_is_deployed_from_there() {
     fs::create_dir_all(here.join(".slot-machine")).unwrap();
     // More than what an archive may have in it that is of no file.
     fs::write(here.join(".slot-machine/large"), vec![7; 3 << 20]).unwrap();
-    let running = project.start(&["build-1"]);
-    running.until("release 1 on slot");
+    let running = project.serving(&["build-1"], "release 1 on slot");
     let outcome = ok(&ask(&project, &["--json", "deploy", "."]));
     let id = outcome["release"].as_str().unwrap().to_owned();
     running.until("release here on slot");
@@ -214,8 +211,7 @@ fn what_start_keeps_in_a_project_is_no_part_of_what_is_deployed_from_there() {
     assert!(release.join("app/.slot/mine").is_file());
     running.end();
 
-    let running = project.start(&["."]);
-    running.until("release here on slot");
+    let running = project.serving(&["."], "release here on slot");
     // As `tar c .` makes it, of what slot keeps there and whatever else might be.
     let mut builder = tar::Builder::new(Vec::new());
     builder.follow_symlinks(false);
@@ -245,8 +241,7 @@ fn what_start_keeps_in_a_project_is_no_part_of_what_is_deployed_from_there() {
 #[test]
 fn a_hostile_archive_is_refused_whole_however_it_is_packed() {
     let project = Project::new();
-    let running = project.start(&["build-1"]);
-    running.until("release 1 on slot");
+    let running = project.serving(&["build-1"], "release 1 on slot");
     let before = on_disk(&project);
     let cases = [
         ("leaves the release", app("x").file("../escaped", b"x")),
@@ -297,8 +292,7 @@ fn a_hostile_archive_is_refused_whole_however_it_is_packed() {
 #[test]
 fn a_torn_archive_is_no_release() {
     let project = Project::new();
-    let running = project.start(&["build-1"]);
-    running.until("release 1 on slot");
+    let running = project.serving(&["build-1"], "release 1 on slot");
     let before = on_disk(&project);
     // Nothing that is compressed to less than what slotctl looks at first.
     let noise: Vec<u8> = (0..200_000_u32)
@@ -420,8 +414,7 @@ fn what_is_no_archive_is_refused_before_slotd_is_asked() {
 #[test]
 fn a_release_is_listed_deployed_again_and_gone_back_to_by_its_id_or_its_label() {
     let project = Project::new();
-    let running = project.start(&["build-1"]);
-    running.until("release 1 on slot");
+    let running = project.serving(&["build-1"], "release 1 on slot");
     let deploy = |name: &str, label: &str| {
         let file = format!("{name}.tar");
         fs::write(project.directory.path().join(&file), app(name).whole()).unwrap();
@@ -510,8 +503,7 @@ fn only_so_many_releases_stay_beside_those_in_use() {
     let file = project.directory.path().join("slot.toml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, format!("keep = 1\n{text}")).unwrap();
-    let running = project.start(&["build-1"]);
-    running.until("release 1 on slot");
+    let running = project.serving(&["build-1"], "release 1 on slot");
     let deploy = |name: &str| {
         fs::write(project.directory.path().join("next.tar"), app(name).whole()).unwrap();
         let words = ["--json", "deploy", "next.tar", "--wait=stopped"];

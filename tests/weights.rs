@@ -30,8 +30,7 @@ fn serving(lines: &str) -> (Project, Running) {
         let text = format!("{{\"name\":\"{name}\",\"behaviour\":\"serves\"}}");
         fs::write(path.join("release.json"), text).unwrap();
     }
-    let running = project.start(&["build-1"]);
-    running.until("release 1 ");
+    let running = project.serving(&["build-1"], "release 1 ");
     (project, running)
 }
 
@@ -344,8 +343,7 @@ fn a_deployer_that_was_killed_ends_a_deployment_whose_candidate_ended_with_it() 
     done(&project, &["deploy", "build-2", "--weight", "50"]);
     started::signal(&running.child, Signal::SIGKILL);
     running.child.wait().unwrap();
-    let running = project.start(&[]);
-    running.until("release 1 ");
+    let running = project.serving(&[], "release 1 ");
     assert_eq!(of_a_hundred(&running), [100, 0, 0]);
     let status = done(&project, &["status"]);
     assert_eq!(

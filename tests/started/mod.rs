@@ -122,6 +122,21 @@ impl Project {
         panic!("{wanted:?} never came, but {said}");
     }
 
+    /// Starts a deployer and waits until what it deployed answers and the attempt is over: the first answer comes before
+    /// the end, and until that the next deployment is refused.
+    pub fn serving(&self, path: &[&str], wanted: &str) -> Running {
+        let running = self.start(path);
+        running.until(wanted);
+        let began = Instant::now();
+        while self
+            .ask(&["--json", "status"])
+            .1
+            .contains("\"deployment\":")
+        {
+            assert!(began.elapsed() < LONG, "the deployment never ended");
+        }
+    }
+
     /// The directories of `releases`, which must be releases.
     pub fn releases(&self) -> usize {
         let names = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
