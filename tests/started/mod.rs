@@ -128,12 +128,13 @@ impl Project {
         let running = self.start(path);
         running.until(wanted);
         let began = Instant::now();
-        while self
-            .ask(&["--json", "status"])
-            .1
-            .contains("\"deployment\":")
-        {
-            assert!(began.elapsed() < LONG, "the deployment never ended");
+        loop {
+            let (code, said) = self.ask(&["--json", "status"]);
+            assert_eq!(code, Some(0), "{said}");
+            if !said.contains("\"deployment\":") {
+                return running;
+            }
+            assert!(began.elapsed() < LONG, "it never ended: {said}");
         }
     }
 
