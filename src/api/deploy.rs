@@ -39,6 +39,9 @@ pub(super) struct DeployQuery {
     queue: Option<String>,
     /// What the candidate is to get, and to stay at.
     weight: Option<String>,
+    /// All at once, whatever plan there is.
+    #[serde(default)]
+    at_once: bool,
     size: Option<u64>,
     /// Checks to leave out, with commas.
     skip: Option<String>,
@@ -72,6 +75,7 @@ impl DeployQuery {
             drain: of("drain", &self.drain)?,
             queue: of("queue", &self.queue)?.unwrap_or_default(),
             weight: self.weight.as_deref().map(weight).transpose()?,
+            at_once: self.at_once,
             patience: Duration::ZERO,
             size: self.size,
             unchecked: unchecked(self.skip.as_deref())?,
@@ -95,6 +99,7 @@ impl DeployQuery {
             ("ref", self.reference.as_deref()),
             ("remote", self.remote.as_deref()),
             ("weight", self.weight.as_deref()),
+            ("at_once", self.at_once.then_some("true")),
         ];
         let said = parts
             .into_iter()

@@ -4,6 +4,7 @@
 //! **Invariant:** a file with one wrong key is refused whole; the error names the file, the line, the key and what to write instead.
 
 mod app;
+mod canary;
 mod drain;
 mod edit;
 mod env;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use canary::Canary;
 pub use drain::Drain;
 pub use edit::with_ports;
 pub use env::{is_env_name, is_reserved};
@@ -38,7 +40,7 @@ pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 pub use staging::Staging;
 
-use crate::deploy::{AppName, SlotName};
+use crate::deploy::{AppName, Rate, SlotName};
 
 /// Where a release keeps what its [`App::shared_dirs`] had in them when it was deployed.
 pub const SEED: &str = ".slot-seed";
@@ -122,6 +124,8 @@ pub struct App {
     pub stop_timeout: Duration,
     /// `soak = "30s"`; `0s`: none.
     pub soak: Duration,
+    /// `soak_error_rate = "10%"`: the most requests of a new release that may fail while it is watched; `off`: they are not counted.
+    pub soak_error_rate: Option<Rate>,
     /// `keep = 5`: releases kept beside those in use.
     pub keep: usize,
     /// `hosts = ["example.org"]`; default `["*"]`: any. Never empty.
@@ -143,8 +147,10 @@ pub struct App {
     pub limits: AppLimits,
     /// `[staging]`: the work tree for the next deployment; absent: none is made.
     pub staging: Option<Staging>,
-    /// `[hooks]`: what runs around a switch.
+    /// `[hooks]`: what runs around a switch; and the `check` of `[canary]`.
     pub hooks: Hooks,
+    /// `[canary]`: by which steps a new release comes to its requests; absent: all at once.
+    pub canary: Option<Canary>,
     /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.
     pub internal_listener: Option<String>,
     /// By which kind of file it was read.

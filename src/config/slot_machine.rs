@@ -150,6 +150,8 @@ impl SlotMachine {
             },
             stop_timeout: drain_timeout,
             soak: Duration::ZERO,
+            soak_error_rate: None,
+            canary: None,
             keep: 0,
             hosts: vec!["*".to_owned()],
             paths: vec!["/".to_owned()],
