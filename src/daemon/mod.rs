@@ -22,6 +22,7 @@ pub mod instances;
 pub mod live;
 mod observe;
 pub mod owner;
+mod places;
 mod prepare;
 mod reach;
 mod remember;
