@@ -320,7 +320,7 @@ fn a_refusal_names_file_line_key_and_remedy() {
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
          drain_streams, drain_tunnels, stop_timeout, soak, soak_error_rate, keep, \
-         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits, hooks, canary, staging)"
+         hosts, paths, listener, sticky, allow_privileged_user, user, env_file, git, env, limits, hooks, canary, staging)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),
@@ -364,6 +364,10 @@ fn what_makes_no_sense_is_refused_where_it_stands() {
         (
             "slots = [\"blue\", \"live\"]",
             ":2: slots: \"live\" is a name of slot's own",
+        ),
+        (
+            "sticky = \"header:X User\"",
+            ":2: sticky: \"header:X User\" is nothing that a client could be known by; write \"cookie\"",
         ),
         (
             "slots = [\"Blue\", \"green\"]",

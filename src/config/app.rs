@@ -12,6 +12,7 @@ use super::section::{Section, Value};
 use super::trust::replaceable;
 use super::{App, AppLimits, Bind, Canary, Drain, Hooks, Ports, Ready, SEED, Semantics, Staging};
 use crate::deploy::{AppName, Hook, Rate, SlotName};
+use crate::router::table::sticky::By;
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
 const APP_NAMES_TAKEN: [&str; 3] = ["router", "slotd", "slotctl"];
@@ -78,6 +79,7 @@ impl App {
         let hosts = each(keys.take("hosts"), "*", "[\"example.org\"]", host)?;
         let paths = each(keys.take("paths"), "/", "[\"/\"]", prefix)?;
         let listener = keys.take("listener").map(|value| listener(&value));
+        let sticky = keys.take("sticky").map(|value| sticky(&value));
         let allow_privileged = keys
             .take("allow_privileged_user")
             .map_or(Ok(false), |value| value.flag())?;
@@ -127,6 +129,7 @@ impl App {
             hosts,
             paths,
             listener: listener.transpose()?,
+            sticky: sticky.transpose()?,
             user: user.transpose()?,
             env_file: env_file.transpose()?,
             remote,
@@ -510,6 +513,16 @@ pub(super) fn listener(value: &Value<'_>) -> Result<String, ConfigError> {
         format!("{name:?} cannot be the name of a listener"),
         "write the FileDescriptorName= of its socket unit: \"http\"",
     ))
+}
+
+fn sticky(value: &Value<'_>) -> Result<By, ConfigError> {
+    let by = value.text("\"cookie\"")?;
+    by.parse().map_err(|_| {
+        value.error(
+            format!("{by:?} is nothing that a client could be known by"),
+            "write \"cookie\" (one of slot's own), \"header:X-User\" (a field of its requests) or \"address\"",
+        )
+    })
 }
 
 pub(super) fn user(value: &Value<'_>, allow_privileged: bool) -> Result<String, ConfigError> {

@@ -41,6 +41,7 @@ pub(crate) use span::systemd as systemd_span;
 pub use staging::Staging;
 
 use crate::deploy::{AppName, Rate, SlotName};
+use crate::router::table::sticky::By;
 
 /// Where a release keeps what its [`App::shared_dirs`] had in them when it was deployed.
 pub const SEED: &str = ".slot-seed";
@@ -134,6 +135,9 @@ pub struct App {
     pub paths: Vec<String>,
     /// `listener = "http"`; absent: every listener.
     pub listener: Option<String>,
+    /// `sticky = "cookie"`, `"header:X-User"` or `"address"`: by what a client keeps to a slot while several have a weight; absent: it
+    /// does not.
+    pub sticky: Option<By>,
     /// `user = "deploy"`; absent: a dynamic user `slot-app-<name>`.
     pub user: Option<String>,
     /// `env_file = "/etc/slot/web.env"`, which PID 1 reads for the app, or `./` relative to the release, which the app's own user

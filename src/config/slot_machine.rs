@@ -156,6 +156,7 @@ impl SlotMachine {
             hosts: vec!["*".to_owned()],
             paths: vec!["/".to_owned()],
             listener: Some(LISTENER.to_owned()),
+            sticky: None,
             user: None,
             env_file: env_file.map(|file| repository.join(file).to_string_lossy().into_owned()),
             env: std::collections::BTreeMap::new(),

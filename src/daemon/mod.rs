@@ -23,6 +23,7 @@ pub mod live;
 mod measure;
 mod observe;
 pub mod owner;
+mod places;
 mod plans;
 mod prepare;
 mod reach;

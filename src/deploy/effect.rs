@@ -102,6 +102,8 @@ pub struct Route {
     pub active: Option<SlotName>,
     /// The others that have something. They can be sent requests now.
     pub trials: Vec<(SlotName, Weight)>,
+    /// The earliest attempt that one of those was started for, if there is one.
+    pub tried: Option<Generation>,
     /// The active slot can be sent requests now.
     pub ready: bool,
     /// The runs of the slots that run.
@@ -186,6 +188,10 @@ fn route(state: &State) -> Route {
             .trials()
             .map(|(name, weight)| (name.clone(), weight))
             .collect(),
+        tried: state
+            .trials()
+            .filter_map(|(name, _)| Some(state.slots.get(name)?.generation))
+            .min(),
         ready: matches!(service, Some(Service::Up)),
         boots: state
             .slots

@@ -146,6 +146,9 @@ name = "{name}"
 # hosts = ["example.org"]
 # paths = ["/"]
 
+# By what a client keeps to the version that it saw while a share grows: "cookie", "header:X-User" or "address".
+# sticky = "cookie"
+
 # user = "deploy"                     # a user of its own, unless said
 {env}# env_file = "/etc/slot/{name}.env"   # for secrets: root's own, 0600
 
