@@ -668,7 +668,7 @@ fn act(effect: &Effect) -> Option<String> {
         Effect::Drain { slot, .. } => Some(format!("drain {slot}")),
         Effect::Stop { slot } => Some(format!("stop {slot}")),
         Effect::Hook(occasion) => Some(format!("run {}", occasion.hook.name())),
-        Effect::Link { .. } | Effect::Retain { .. } => None,
+        Effect::Post(_) | Effect::Link { .. } | Effect::Retain { .. } => None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use units::{Build, Completions, Fetch, Hook, Launch, Man, Stage};
+pub use units::{Build, Completions, Fetch, Hook, Launch, Man, Notify, Stage};
 
 use super::client::SOCKET;
 use super::exit;
@@ -130,6 +130,9 @@ pub enum Command {
     /// Run one of an app's hooks (what ExecStart= of slot-hook@ calls)
     #[command(hide = true)]
     Hook(Hook),
+    /// Send notices of an app (what ExecStart= of slot-notify@ calls)
+    #[command(hide = true)]
+    Notify(Notify),
     /// Be the sample app of `demo`
     #[command(hide = true)]
     DemoApp,

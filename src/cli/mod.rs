@@ -25,6 +25,7 @@ pub mod launch;
 pub mod listeners;
 pub mod logs;
 pub mod machine;
+mod notify;
 pub mod outcome;
 pub mod pack;
 pub mod pages;
@@ -183,6 +184,15 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Build(options) => return Ok(build_release(global, options)),
         Command::Fetch(options) => return Ok(fetch_commit(global, options)),
         Command::Hook(options) => return Ok(run_hook(global, options)),
+        Command::Notify(options) => {
+            let secrets = options.secret.iter().cloned();
+            notify::run(&notify::Request {
+                socket: global.socket().to_owned(),
+                receivers: options.to.iter().cloned().collect(),
+                secrets: secrets.map(|(key, path)| (key, path.into())).collect(),
+            })?;
+            Exit::Ok
+        }
         Command::Stage(options) => {
             let Some(app) = &global.app else {
                 return Err(Exit::Usage.because("stage needs --app"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
+use super::notices::notices;
 use super::remote::remote;
 use super::section::{Section, Value};
 use super::trust::replaceable;
@@ -85,6 +86,7 @@ impl App {
         let env = environment(keys.take("env"))?;
         let limits = limits(keys.take("limits"))?;
         let hooks = keys.take("hooks").map(Hooks::parse);
+        let notices = notices(keys.take("notices"));
         let staging = keys.take("staging");
         let staging = staging.map(|table| Staging::parse(table, allow_privileged));
         keys.finish()?;
@@ -124,6 +126,7 @@ impl App {
             limits,
             staging: staging.transpose()?,
             hooks: hooks.transpose()?.unwrap_or_default(),
+            notices: notices?,
             internal_listener: None,
             semantics: Semantics::Slot,
         })
@@ -192,7 +195,15 @@ impl App {
                 "known_hosts".to_owned(),
             ),
         ];
-        for (key, path, there) in files {
+        let secrets = self.notices.iter().map(|receiver| {
+            let secret = receiver.secret_file.as_deref();
+            (
+                "notices.secret_file",
+                secret,
+                format!("{}.notices", self.name),
+            )
+        });
+        for (key, path, there) in files.into_iter().chain(secrets) {
             let path = path.map(Path::new).filter(|path| path.is_absolute());
             if let Some(why) = path.and_then(replaceable) {
                 return Err(source.whole(

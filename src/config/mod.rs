@@ -12,6 +12,7 @@ mod hooks;
 mod limits;
 mod machine;
 mod network;
+mod notices;
 mod remote;
 mod section;
 pub mod slot_machine;
@@ -31,6 +32,7 @@ pub use hooks::Hooks;
 pub use limits::{AppLimits, Limits};
 pub use machine::{Machine, MachineError};
 pub use network::Network;
+pub use notices::Receiver;
 pub use remote::{Remote, is_ref_name, url_problem};
 pub use section::closest;
 pub use slot_machine::SlotMachine;
@@ -145,6 +147,8 @@ pub struct App {
     pub staging: Option<Staging>,
     /// `[hooks]`: what runs around a switch.
     pub hooks: Hooks,
+    /// `[[notices]]`: who is told elsewhere of what happens.
+    pub notices: Vec<Receiver>,
     /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.
     pub internal_listener: Option<String>,
     /// By which kind of file it was read.

@@ -20,6 +20,7 @@ mod fetch;
 mod hooks;
 pub mod instances;
 pub mod live;
+mod notices;
 mod observe;
 pub mod owner;
 mod prepare;

@@ -14,6 +14,7 @@ use super::hook::{Occasion, hook_effect};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::policy::{ByClass, HOLD, Settings};
 use super::state::{Condition, Phase, Service, Slot, State};
+use super::tiding::{Tiding, tiding_effect};
 
 /// Something that must be going on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +64,8 @@ pub enum Effect {
     },
     /// The app's command for an occasion runs to its end. Answered by `Hooked`.
     Hook(Occasion),
+    /// It is written down for whoever is told elsewhere. Answered by `Posted`.
+    Post(Tiding),
     /// These releases are in use; others may be removed by the retention. Not answered.
     Retain {
         /// Those of every slot, `live`, `prev` and the deployment's.
@@ -146,6 +149,7 @@ pub fn effects(state: &State) -> Vec<Effect> {
             .filter_map(|(name, slot)| slot_effect(state, name, slot)),
     );
     demanded.extend(hook_effect(state));
+    demanded.extend(tiding_effect(state));
     demanded.push(Effect::Retain {
         releases: in_use(state),
     });

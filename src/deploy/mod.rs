@@ -43,6 +43,7 @@ mod slots;
 mod state;
 mod step;
 mod switch;
+mod tiding;
 mod trial;
 mod watch;
 
@@ -60,3 +61,4 @@ pub use state::{
     Cause, Condition, Deployment, Kind, Outcome, Phase, RolledBack, Service, Slot, State, Watch,
 };
 pub use step::{Step, step};
+pub use tiding::{Tiding, Topic};

@@ -10,6 +10,7 @@ use super::guard::Keyed;
 use super::hook::{BeforeSwitch, Hook, Occasion};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::policy::{ByClass, Settings};
+use super::tiding::{Tiding, Topic};
 
 /// Everything that slot remembers of an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,12 @@ pub struct State {
     pub keys: Vec<Keyed>,
     /// The hooks that come after something that has happened, and have not ended; the first one runs.
     pub due: Vec<Occasion>,
+    /// What somebody elsewhere is told of, by the app's file as it was last read.
+    pub topics: BTreeSet<Topic>,
+    /// The number of the last [`Tiding`].
+    pub told: u64,
+    /// What is still to be written down for him, oldest first; the first one is being.
+    pub untold: Vec<Tiding>,
 }
 
 /// An attempt, from its start to its switch.
@@ -453,6 +460,9 @@ impl State {
             settings,
             keys: Vec::new(),
             due: Vec::new(),
+            topics: BTreeSet::new(),
+            told: 0,
+            untold: Vec::new(),
         }
     }
 

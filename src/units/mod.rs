@@ -5,6 +5,7 @@
 mod fetch;
 mod generate;
 mod hook;
+mod notify;
 mod polkit;
 mod setup;
 mod stage;
@@ -20,6 +21,7 @@ use text::{assignment, word};
 pub use fetch::{fetch_service, fetch_socket};
 pub use generate::{GenerateError, generate};
 pub use hook::{hook_service, hook_socket};
+pub use notify::{notify_service, notify_socket};
 pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
 pub use setup::{setup_service, setup_socket};
 pub use stage::{STAGING, stage_service, stage_socket};
@@ -111,6 +113,7 @@ pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
     files.extend(fetch::fetch_drop_in(app, source));
     files.extend(stage::stage_drop_in(app, source));
     files.extend(hook::hook_drop_in(app, source));
+    files.extend(notify::notify_drop_in(app, source));
     files
 }
 

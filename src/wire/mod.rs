@@ -10,6 +10,7 @@ pub(crate) mod date;
 pub mod fetch;
 pub mod hook;
 pub mod machine;
+pub mod notice;
 pub mod release;
 pub mod setup;
 pub mod staging;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use slot::deploy::{
     BeforeSwitch, BootId, ByClass, Cause, Condition, Effect, End, Event, Expected, Facts,
     Fingerprint, Found, Generation, Guard, Hook, Kind, Notice, Phase, Probe, ReleaseId, Request,
-    Route, Seen, Service, Settings, SlotName, State, Step, Time, UnitFailure, Weight, effects,
-    recover, rediscover, step,
+    Route, Seen, Service, Settings, SlotName, State, Step, Time, Topic, UnitFailure, Weight,
+    effects, recover, rediscover, step,
 };
 
 use crate::random::Random;
@@ -98,6 +98,8 @@ pub struct Machine {
     withdrawn: BTreeMap<BootId, u64>,
     reached: BTreeMap<&'static str, u64>,
     uploads: Vec<Generation>,
+    /// The number of the last notice that was posted.
+    posted: u64,
 }
 
 fn slot(name: &str) -> SlotName {
@@ -145,7 +147,11 @@ impl Machine {
             withdrawn: BTreeMap::new(),
             reached: BTreeMap::new(),
             uploads: Vec::new(),
+            posted: 0,
         };
+        if machine.random.percent(30) {
+            machine.state.topics = Topic::ALL.map(|(_, topic)| topic).into();
+        }
         machine.perform();
         machine.plan(10, Coming::Arrives);
         machine.plan(100, Coming::Person);
@@ -210,6 +216,7 @@ impl Machine {
         check(state.deployment.is_none(), "a deployment goes on")?;
         check(state.watch.is_none(), "a watch goes on")?;
         check(state.due.is_empty(), "a hook is still due")?;
+        check(state.untold.is_empty(), "a notice is not posted")?;
         for (name, slot) in &state.slots {
             let settled = match &slot.condition {
                 Condition::Idle
@@ -648,6 +655,15 @@ impl Machine {
                     failure: fails.then(|| failure("exit-code")),
                 };
                 self.plan(after, Coming::Event(self.deployer, event));
+            }
+            Effect::Post(tiding) => {
+                if tiding.number < self.posted {
+                    return Err("a notice is posted before an older one".to_owned());
+                }
+                self.posted = tiding.number;
+                self.answer(Event::Posted {
+                    number: tiding.number,
+                });
             }
             Effect::Link { .. } | Effect::Retain { .. } => {}
         }

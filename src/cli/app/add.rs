@@ -91,6 +91,7 @@ pub async fn register(
     app.check_installed(&installed_file.display().to_string())?;
     check_env_file(&app, &file)?;
     check_deploy_key(&app, &file)?;
+    check_secrets(&app, &file)?;
     check_routes(&app, &file)?;
     check_listener(&app, &file)?;
     check_user(&app, &file)?;
@@ -146,6 +147,28 @@ fn check_deploy_key(app: &App, file: &str) -> anyhow::Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Refuses a secret that is not there, without which nothing would be sent, or that everybody may read.
+fn check_secrets(app: &App, file: &str) -> anyhow::Result<()> {
+    for receiver in &app.notices {
+        let Some(path) = receiver.secret_file.as_deref() else {
+            continue;
+        };
+        let absent = || {
+            format!(
+                "there is no file {path}; make one that is root's: `(umask 077; openssl rand -hex 32 >{path})`"
+            )
+        };
+        let problem = match Path::new(path).is_file() {
+            true => receiver.secret_problem(),
+            false => Some(absent()),
+        };
+        if let Some(problem) = problem {
+            return Err(Exit::Input.because(format!("{file}: notices.secret_file: {problem}")));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a `listener` that no socket of the router has: nobody would reach the app.

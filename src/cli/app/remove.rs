@@ -18,7 +18,8 @@ use super::loaded::of;
 use super::{file_of, ready_to_change, systemctl};
 use crate::deploy::AppName;
 use crate::units::{
-    STAGING, STATE, fetch_service, hook_service, polkit_rule_path, setup_service, stage_service,
+    STAGING, STATE, fetch_service, hook_service, notify_service, polkit_rule_path, setup_service,
+    stage_service,
 };
 use crate::wire::control::{InFlight, Stats};
 
@@ -143,10 +144,11 @@ fn stop(name: &AppName) -> anyhow::Result<()> {
         setup_service(name),
         fetch_service(name),
         hook_service(name),
+        notify_service(name),
         stage_service(name),
     ];
-    let [setup, fetch, hook, stage] = &errands;
-    systemctl(&["stop", setup, fetch, hook, stage])?;
+    let [setup, fetch, hook, notify, stage] = &errands;
+    systemctl(&["stop", setup, fetch, hook, notify, stage])?;
     let mut units: Vec<String> = of(name)?
         .into_iter()
         .filter(|unit| unit.ours)

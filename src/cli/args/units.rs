@@ -94,6 +94,23 @@ pub struct Hook {
     pub after_rollback: Vec<String>,
 }
 
+/// `notify`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
+#[derive(Debug, Args)]
+pub struct Notify {
+    /// A receiver's key and URL
+    #[arg(long, value_name = "KEY=URL", value_parser = pair)]
+    pub to: Vec<(String, String)>,
+    /// Where a receiver's secret is
+    #[arg(long, value_name = "KEY=PATH", value_parser = pair)]
+    pub secret: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=');
+    let (key, value) = pair.ok_or("write a key, an equals sign and a value")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 /// `man`.
 #[derive(Debug, Args)]
 pub struct Man {

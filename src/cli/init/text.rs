@@ -163,6 +163,12 @@ name = "{name}"
 # after_switch = "./bin/announce"
 # after_rollback = "./bin/announce"
 
+# Who is told elsewhere of what happens: a signed POST of JSON for each event.
+# [[notices]]
+# url = "https://example.org/hooks/slot"
+# events = ["ended", "soak", "rolled-back", "down"]
+# secret_file = "/etc/slot/keys/notices"   # root's own, 0600
+
 # A git work tree of what is live, for the next deployment, in /var/lib/slot-staging/{name}: whose it is.
 # [staging]
 # user = "alice"
