@@ -160,7 +160,7 @@ def test_a_certificate_is_checked_against_those_of_the_machine(machine, app):
     machine.wait_for(f"ss -Hltn 'sport = :{PORT + 1}' | grep -q .")
     taken = len(app.taken())
     secure = App(
-        machine, "secure", f'{QUICK}bind = "unix"\nhosts = ["secure.test"]\n[[notices]]\nurl = "https://localhost:{PORT + 1}/"\n', kind="notify"
+        machine, "secure", f'{QUICK}bind = "unix"\nhosts = ["secure.test"]\n[[notices]]\nurl = "https://127.0.0.1:{PORT + 1}/"\n', kind="notify"
     )
     secure.deploy("one")
     status = secure.wait_until(lambda status: status["warnings"], timeout=60)
