@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use slot::config::{App, Bind, Machine, Ready};
+use slot::config::{App, Bind, Machine, Ready, Watched};
 use slot::deploy::{ByClass, Hook, Topic};
 use slot::router::Limits;
 
@@ -282,13 +282,78 @@ fn notices_name_who_is_told_and_of_what() {
 }
 
 #[test]
+fn what_is_deployed_by_itself_is_of_a_path_or_of_the_remote() {
+    let parse = |lines: &str| App::parse(&format!("command = \"./run\"\n{lines}"), "slot.toml");
+    let auto = |lines: &str| parse(lines).unwrap().auto.unwrap();
+    let path = auto("[auto]\nwatch = \"path\"\npath = \"/srv/drop/web/\"\nuser = \"ci\"\n");
+    assert_eq!(path.watched, Watched::Path("/srv/drop/web".to_owned()));
+    assert_eq!(
+        (path.every, path.windows.len()),
+        (Duration::from_secs(60), 0)
+    );
+    let git = "[git]\nremote = \"git@example.org:me/shop.git\"\n";
+    let both = auto(&format!(
+        "{git}[auto]\nwatch = \"git\"\nevery = \"5m\"\nwindow = [\"Mon..Fri 09:00-17:00\", \"Sat 22:00-02:00\"]\n"
+    ));
+    assert_eq!(both.watched, Watched::Git);
+    assert_eq!(
+        (both.every, both.windows.len()),
+        (Duration::from_secs(300), 2)
+    );
+    for (lines, why) in [
+        ("[auto]\nevery = \"1m\"", "does not say what is looked at"),
+        ("[auto]\nwatch = \"git\"", "there is no remote to look at"),
+        ("[auto]\nwatch = \"path\"", "does not say which path"),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"drop\"",
+            "is not an absolute path",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/a b\"",
+            "is not an absolute path",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/var/lib/slot/web/x\"",
+            "slot's own directories",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/tmp/x\"",
+            "has a /tmp of its own",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/home/a/x\"",
+            "sees no homes",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/x\"\nevery = \"1s\"",
+            "too often",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/x\"\nwindow = \"Mon-Fri\"",
+            "`Mon..Fri 09:00-17:00`",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/x\"\nuser = \"root\"",
+            "allow_privileged_user",
+        ),
+        (
+            &format!("{git}[auto]\nwatch = \"git\"\npath = \"/srv/x\""),
+            "a remote has none",
+        ),
+    ] {
+        let refused = parse(lines).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
+#[test]
 fn a_refusal_names_file_line_key_and_remedy() {
     assert_eq!(
         refusal_of_line("helth = \"/healthz\""),
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
          drain_streams, drain_tunnels, stop_timeout, soak, keep, \
-         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits, hooks, notices, staging)"
+         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits, hooks, notices, auto, staging)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),

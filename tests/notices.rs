@@ -249,7 +249,7 @@ fn each_event_comes_signed_in_order_to_those_who_want_it() {
     for came in of("/began") {
         assert_eq!(came.header("slot-signature"), None);
     }
-    let last = of("/usual?token=t0ken").last().unwrap().json();
+    let last = of("/usual?token=t0ken").next_back().unwrap().json();
     assert_eq!(last["cause"], "start-failed", "{last}");
     assert!(failed.contains("start-failed"), "{failed}");
     let ids: BTreeSet<String> = came.iter().map(Came::id).collect();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use super::auto::auto;
 use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
 use super::notices::notices;
@@ -87,6 +88,7 @@ impl App {
         let limits = limits(keys.take("limits"))?;
         let hooks = keys.take("hooks").map(Hooks::parse);
         let notices = notices(keys.take("notices"));
+        let auto = auto(keys.take("auto"), remote.is_some(), allow_privileged);
         let staging = keys.take("staging");
         let staging = staging.map(|table| Staging::parse(table, allow_privileged));
         keys.finish()?;
@@ -126,6 +128,7 @@ impl App {
             limits,
             staging: staging.transpose()?,
             hooks: hooks.transpose()?.unwrap_or_default(),
+            auto: auto?,
             notices: notices?,
             internal_listener: None,
             semantics: Semantics::Slot,

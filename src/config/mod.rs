@@ -4,6 +4,7 @@
 //! **Invariant:** a file with one wrong key is refused whole; the error names the file, the line, the key and what to write instead.
 
 mod app;
+mod auto;
 mod drain;
 mod edit;
 mod env;
@@ -19,11 +20,13 @@ pub mod slot_machine;
 mod span;
 mod staging;
 mod trust;
+mod window;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use auto::{Auto, Watched};
 pub use drain::Drain;
 pub use edit::with_ports;
 pub use env::{is_env_name, is_reserved};
@@ -39,6 +42,7 @@ pub use slot_machine::SlotMachine;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 pub use staging::Staging;
+pub use window::{NoWindow, Window};
 
 use crate::deploy::{AppName, SlotName};
 
@@ -147,6 +151,8 @@ pub struct App {
     pub staging: Option<Staging>,
     /// `[hooks]`: what runs around a switch.
     pub hooks: Hooks,
+    /// `[auto]`: what is deployed by itself; absent: nothing is.
+    pub auto: Option<Auto>,
     /// `[[notices]]`: who is told elsewhere of what happens.
     pub notices: Vec<Receiver>,
     /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.

@@ -50,6 +50,8 @@ pub struct Live<U> {
     pub(super) memory: Mutex<Memory>,
     /// Whose turn it is among the hooks.
     pub(super) hooking: tokio::sync::Mutex<()>,
+    /// Whose turn it is to ask the remote.
+    pub(super) fetching: tokio::sync::Mutex<()>,
     /// Told when a notice was written down.
     pub(super) posted: tokio::sync::Notify,
 }
@@ -76,6 +78,7 @@ impl<U: Units> Live<U> {
             told,
             memory: Mutex::default(),
             hooking: tokio::sync::Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
             posted: tokio::sync::Notify::new(),
         }
     }

@@ -17,6 +17,7 @@ mod drain;
 pub mod embedded;
 pub mod errand;
 mod fetch;
+mod hold;
 mod hooks;
 pub mod instances;
 pub mod live;

@@ -10,6 +10,7 @@ mod polkit;
 mod setup;
 mod stage;
 mod text;
+mod watch;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -25,6 +26,7 @@ pub use notify::{notify_service, notify_socket};
 pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
 pub use setup::{setup_service, setup_socket};
 pub use stage::{STAGING, stage_service, stage_socket};
+pub use watch::{watch_service, watch_triggers, watch_units};
 
 /// Where the apps' runtime directories are, and slotd's socket.
 pub const RUN: &str = "/run/slot";
@@ -114,6 +116,7 @@ pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
     files.extend(stage::stage_drop_in(app, source));
     files.extend(hook::hook_drop_in(app, source));
     files.extend(notify::notify_drop_in(app, source));
+    files.extend(watch::watch(app, source));
     files
 }
 

@@ -26,7 +26,9 @@ use crate::daemon::tables::fit;
 use crate::deploy::AppName;
 use crate::store::replace;
 use crate::telemetry::chain;
-use crate::units::{POLKIT_RULES, STATE, polkit_rule, polkit_rule_path};
+use crate::units::{
+    POLKIT_RULES, STATE, polkit_rule, polkit_rule_path, watch_triggers, watch_units,
+};
 use crate::wire::api::Status;
 
 /// Tries to reach slotd after it was started: 10 s.
@@ -119,7 +121,21 @@ pub async fn register(
     let mut words = vec!["enable", "--now"];
     words.extend(UNITS);
     systemctl(&words)?;
-    reload(&Client::new(global.socket(), Some(name.as_str()))).await
+    let status = reload(&Client::new(global.socket(), Some(name.as_str()))).await?;
+    watch(&app)?;
+    Ok(status)
+}
+
+/// Starts what deploys it by itself, and stops what did before.
+fn watch(app: &App) -> anyhow::Result<()> {
+    systemctl(&["stop", &watch_units(&app.name)])?;
+    let triggers = watch_triggers(app);
+    if triggers.is_empty() {
+        return Ok(());
+    }
+    let mut words = vec!["start"];
+    words.extend(triggers.iter().map(String::as_str));
+    systemctl(&words).map(|_| ())
 }
 
 /// Refuses an `env_file` that is not there: no slot would start without it.

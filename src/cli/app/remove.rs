@@ -19,7 +19,7 @@ use super::{file_of, ready_to_change, systemctl};
 use crate::deploy::AppName;
 use crate::units::{
     STAGING, STATE, fetch_service, hook_service, notify_service, polkit_rule_path, setup_service,
-    stage_service,
+    stage_service, watch_units,
 };
 use crate::wire::control::{InFlight, Stats};
 
@@ -147,6 +147,8 @@ fn stop(name: &AppName) -> anyhow::Result<()> {
         notify_service(name),
         stage_service(name),
     ];
+    // First what would deploy it again.
+    systemctl(&["stop", &watch_units(name)])?;
     let [setup, fetch, hook, notify, stage] = &errands;
     systemctl(&["stop", setup, fetch, hook, notify, stage])?;
     let mut units: Vec<String> = of(name)?
@@ -172,8 +174,8 @@ fn kept(name: &AppName) -> [PathBuf; 3] {
         .map(|place| Path::new(place).join(name.as_str()))
 }
 
-/// What its builds and fetches kept, likewise.
-fn caches(name: &AppName) -> [PathBuf; 6] {
+/// What its builds, fetches and automatic deployments kept, likewise.
+fn caches(name: &AppName) -> [PathBuf; 8] {
     [
         "/var/lib/slot-setup",
         "/var/lib/private/slot-setup",
@@ -181,6 +183,8 @@ fn caches(name: &AppName) -> [PathBuf; 6] {
         "/var/cache/private/slot-setup",
         "/var/cache/slot-fetch",
         "/var/cache/private/slot-fetch",
+        "/var/lib/slot-watch",
+        "/var/lib/private/slot-watch",
     ]
     .map(|place| Path::new(place).join(name.as_str()))
 }

@@ -156,6 +156,11 @@ name = "{name}"
 # remote = "git@example.org:me/{name}.git"
 # deploy_key = "/etc/slot/keys/{name}"   # a private key without a passphrase, root's own, 0600
 
+# What is deployed by itself: what the remote has on its branch, or a file that is dropped (watch = "path", path = "/srv/drop/{name}").
+# [auto]
+# watch = "git"
+# window = "Mon..Fri 09:00-17:00"
+
 # Commands of a release around its switch; the first two end the deployment if they fail.
 # [hooks]
 # before_deploy = "./bin/backup"
