@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use super::auto::auto;
 use super::canary::rate;
 use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
+use super::notices::notices;
 use super::remote::remote;
 use super::section::{Section, Value};
 use super::trust::replaceable;
@@ -92,6 +94,8 @@ impl App {
         let limits = limits(keys.take("limits"))?;
         let hooks = keys.take("hooks").map(Hooks::parse);
         let canary = keys.take("canary").map(Canary::parse);
+        let notices = notices(keys.take("notices"));
+        let auto = auto(keys.take("auto"), remote.is_some(), allow_privileged);
         let staging = keys.take("staging");
         let staging = staging.map(|table| Staging::parse(table, allow_privileged));
         keys.finish()?;
@@ -138,6 +142,8 @@ impl App {
             staging: staging.transpose()?,
             hooks,
             canary,
+            auto: auto?,
+            notices: notices?,
             internal_listener: None,
             semantics: Semantics::Slot,
         })
@@ -206,7 +212,15 @@ impl App {
                 "known_hosts".to_owned(),
             ),
         ];
-        for (key, path, there) in files {
+        let secrets = self.notices.iter().map(|receiver| {
+            let secret = receiver.secret_file.as_deref();
+            (
+                "notices.secret_file",
+                secret,
+                format!("{}.notices", self.name),
+            )
+        });
+        for (key, path, there) in files.into_iter().chain(secrets) {
             let path = path.map(Path::new).filter(|path| path.is_absolute());
             if let Some(why) = path.and_then(replaceable) {
                 return Err(source.whole(

@@ -4,6 +4,7 @@
 //! **Invariant:** a file with one wrong key is refused whole; the error names the file, the line, the key and what to write instead.
 
 mod app;
+mod auto;
 mod canary;
 mod drain;
 mod edit;
@@ -13,17 +14,20 @@ mod hooks;
 mod limits;
 mod machine;
 mod network;
+mod notices;
 mod remote;
 mod section;
 pub mod slot_machine;
 mod span;
 mod staging;
 mod trust;
+mod window;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use auto::{Auto, Watched};
 pub use canary::Canary;
 pub use drain::Drain;
 pub use edit::with_ports;
@@ -33,12 +37,14 @@ pub use hooks::Hooks;
 pub use limits::{AppLimits, Limits};
 pub use machine::{Machine, MachineError};
 pub use network::Network;
+pub use notices::Receiver;
 pub use remote::{Remote, is_ref_name, url_problem};
 pub use section::closest;
 pub use slot_machine::SlotMachine;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 pub use staging::Staging;
+pub use window::{NoWindow, Window};
 
 use crate::deploy::{AppName, Rate, SlotName};
 use crate::router::table::sticky::By;
@@ -155,6 +161,10 @@ pub struct App {
     pub hooks: Hooks,
     /// `[canary]`: by which steps a new release comes to its requests; absent: all at once.
     pub canary: Option<Canary>,
+    /// `[auto]`: what is deployed by itself; absent: nothing is.
+    pub auto: Option<Auto>,
+    /// `[[notices]]`: who is told elsewhere of what happens.
+    pub notices: Vec<Receiver>,
     /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.
     pub internal_listener: Option<String>,
     /// By which kind of file it was read.

@@ -163,6 +163,8 @@ impl SlotMachine {
             limits: AppLimits::default(),
             staging: None,
             hooks: Hooks::default(),
+            auto: None,
+            notices: Vec::new(),
             internal_listener: (internal_port != port).then(|| INTERNAL.to_owned()),
             remote: None,
             semantics: Semantics::SlotMachine,

@@ -120,6 +120,7 @@ impl<U: Units> Managed<U> {
             staging: self.world().staging(),
             warnings,
             remote: app.remote.as_ref().map(|remote| remote.url.clone()),
+            hold: self.world().held().await,
         }
     }
 

@@ -11,6 +11,7 @@ use super::hook::{Hook, Occasion, Stage};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::plan::{Plan, verdict_due};
 use super::policy::{ByClass, Settings};
+use super::tiding::{Tiding, Topic};
 use super::verdict::Finding;
 
 /// Everything that slot remembers of an app.
@@ -51,6 +52,12 @@ pub struct State {
     pub keys: Vec<Keyed>,
     /// The hooks that come after something that has happened, and have not ended; the first one runs.
     pub due: Vec<Occasion>,
+    /// What somebody elsewhere is told of, by the app's file as it was last read.
+    pub topics: BTreeSet<Topic>,
+    /// The number of the last [`Tiding`].
+    pub told: u64,
+    /// What is still to be written down for him, oldest first; the first one is being.
+    pub untold: Vec<Tiding>,
 }
 
 /// An attempt, from its start to its switch.
@@ -467,6 +474,9 @@ impl State {
             settings,
             keys: Vec::new(),
             due: Vec::new(),
+            topics: BTreeSet::new(),
+            told: 0,
+            untold: Vec::new(),
         }
     }
 

@@ -90,6 +90,7 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             evidence,
         } => draft.measured(of, generation, &evidence),
         Event::Pause { paused } => draft.pause(paused)?,
+        Event::Posted { number } => draft.posted(number),
         Event::Guarded { guard, event } => return guarded(state, guard, *event, now),
         Event::Whole {
             generation,
@@ -130,6 +131,7 @@ impl Draft {
     /// The routers are to be told whenever somebody has another share than before.
     pub(super) fn finish(mut self) -> Step {
         self.state.keep_outcome();
+        self.keep_tidings();
         if shares(&self.state) != self.shares {
             self.state.table += 1;
             self.state.everywhere = false;

@@ -108,6 +108,40 @@ pub struct Status {
     /// Where commits are fetched from that nobody sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
+    /// Who holds automatic deployments, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+/// Nothing is deployed by itself until somebody takes this back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Whose it is.
+    pub by: String,
+    /// What it is for.
+    pub reason: Option<String>,
+    /// Since when, in milliseconds since the epoch.
+    pub at_ms: u64,
+}
+
+impl std::fmt::Display for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "automatic deployments are on hold by {}", self.by)?;
+        match &self.reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What an app's remote has on its branch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtRemote {
+    /// 40 hexadecimal digits.
+    pub commit: String,
+    /// What that is called there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
 }
 
 /// The work tree for the next deployment.
@@ -474,7 +508,7 @@ pub struct Problem {
     /// Always false.
     pub success: bool,
     /// `bad-request`, `nothing-to-roll-back-to` (400), `forbidden` (403), `no-such-app`, `not-found` (404), `busy`, `unexpected` (409),
-    /// `refused`, `key-reused` (422), `failed` (500).
+    /// `refused`, `held`, `key-reused` (422), `failed` (500).
     pub code: String,
     /// What failed, on what, why, and what to do next.
     pub error: String,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::tidings::{TidingRecord, topics};
 use super::{
     ByClassRecord, CanaryRecord, CauseRecord, ConditionRecord, DeploymentRecord, FIRST,
     FailureRecord, KeyRecord, KindRecord, OccasionRecord, OutcomeRecord, PhaseRecord, ProbeRecord,
@@ -113,18 +114,13 @@ impl Record {
             soaked: state.soaked,
             marked: state.marked.iter().map(ToString::to_string).collect(),
             outcome: state.outcome.as_ref().map(Into::into),
-            rolled_back: state.rolled_back.as_ref().map(|back| RolledBackRecord {
-                generation: back.generation.0,
-                from: back.from.to_string(),
-                left: text(back.left.as_ref()),
-                to: back.to.to_string(),
-                release: text(back.release.as_ref()),
-                cause: (&back.cause).into(),
-                at: back.at.0,
-            }),
+            rolled_back: state.rolled_back.as_ref().map(Into::into),
             settings: (&state.settings).into(),
             keys: state.keys.iter().map(Into::into).collect(),
             due: state.due.iter().map(Into::into).collect(),
+            topics: state.topics.iter().map(|it| it.name().to_owned()).collect(),
+            told: state.told,
+            untold: state.untold.iter().filter_map(TidingRecord::of).collect(),
         }
     }
 
@@ -172,6 +168,13 @@ impl Record {
                 .due
                 .into_iter()
                 .map(OccasionRecord::into_occasion)
+                .collect::<Result<_, _>>()?,
+            topics: topics(&self.topics).collect(),
+            told: self.told,
+            untold: self
+                .untold
+                .into_iter()
+                .map(TidingRecord::into_tiding)
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -316,8 +319,22 @@ impl OutcomeRecord {
     }
 }
 
+impl From<&RolledBack> for RolledBackRecord {
+    fn from(back: &RolledBack) -> Self {
+        Self {
+            generation: back.generation.0,
+            from: back.from.to_string(),
+            left: text(back.left.as_ref()),
+            to: back.to.to_string(),
+            release: text(back.release.as_ref()),
+            cause: (&back.cause).into(),
+            at: back.at.0,
+        }
+    }
+}
+
 impl RolledBackRecord {
-    fn into_rolled_back(self) -> Result<RolledBack, NameError> {
+    pub(super) fn into_rolled_back(self) -> Result<RolledBack, NameError> {
         Ok(RolledBack {
             generation: Generation(self.generation),
             from: self.from.parse()?,

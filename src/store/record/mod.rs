@@ -10,10 +10,13 @@ mod convert;
 mod hooks;
 mod keyed;
 mod plans;
+mod tidings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+use tidings::TidingRecord;
 
 /// The newest version that this slotd reads and writes.
 pub(super) const VERSION: u32 = 2;
@@ -52,6 +55,13 @@ pub(super) struct Record {
     keys: Vec<KeyRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     due: Vec<OccasionRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    topics: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    told: u64,
+    /// A version that does not know of them tells nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    untold: Vec<TidingRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
