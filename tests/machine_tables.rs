@@ -249,6 +249,13 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
             },
         ),
         (
+            "barred",
+            Event::Barred {
+                generation,
+                release: release(2),
+            },
+        ),
+        (
             "unbuilt, stale",
             Event::Unbuilt {
                 generation: stale,
@@ -518,7 +525,7 @@ fn describe(state: &State, now: Time) -> Vec<(String, String)> {
         ),
     );
     if !state.marked.is_empty() {
-        let marked: Vec<String> = state.marked.iter().map(|id| or_release(Some(id))).collect();
+        let marked: Vec<String> = state.marked.keys().map(|id| or_release(Some(id))).collect();
         put("marked", marked.join(" "));
     }
     if let Some(back) = &state.rolled_back {

@@ -109,6 +109,7 @@ fn begin() -> Event {
         settings: settings(),
         queue: Duration::ZERO,
         weight: None,
+        force: false,
     })
 }
 

@@ -3,7 +3,7 @@
 // A test may stop at the first surprise, in the functions that it shares with others too.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -84,6 +84,7 @@ fn busy() -> State {
         },
         weight: None,
         before_switch: BeforeSwitch::Ahead,
+        force: false,
     });
     state.watch = Some(Watch {
         generation: Generation(11),
@@ -117,7 +118,7 @@ fn busy() -> State {
     );
     place("red-2", Condition::Ready, "89abcdef", '3', 12);
     state.prev = Some(release("4567cdef"));
-    state.marked = BTreeSet::from([release("deadbeef"), release("badbad00")]);
+    state.marked = BTreeMap::from([(release("deadbeef"), None), (release("badbad00"), None)]);
     state.outcome = Some(Outcome {
         generation: Generation(11),
         kind: Kind::Rollback,
@@ -129,7 +130,12 @@ fn busy() -> State {
         cause: Cause::Switched,
         at: Time(1_763_699_980_000),
     });
-    state.rolled_back = Some(RolledBack {
+    state.rolled_back = Some(rolled_back());
+    state
+}
+
+fn rolled_back() -> RolledBack {
+    RolledBack {
         generation: Generation(9),
         from: slot("blue"),
         left: Some(release("badbad00")),
@@ -137,7 +143,14 @@ fn busy() -> State {
         release: Some(release("4567cdef")),
         cause: Cause::StoppedByHand,
         at: Time(1_763_699_970_000),
-    });
+    }
+}
+
+/// One release is marked and it is known how; it is deployed all the same.
+fn forced() -> State {
+    let mut state = busy();
+    (state.marked).insert(release("badbad00"), Some(rolled_back()));
+    state.deployment.as_mut().unwrap().force = true;
     state
 }
 
@@ -269,6 +282,8 @@ fn causes() -> Vec<Cause> {
         Cause::Superseded,
         Cause::OldSlotGone,
         Cause::Unrouted("cannot write table.json".to_owned()),
+        Cause::Marked(None),
+        Cause::Marked(Some(Box::new(rolled_back()))),
     ]
 }
 
@@ -329,7 +344,13 @@ fn with_hooks() -> [State; 2] {
 fn states() -> Vec<State> {
     let mut lingering = busy();
     lingering.lingering.insert(slot("blue"));
-    let mut states = vec![State::new(settings()), busy(), lingering, with_keys()];
+    let mut states = vec![
+        State::new(settings()),
+        busy(),
+        lingering,
+        with_keys(),
+        forced(),
+    ];
     states.extend(with_hooks());
     let kinds = [Kind::Deploy, Kind::Rollback, Kind::ByHand, Kind::Promote];
     for phase in phases() {
@@ -493,6 +514,8 @@ fn only_a_file_with_a_weight_or_what_a_hook_ended_in_it_is_not_for_an_older_slot
     assert_eq!(readable_from(&asked), 2);
     let mut aborted = busy();
     aborted.outcome.as_mut().unwrap().cause = Cause::Aborted("root".to_owned());
+    assert_eq!(readable_from(&aborted), 1);
+    aborted.outcome.as_mut().unwrap().cause = Cause::Marked(Some(Box::new(rolled_back())));
     assert_eq!(readable_from(&aborted), 1);
     aborted.outcome.as_mut().unwrap().cause = Cause::Unhooked(Hook::BeforeSwitch, failure());
     assert_eq!(readable_from(&aborted), 2);

@@ -276,6 +276,9 @@ pub struct Deploy {
     /// 0: it is started and healthy, and gets none.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub weight: Option<u8>,
+    /// Deploy it also if it is a release that was rolled back by itself
+    #[arg(long)]
+    pub force: bool,
     /// Deploy without looking whether a second copy has room on disk or in memory; may be given twice
     #[arg(long, value_name = "CHECK", value_enum)]
     pub skip_check: Vec<Check>,
@@ -319,6 +322,7 @@ impl Deploy {
             drain,
             queue,
             weight,
+            force,
             skip_check,
             depending,
             watching,
@@ -329,6 +333,7 @@ impl Deploy {
             && drain.is_none()
             && queue.is_none()
             && weight.is_none()
+            && !force
             && skip_check.is_empty()
             && depending.is_plain()
             && watching.is_plain()

@@ -9,6 +9,7 @@ use crate::deploy::{
     UnitFailure, UnitResult,
 };
 use crate::wire::api;
+use crate::wire::date::utc;
 
 /// A kind of attempt, as the API names it.
 #[must_use]
@@ -39,6 +40,7 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             )
         }
         Cause::Unprepared(why) => format!("the release could not be put on disk: {why}"),
+        Cause::Marked(back) => marked(app, None, back.as_deref()),
         Cause::Unbuilt(failure) => {
             let command = app.setup_command.as_deref().unwrap_or_default();
             let line = shell_words::join(command);
@@ -124,8 +126,26 @@ pub fn ended(app: &App, slot: Option<&str>, outcome: &Outcome) -> String {
         .map_or_else(|| "the release".to_owned(), |id| format!("release {id}"));
     match outcome.cause {
         Cause::Switched => format!("{release} serves in {}", slot.unwrap_or("its slot")),
+        Cause::Marked(ref back) => marked(app, outcome.release.as_ref(), back.as_deref()),
         _ => cause(app, slot, &outcome.cause),
     }
+}
+
+/// Why a release is not deployed that was rolled back by itself, and what to do.
+#[must_use]
+pub fn marked(app: &App, release: Option<&ReleaseId>, back: Option<&RolledBack>) -> String {
+    let named = release.or_else(|| back?.left.as_ref());
+    let what = named.map_or_else(|| "the release".to_owned(), |id| format!("release {id}"));
+    let why = back.map_or_else(String::new, |back| {
+        let why = cause(app, Some(back.from.as_str()), &back.cause);
+        let (generation, at) = (back.generation, utc(back.at.0));
+        format!(" at {at} (generation {generation}), because {why}")
+    });
+    let again = named.map_or_else(String::new, |id| format!(" --release {id}"));
+    format!(
+        "{what} was rolled back automatically{why}. Deploy what mends that, or the same bits all the same with `slotctl deploy{again} --force`; \
+         `slotctl logs` has what the app said"
+    )
 }
 
 /// An attempt's end, without the evidence of a failure.

@@ -30,14 +30,16 @@ impl Draft {
         );
         if let Some(held) = &mut self.state.deployment {
             held.weight = weight;
+            held.force = request.force;
         }
         self.entered();
         Ok(())
     }
 
     pub(super) fn prepared(&mut self, generation: Generation, release: ReleaseId) {
-        match self.held(generation) {
-            Some(&Phase::Preparing { queue }) => {
+        match self.held(generation).cloned() {
+            Some(Phase::Preparing { .. }) if self.bar(generation, &release) => {}
+            Some(Phase::Preparing { queue }) => {
                 self.place(release, self.now.after(queue.max(SLOT_WAIT)));
             }
             Some(
@@ -157,11 +159,11 @@ impl Draft {
             (Some(release), _) if self.state.live() == Some(&release) => {
                 Err(Refusal::AlreadyLive { release })
             }
-            (Some(release), _) if self.state.marked.contains(&release) => {
+            (Some(release), _) if self.state.marked.contains_key(&release) => {
                 Err(Refusal::Marked { release })
             }
             (Some(release), _) => Ok(release),
-            (None, Some(prev)) if self.state.marked.contains(&prev) => {
+            (None, Some(prev)) if self.state.marked.contains_key(&prev) => {
                 Err(Refusal::NothingToRollBackTo {
                     why: "the previous release was itself rolled back automatically",
                 })
@@ -282,6 +284,7 @@ impl Draft {
             settings,
             weight: None,
             before_switch: BeforeSwitch::default(),
+            force: false,
         });
     }
 
@@ -420,6 +423,7 @@ impl Draft {
             Cause::Switched
             | Cause::StandsBy
             | Cause::Unprepared(_)
+            | Cause::Marked(_)
             | Cause::Unbuilt(_)
             | Cause::Unhooked(..)
             | Cause::Interrupted
@@ -474,7 +478,7 @@ impl Draft {
         let outcome = Outcome {
             generation: deployment.generation,
             kind: deployment.kind,
-            release: candidate_release(&deployment, &self.state.slots),
+            release: candidate_release(&deployment, &self.state.slots).or_else(|| barred(&cause)),
             slot: deployment.phase.slot().cloned(),
             previous,
             phase: deployment.phase.name(),
@@ -494,7 +498,15 @@ fn own_failure(result: &str, text: &str) -> UnitFailure {
     }
 }
 
-fn candidate_release(
+/// The release that an attempt did not come to, because it is marked.
+fn barred(cause: &Cause) -> Option<ReleaseId> {
+    match cause {
+        Cause::Marked(Some(back)) => back.left.clone(),
+        _ => None,
+    }
+}
+
+pub(super) fn candidate_release(
     deployment: &Deployment,
     slots: &BTreeMap<SlotName, Slot>,
 ) -> Option<ReleaseId> {

@@ -26,6 +26,13 @@ pub enum Event {
         /// Why, in a sentence.
         why: String,
     },
+    /// The release of the deployment is known, and is one that is marked: it is not put on disk for it.
+    Barred {
+        /// Of the deployment.
+        generation: Generation,
+        /// What it would be.
+        release: ReleaseId,
+    },
     /// The `setup_command` of the deployment's release did not end well.
     Unbuilt {
         /// Of the deployment.
@@ -210,6 +217,8 @@ pub struct Request {
     pub queue: Duration,
     /// Where the candidate stays until it is told on, if it is not to be switched to.
     pub weight: Option<Weight>,
+    /// Also a release that was rolled back automatically.
+    pub force: bool,
 }
 
 /// How a run ended.
@@ -307,7 +316,7 @@ pub enum Refusal {
     },
     /// The release that a rollback names failed in its soak.
     #[error(
-        "release {release} was itself rolled back automatically, and a rollback goes to none that was; `slotctl deploy --release {release}` tries it again"
+        "release {release} was itself rolled back automatically, and a rollback goes to none that was; `slotctl deploy --release {release} --force` tries it again"
     )]
     Marked {
         /// As asked.

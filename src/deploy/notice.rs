@@ -4,8 +4,9 @@
 
 use super::event::UnitFailure;
 use super::hook::Occasion;
+use super::mark::RolledBack;
 use super::names::{Generation, ReleaseId, SlotName, Time, Weight};
-use super::state::{Cause, Kind, Outcome, RolledBack};
+use super::state::{Cause, Kind, Outcome};
 
 /// One thing worth telling.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::event::{Probe, UnitFailure, UnitResult};
 use super::guard::Keyed;
 use super::hook::{BeforeSwitch, Hook, Occasion};
+use super::mark::RolledBack;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::policy::{ByClass, Settings};
 
@@ -37,8 +38,8 @@ pub struct State {
     pub prev: Option<ReleaseId>,
     /// The active release finished its soak, or had none to finish.
     pub soaked: bool,
-    /// Releases that were rolled back automatically.
-    pub marked: BTreeSet<ReleaseId>,
+    /// Releases that were rolled back automatically, and how; of one that an older slotd marked that is not known.
+    pub marked: BTreeMap<ReleaseId, Option<RolledBack>>,
     /// How the last attempt ended.
     pub outcome: Option<Outcome>,
     /// The last switch that was taken back by itself, while nothing else has switched.
@@ -72,6 +73,8 @@ pub struct Deployment {
     pub weight: Option<Weight>,
     /// How far it is with the hook before its switch.
     pub before_switch: BeforeSwitch,
+    /// Its release may be one that was rolled back automatically.
+    pub force: bool,
 }
 
 /// What an attempt is for.
@@ -326,25 +329,6 @@ pub struct Outcome {
     pub at: Time,
 }
 
-/// A switch that was taken back because its watch failed: the old slot is active again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RolledBack {
-    /// Of the switch.
-    pub generation: Generation,
-    /// The slot that failed.
-    pub from: SlotName,
-    /// Its release.
-    pub left: Option<ReleaseId>,
-    /// The slot that is active again.
-    pub to: SlotName,
-    /// The release that is live again.
-    pub release: Option<ReleaseId>,
-    /// Why.
-    pub cause: Cause,
-    /// When.
-    pub at: Time,
-}
-
 /// Why an attempt or a watch ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -354,6 +338,8 @@ pub enum Cause {
     StandsBy,
     /// The release could not be put on disk.
     Unprepared(String),
+    /// The release was rolled back automatically, and nobody said that it is to be deployed all the same.
+    Marked(Option<Box<RolledBack>>),
     /// Its `setup_command` did not end well, or not in time.
     Unbuilt(UnitFailure),
     /// A hook before its start, or before its switch, did not end well, or not in time.
@@ -401,6 +387,7 @@ impl Cause {
             Self::Switched => "switched",
             Self::StandsBy => "standby",
             Self::Unprepared(_) => "unprepared",
+            Self::Marked(_) => "marked",
             Self::Unbuilt(failure) => match failure.result {
                 UnitResult::Timeout => "build-timeout",
                 UnitResult::Other(_) => "build-failed",
@@ -447,7 +434,7 @@ impl State {
                 .collect(),
             prev: None,
             soaked: false,
-            marked: BTreeSet::new(),
+            marked: BTreeMap::new(),
             outcome: None,
             rolled_back: None,
             settings,

@@ -34,6 +34,10 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
         Event::Unprepared { generation, why } => {
             draft.unprepared(generation, Cause::Unprepared(why));
         }
+        Event::Barred {
+            generation,
+            release,
+        } => draft.barred(generation, &release),
         Event::Unbuilt {
             generation,
             failure,

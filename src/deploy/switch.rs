@@ -194,18 +194,11 @@ impl Draft {
             && worthy
             && left
                 .as_ref()
-                .is_some_and(|left| !self.state.marked.contains(left))
+                .is_some_and(|left| !self.state.marked.contains_key(left))
         {
             self.state.prev = left;
         } else if self.state.prev == live {
             self.state.prev = None;
-        }
-    }
-
-    /// A release that served through its soak is not one that was rolled back any more.
-    pub(super) fn unmark(&mut self) {
-        if let Some(live) = self.state.live().cloned() {
-            self.state.marked.remove(&live);
         }
     }
 }

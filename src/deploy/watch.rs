@@ -2,10 +2,11 @@
 
 use super::event::Probe;
 use super::hook::Hook;
+use super::mark::RolledBack;
 use super::names::SlotName;
 use super::notice::Notice;
 use super::policy::FAILED_PROBES;
-use super::state::{Cause, Condition, RolledBack, Service};
+use super::state::{Cause, Condition, Service};
 use super::step::Draft;
 
 impl Draft {
@@ -53,15 +54,10 @@ impl Draft {
             return;
         };
         let left = self.state.live().cloned();
-        self.state.marked.extend(left.clone());
         self.retire(&watch.new, drain);
         self.set(&old, Condition::Active(Service::Up));
         self.activate(Some(old.clone()));
         let release = self.state.live().cloned();
-        if let Some(live) = &release {
-            // The same bits may have run in both slots; what is live is not marked.
-            self.state.marked.remove(live);
-        }
         self.state.prev = watch
             .prev
             .clone()
@@ -77,10 +73,12 @@ impl Draft {
             at: self.now,
         };
         self.state.rolled_back = Some(rolled_back.clone());
-        self.tell(Notice::RolledBack(rolled_back));
         if let Some(watch) = &mut self.state.watch {
             watch.rolling_back = Some(cause);
         }
+        self.unmark();
+        self.mark(&rolled_back);
+        self.tell(Notice::RolledBack(rolled_back));
     }
 
     /// The soak's time is over: it ended well, if the new slot is up and its last probes did not all fail.

@@ -96,6 +96,7 @@ impl App {
             settings: self.state.settings.clone(),
             queue: Duration::ZERO,
             weight: weight.map(percent),
+            force: false,
         })
     }
 

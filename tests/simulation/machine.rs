@@ -375,6 +375,15 @@ impl Machine {
                 self.note(outcome.cause.code());
                 if outcome.cause == Cause::Switched {
                     let held = before.deployment.as_ref();
+                    let resurrected = held.is_some_and(|held| {
+                        let marked = outcome.release.as_ref();
+                        let marked = marked.is_some_and(|id| before.marked.contains_key(id));
+                        let forced = held.force || held.kind == Kind::ByHand;
+                        marked && !forced && held.kind != Kind::Promote
+                    });
+                    if resurrected {
+                        return Err(format!("{outcome:?} was rolled back before"));
+                    }
                     // One that was given a weight when there was no hook yet has had requests: it is too late for what comes before.
                     let at_once = outcome.entered.first().map(|(phase, _)| *phase);
                     let held = held.filter(|_| at_once != Some("shifting"));
@@ -397,6 +406,7 @@ impl Machine {
                     // A rollback, or a stop of everything, may be what ended it.
                     let untouched = active == self.state.active.as_ref()
                         || outcome.cause == Cause::Preempted
+                        || matches!(outcome.cause, Cause::Marked(_))
                         || matches!(outcome.cause, Cause::Aborted(_));
                     if !untouched {
                         return Err(format!(
@@ -973,7 +983,7 @@ impl Machine {
         match to {
             Some(to)
                 if self.state.generation != before
-                    && (marked.contains(&to) || left == Some(to.clone())) =>
+                    && (marked.contains_key(&to) || left == Some(to.clone())) =>
             {
                 Err(format!("a rollback went to {to}"))
             }
@@ -1038,6 +1048,7 @@ impl Machine {
                     settings,
                     queue,
                     weight,
+                    force: self.random.percent(30),
                 });
                 if self.random.percent(50) {
                     self.ask_if(begin)?;

@@ -90,6 +90,7 @@ fn the_simulation_reaches_what_it_is_for() {
         "old-slot-gone",
         "unrouted",
         "rolled-back",
+        "marked",
         "forced",
         "down",
         "up",

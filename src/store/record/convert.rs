@@ -1,5 +1,6 @@
 //! Between the state and its record: field by field, so that neither can change without the other.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
@@ -91,6 +92,7 @@ impl Record {
                 settings: (&held.settings).into(),
                 weight: held.weight.map(Weight::get),
                 before_switch: held.before_switch.into(),
+                force: held.force,
             }),
             watch: state.watch.as_ref().map(|watch| WatchRecord {
                 generation: watch.generation.0,
@@ -109,24 +111,17 @@ impl Record {
                 .collect(),
             prev: text(state.prev.as_ref()),
             soaked: state.soaked,
-            marked: state.marked.iter().map(ToString::to_string).collect(),
+            marked: state.marked.keys().map(ToString::to_string).collect(),
+            marks: marks_of(state),
             outcome: state.outcome.as_ref().map(Into::into),
-            rolled_back: state.rolled_back.as_ref().map(|back| RolledBackRecord {
-                generation: back.generation.0,
-                from: back.from.to_string(),
-                left: text(back.left.as_ref()),
-                to: back.to.to_string(),
-                release: text(back.release.as_ref()),
-                cause: (&back.cause).into(),
-                at: back.at.0,
-            }),
+            rolled_back: state.rolled_back.as_ref().map(Into::into),
             settings: (&state.settings).into(),
             keys: state.keys.iter().map(Into::into).collect(),
             due: state.due.iter().map(Into::into).collect(),
         }
     }
 
-    pub(in crate::store) fn into_state(self) -> Result<State, NameError> {
+    pub(in crate::store) fn into_state(mut self) -> Result<State, NameError> {
         Ok(State {
             generation: Generation(self.generation),
             routed: Generation(self.routed),
@@ -152,9 +147,13 @@ impl Record {
             soaked: self.soaked,
             marked: self
                 .marked
-                .iter()
-                .map(|release| release.parse())
-                .collect::<Result<_, _>>()?,
+                .into_iter()
+                .map(|release| {
+                    let back = self.marks.remove(&release);
+                    let back = back.map(RolledBackRecord::into_rolled_back).transpose()?;
+                    Ok((release.parse()?, back))
+                })
+                .collect::<Result<_, NameError>>()?,
             outcome: self.outcome.map(OutcomeRecord::into_outcome).transpose()?,
             rolled_back: self
                 .rolled_back
@@ -248,6 +247,7 @@ impl DeploymentRecord {
             settings: self.settings.into_settings()?,
             weight: self.weight.map(weight).transpose()?,
             before_switch: self.before_switch.into(),
+            force: self.force,
         })
     }
 }
@@ -299,8 +299,29 @@ impl OutcomeRecord {
     }
 }
 
+fn marks_of(state: &State) -> BTreeMap<String, RolledBackRecord> {
+    let known = (state.marked.iter()).filter_map(|(id, back)| Some((id, back.as_ref()?)));
+    known
+        .map(|(id, back)| (id.to_string(), back.into()))
+        .collect()
+}
+
+impl From<&RolledBack> for RolledBackRecord {
+    fn from(back: &RolledBack) -> Self {
+        Self {
+            generation: back.generation.0,
+            from: back.from.to_string(),
+            left: text(back.left.as_ref()),
+            to: back.to.to_string(),
+            release: text(back.release.as_ref()),
+            cause: (&back.cause).into(),
+            at: back.at.0,
+        }
+    }
+}
+
 impl RolledBackRecord {
-    fn into_rolled_back(self) -> Result<RolledBack, NameError> {
+    pub(super) fn into_rolled_back(self) -> Result<RolledBack, NameError> {
         Ok(RolledBack {
             generation: Generation(self.generation),
             from: self.from.parse()?,

@@ -42,6 +42,9 @@ pub(super) struct Record {
     prev: Option<String>,
     soaked: bool,
     marked: BTreeSet<String>,
+    /// Of those that are marked, how they were rolled back. A version that does not know of it knows that they were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    marks: BTreeMap<String, RolledBackRecord>,
     outcome: Option<OutcomeRecord>,
     rolled_back: Option<RolledBackRecord>,
     settings: SettingsRecord,
@@ -149,6 +152,9 @@ struct DeploymentRecord {
     /// A version that does not know of it finds the time for health passed, and ends the deployment, should it run.
     #[serde(default, skip_serializing_if = "BeforeSwitchRecord::is_ahead")]
     before_switch: BeforeSwitchRecord,
+    /// A version that does not know of it deploys what is marked anyhow.
+    #[serde(default, skip_serializing_if = "is_not")]
+    force: bool,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -300,12 +306,20 @@ struct RolledBackRecord {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+struct MarkRecord {
+    back: Option<Box<RolledBackRecord>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "code")]
 enum CauseRecord {
     Switched,
     Standby,
+    /// An older reader takes one that is marked for one that could not be put on disk.
     Unprepared {
         why: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        marked: Option<MarkRecord>,
     },
     Unbuilt {
         failure: FailureRecord,

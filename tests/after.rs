@@ -1,0 +1,139 @@
+//! After the switch as a user has it, where no systemd runs: what was rolled back by itself comes back only by force.
+
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
+mod started;
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use started::{Project, Running};
+
+/// A project with releases 1 and 2, of which 1 serves.
+fn serving(lines: &str) -> (Project, Running) {
+    let project = Project::with("");
+    let file = project.directory.path().join("slot.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("soak = '0s'", lines)).unwrap();
+    let text = "{\"name\":\"2\",\"behaviour\":\"serves\"}";
+    fs::write(project.directory.path().join("build-2/release.json"), text).unwrap();
+    let running = project.serving(&["build-1"], "release 1 ");
+    (project, running)
+}
+
+fn json(project: &Project, words: &[&str]) -> (Option<i32>, Value) {
+    let (code, said) = project.ask(&[&["--json"], words].concat());
+    let last = said.lines().last().unwrap_or_default();
+    let parsed = serde_json::from_str(last);
+    (
+        code,
+        parsed.unwrap_or_else(|error| panic!("{error}: {said}")),
+    )
+}
+
+fn done(project: &Project, words: &[&str]) -> Value {
+    let (code, value) = json(project, words);
+    assert_eq!(code, Some(0), "{words:?}: {value}");
+    value
+}
+
+fn status(project: &Project) -> Value {
+    done(project, &["status"])
+}
+
+/// Waits until the status is as wanted.
+fn until(project: &Project, wanted: impl Fn(&Value) -> bool) -> Value {
+    let began = std::time::Instant::now();
+    loop {
+        let status = status(project);
+        if wanted(&status) {
+            return status;
+        }
+        assert!(began.elapsed() < started::LONG, "it never came: {status}");
+    }
+}
+
+fn slot<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let slots = status["slots"].as_array().unwrap();
+    slots.iter().find(|slot| slot["slot"] == name).unwrap()
+}
+
+/// The processes that run a slot of this project.
+fn processes(project: &Project, slot: &str) -> Vec<Pid> {
+    let home = project.home().canonicalize().unwrap();
+    let named = format!("SLOT_NAME={slot}");
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let is_mine = fs::read_link(entry.path().join("cwd")).is_ok_and(|it| it.starts_with(&home));
+        let mut variables = environment.split(|byte| *byte == 0);
+        if is_mine && variables.any(|it| it == named.as_bytes()) {
+            found.push(Pid::from_raw(pid));
+        }
+    }
+    found
+}
+
+fn kill_slot(project: &Project, slot: &str) {
+    for process in processes(project, slot) {
+        kill(process, Signal::SIGKILL).unwrap();
+    }
+}
+
+/// Release 2 is killed in its soak: release 1 serves again.
+fn rolled_back(project: &Project) -> String {
+    let id = done(project, &["deploy", "build-2"])["release"].clone();
+    kill_slot(project, "green");
+    until(project, |status| {
+        status["active"] == "blue" && status["state"] == "idle"
+    });
+    id.as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_was_rolled_back_by_itself_is_deployed_again_by_force_alone() {
+    let (project, running) = serving("soak = '60s'");
+    let id = rolled_back(&project);
+    until(&project, |status| {
+        slot(status, "green")["condition"] == "idle"
+    });
+
+    // Its id is known beforehand: nothing is begun.
+    let before = status(&project)["generation"].clone();
+    let (code, refused) = json(&project, &["deploy", "--release", &id]);
+    assert_ne!(code, Some(0));
+    assert_eq!(refused["code"], "refused");
+    let error = refused["error"].as_str().unwrap();
+    let evidence = "because slot@green ended by itself: killed by SIGKILL";
+    for part in [evidence, " UTC (generation 2)", "--force", &id] {
+        assert!(error.contains(part), "{part:?} is not in {error}");
+    }
+    assert_eq!(status(&project)["generation"], before);
+
+    // The same bits are the same release.
+    let (code, failed) = json(&project, &["deploy", "build-2"]);
+    assert_ne!(code, Some(0));
+    assert_eq!(
+        (&failed["cause"], &failed["phase"], &failed["release"]),
+        (&"marked".into(), &"preparing".into(), &id.clone().into())
+    );
+    assert!(
+        failed["text"].as_str().unwrap().contains(evidence),
+        "{failed}"
+    );
+    assert_eq!(slot(&status(&project), "green")["condition"], "idle");
+    assert_eq!(running.who(), "1");
+
+    let forced = done(&project, &["deploy", "build-2", "--force"]);
+    assert_eq!(
+        (&forced["release"], &forced["slot"]),
+        (&id.into(), &"green".into())
+    );
+    assert_eq!(running.who(), "2");
+}
