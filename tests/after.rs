@@ -137,3 +137,59 @@ fn what_was_rolled_back_by_itself_is_deployed_again_by_force_alone() {
     );
     assert_eq!(running.who(), "2");
 }
+
+#[test]
+fn a_rollback_is_verified_at_the_public_listener_and_the_status_says_how_the_app_stands() {
+    let (project, running) = serving("soak = '60s'");
+    done(&project, &["deploy", "build-2"]);
+    let soaking = status(&project);
+    let standing = &soaking["standing"];
+    assert_eq!(
+        (&standing["state"], &standing["health_fail_streak"]),
+        (&"switched".into(), &0.into())
+    );
+    for (part, name) in [("active", "green"), ("old", "blue")] {
+        let run = &standing[part];
+        let shown = slot(&soaking, name);
+        assert_eq!(
+            (&run["slot"], &run["release"], &run["boot_id"]),
+            (&name.into(), &shown["release"], &shown["boot_id"])
+        );
+    }
+    assert!(standing["switched_at_ms"].as_u64() > Some(0));
+    assert!(
+        standing["initiated_by"].as_str().unwrap().contains("pid"),
+        "{standing}"
+    );
+    // It is asked for: the slot that is kept has the traffic at once.
+    let back = done(&project, &["rollback"]);
+    assert_eq!(back["slot"], "blue");
+    let found = |told: &Value| {
+        let found = told["reached"].as_str().unwrap_or_default();
+        assert!(
+            found.starts_with("asked for /healthz of localhost at the public listener 127.0.0.1:"),
+            "{told}"
+        );
+        assert!(found.contains(": 200"), "{told}");
+    };
+    found(&back);
+    assert!(back["at_ms"].as_u64() >= standing["switched_at_ms"].as_u64());
+    // It is not.
+    until(&project, |status| {
+        slot(status, "green")["condition"] == "idle"
+    });
+    rolled_back(&project);
+    let after = status(&project);
+    found(&after["rolled_back"]);
+    assert_eq!(
+        (
+            &after["standing"]["rollback_cause"],
+            &after["standing"]["rollback_at_ms"]
+        ),
+        (&"exited".into(), &after["rolled_back"]["at_ms"])
+    );
+    assert_eq!(running.who(), "1");
+    let history = fs::read_to_string(project.home().join("history.jsonl")).unwrap();
+    assert!(history.contains("\"returned\""), "{history}");
+    assert!(history.contains("serves again in blue after "), "{history}");
+}

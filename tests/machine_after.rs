@@ -6,8 +6,8 @@ mod machine_support;
 
 use std::time::Duration;
 
-use machine_support::{App, failure, release, settings, slot};
-use slot::deploy::{Cause, End, Event, Refusal, Request};
+use machine_support::{App, failure, probe, release, settings, slot};
+use slot::deploy::{Cause, End, Event, Notice, Refusal, Request};
 
 /// r1 is warm in blue while r2 soaks in green.
 fn in_soak() -> App {
@@ -147,5 +147,60 @@ fn failed_probes_are_counted_in_a_row() {
     assert_eq!(app.active(), "green");
     assert_eq!(app.state.watch.as_ref().unwrap().streak, 2);
     app.probed(&green, true).settle();
+    assert!(app.state.soaked);
+}
+
+#[test]
+fn a_rollback_is_verified_at_the_public_listener_and_says_so_once_it_is_everywhere() {
+    let mut app = in_soak();
+    app.vanished("green", crashed());
+    let told = |app: &App| {
+        app.told
+            .iter()
+            .filter(|it| matches!(it, Notice::Returned(_)))
+            .count()
+    };
+    assert_eq!((told(&app), app.state.name()), (0, "rolling_back"));
+    let reached = |app: &App, table| Event::Reached {
+        table,
+        probe: probe(app.active() == "blue"),
+    };
+    let (stale, table) = (app.state.table - 1, app.state.table);
+    let before = app.state.clone();
+    app.on(reached(&app, stale));
+    assert_eq!(app.state, before, "of another table it says nothing");
+    app.on(reached(&app, table)).routed().routed();
+    let back = app.state.rolled_back.clone().unwrap();
+    assert_eq!((back.reached, told(&app)), (Some(probe(true)), 1));
+    assert_eq!(app.state.reached, None);
+    // One that is asked for.
+    app.stopped("green").serve(3).settle().rollback();
+    let candidate = app.candidate();
+    app.started(&candidate).probed(&candidate, true);
+    let table = app.state.table;
+    app.on(reached(&app, table));
+    app.routed();
+    let outcome = app.state.outcome.clone().unwrap();
+    assert_eq!(
+        (outcome.cause, outcome.by.as_str()),
+        (Cause::Switched, "root")
+    );
+    assert!(outcome.reached.is_some());
+    assert_eq!(app.state.switched, Some(outcome.at));
+}
+
+#[test]
+fn runs_that_ended_before_the_switch_are_not_held_against_a_release() {
+    let mut app = App::new();
+    app.serve(1).settle().serve(2).settle().appeared("blue", 3);
+    app.probed(&slot("blue"), true);
+    for _ in 0..3 {
+        app.vanished("blue", crashed()).appeared("blue", 3);
+    }
+    app.probed(&slot("blue"), true);
+    app.on(app.ask_promote("blue"));
+    app.probed(&slot("blue"), true).routed();
+    assert_eq!((app.active(), app.state.name()), ("blue", "switched"));
+    app.settle();
     assert!(app.state.soaked);
 }

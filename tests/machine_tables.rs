@@ -303,6 +303,13 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
             },
         ),
         (
+            "reached",
+            Event::Reached {
+                table: app.state.table,
+                probe: probe(true),
+            },
+        ),
+        (
             "not routed",
             Event::Unrouted {
                 table: app.state.table,
@@ -700,6 +707,7 @@ fn tell(notice: &Notice, now: Time) -> String {
             format!("ended {}: {}", outcome.generation, reason(&outcome.cause))
         }
         Notice::Soak { slot, cause, .. } => format!("soak of {slot}: {}", reason(cause)),
+        Notice::Returned(back) => format!("returned {} to {}", back.generation, back.to),
         Notice::RolledBack(back) => format!(
             "rolled back from {} to {}: {}",
             back.from,

@@ -122,6 +122,7 @@ fn busy() -> State {
     state.outcome = Some(Outcome {
         generation: Generation(11),
         kind: Kind::Rollback,
+        by: String::new(),
         release: Some(release("0123abcd")),
         slot: Some(slot("green")),
         previous: Some(release("4567cdef")),
@@ -129,6 +130,7 @@ fn busy() -> State {
         entered: vec![("shifting", Time(1_763_699_979_990))],
         cause: Cause::Switched,
         at: Time(1_763_699_980_000),
+        reached: None,
     });
     state.rolled_back = Some(rolled_back());
     state
@@ -143,6 +145,7 @@ fn rolled_back() -> RolledBack {
         release: Some(release("4567cdef")),
         cause: Cause::StoppedByHand,
         at: Time(1_763_699_970_000),
+        reached: None,
     }
 }
 
@@ -151,6 +154,17 @@ fn forced() -> State {
     let mut state = busy();
     (state.marked).insert(release("badbad00"), Some(rolled_back()));
     state.deployment.as_mut().unwrap().force = true;
+    state
+}
+
+/// What the public listener answered is known of everything.
+fn reached() -> State {
+    let mut state = busy();
+    state.switched = Some(Time(1_763_699_980_000));
+    state.reached = Some(probe(true));
+    let outcome = state.outcome.as_mut().unwrap();
+    (outcome.by, outcome.reached) = ("alice (pid 7)".to_owned(), Some(probe(true)));
+    state.rolled_back.as_mut().unwrap().reached = Some(probe(false));
     state
 }
 
@@ -350,6 +364,7 @@ fn states() -> Vec<State> {
         lingering,
         with_keys(),
         forced(),
+        reached(),
     ];
     states.extend(with_hooks());
     let kinds = [Kind::Deploy, Kind::Rollback, Kind::ByHand, Kind::Promote];

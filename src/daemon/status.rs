@@ -106,6 +106,7 @@ impl<U: Units> Managed<U> {
                 .as_ref()
                 .and_then(|active| state.slots.get(active))
                 .is_some_and(|slot| slot.condition == Condition::Active(Service::Up)),
+            standing: self.world().standing(&state).await,
             addresses: addresses.into_iter().collect(),
             slots,
             deployment: self.progress(&state),
@@ -176,6 +177,7 @@ impl<U: Units> Managed<U> {
         let end = match back.filter(|back| back.generation.0 == outcome.generation) {
             Some(back) => {
                 let back = tell::rolled_back(&self.world().app, back);
+                outcome.reached = back.reached;
                 Some((false, back.cause, back.text))
             }
             None => self.world().watch_end(outcome.generation),

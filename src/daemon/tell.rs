@@ -125,7 +125,17 @@ pub fn ended(app: &App, slot: Option<&str>, outcome: &Outcome) -> String {
         .as_ref()
         .map_or_else(|| "the release".to_owned(), |id| format!("release {id}"));
     match outcome.cause {
-        Cause::Switched => format!("{release} serves in {}", slot.unwrap_or("its slot")),
+        Cause::Switched => {
+            let serves = format!("{release} serves in {}", slot.unwrap_or("its slot"));
+            match outcome
+                .reached
+                .as_ref()
+                .filter(|_| outcome.kind == Kind::Rollback)
+            {
+                Some(probe) => format!("{serves}: {}", probe.text),
+                None => serves,
+            }
+        }
         Cause::Marked(ref back) => marked(app, outcome.release.as_ref(), back.as_deref()),
         _ => cause(app, slot, &outcome.cause),
     }
@@ -163,6 +173,9 @@ pub fn outcome(app: &App, outcome: &Outcome) -> api::Outcome {
         phase: outcome.phase.to_owned(),
         cause: outcome.cause.code().to_owned(),
         text: ended(app, slot.as_deref(), outcome),
+        initiated_by: outcome.by.clone(),
+        at_ms: outcome.at.0,
+        reached: outcome.reached.as_ref().map(|probe| probe.text.clone()),
         phases_ms: phases
             .map(|((phase, began), end)| ((*phase).to_owned(), millis(end.since(*began))))
             .collect(),
@@ -190,6 +203,9 @@ pub fn trial(state: &State) -> Option<api::Outcome> {
         cause: "trial".to_owned(),
         weight: Some(state.weight(slot).get()),
         text: share(state, slot),
+        initiated_by: held.by.clone(),
+        at_ms: 0,
+        reached: None,
         phases_ms: entered
             .map(|((phase, began), (_, end))| ((*phase).to_owned(), millis(end.since(*began))))
             .collect(),
@@ -226,7 +242,27 @@ pub fn rolled_back(app: &App, back: &RolledBack) -> api::RolledBack {
         to_release: text(&back.release),
         cause: back.cause.code().to_owned(),
         text: cause(app, Some(back.from.as_str()), &back.cause),
+        reached: back.reached.as_ref().map(|probe| probe.text.clone()),
     }
+}
+
+/// That the routers have the table of a rollback, and what they answer with it.
+fn returned(back: &RolledBack, at: Time) -> String {
+    let release = (back.release.as_ref())
+        .map_or_else(|| "the release".to_owned(), |id| format!("release {id}"));
+    let took = span(at.since(back.at));
+    let (serves, found) = match &back.reached {
+        Some(probe) if probe.pass => ("serves again", probe.text.as_str()),
+        Some(probe) => (
+            "has the traffic again, but does not serve",
+            probe.text.as_str(),
+        ),
+        None => (
+            "has the traffic again",
+            "nobody could be asked at a public listener",
+        ),
+    };
+    format!("{release} {serves} in {} after {took}: {found}", back.to)
 }
 
 /// The sentence for a hook that ended after a switch or a rollback.
@@ -335,6 +371,14 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
                 back.to,
                 cause(app, Some(back.from.as_str()), &back.cause)
             );
+        }
+        Notice::Returned(back) => {
+            event.generation = back.generation.0;
+            event.event = "returned".to_owned();
+            event.slot = text(&back.to);
+            event.release = back.release.as_ref().map(ToString::to_string);
+            event.cause = text(&back.cause.code());
+            event.text = returned(back, at);
         }
         Notice::Weighed {
             slot,

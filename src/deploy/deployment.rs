@@ -475,9 +475,12 @@ impl Draft {
             | Phase::Ready { .. }
             | Phase::Trial { .. } => self.state.live().cloned(),
         };
+        let shifted = matches!(deployment.phase, Phase::Shifting { .. });
+        let reached = shifted.then(|| self.state.reached.take()).flatten();
         let outcome = Outcome {
             generation: deployment.generation,
             kind: deployment.kind,
+            by: deployment.by.clone(),
             release: candidate_release(&deployment, &self.state.slots).or_else(|| barred(&cause)),
             slot: deployment.phase.slot().cloned(),
             previous,
@@ -485,6 +488,7 @@ impl Draft {
             entered: deployment.entered,
             cause,
             at: self.now,
+            reached,
         };
         self.state.outcome = Some(outcome.clone());
         self.tell(Notice::Ended(outcome));

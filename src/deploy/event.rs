@@ -122,6 +122,13 @@ pub enum Event {
         /// [`State::table`](super::State::table) that it is of.
         table: u64,
     },
+    /// The app was asked for at the public listener, by routers that have a table. Reported before `Routed`, where it can be found out.
+    Reached {
+        /// [`State::table`](super::State::table) that it is of.
+        table: u64,
+        /// What was found, and where it was asked.
+        probe: Probe,
+    },
     /// The routers cannot be given a table, and have not been for so long that a switch should not wait for it.
     Unrouted {
         /// [`State::table`](super::State::table) that it is of.

@@ -3,6 +3,7 @@
 //! **Invariant:** one that is marked becomes active again only when somebody says so by name: nothing brings it back by itself.
 
 use super::deployment::candidate_release;
+use super::event::Probe;
 use super::names::{Generation, ReleaseId, SlotName, Time};
 use super::state::{Cause, Kind};
 use super::step::Draft;
@@ -24,6 +25,8 @@ pub struct RolledBack {
     pub cause: Cause,
     /// When.
     pub at: Time,
+    /// What the public listener answered once the routers had the table, as far as that could be found out.
+    pub reached: Option<Probe>,
 }
 
 impl Draft {

@@ -42,8 +42,10 @@ pub enum Notice {
         /// Why it ended.
         cause: Cause,
     },
-    /// A watch failed, and the old slot is active again.
+    /// A watch failed, and the old slot is active again: decided, and on its way to the routers.
     RolledBack(RolledBack),
+    /// The routers have the table of such a rollback.
+    Returned(RolledBack),
     /// A slot beside the active one has another share of the requests.
     Weighed {
         /// Where.

@@ -50,6 +50,10 @@ pub struct State {
     pub keys: Vec<Keyed>,
     /// The hooks that come after something that has happened, and have not ended; the first one runs.
     pub due: Vec<Occasion>,
+    /// When an attempt last switched.
+    pub switched: Option<Time>,
+    /// What the public listener answered, with the table that a switch or a rollback waits for.
+    pub reached: Option<Probe>,
 }
 
 /// An attempt, from its start to its switch.
@@ -313,6 +317,8 @@ pub struct Outcome {
     pub generation: Generation,
     /// What it was for.
     pub kind: Kind,
+    /// Who asked for it.
+    pub by: String,
     /// What it was to make active, if that was known.
     pub release: Option<ReleaseId>,
     /// The slot that it was to make active, if that was chosen.
@@ -327,6 +333,8 @@ pub struct Outcome {
     pub cause: Cause,
     /// When.
     pub at: Time,
+    /// What the public listener answered once the routers had its table, as far as that could be found out.
+    pub reached: Option<Probe>,
 }
 
 /// Why an attempt or a watch ended.
@@ -440,6 +448,8 @@ impl State {
             settings,
             keys: Vec::new(),
             due: Vec::new(),
+            switched: None,
+            reached: None,
         }
     }
 

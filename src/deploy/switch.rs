@@ -56,6 +56,7 @@ impl Draft {
         self.activate(Some(slot.clone()));
         self.take_back_all();
         self.state.routed = generation;
+        self.state.reached = None;
         self.enter(Phase::Shifting {
             slot: slot.clone(),
             from,
@@ -160,6 +161,7 @@ impl Draft {
         self.state.soaked = soak.is_zero();
         self.state.settings = deployment.settings;
         self.state.rolled_back = None;
+        self.state.switched = Some(self.now);
         self.end(Cause::Switched);
         self.due_after(deployment.kind, deployment.generation, left);
         if soak.is_zero() {

@@ -6,7 +6,7 @@ use super::mark::RolledBack;
 use super::names::SlotName;
 use super::notice::Notice;
 use super::policy::FAILED_PROBES;
-use super::state::{Cause, Condition, Service};
+use super::state::{Cause, Condition, Phase, Service};
 use super::step::Draft;
 
 impl Draft {
@@ -71,7 +71,9 @@ impl Draft {
             release,
             cause: cause.clone(),
             at: self.now,
+            reached: None,
         };
+        self.state.reached = None;
         self.state.rolled_back = Some(rolled_back.clone());
         if let Some(watch) = &mut self.state.watch {
             watch.rolling_back = Some(cause);
@@ -164,13 +166,31 @@ impl Draft {
             .is_some_and(|watch| watch.rolling_back.is_some())
         {
             self.state.watch = None;
+            let reached = self.state.reached.take();
+            if let Some(back) = &mut self.state.rolled_back {
+                back.reached = reached;
+            }
             if let Some(back) = self.state.rolled_back.clone() {
+                self.tell(Notice::Returned(back.clone()));
                 let cause = back.cause.code();
                 self.due(Hook::AfterRollback, back.generation, back.left, cause);
             }
         }
         self.let_go();
         self.offer();
+    }
+
+    /// What the public listener answers with a table that is awaited.
+    pub(super) fn reached(&mut self, table: u64, probe: Probe) {
+        let shifts = matches!(
+            self.state.deployment.as_ref().map(|held| &held.phase),
+            Some(Phase::Shifting { .. })
+        );
+        let watch = self.state.watch.as_ref();
+        let goes_back = watch.is_some_and(|watch| watch.rolling_back.is_some());
+        if table == self.state.table && !self.state.everywhere && (shifts || goes_back) {
+            self.state.reached = Some(probe);
+        }
     }
 
     pub(super) fn is_warm(&self, name: &SlotName) -> bool {

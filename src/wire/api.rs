@@ -73,6 +73,9 @@ pub struct Status {
     pub live: Option<String>,
     /// What `rollback` goes to.
     pub prev: Option<String>,
+    /// The active slot, the candidate and the old one with their runs, when it switched, who asked, which commits they are of.
+    #[serde(default)]
+    pub standing: Standing,
     /// Whether the active slot is sent requests.
     pub serving: bool,
     /// Where the app is reached: `http://127.0.0.1:80/`.
@@ -328,6 +331,15 @@ pub struct Outcome {
     pub weight: Option<u8>,
     /// One sentence for people.
     pub text: String,
+    /// Who began it.
+    #[serde(default)]
+    pub initiated_by: String,
+    /// When it ended, milliseconds since the epoch.
+    #[serde(default)]
+    pub at_ms: u64,
+    /// What the public listener answered once the routers had its table; absent where nobody could be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<String>,
     /// Milliseconds per phase, in order.
     #[serde(default)]
     pub phases_ms: Vec<(String, u64)>,
@@ -355,6 +367,57 @@ pub struct RolledBack {
     pub cause: String,
     /// One sentence for people.
     pub text: String,
+    /// What the public listener answered once the routers had the table again; absent until then, and where nobody could be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<String>,
+}
+
+/// How an app stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// As [`Status::state`].
+    pub state: String,
+    /// What the active slot runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<Run>,
+    /// What is to become active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Run>,
+    /// What is kept to go back to, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<Run>,
+    /// When an attempt last switched, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switched_at_ms: Option<u64>,
+    /// Failed probes in a row, after the switch.
+    #[serde(default)]
+    pub health_fail_streak: u8,
+    /// Why the last switch was taken back by itself, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_cause: Option<String>,
+    /// When, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_at_ms: Option<u64>,
+    /// Who began the attempt under way, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiated_by: Option<String>,
+    /// The commit that is live, where its release is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The commit that `rollback` goes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_commit: Option<String>,
+}
+
+/// What runs in a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The slot.
+    pub slot: String,
+    /// The release.
+    pub release: Option<String>,
+    /// The run, once it is up.
+    pub boot_id: Option<String>,
 }
 
 /// The evidence of a failed candidate (all that one screen shows).
@@ -397,7 +460,7 @@ pub struct Event {
     pub app: String,
     /// The attempt.
     pub generation: u64,
-    /// `began`, `phase`, `weighed`, `ended`, `soak`, `rolled-back`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`, `hook`.
+    /// `began`, `phase`, `weighed`, `ended`, `soak`, `rolled-back`, `returned`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`, `hook`.
     pub event: String,
     /// The phase, for `phase` and `ended`; the hook, for `hook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -413,6 +476,9 @@ pub struct Event {
     pub cause: Option<String>,
     /// One sentence for people.
     pub text: String,
+    /// How the app stands with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Box<Standing>>,
 }
 
 /// Why a request was not carried out.

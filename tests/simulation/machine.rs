@@ -426,6 +426,7 @@ impl Machine {
                     return Err(format!("generation {generation} was rolled back twice"));
                 }
             }
+            Notice::Returned(_) => self.note("returned"),
             Notice::Forced { .. } => self.note("forced"),
             Notice::Down { .. } => self.note("down"),
             Notice::Up { .. } => self.note("up"),
@@ -622,6 +623,12 @@ impl Machine {
                         });
                     }
                     return Ok(());
+                }
+                if self.random.percent(50) {
+                    let pass = self.random.percent(95);
+                    let (table, text) = (route.table, "asked".to_owned());
+                    let probe = Probe { pass, text };
+                    self.answer(Event::Reached { table, probe });
                 }
                 self.answer(Event::Routed { table: route.table });
             }

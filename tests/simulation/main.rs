@@ -91,6 +91,7 @@ fn the_simulation_reaches_what_it_is_for() {
         "unrouted",
         "rolled-back",
         "marked",
+        "returned",
         "forced",
         "down",
         "up",

@@ -118,6 +118,8 @@ impl Record {
             settings: (&state.settings).into(),
             keys: state.keys.iter().map(Into::into).collect(),
             due: state.due.iter().map(Into::into).collect(),
+            switched: state.switched.map(|at| at.0),
+            reached: state.reached.as_ref().map(Into::into),
         }
     }
 
@@ -170,6 +172,8 @@ impl Record {
                 .into_iter()
                 .map(OccasionRecord::into_occasion)
                 .collect::<Result<_, _>>()?,
+            switched: self.switched.map(Time),
+            reached: self.reached.map(Into::into),
         })
     }
 }
@@ -272,6 +276,7 @@ impl From<&Outcome> for OutcomeRecord {
         Self {
             generation: outcome.generation.0,
             kind: outcome.kind.into(),
+            by: outcome.by.clone(),
             release: text(outcome.release.as_ref()),
             slot: text(outcome.slot.as_ref()),
             previous: text(outcome.previous.as_ref()),
@@ -279,6 +284,7 @@ impl From<&Outcome> for OutcomeRecord {
             entered: marks(&outcome.entered),
             cause: (&outcome.cause).into(),
             at: outcome.at.0,
+            reached: outcome.reached.as_ref().map(Into::into),
         }
     }
 }
@@ -288,6 +294,7 @@ impl OutcomeRecord {
         Ok(Outcome {
             generation: Generation(self.generation),
             kind: self.kind.into(),
+            by: self.by,
             release: parse(self.release)?,
             slot: parse(self.slot)?,
             previous: parse(self.previous)?,
@@ -295,6 +302,7 @@ impl OutcomeRecord {
             entered: times(&self.entered),
             cause: self.cause.into_cause()?,
             at: Time(self.at),
+            reached: self.reached.map(Into::into),
         })
     }
 }
@@ -316,6 +324,7 @@ impl From<&RolledBack> for RolledBackRecord {
             release: text(back.release.as_ref()),
             cause: (&back.cause).into(),
             at: back.at.0,
+            reached: back.reached.as_ref().map(Into::into),
         }
     }
 }
@@ -330,6 +339,7 @@ impl RolledBackRecord {
             release: parse(self.release)?,
             cause: self.cause.into_cause()?,
             at: Time(self.at),
+            reached: self.reached.map(Into::into),
         })
     }
 }

@@ -53,6 +53,10 @@ pub(super) struct Record {
     keys: Vec<KeyRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     due: Vec<OccasionRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    switched: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reached: Option<ProbeRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -284,6 +288,8 @@ struct ProbeRecord {
 struct OutcomeRecord {
     generation: u64,
     kind: KindRecord,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    by: String,
     release: Option<String>,
     slot: Option<String>,
     previous: Option<String>,
@@ -292,6 +298,8 @@ struct OutcomeRecord {
     entered: Vec<(String, u64)>,
     cause: CauseRecord,
     at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reached: Option<ProbeRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -303,6 +311,8 @@ struct RolledBackRecord {
     release: Option<String>,
     cause: CauseRecord,
     at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reached: Option<ProbeRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
