@@ -193,3 +193,47 @@ fn a_rollback_is_verified_at_the_public_listener_and_the_status_says_how_the_app
     assert!(history.contains("\"returned\""), "{history}");
     assert!(history.contains("serves again in blue after "), "{history}");
 }
+
+#[test]
+fn a_release_that_keeps_ending_after_its_soak_is_left_for_the_one_before() {
+    let (project, running) = serving("soak = '0s'\nafter_soak = 'rollback'");
+    let first = status(&project)["live"].clone();
+    let second = done(&project, &["deploy", "build-2"])["release"].clone();
+    for _ in 0..3 {
+        let up = until(&project, |status| {
+            let green = slot(status, "green");
+            status["active"] == "blue" || green["detail"] == "up" && green["boot_id"].is_string()
+        });
+        if up["active"] == "green" {
+            let boot = slot(&up, "green")["boot_id"].clone();
+            kill_slot(&project, "green");
+            until(&project, |status| slot(status, "green")["boot_id"] != boot);
+        }
+    }
+    let left = until(&project, |status| {
+        status["active"] == "blue" && status["state"] == "idle"
+    });
+    assert_eq!((&left["live"], &left["prev"]), (&first, &Value::Null));
+    let back = &left["rolled_back"];
+    assert_eq!(
+        (&back["from_release"], &back["cause"]),
+        (&second, &"exited".into())
+    );
+    assert!(
+        back["reached"]
+            .as_str()
+            .unwrap()
+            .contains("at the public listener"),
+        "{back}"
+    );
+    assert_eq!(left["standing"]["initiated_by"], "slotd (after_soak)");
+    assert_eq!(running.who(), "1");
+    let (code, refused) = json(&project, &["deploy", "--release", second.as_str().unwrap()]);
+    assert_ne!(code, Some(0), "{refused}");
+    let history = fs::read_to_string(project.home().join("history.jsonl")).unwrap();
+    assert_eq!(
+        history.matches("\"event\":\"failing\"").count(),
+        1,
+        "{history}"
+    );
+}

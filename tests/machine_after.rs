@@ -7,7 +7,10 @@ mod machine_support;
 use std::time::Duration;
 
 use machine_support::{App, failure, probe, release, settings, slot};
-use slot::deploy::{Cause, End, Event, Notice, Refusal, Request};
+use slot::deploy::{
+    After, Cause, Effect, End, Event, Failing, Kind, Lookout, Notice, Pace, Refusal, Request,
+    Settings, effects,
+};
 
 /// r1 is warm in blue while r2 soaks in green.
 fn in_soak() -> App {
@@ -203,4 +206,178 @@ fn runs_that_ended_before_the_switch_are_not_held_against_a_release() {
     assert_eq!((app.active(), app.state.name()), ("blue", "switched"));
     app.settle();
     assert!(app.state.soaked);
+}
+
+fn failing_after(failing: Failing) -> App {
+    let mut app = App::with(Settings {
+        after: After {
+            failing,
+            ..After::default()
+        },
+        ..settings()
+    });
+    app.serve(1).settle().serve(2).settle();
+    assert_eq!((app.active(), app.state.watch.as_ref()), ("green", None));
+    app.told.clear();
+    app
+}
+
+fn pace(app: &App, name: &str) -> Option<Pace> {
+    effects(&app.state).into_iter().find_map(|it| match it {
+        Effect::Probe { slot: at, pace, .. } if at == slot(name) => Some(pace),
+        _ => None,
+    })
+}
+
+fn times_failing(app: &App) -> usize {
+    let told = app.told.iter();
+    told.filter(|it| matches!(it, Notice::Failing { .. }))
+        .count()
+}
+
+#[test]
+fn a_release_that_fails_after_its_soak_is_told_once_per_streak_and_stays() {
+    let mut app = failing_after(Failing::Told);
+    assert_eq!(pace(&app, "green"), Some(Pace::Lookout));
+    let green = slot("green");
+    app.probed(&green, false).probed(&green, false);
+    app.probed(&green, true);
+    app.probed(&green, false).probed(&green, false);
+    assert_eq!(times_failing(&app), 0, "one that passes ends the row");
+    app.probed(&green, false).probed(&green, false);
+    assert_eq!((times_failing(&app), app.active()), (1, "green"));
+    assert_eq!(app.state.deployment, None);
+    app.probed(&green, true);
+    assert_eq!(app.state.lookout, Lookout::default());
+    assert!(matches!(app.told.last(), Some(Notice::Up { .. })));
+    for _ in 0..3 {
+        app.probed(&green, false);
+    }
+    assert_eq!(times_failing(&app), 2, "the next streak is another");
+}
+
+#[test]
+fn a_run_that_ends_counts_as_a_failed_probe_and_one_that_stays_ended_as_all_of_them() {
+    let mut app = failing_after(Failing::Told);
+    for times in [0, 0, 1, 1] {
+        app.vanished("green", crashed());
+        assert_eq!(times_failing(&app), times);
+        app.appeared("green", 2);
+        app.probed(&slot("green"), true);
+        assert!(app.state.is_on_lookout(&slot("green")));
+    }
+    let mut app = failing_after(Failing::Told);
+    app.vanished("green", End::Failed(failure("start-limit-hit")));
+    assert_eq!(times_failing(&app), 1);
+    // An administrator's stop is no failure.
+    let mut app = failing_after(Failing::Left);
+    app.vanished("green", End::ByHand);
+    assert_eq!(
+        (times_failing(&app), app.state.deployment.as_ref()),
+        (0, None)
+    );
+}
+
+#[test]
+fn a_release_that_fails_after_its_soak_is_left_for_the_one_before_once_and_marked() {
+    let mut app = failing_after(Failing::Left);
+    let (generation, green) = (app.state.routed, slot("green"));
+    for _ in 0..3 {
+        app.probed(&green, false);
+    }
+    assert!(matches!(
+        app.told[0],
+        Notice::Failing {
+            to: Some(Ok(_)),
+            ..
+        }
+    ));
+    assert_eq!((app.phase(), app.active()), (Some("starting"), "green"));
+    let held = app.state.deployment.clone().unwrap();
+    assert_eq!(
+        (held.kind, held.by.as_str()),
+        (Kind::Rollback, "slotd (after_soak)")
+    );
+    assert!(app.state.marked.is_empty(), "it still serves");
+    app.pass_gates();
+    assert_eq!(
+        (app.active(), app.state.live()),
+        ("blue", Some(&release(1)))
+    );
+    let back = app.state.rolled_back.clone().unwrap();
+    assert_eq!(
+        (back.generation, back.cause),
+        (generation, Cause::ProbesFailed(probe(false)))
+    );
+    assert!(app.state.marked.contains_key(&release(2)));
+    assert_eq!(
+        app.state.prev, None,
+        "what was left is nothing to go back to"
+    );
+    // What is live now fails too: there is nothing left to go to, and it stays.
+    app.told.clear();
+    let blue = slot("blue");
+    for _ in 0..3 {
+        app.probed(&blue, false);
+    }
+    assert!(matches!(
+        app.told[0],
+        Notice::Failing {
+            to: Some(Err(_)),
+            ..
+        }
+    ));
+    assert_eq!(app.active(), "blue");
+}
+
+#[test]
+fn a_release_is_left_once_even_if_what_was_to_take_its_place_does_not_start() {
+    let mut app = failing_after(Failing::Left);
+    let green = slot("green");
+    for _ in 0..3 {
+        app.probed(&green, false);
+    }
+    let candidate = app.candidate();
+    app.on(Event::StartFailed {
+        slot: candidate.clone(),
+        generation: app.state.generation,
+        failure: failure("exited with status 1"),
+    });
+    app.stopped(candidate.as_str());
+    assert_eq!((app.active(), app.cause()), ("green", "start-failed"));
+    assert!(app.state.marked.is_empty());
+    app.probed(&green, true);
+    app.told.clear();
+    for _ in 0..3 {
+        app.probed(&green, false);
+    }
+    assert!(matches!(app.told[..], [Notice::Failing { to: None, .. }]));
+    assert_eq!(app.state.deployment, None);
+}
+
+#[test]
+fn leaving_a_release_that_fails_goes_ahead_of_a_candidate_at_a_weight() {
+    let mut app = failing_after(Failing::Left);
+    app.deploy_at(3, Some(10));
+    let candidate = app.candidate();
+    app.started(&candidate).probed(&candidate, true).routed();
+    assert_eq!(app.weight("blue"), 10);
+    app.vanished("green", End::Failed(failure("start-limit-hit")));
+    assert_eq!(app.cause(), "preempted");
+    let held = app.state.deployment.as_ref().unwrap();
+    assert_eq!(held.kind, Kind::Rollback);
+}
+
+#[test]
+fn nobody_looks_after_a_soak_where_that_is_turned_off_or_the_slot_is_being_left() {
+    let app = failing_after(Failing::Unseen);
+    assert_eq!(pace(&app, "green"), None);
+    let mut app = failing_after(Failing::Told);
+    app.deploy(3);
+    let candidate = app.candidate();
+    app.started(&candidate).probed(&candidate, true);
+    assert_eq!(app.phase(), Some("shifting"));
+    assert_eq!((pace(&app, "green"), pace(&app, "blue")), (None, None));
+    app.routed();
+    assert_eq!(pace(&app, "blue"), Some(Pace::Soak));
 }

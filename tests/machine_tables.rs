@@ -707,6 +707,16 @@ fn tell(notice: &Notice, now: Time) -> String {
             format!("ended {}: {}", outcome.generation, reason(&outcome.cause))
         }
         Notice::Soak { slot, cause, .. } => format!("soak of {slot}: {}", reason(cause)),
+        Notice::Failing {
+            slot, cause, to, ..
+        } => {
+            let to = match to {
+                None => "told".to_owned(),
+                Some(Ok(id)) => format!("left for {}", or_release(Some(id))),
+                Some(Err(refusal)) => format!("not left: {refusal}"),
+            };
+            format!("{slot} fails: {}, {to}", reason(cause))
+        }
         Notice::Returned(back) => format!("returned {} to {}", back.generation, back.to),
         Notice::RolledBack(back) => format!(
             "rolled back from {} to {}: {}",

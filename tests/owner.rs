@@ -8,7 +8,8 @@ use std::time::Duration;
 use slot::daemon::owner::{AskError, Owner};
 use slot::daemon::world::World;
 use slot::deploy::{
-    ByClass, Condition, Effect, Event, Notice, Request, Settings, State, Step, Time, UnitFailure,
+    After, ByClass, Condition, Effect, Event, Notice, Request, Settings, State, Step, Time,
+    UnitFailure,
 };
 use tokio::sync::mpsc;
 
@@ -100,6 +101,7 @@ fn settings() -> Settings {
         stop_timeout: Duration::from_secs(10),
         soak: Duration::ZERO,
         hooks: BTreeSet::new(),
+        after: After::default(),
     }
 }
 

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use slot::deploy::{
-    BeforeSwitch, BootId, ByClass, Cause, Condition, Deployment, Fingerprint, Generation, Hook,
-    Keyed, Kind, Occasion, Outcome, Phase, Probe, ReleaseId, RolledBack, Service, Settings, Slot,
-    SlotName, State, Time, UnitFailure, Watch, Weight,
+    After, BeforeSwitch, BootId, ByClass, Cause, Condition, Deployment, Failing, Fingerprint,
+    Generation, Hook, Keyed, Kind, Lookout, Occasion, Outcome, Phase, Probe, ReleaseId, RolledBack,
+    Service, Settings, Slot, SlotName, State, Time, UnitFailure, Watch, Weight,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -54,6 +54,7 @@ fn settings() -> Settings {
         stop_timeout: Duration::from_secs(10),
         soak: Duration::ZERO,
         hooks: BTreeSet::new(),
+        after: After::default(),
     }
 }
 
@@ -85,6 +86,7 @@ fn busy() -> State {
         weight: None,
         before_switch: BeforeSwitch::Ahead,
         force: false,
+        because: None,
     });
     state.watch = Some(Watch {
         generation: Generation(11),
@@ -166,6 +168,26 @@ fn reached() -> State {
     (outcome.by, outcome.reached) = ("alice (pid 7)".to_owned(), Some(probe(true)));
     state.rolled_back.as_mut().unwrap().reached = Some(probe(false));
     state
+}
+
+/// A release failed after its soak, and the one before it is to take its place.
+fn failing() -> [State; 3] {
+    let mut told = busy();
+    told.lookout = Lookout {
+        streak: 3,
+        failing: Some(Cause::ProbesFailed(probe(false))),
+        left: None,
+    };
+    told.settings.after.failing = Failing::Unseen;
+    let mut left = told.clone();
+    left.lookout.left = Some(Generation(11));
+    left.settings.after.failing = Failing::Left;
+    let held = left.deployment.as_mut().unwrap();
+    held.because = Some(Cause::ProbesFailed(probe(false)));
+    let mut kept = busy();
+    kept.settings.after.keep_warm = Duration::from_secs(1800);
+    kept.settings.after.frozen = true;
+    [told, left, kept]
 }
 
 /// The candidate has a weight, and so has a slot that was started by hand.
@@ -367,6 +389,7 @@ fn states() -> Vec<State> {
         reached(),
     ];
     states.extend(with_hooks());
+    states.extend(failing());
     let kinds = [Kind::Deploy, Kind::Rollback, Kind::ByHand, Kind::Promote];
     for phase in phases() {
         for kind in kinds {

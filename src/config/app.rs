@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use super::after::after;
 use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
 use super::remote::remote;
@@ -67,7 +68,8 @@ impl App {
             tunnels: of_class("drain_tunnels")?,
         };
         let stop_timeout = positive(keys.take("stop_timeout"), 10)?;
-        let soak = span(keys.take("soak"), 30)?;
+        let soak = span(keys.take("soak"), 60)?;
+        let after = after(&mut keys)?;
         let keep = keys
             .take("keep")
             .map_or(Ok(5), |value| value.number(0, 10_000))?;
@@ -113,6 +115,7 @@ impl App {
             drain,
             stop_timeout,
             soak,
+            after,
             keep: keep as usize,
             hosts,
             paths,

@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** a file with one wrong key is refused whole; the error names the file, the line, the key and what to write instead.
 
+mod after;
 mod app;
 mod drain;
 mod edit;
@@ -38,7 +39,7 @@ pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 pub use staging::Staging;
 
-use crate::deploy::{AppName, SlotName};
+use crate::deploy::{After, AppName, SlotName};
 
 /// Where a release keeps what its [`App::shared_dirs`] had in them when it was deployed.
 pub const SEED: &str = ".slot-seed";
@@ -120,8 +121,10 @@ pub struct App {
     pub drain: Drain,
     /// `stop_timeout = "10s"`: from SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
-    /// `soak = "30s"`; `0s`: none.
+    /// `soak = "60s"`; `0s`: none.
     pub soak: Duration,
+    /// `after_soak = "report"`.
+    pub after: After,
     /// `keep = 5`: releases kept beside those in use.
     pub keep: usize,
     /// `hosts = ["example.org"]`; default `["*"]`: any. Never empty.

@@ -156,6 +156,7 @@ pub fn settings(app: &App) -> Settings {
         stop_timeout: app.stop_timeout,
         soak: app.soak,
         hooks: app.hooks.commands.keys().copied().collect(),
+        after: app.after,
     }
 }
 

@@ -230,7 +230,8 @@ impl<U: Units> Live<U> {
                     None => held_up.remove(HOOK),
                 };
             }
-            Notice::Returned(_)
+            Notice::Failing { .. }
+            | Notice::Returned(_)
             | Notice::Weighed { .. }
             | Notice::Draining { .. }
             | Notice::Forced { .. }
@@ -357,8 +358,10 @@ impl<U: Units> Live<U> {
     }
 
     fn log(&self, event: &api::Event) {
-        let bad = matches!(event.event.as_str(), "rolled-back" | "forced" | "down")
-            || (event.event == "ended" && event.cause.as_deref() != Some("switched"))
+        let bad = matches!(
+            event.event.as_str(),
+            "rolled-back" | "forced" | "down" | "failing"
+        ) || (event.event == "ended" && event.cause.as_deref() != Some("switched"))
             || (event.event == "hook" && event.cause.is_some());
         let known = event.standing.as_deref();
         let active = known.and_then(|it| it.active.as_ref());
@@ -404,7 +407,14 @@ impl<U: Units> Live<U> {
     fn keep(&self, event: &api::Event) {
         if !matches!(
             event.event.as_str(),
-            "ended" | "soak" | "rolled-back" | "returned" | "forced" | "weighed" | "hook"
+            "ended"
+                | "soak"
+                | "rolled-back"
+                | "returned"
+                | "failing"
+                | "forced"
+                | "weighed"
+                | "hook"
         ) {
             return;
         }

@@ -1,6 +1,7 @@
 //! How an app stands, in one place: for its status, and for each event and line of the journal.
 
 use super::live::{Live, blocking};
+use super::status::streak;
 use super::units::Units;
 use crate::deploy::{Condition, ReleaseId, SlotName, State};
 use crate::release::Record;
@@ -29,7 +30,7 @@ impl<U: Units> Live<U> {
             candidate: held.and_then(|held| run(state, held.phase.slot()?)),
             old: old(state).and_then(|slot| run(state, slot)),
             switched_at_ms: state.switched.map(|at| at.0),
-            health_fail_streak: state.watch.as_ref().map_or(0, |watch| watch.streak),
+            health_fail_streak: streak(state),
             rollback_cause: back.map(|back| back.cause.code().to_owned()),
             rollback_at_ms: back.map(|back| back.at.0),
             initiated_by: asked.filter(|by| !by.is_empty()).cloned(),

@@ -246,6 +246,23 @@ pub fn rolled_back(app: &App, back: &RolledBack) -> api::RolledBack {
     }
 }
 
+fn fails(app: &App, slot: &SlotName, why: &Cause) -> String {
+    format!(
+        "the live release fails, after its soak: {}",
+        cause(app, Some(slot.as_str()), why)
+    )
+}
+
+/// That the active slot fails when its soak is over, and what to do.
+#[must_use]
+pub fn failing(app: &App, slot: &SlotName, why: &Cause, prev: Option<&ReleaseId>) -> String {
+    let fails = fails(app, slot, why);
+    match prev {
+        Some(prev) => format!("{fails}; `slotctl rollback` goes back to release {prev}"),
+        None => format!("{fails}; there is no release to go back to"),
+    }
+}
+
 /// That the routers have the table of a rollback, and what they answer with it.
 fn returned(back: &RolledBack, at: Time) -> String {
     let release = (back.release.as_ref())
@@ -371,6 +388,29 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
                 back.to,
                 cause(app, Some(back.from.as_str()), &back.cause)
             );
+        }
+        Notice::Failing {
+            generation,
+            slot,
+            cause: why,
+            to,
+        } => {
+            event.generation = generation.0;
+            event.event = "failing".to_owned();
+            event.slot = text(slot);
+            event.release = release_of(slot);
+            event.cause = text(&why.code());
+            event.text = match to {
+                None => failing(app, slot, why, state.prev.as_ref()),
+                Some(Ok(id)) => format!(
+                    "{}; release {id} takes its place (after_soak)",
+                    fails(app, slot, why)
+                ),
+                Some(Err(refusal)) => format!(
+                    "{}; nothing takes its place, though after_soak says so: {refusal}",
+                    fails(app, slot, why)
+                ),
+            };
         }
         Notice::Returned(back) => {
             event.generation = back.generation.0;

@@ -154,7 +154,7 @@ impl Draft {
     }
 
     /// What a rollback goes to: what it names, else the previous release; never what is live, never what is marked.
-    fn rollback_target(&self, to: Option<ReleaseId>) -> Result<ReleaseId, Refusal> {
+    pub(super) fn rollback_target(&self, to: Option<ReleaseId>) -> Result<ReleaseId, Refusal> {
         match (to, self.state.prev.clone()) {
             (Some(release), _) if self.state.live() == Some(&release) => {
                 Err(Refusal::AlreadyLive { release })
@@ -285,6 +285,7 @@ impl Draft {
             weight: None,
             before_switch: BeforeSwitch::default(),
             force: false,
+            because: None,
         });
     }
 

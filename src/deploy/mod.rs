@@ -35,6 +35,7 @@ mod effect;
 mod event;
 mod guard;
 mod hook;
+mod lookout;
 mod mark;
 mod names;
 mod notice;
@@ -51,12 +52,13 @@ pub use effect::{Effect, Limits, Pace, Route, effects};
 pub use event::{End, Event, Probe, Refusal, Request, UnitFailure, UnitResult};
 pub use guard::{Expected, Fingerprint, Guard, KEY_AGE, KEYS, Keyed, Serving, Unexpected};
 pub use hook::{BeforeSwitch, Hook, Occasion};
+pub use lookout::Lookout;
 pub use mark::RolledBack;
 pub use names::{
     AppName, BootId, Generation, Key, Label, NameError, ReleaseId, SlotName, Time, Weight,
 };
 pub use notice::Notice;
-pub use policy::{ByClass, FAILED_PROBES, HOLD, SLOT_WAIT, START_MARGIN, Settings};
+pub use policy::{After, ByClass, FAILED_PROBES, Failing, HOLD, SLOT_WAIT, START_MARGIN, Settings};
 pub use recovery::{Facts, Found, Seen, recover, rediscover};
 pub use state::{Cause, Condition, Deployment, Kind, Outcome, Phase, Service, Slot, State, Watch};
 pub use step::{Step, step};

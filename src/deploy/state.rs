@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::event::{Probe, UnitFailure, UnitResult};
 use super::guard::Keyed;
 use super::hook::{BeforeSwitch, Hook, Occasion};
+use super::lookout::Lookout;
 use super::mark::RolledBack;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::policy::{ByClass, Settings};
@@ -54,6 +55,8 @@ pub struct State {
     pub switched: Option<Time>,
     /// What the public listener answered, with the table that a switch or a rollback waits for.
     pub reached: Option<Probe>,
+    /// What is seen of the active slot when its soak is over.
+    pub lookout: Lookout,
 }
 
 /// An attempt, from its start to its switch.
@@ -79,6 +82,8 @@ pub struct Deployment {
     pub before_switch: BeforeSwitch,
     /// Its release may be one that was rolled back automatically.
     pub force: bool,
+    /// Why it was begun, if nobody asked for it: what is live fails when its soak is over.
+    pub because: Option<Cause>,
 }
 
 /// What an attempt is for.
@@ -450,6 +455,7 @@ impl State {
             due: Vec::new(),
             switched: None,
             reached: None,
+            lookout: Lookout::default(),
         }
     }
 

@@ -140,6 +140,7 @@ impl Draft {
     pub(super) fn activate(&mut self, slot: Option<SlotName>) {
         let left = std::mem::replace(&mut self.state.active, slot);
         self.state.lingering.extend(left);
+        self.look_anew();
     }
 
     /// Every router has the table: the deployment is over, the watch begins.
@@ -147,7 +148,7 @@ impl Draft {
         let Some(deployment) = self.state.deployment.clone() else {
             return;
         };
-        let Phase::Shifting { slot, from, left } = deployment.phase else {
+        let Phase::Shifting { slot, from, left } = deployment.phase.clone() else {
             return;
         };
         self.supersede();
@@ -157,13 +158,19 @@ impl Draft {
             Kind::Rollback => Duration::ZERO,
             Kind::Deploy | Kind::ByHand | Kind::Promote => deployment.settings.soak,
         };
+        let because = self.left_by_itself(&deployment);
         self.remember(deployment.kind, left.clone());
         self.state.soaked = soak.is_zero();
-        self.state.settings = deployment.settings;
-        self.state.rolled_back = None;
+        self.state.settings = deployment.settings.clone();
+        if because.is_none() {
+            self.state.rolled_back = None;
+        }
         self.state.switched = Some(self.now);
         self.end(Cause::Switched);
-        self.due_after(deployment.kind, deployment.generation, left);
+        match &because {
+            Some(cause) => self.due_after_leaving(&deployment, cause),
+            None => self.due_after(deployment.kind, deployment.generation, left),
+        }
         if soak.is_zero() {
             self.unmark();
         } else {

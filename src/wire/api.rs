@@ -89,7 +89,7 @@ pub struct Status {
     /// The end of the soak, milliseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soak_until_ms: Option<u64>,
-    /// Failed probes in a row during the soak.
+    /// Failed probes in a row, during the soak and after it.
     #[serde(default)]
     pub health_fail_streak: u8,
     /// How the last attempt ended; where it was rolled back by itself since, that is its end.
@@ -460,7 +460,7 @@ pub struct Event {
     pub app: String,
     /// The attempt.
     pub generation: u64,
-    /// `began`, `phase`, `weighed`, `ended`, `soak`, `rolled-back`, `returned`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`, `hook`.
+    /// `began`, `phase`, `weighed`, `ended`, `soak`, `failing`, `rolled-back`, `returned`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`, `hook`.
     pub event: String,
     /// The phase, for `phase` and `ended`; the hook, for `hook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, ByClass, Condition, End, Event, Facts, Found, Notice, Phase, Probe, Refusal, ReleaseId,
-    Request, Seen, Settings, SlotName, State, Time, UnitFailure, Weight, recover, step,
+    After, BootId, ByClass, Condition, End, Event, Facts, Found, Notice, Phase, Probe, Refusal,
+    ReleaseId, Request, Seen, Settings, SlotName, State, Time, UnitFailure, Weight, recover, step,
 };
 
 /// An app with what has been told of it.
@@ -56,6 +56,7 @@ pub fn settings() -> Settings {
         stop_timeout: Duration::from_secs(10),
         soak: Duration::from_secs(40),
         hooks: BTreeSet::new(),
+        after: After::default(),
     }
 }
 

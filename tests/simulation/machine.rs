@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use slot::deploy::{
-    BeforeSwitch, BootId, ByClass, Cause, Condition, Effect, End, Event, Expected, Facts,
-    Fingerprint, Found, Generation, Guard, Hook, Kind, Notice, Phase, Probe, ReleaseId, Request,
-    Route, Seen, Service, Settings, SlotName, State, Step, Time, UnitFailure, Weight, effects,
-    recover, rediscover, step,
+    After, BeforeSwitch, BootId, ByClass, Cause, Condition, Effect, End, Event, Expected, Facts,
+    Failing, Fingerprint, Found, Generation, Guard, Hook, Kind, Notice, Phase, Probe, ReleaseId,
+    Request, Route, Seen, Service, Settings, SlotName, State, Step, Time, UnitFailure, Weight,
+    effects, recover, rediscover, step,
 };
 
 use crate::random::Random;
@@ -426,6 +426,11 @@ impl Machine {
                     return Err(format!("generation {generation} was rolled back twice"));
                 }
             }
+            Notice::Failing { to, .. } => self.note(match to {
+                None => "failing",
+                Some(Ok(_)) => "left",
+                Some(Err(_)) => "not left",
+            }),
             Notice::Returned(_) => self.note("returned"),
             Notice::Forced { .. } => self.note("forced"),
             Notice::Down { .. } => self.note("down"),
@@ -821,16 +826,16 @@ impl Machine {
                 });
             }
         }
-        let pause = if matches!(
-            effect,
+        let pause = match effect {
             Effect::Probe {
                 pace: slot::deploy::Pace::Soak,
                 ..
-            }
-        ) {
-            1_000
-        } else {
-            200
+            } => 1_000,
+            Effect::Probe {
+                pace: slot::deploy::Pace::Lookout,
+                ..
+            } => 5_000,
+            _ => 200,
         };
         self.plan(pause, Coming::Perform(self.deployer, effect.clone()));
     }
@@ -1271,6 +1276,14 @@ fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
             .into_iter()
             .filter(|_| random.percent(20))
             .collect(),
+        after: After {
+            failing: match random.between(0, 10) {
+                0 => Failing::Unseen,
+                1..6 => Failing::Told,
+                _ => Failing::Left,
+            },
+            ..After::default()
+        },
     }
 }
 

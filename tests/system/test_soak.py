@@ -89,6 +89,28 @@ def test_a_rollback_during_a_soak_goes_to_the_slot_that_is_kept_warm_for_it(mach
     nothing_failed(result, reconnects=16)
 
 
+def test_a_release_that_keeps_ending_after_its_soak_is_told_and_left_for_the_one_before(machine):
+    app = App(machine, "later", 'hosts = ["later.test"]\nafter_soak = "rollback"\n' + SOAK.format("0s"))
+    first = app.deploy("one")
+    second = app.deploy("two")
+    for _ in range(3):
+        up = app.wait_until(
+            lambda status: status["active"] == "blue" or app.slot("green").get("detail") == "up" and status["serving"]
+        )
+        if up["active"] == "green":
+            boot = app.slot("green")["boot_id"]
+            machine.run("systemctl kill -s KILL later@green.service")
+            app.wait_until(lambda _: app.slot("green")["boot_id"] != boot)
+    status = app.wait_until(lambda status: status["active"] == "blue" and status["state"] == "idle")
+    assert (status["live"], status["serving"]) == (first["release"], True)
+    back = status["rolled_back"]
+    assert (back["from_release"], back["cause"]) == (second["release"], "exited"), back
+    assert "at the public listener" in back["reached"], back
+    told = machine.out("journalctl -o cat SLOT_APP=later SLOT_CAUSE=exited")
+    assert told.count("the live release fails, after its soak") == 1, told
+    assert f"release {first['release']} takes its place (after_soak)" in told, told
+
+
 def test_a_deploy_goes_on_when_the_slotctl_that_began_it_is_killed(machine):
     app = make_app(machine, "lost", "0s")
     app.deploy("one")

@@ -136,7 +136,8 @@ name = "{name}"
 
 # start_timeout = "60s"    # to READY
 # health_timeout = "30s"   # from then to the first answer of `health` that passes
-# soak = "30s"             # how long a new release is watched, and taken back if it fails
+# soak = "60s"             # how long a new release is watched, and taken back if it fails
+# after_soak = "report"    # what becomes of one that fails later; "rollback": the one before takes its place
 # drain = "120s"           # how long the old release may finish what is in flight; "0s": as long as that takes
 # stop_timeout = "10s"     # from SIGTERM to SIGKILL
 # keep = 5                 # old releases kept on disk

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FIRST, FailureRecord, KeyRecord,
-    KindRecord, OccasionRecord, OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord,
-    ServiceRecord, SettingsRecord, SlotRecord, VERSION, WatchRecord,
+    AfterRecord, ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FIRST,
+    FailureRecord, KeyRecord, KindRecord, LookoutRecord, OccasionRecord, OutcomeRecord,
+    PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord, SettingsRecord, SlotRecord,
+    VERSION, WatchRecord,
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
     Probe, ReleaseId, RolledBack, Service, Settings, Slot, State, Time, UnitFailure, Watch, Weight,
 };
 
-fn ms(span: Duration) -> u64 {
+pub(super) fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -93,6 +94,7 @@ impl Record {
                 weight: held.weight.map(Weight::get),
                 before_switch: held.before_switch.into(),
                 force: held.force,
+                because: held.because.as_ref().map(Into::into),
             }),
             watch: state.watch.as_ref().map(|watch| WatchRecord {
                 generation: watch.generation.0,
@@ -120,6 +122,7 @@ impl Record {
             due: state.due.iter().map(Into::into).collect(),
             switched: state.switched.map(|at| at.0),
             reached: state.reached.as_ref().map(Into::into),
+            lookout: LookoutRecord::of(&state.lookout),
         }
     }
 
@@ -174,6 +177,9 @@ impl Record {
                 .collect::<Result<_, _>>()?,
             switched: self.switched.map(Time),
             reached: self.reached.map(Into::into),
+            lookout: (self.lookout.map(LookoutRecord::into_lookout))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 }
@@ -217,6 +223,7 @@ impl From<&Settings> for SettingsRecord {
             stop_timeout_ms: ms(settings.stop_timeout),
             soak_ms: ms(settings.soak),
             hooks: settings.hooks.iter().map(|hook| (*hook).into()).collect(),
+            after: AfterRecord::of(&settings.after),
         }
     }
 }
@@ -235,6 +242,7 @@ impl SettingsRecord {
             stop_timeout: Duration::from_millis(self.stop_timeout_ms),
             soak: Duration::from_millis(self.soak_ms),
             hooks: self.hooks.into_iter().map(Into::into).collect(),
+            after: (self.after.map(AfterRecord::into_after)).unwrap_or_default(),
         })
     }
 }
@@ -252,6 +260,7 @@ impl DeploymentRecord {
             weight: self.weight.map(weight).transpose()?,
             before_switch: self.before_switch.into(),
             force: self.force,
+            because: self.because.map(CauseRecord::into_cause).transpose()?,
         })
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! Version 2 has weights, and hooks that end an attempt. What has neither is written as version 1, which an older slotd can read.
 
+mod after;
 mod causes;
 mod convert;
 mod hooks;
@@ -57,6 +58,30 @@ pub(super) struct Record {
     switched: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reached: Option<ProbeRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lookout: Option<LookoutRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LookoutRecord {
+    streak: u8,
+    failing: Option<CauseRecord>,
+    left: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct AfterRecord {
+    failing: FailingRecord,
+    keep_warm_ms: u64,
+    frozen: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FailingRecord {
+    Unseen,
+    Told,
+    Left,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -131,6 +156,9 @@ struct SettingsRecord {
     soak_ms: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     hooks: Vec<HookRecord>,
+    /// A version that does not know of it looks no more when the soak is over, and lets the old slot go then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<AfterRecord>,
 }
 
 /// Where the classes differ: a version that does not know of it goes by the last of them, which is there as well.
@@ -159,6 +187,8 @@ struct DeploymentRecord {
     /// A version that does not know of it deploys what is marked anyhow.
     #[serde(default, skip_serializing_if = "is_not")]
     force: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    because: Option<CauseRecord>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
