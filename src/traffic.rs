@@ -116,12 +116,35 @@ impl Routers {
     /// # Errors
     /// The instances cannot be found.
     pub async fn stats(&self) -> Result<Vec<(String, Result<Stats, TrafficError>)>, TrafficError> {
-        let instances = self.running().await?;
-        let asked = instances.into_iter().map(async |instance| {
+        self.all_stats("/stats").await
+    }
+
+    /// As [`Self::stats`], with an app's slots alone and the latencies of their answers. Counts begin anew with each process of an
+    /// instance, which [`Stats::since_ms`] tells apart.
+    ///
+    /// # Errors
+    /// The instances cannot be found.
+    pub async fn figures(
+        &self,
+        app: &str,
+    ) -> Result<Vec<(String, Result<Stats, TrafficError>)>, TrafficError> {
+        let mut all = self.all_stats(&format!("/stats?app={app}")).await?;
+        for stats in all.iter_mut().filter_map(|(_, told)| told.as_mut().ok()) {
+            // One that knows no such question yet tells of every app.
+            stats.slots.retain(|slot| slot.app == app);
+        }
+        Ok(all)
+    }
+
+    async fn all_stats(
+        &self,
+        path: &str,
+    ) -> Result<Vec<(String, Result<Stats, TrafficError>)>, TrafficError> {
+        let asked = self.running().await?.into_iter().map(async |instance| {
             let name = instance.name.clone();
             (
                 name,
-                instance.get("/stats", "GET /stats", ANSWER, LARGEST).await,
+                instance.get(path, "GET /stats", ANSWER, LARGEST).await,
             )
         });
         Ok(join_all(asked).await)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use slot::config::{App, Bind, Machine, Ready};
-use slot::deploy::{ByClass, Hook};
+use slot::deploy::{ByClass, Hook, Quantile, Quiet, Rate, Ratio};
 use slot::router::Limits;
 
 fn refusal(text: &str) -> String {
@@ -227,13 +227,100 @@ fn hooks_are_commands_with_one_limit() {
 }
 
 #[test]
+fn a_plan_is_steps_that_grow_and_what_each_is_held_to() {
+    let parse = |lines: &str| App::parse(&format!("command = \"./run\"\n{lines}"), "slot.toml");
+    let of = |lines: &str| parse(&format!("[canary]\n{lines}"));
+    let plain = of("steps = [\"1% 2m\", \"50% 90s\"]").unwrap();
+    let canary = plain.canary.unwrap();
+    let steps = canary.plan.steps.iter();
+    let steps: Vec<_> = steps
+        .map(|step| (step.weight.get(), step.lasts.as_secs()))
+        .collect();
+    assert_eq!(steps, [(1, 120), (50, 90)]);
+    let checks = &canary.plan.checks;
+    assert_eq!(
+        (checks.min_requests, checks.error_rate),
+        (100, Some(Rate(500)))
+    );
+    assert_eq!((checks.error_ratio, checks.latency.len()), (None, 0));
+    assert!(canary.plan.auto_promote && canary.probes.is_empty());
+    assert_eq!(canary.plan.quiet, Quiet::Probe);
+    assert_eq!(plain.soak_error_rate, Some(Rate(1_000)));
+    assert_eq!(
+        parse("soak_error_rate = \"off\"").unwrap().soak_error_rate,
+        None
+    );
+    let all = "steps = [\"10% 5m\"]\nauto_promote = false\nerror_rate = \"0.25%\"\nerror_ratio = 1.5\n\
+               latency = { p99 = \"800ms\", p50 = \"20ms\" }\nlatency_ratio = { p95 = 2 }\nmin_requests = 50\n\
+               quiet = \"hold\"\nprobes = [\"/search?q=1\"]\nmax_hold = \"2h\"\nwarm_up = \"10s\"\ncheck = \"./smoke --all\"";
+    let app = of(all).unwrap();
+    let canary = app.canary.unwrap();
+    let checks = &canary.plan.checks;
+    assert_eq!(checks.error_rate, Some(Rate(25)));
+    assert_eq!(checks.error_ratio, Some(Ratio(150)));
+    assert_eq!(checks.latency[&Quantile::P50], Duration::from_millis(20));
+    assert_eq!(checks.latency_ratio[&Quantile::P95], Ratio(200));
+    assert_eq!(canary.probes, ["/search?q=1"]);
+    assert_eq!(app.hooks.commands[&Hook::Check], ["./smoke", "--all"]);
+    for (lines, why) in [
+        ("auto_promote = true", "it does not say by which steps"),
+        ("steps = []", "it is empty"),
+        ("steps = [\"100% 1m\"]", "is no step"),
+        ("steps = [\"0% 1m\"]", "is no step"),
+        ("steps = [\"10% 0s\"]", "is no step"),
+        ("steps = [\"10 5m\"]", "is no step"),
+        (
+            "steps = [\"10% 5m\", \"10% 5m\"]",
+            "gives no more than the step before it, 10%",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nerror_rate = 5",
+            "write text in quotes",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nerror_rate = \"101%\"",
+            "is no part of a hundred",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nerror_rate = \"0.001%\"",
+            "is no part of a hundred",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nerror_ratio = 0.5",
+            "how many times as much",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nerror_ratio = -2",
+            "how many times as much",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nlatency = { p90 = \"1s\" }",
+            "unknown key `canary.latency.p90`",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nquiet = \"wait\"",
+            "is not one of its values",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nprobes = [\"search\"]",
+            "is not a path of a URL",
+        ),
+        ("steps = [\"10% 5m\"]\nmin_requests = 0", "out of range"),
+        ("step = [\"10% 5m\"]", "did you mean `steps`?"),
+    ] {
+        let refused = of(lines).unwrap_err().to_string();
+        assert!(refused.contains(why), "{lines}: {refused}");
+    }
+}
+
+#[test]
 fn a_refusal_names_file_line_key_and_remedy() {
     assert_eq!(
         refusal_of_line("helth = \"/healthz\""),
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
-         drain_streams, drain_tunnels, stop_timeout, soak, after_soak, keep, \
-         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits, hooks, staging)"
+         drain_streams, drain_tunnels, stop_timeout, soak, after_soak, soak_error_rate, keep, \
+         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits, hooks, canary, staging)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),

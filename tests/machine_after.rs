@@ -37,6 +37,7 @@ fn forced(app: &App) -> Event {
         settings: app.state.settings.clone(),
         queue: Duration::ZERO,
         weight: None,
+        planned: false,
         force: true,
     })
 }

@@ -100,8 +100,10 @@ fn settings() -> Settings {
         drain: ByClass::all(None),
         stop_timeout: Duration::from_secs(10),
         soak: Duration::ZERO,
+        soak_error_rate: None,
         hooks: BTreeSet::new(),
         after: After::default(),
+        canary: None,
     }
 }
 
@@ -112,6 +114,7 @@ fn begin() -> Event {
         queue: Duration::ZERO,
         weight: None,
         force: false,
+        planned: false,
     })
 }
 

@@ -39,6 +39,9 @@ pub(super) struct DeployQuery {
     queue: Option<String>,
     /// What the candidate is to get, and to stay at.
     weight: Option<String>,
+    /// All at once, whatever plan there is.
+    #[serde(default)]
+    at_once: bool,
     size: Option<u64>,
     /// Checks to leave out, with commas.
     skip: Option<String>,
@@ -75,6 +78,7 @@ impl DeployQuery {
             drain: of("drain", &self.drain)?,
             queue: of("queue", &self.queue)?.unwrap_or_default(),
             weight: self.weight.as_deref().map(weight).transpose()?,
+            at_once: self.at_once,
             patience: Duration::ZERO,
             size: self.size,
             unchecked: unchecked(self.skip.as_deref())?,
@@ -101,6 +105,7 @@ impl DeployQuery {
             ("remote", self.remote.as_deref()),
             ("weight", self.weight.as_deref()),
             ("force", self.force.then_some("true")),
+            ("at_once", self.at_once.then_some("true")),
         ];
         let said = parts
             .into_iter()

@@ -133,6 +133,8 @@ impl From<AskError> for Problem {
                 | Refusal::IsActive { .. }
                 | Refusal::TooMuch { .. }
                 | Refusal::NothingToAbort
+                | Refusal::NoPlan
+                | Refusal::PlanFinished { .. }
                 | Refusal::Switching { .. }
                 | Refusal::OnlyLive { .. },
             )

@@ -22,7 +22,7 @@ use super::large::{content, lacking};
 use super::peer::{Access, Peer};
 use super::problem::Problem;
 use super::repository::{module, repository};
-use super::shares::{abort, promote, route, stop, weigh};
+use super::shares::{abort, pause, promote, resume, route, stop, weigh};
 use crate::daemon::app::Managed;
 use crate::daemon::apps::Apps;
 use crate::daemon::status::{self, Wait};
@@ -58,6 +58,8 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         .route("/weight", post(weigh))
         .route("/route", post(route))
         .route("/abort", post(abort))
+        .route("/pause", post(pause))
+        .route("/resume", post(resume))
         .route("/stop", post(stop))
         .route("/drain", post(drain))
         .route("/connections", get(connections))

@@ -16,7 +16,7 @@ use super::client::SOCKET;
 use super::exit;
 use crate::deploy::{AppName, Key, Label, Serving, SlotName};
 
-pub use shares::{Abort, Route, Stop, Weight};
+pub use shares::{Abort, Pause, Route, Stop, Weight};
 pub use words::{Span, Target};
 
 use words::span;
@@ -102,6 +102,10 @@ pub enum Command {
     Promote(Promote),
     /// Take back a deployment that has not switched: its candidate gets nothing more, and stops
     Abort(Abort),
+    /// Let the plan of a deployment stand still at its step; a candidate that does harm is taken back all the same
+    Pause(Pause),
+    /// Let a plan that stands still go on
+    Resume(Pause),
     /// Stop a slot when it has drained
     Stop(Stop),
     /// Cut now what a slot still drains
@@ -279,6 +283,9 @@ pub struct Deploy {
     /// Deploy it also if it is a release that was rolled back by itself
     #[arg(long)]
     pub force: bool,
+    /// Give the new release all new requests at once, whatever steps the app has in [canary]
+    #[arg(long, conflicts_with = "weight")]
+    pub at_once: bool,
     /// Deploy without looking whether a second copy has room on disk or in memory; may be given twice
     #[arg(long, value_name = "CHECK", value_enum)]
     pub skip_check: Vec<Check>,
@@ -323,6 +330,7 @@ impl Deploy {
             queue,
             weight,
             force,
+            at_once,
             skip_check,
             depending,
             watching,
@@ -334,6 +342,7 @@ impl Deploy {
             && queue.is_none()
             && weight.is_none()
             && !force
+            && !at_once
             && skip_check.is_empty()
             && depending.is_plain()
             && watching.is_plain()

@@ -125,6 +125,7 @@ fn queries(options: &Deploy) -> Vec<(&'static str, String)> {
         .collect();
     asked.extend(options.weight.map(|weight| ("weight", weight.to_string())));
     asked.extend(options.force.then(|| ("force", "true".to_owned())));
+    asked.extend(options.at_once.then(|| ("at_once", true.to_string())));
     asked.extend(skipped(options));
     asked.extend(options.depending.expecting.queries());
     asked

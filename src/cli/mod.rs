@@ -154,6 +154,14 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             let global = &reached(&shares::of_app(global, options.app.as_ref())?)?;
             wait_for(shares::abort(global, &client(global)?, options))?
         }
+        Command::Pause(options) => {
+            let global = &reached(&shares::of_app(global, options.app.as_ref())?)?;
+            wait_for(shares::pause(global, &client(global)?, options, true))?
+        }
+        Command::Resume(options) => {
+            let global = &reached(&shares::of_app(global, options.app.as_ref())?)?;
+            wait_for(shares::pause(global, &client(global)?, options, false))?
+        }
         Command::Stop(options) => {
             let global = &reached(&shares::aimed(global, &options.slot)?)?;
             wait_for(shares::stop(global, &client(global)?, options))?
@@ -303,6 +311,7 @@ fn run_hook(global: &Global, options: &args::Hook) -> ExitCode {
         (Hook::BeforeSwitch, &options.before_switch),
         (Hook::AfterSwitch, &options.after_switch),
         (Hook::AfterRollback, &options.after_rollback),
+        (Hook::Check, &options.check),
     ];
     let ran = hook::run(&hook::Request {
         app: app.clone(),

@@ -13,7 +13,7 @@ use super::client::{Client, empty};
 use super::exit::Exit;
 use super::router;
 use super::term::{Paint, aligned, harmless, say, say_json, whole_span, width, wrap};
-use crate::wire::api::{Apps, SlotStatus, Staging, Status};
+use crate::wire::api::{Apps, PlanStatus, SlotStatus, Staging, Status};
 use crate::wire::control::InFlight;
 
 /// Shows one app, or all when none is named.
@@ -137,6 +137,9 @@ pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
             let _ = write!(text, "; waits for {}", harmless(waits_for));
         }
         text.push('\n');
+        if let Some(plan) = &held.plan {
+            text.push_str(&self::plan(plan, paint));
+        }
     }
     text.push('\n');
     text.push_str(&slots(status, now, paint));
@@ -156,6 +159,48 @@ pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
             Tone::Bad => paint.bad(&lines),
         };
         let _ = writeln!(text, "{lines}");
+    }
+    text
+}
+
+/// The step of a plan, and what both slots answered since it began.
+fn plan(plan: &PlanStatus, paint: Paint) -> String {
+    let state = match (plan.finished, plan.paused) {
+        (true, _) => ", every step has passed",
+        (_, true) => ", stands still",
+        (false, false) => "",
+    };
+    let verdict = match plan.verdict.as_deref() {
+        Some("fail") => paint.bad("fail"),
+        Some(other) => other.to_owned(),
+        None => "none yet".to_owned(),
+    };
+    let mut text = format!(
+        "  step {} of {} at {}%{state}; verdict: {verdict}\n",
+        plan.step, plan.steps, plan.weight
+    );
+    for (side, figures) in [("candidate", &plan.candidate), ("live", &plan.live)] {
+        let _ = write!(
+            text,
+            "    {side:<9}  {} requests, {} errors",
+            figures.requests, figures.errors
+        );
+        let quantiles = [
+            ("p50", figures.p50_us),
+            ("p95", figures.p95_us),
+            ("p99", figures.p99_us),
+        ];
+        for (name, micros) in quantiles {
+            if let Some(micros) = micros {
+                let _ = write!(
+                    text,
+                    ", {name} {}.{} ms",
+                    micros / 1000,
+                    micros % 1000 / 100
+                );
+            }
+        }
+        text.push('\n');
     }
     text
 }

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::after::after;
+use super::canary::rate;
 use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
 use super::remote::remote;
 use super::section::{Section, Value};
 use super::trust::replaceable;
-use super::{App, AppLimits, Bind, Drain, Hooks, Ports, Ready, SEED, Semantics, Staging};
-use crate::deploy::{AppName, SlotName};
+use super::{App, AppLimits, Bind, Canary, Drain, Hooks, Ports, Ready, SEED, Semantics, Staging};
+use crate::deploy::{AppName, Hook, Rate, SlotName};
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
 const APP_NAMES_TAKEN: [&str; 3] = ["router", "slotd", "slotctl"];
@@ -70,6 +71,9 @@ impl App {
         let stop_timeout = positive(keys.take("stop_timeout"), 10)?;
         let soak = span(keys.take("soak"), 60)?;
         let after = after(&mut keys)?;
+        let soak_error_rate = keys
+            .take("soak_error_rate")
+            .map_or(Ok(Some(Rate(1_000))), |value| rate(&value))?;
         let keep = keys
             .take("keep")
             .map_or(Ok(5), |value| value.number(0, 10_000))?;
@@ -87,6 +91,7 @@ impl App {
         let env = environment(keys.take("env"))?;
         let limits = limits(keys.take("limits"))?;
         let hooks = keys.take("hooks").map(Hooks::parse);
+        let canary = keys.take("canary").map(Canary::parse);
         let staging = keys.take("staging");
         let staging = staging.map(|table| Staging::parse(table, allow_privileged));
         keys.finish()?;
@@ -98,6 +103,10 @@ impl App {
                 format!("write `command = {COMMAND}`"),
             ))
         })?;
+        let (mut hooks, canary) = (hooks.transpose()?.unwrap_or_default(), canary.transpose()?);
+        if let Some(check) = canary.as_ref().and_then(|canary| canary.check.clone()) {
+            hooks.commands.insert(Hook::Check, check);
+        }
         Ok(Self {
             name,
             command,
@@ -116,6 +125,7 @@ impl App {
             stop_timeout,
             soak,
             after,
+            soak_error_rate,
             keep: keep as usize,
             hosts,
             paths,
@@ -126,7 +136,8 @@ impl App {
             env,
             limits,
             staging: staging.transpose()?,
-            hooks: hooks.transpose()?.unwrap_or_default(),
+            hooks,
+            canary,
             internal_listener: None,
             semantics: Semantics::Slot,
         })
@@ -437,7 +448,7 @@ fn limits(value: Option<Value<'_>>) -> Result<AppLimits, ConfigError> {
 }
 
 /// A path with no query, as it stands in a request line.
-fn target(value: &Value<'_>, example: &str) -> Result<String, ConfigError> {
+pub(super) fn target(value: &Value<'_>, example: &str) -> Result<String, ConfigError> {
     let path = value.text(example)?;
     match target_problem(&path) {
         None => Ok(path),

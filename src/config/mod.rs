@@ -5,6 +5,7 @@
 
 mod after;
 mod app;
+mod canary;
 mod drain;
 mod edit;
 mod env;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use canary::Canary;
 pub use drain::Drain;
 pub use edit::with_ports;
 pub use env::{is_env_name, is_reserved};
@@ -39,7 +41,7 @@ pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 pub use staging::Staging;
 
-use crate::deploy::{After, AppName, SlotName};
+use crate::deploy::{After, AppName, Rate, SlotName};
 
 /// Where a release keeps what its [`App::shared_dirs`] had in them when it was deployed.
 pub const SEED: &str = ".slot-seed";
@@ -125,6 +127,8 @@ pub struct App {
     pub soak: Duration,
     /// `after_soak = "report"`.
     pub after: After,
+    /// `soak_error_rate = "10%"`: the most requests of a new release that may fail while it is watched; `off`: they are not counted.
+    pub soak_error_rate: Option<Rate>,
     /// `keep = 5`: releases kept beside those in use.
     pub keep: usize,
     /// `hosts = ["example.org"]`; default `["*"]`: any. Never empty.
@@ -146,8 +150,10 @@ pub struct App {
     pub limits: AppLimits,
     /// `[staging]`: the work tree for the next deployment; absent: none is made.
     pub staging: Option<Staging>,
-    /// `[hooks]`: what runs around a switch.
+    /// `[hooks]`: what runs around a switch; and the `check` of `[canary]`.
     pub hooks: Hooks,
+    /// `[canary]`: by which steps a new release comes to its requests; absent: all at once.
+    pub canary: Option<Canary>,
     /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.
     pub internal_listener: Option<String>,
     /// By which kind of file it was read.

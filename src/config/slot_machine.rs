@@ -155,6 +155,8 @@ impl SlotMachine {
                 failing: Failing::Unseen,
                 ..After::default()
             },
+            soak_error_rate: None,
+            canary: None,
             keep: 0,
             hosts: vec!["*".to_owned()],
             paths: vec!["/".to_owned()],

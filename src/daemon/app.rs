@@ -97,6 +97,8 @@ pub struct Wish {
     pub patience: Duration,
     /// Where the candidate stays until it is told on, if it is not to be switched to.
     pub weight: Option<Weight>,
+    /// All new requests at once, whatever plan the app's file has.
+    pub at_once: bool,
     /// What the release will take on disk, in bytes, if that is known.
     pub size: Option<u64>,
     /// What is not to be looked at beforehand.
@@ -155,8 +157,10 @@ pub fn settings(app: &App) -> Settings {
         drain: app.drain.by_class(),
         stop_timeout: app.stop_timeout,
         soak: app.soak,
+        soak_error_rate: app.soak_error_rate,
         hooks: app.hooks.commands.keys().copied().collect(),
         after: app.after,
+        canary: (app.canary.as_ref()).map(|canary| Box::new(canary.plan.clone())),
     }
 }
 
@@ -293,6 +297,7 @@ impl<U: Units> Managed<U> {
                 .max(until.saturating_duration_since(Instant::now())),
             weight: wish.weight,
             force: wish.force,
+            planned: !wish.at_once,
         });
         let (owner, guard) = (self.owner.clone(), wish.guard.clone());
         let asked = tokio::spawn(async move {

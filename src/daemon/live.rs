@@ -31,7 +31,7 @@ const SOAK_PAUSE: Duration = Duration::from_secs(1);
 const LOOKOUT_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long one probe may take.
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long an effect that failed waits for its next try.
 pub(super) const AGAIN: Duration = Duration::from_millis(500);
@@ -162,6 +162,7 @@ impl<U: Units> Live<U> {
             Effect::Probe { slot, boot, pace } => {
                 return self.probe(slot, boot, pace, report).await;
             }
+            Effect::Measure(what) => return self.measure(what, report).await,
             Effect::Route(route) => self.route(route, &report).await,
             Effect::Drain { slot, boot, until } => self.drained(slot, boot, until).await,
             Effect::Stop { slot } => {

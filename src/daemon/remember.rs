@@ -10,7 +10,8 @@ use super::tell;
 use super::units::{Report, Units};
 use super::world::World;
 use crate::deploy::{
-    BootId, Cause, Condition, Generation, Notice, Outcome, Phase, SlotName, State, Time,
+    BootId, Cause, Condition, Evidence, Generation, Measured, Notice, Outcome, Phase, SlotName,
+    State, Time,
 };
 use crate::store::Entry;
 use crate::telemetry::chain;
@@ -45,6 +46,8 @@ pub(super) struct Memory {
     /// What the fetch or the build of the attempt under way said when it failed.
     said: Option<(Generation, Report)>,
     outcomes: VecDeque<api::Outcome>,
+    /// The last that was measured.
+    evidence: Option<(Generation, Measured, Evidence)>,
     /// Ends of watches: generation, success, cause, sentence.
     watches: VecDeque<(u64, bool, String, String)>,
     staging: api::Staging,
@@ -127,6 +130,18 @@ impl<U: Units> Live<U> {
         let step = &mut self.memory().step;
         // A hook that comes after the switch may end in the midst of the next attempt.
         *step = step.take().filter(|(of, ..)| *of != generation);
+    }
+
+    /// What was measured.
+    pub(super) fn keep_evidence(&self, generation: Generation, of: Measured, evidence: Evidence) {
+        self.memory().evidence = Some((generation, of, evidence));
+    }
+
+    /// What was measured last, if it was for that.
+    pub(super) fn evidence(&self, generation: Generation, of: Measured) -> Option<Evidence> {
+        let memory = self.memory();
+        let (known, what, evidence) = memory.evidence.as_ref()?;
+        (*known == generation && *what == of).then(|| evidence.clone())
     }
 
     /// What a fetch or a build said that is about to be reported as failed.
@@ -233,6 +248,7 @@ impl<U: Units> Live<U> {
             Notice::Failing { .. }
             | Notice::Returned(_)
             | Notice::Weighed { .. }
+            | Notice::Holds { .. }
             | Notice::Draining { .. }
             | Notice::Forced { .. }
             | Notice::Stopped { .. }
@@ -414,6 +430,7 @@ impl<U: Units> Live<U> {
                 | "failing"
                 | "forced"
                 | "weighed"
+                | "holds"
                 | "hook"
         ) {
             return;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::hook::{Occasion, hook_effect};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
+use super::plan::{Measurement, measurement};
 use super::policy::{ByClass, HOLD, Settings};
 use super::state::{Condition, Phase, Service, Slot, State};
 
@@ -63,6 +64,8 @@ pub enum Effect {
     },
     /// The app's command for an occasion runs to its end. Answered by `Hooked`.
     Hook(Occasion),
+    /// Both slots' answers are counted, again and again. Each count is a `Measured`.
+    Measure(Measurement),
     /// These releases are in use; others may be removed by the retention. Not answered.
     Retain {
         /// Those of every slot, `live`, `prev` and the deployment's.
@@ -148,6 +151,7 @@ pub fn effects(state: &State) -> Vec<Effect> {
             .filter_map(|(name, slot)| slot_effect(state, name, slot)),
     );
     demanded.extend(hook_effect(state));
+    demanded.extend(measurement(state).map(Effect::Measure));
     demanded.push(Effect::Retain {
         releases: in_use(state),
     });

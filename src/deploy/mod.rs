@@ -39,6 +39,7 @@ mod lookout;
 mod mark;
 mod names;
 mod notice;
+mod plan;
 mod policy;
 mod recovery;
 mod slots;
@@ -46,19 +47,24 @@ mod state;
 mod step;
 mod switch;
 mod trial;
+mod verdict;
 mod watch;
 
 pub use effect::{Effect, Limits, Pace, Route, effects};
 pub use event::{End, Event, Probe, Refusal, Request, UnitFailure, UnitResult};
 pub use guard::{Expected, Fingerprint, Guard, KEY_AGE, KEYS, Keyed, Serving, Unexpected};
-pub use hook::{BeforeSwitch, Hook, Occasion};
+pub use hook::{Hook, Occasion, Stage};
 pub use lookout::Lookout;
 pub use mark::RolledBack;
 pub use names::{
     AppName, BootId, Generation, Key, Label, NameError, ReleaseId, SlotName, Time, Weight,
 };
 pub use notice::Notice;
+pub use plan::{Canary, CanaryStep, Measured, Measurement, Plan, Quiet, plan, step_ends};
 pub use policy::{After, ByClass, FAILED_PROBES, Failing, HOLD, SLOT_WAIT, START_MARGIN, Settings};
 pub use recovery::{Facts, Found, Seen, recover, rediscover};
 pub use state::{Cause, Condition, Deployment, Kind, Outcome, Phase, Service, Slot, State, Watch};
 pub use step::{Step, step};
+pub use verdict::{
+    Checks, Evidence, Failed, Finding, Lack, Quantile, Rate, Ratio, Sample, Sides, Verdict, judge,
+};

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use super::event::{Probe, UnitFailure, UnitResult};
 use super::guard::Keyed;
-use super::hook::{BeforeSwitch, Hook, Occasion};
+use super::hook::{Hook, Occasion, Stage};
 use super::lookout::Lookout;
 use super::mark::RolledBack;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
+use super::plan::{Plan, verdict_due};
 use super::policy::{ByClass, Settings};
+use super::verdict::Finding;
 
 /// Everything that slot remembers of an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +80,10 @@ pub struct Deployment {
     pub settings: Settings,
     /// Where its candidate stays until it is told on, instead of a switch.
     pub weight: Option<Weight>,
+    /// Its candidate goes by the plan of its settings, if they have one.
+    pub planned: bool,
     /// How far it is with the hook before its switch.
-    pub before_switch: BeforeSwitch,
+    pub before_switch: Stage,
     /// Its release may be one that was rolled back automatically.
     pub force: bool,
     /// Why it was begun, if nobody asked for it: what is live fails when its soak is over.
@@ -134,6 +138,8 @@ pub enum Phase {
     Trial {
         /// The candidate.
         slot: SlotName,
+        /// How far it is with its app's plan, if it goes by that.
+        plan: Option<Plan>,
     },
     /// The new table is on its way to the routers.
     Shifting {
@@ -167,7 +173,7 @@ impl Phase {
             Self::Preparing { .. } | Self::Waiting { .. } => None,
             Self::Starting { slot, .. }
             | Self::Ready { slot, .. }
-            | Self::Trial { slot }
+            | Self::Trial { slot, .. }
             | Self::Shifting { slot, .. } => Some(slot),
         }
     }
@@ -291,6 +297,11 @@ pub enum Service {
 }
 
 impl Condition {
+    /// On trial at a weight, with no failed probe yet.
+    pub(super) fn trial(weight: Weight) -> Self {
+        Self::Trial { weight, streak: 0 }
+    }
+
     /// The condition's name in status, events and errors.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -384,6 +395,8 @@ pub enum Cause {
     StoppedByHand,
     /// The soak's probes failed in a row.
     ProbesFailed(Probe),
+    /// What it answered did not pass a check of its plan, or of its soak.
+    Judged(Finding),
     /// The soak ended well.
     Soaked,
     /// A newer deployment ended the soak.
@@ -420,6 +433,7 @@ impl Cause {
             Self::Exited(_) => "exited",
             Self::StoppedByHand => "stopped-by-hand",
             Self::ProbesFailed(_) => "probes-failed",
+            Self::Judged(finding) => finding.failed.code(),
             Self::Soaked => "soaked",
             Self::Superseded => "superseded",
             Self::OldSlotGone => "old-slot-gone",
@@ -499,7 +513,7 @@ impl State {
     #[must_use]
     pub fn on_trial(&self) -> Option<&SlotName> {
         match &self.deployment.as_ref()?.phase {
-            Phase::Trial { slot } => Some(slot),
+            Phase::Trial { slot, .. } => Some(slot),
             Phase::Preparing { .. }
             | Phase::Waiting { .. }
             | Phase::Starting { .. }
@@ -546,12 +560,13 @@ impl State {
         let deployment = self
             .deployment
             .as_ref()
-            .filter(|held| held.before_switch != BeforeSwitch::Runs)
+            .filter(|held| held.before_switch != Stage::Runs)
             .and_then(|deployment| match &deployment.phase {
                 Phase::Waiting { until, .. }
                 | Phase::Starting { until, .. }
                 | Phase::Ready { until, .. } => Some(*until),
-                Phase::Preparing { .. } | Phase::Trial { .. } | Phase::Shifting { .. } => None,
+                Phase::Trial { .. } => verdict_due(deployment),
+                Phase::Preparing { .. } | Phase::Shifting { .. } => None,
             });
         let watch = self.soak().map(|watch| watch.until);
         let slots = self

@@ -293,7 +293,12 @@ impl<'a> Attempt<'a> {
             &mut self.stream,
             &client.worker.spare,
         ) {
-            Poll::Ready(Ok(())) => self.uploaded = true,
+            Poll::Ready(Ok(())) => {
+                self.uploaded = true;
+                if self.slow {
+                    self.lease.has_all();
+                }
+            }
             // It may have answered before it closed; what it said is still to be read.
             Poll::Ready(Err(Broken::Sink(_))) => (self.uploaded, self.refused) = (true, true),
             Poll::Ready(Err(Broken::Source(_))) => return Poll::Ready(Event::Gone),
@@ -358,7 +363,12 @@ impl<'a> Attempt<'a> {
         Ok(match response.status {
             101 => Step::Switch(out),
             100..=199 => Step::Interim(out),
-            _ => Step::Final(response, out, toward),
+            _ => {
+                if !response.is_stream {
+                    self.lease.head_came();
+                }
+                Step::Final(response, out, toward)
+            }
         })
     }
 

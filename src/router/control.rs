@@ -195,11 +195,23 @@ impl Control {
         self.state.lock().await.table.clone()
     }
 
-    /// Everything that is counted.
+    /// Everything that is counted, but for latencies.
     pub async fn stats(&self) -> Stats {
+        self.stats_of(None).await
+    }
+
+    /// As [`Self::stats`], of one app's slots with their latencies, if one is named.
+    pub async fn stats_of(&self, app: Option<&str>) -> Stats {
         let mut state = self.state.lock().await;
         state.tidy();
-        let mut slots: Vec<_> = state.counts.values().map(|c| c.stats()).collect();
+        let all = state.counts.values();
+        let mut slots: Vec<_> = match app {
+            None => all.map(|c| c.stats()).collect(),
+            Some(app) => all
+                .filter(|c| c.name.app == app)
+                .map(|c| c.figures())
+                .collect(),
+        };
         slots.sort_by(|a, b| (&a.app, &a.slot, &a.boot_id).cmp(&(&b.app, &b.slot, &b.boot_id)));
         Stats {
             revision: state.table.as_ref().map(|t| t.revision),

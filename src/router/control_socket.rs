@@ -102,8 +102,14 @@ async fn table(State(control): State<Control>) -> Response {
     }
 }
 
-async fn stats(State(control): State<Control>) -> Response {
-    Json(control.stats().await).into_response()
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfApp {
+    app: Option<String>,
+}
+
+async fn stats(State(control): State<Control>, Query(OfApp { app }): Query<OfApp>) -> Response {
+    Json(control.stats_of(app.as_deref()).await).into_response()
 }
 
 #[derive(Deserialize)]

@@ -6,10 +6,11 @@
 //! **Invariant:** once every thread has taken a table, the sum of a run that the table gives no
 //! requests only falls.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::wire::control::{InFlight, SlotStats};
+use crate::wire::histogram::{self, BUCKETS, Histogram};
 
 /// What a run of a slot is called.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +52,8 @@ pub struct Share {
     in_flight: [AtomicU64; 3],
     answers: [AtomicU64; 5],
     errors: AtomicU64,
+    /// Made with the first answer: of many apps few are busy, on few threads.
+    latencies: OnceLock<Box<[AtomicU64; BUCKETS]>>,
 }
 
 /// Adds to a counter that only this thread writes.
@@ -68,6 +71,13 @@ impl Share {
     /// The slot answered.
     pub fn answered(&self, status: u16) {
         add(&self.answers[usize::from(status / 100).clamp(1, 5) - 1], 1);
+    }
+
+    /// The head of an answer came so many microseconds after the request was the run's.
+    pub fn took(&self, micros: u64) {
+        let none = || Box::new([const { AtomicU64::new(0) }; BUCKETS]);
+        let latencies = self.latencies.get_or_init(none);
+        add(&latencies[histogram::bucket(micros)], 1);
     }
 
     /// The slot did not answer.
@@ -113,7 +123,7 @@ impl Counts {
         }
     }
 
-    /// Everything.
+    /// Everything but the latencies.
     pub fn stats(&self) -> SlotStats {
         let sum = |get: &dyn Fn(&Share) -> &AtomicU64| {
             self.shares
@@ -128,7 +138,20 @@ impl Counts {
             in_flight: self.in_flight(),
             answers: std::array::from_fn(|class| sum(&|s| &s.answers[class])),
             errors: sum(&|s| &s.errors),
+            latencies: Histogram::default(),
         }
+    }
+
+    /// Everything.
+    pub fn figures(&self) -> SlotStats {
+        let mut stats = self.stats();
+        for share in self.shares.iter().filter_map(|s| s.latencies.get()) {
+            for (bucket, count) in share.iter().enumerate() {
+                let count = count.load(Ordering::Relaxed);
+                stats.latencies.add(bucket, count);
+            }
+        }
+        stats
     }
 }
 

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::alarm::Millis;
 use super::counts::{Class, Counts, RunName};
@@ -98,6 +99,8 @@ impl Run {
 pub struct Lease {
     run: Rc<Run>,
     class: Class,
+    /// Since when the answer is the run's to give.
+    since: Instant,
 }
 
 impl Lease {
@@ -105,6 +108,7 @@ impl Lease {
         let lease = Self {
             run: Rc::clone(run),
             class: Class::Request,
+            since: Instant::now(),
         };
         lease
             .run
@@ -130,6 +134,7 @@ impl Lease {
         Self {
             run: Rc::new(run),
             class,
+            since: Instant::now(),
         }
     }
 
@@ -149,6 +154,17 @@ impl Lease {
     /// Its class.
     pub fn class(&self) -> Class {
         self.class
+    }
+
+    /// The run had to wait for the client until now: that is no time of its own.
+    pub fn has_all(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// The head of its answer is here.
+    pub fn head_came(&self) {
+        let micros = self.since.elapsed().as_micros() as u64;
+        self.run.counts.share(self.run.thread).took(micros);
     }
 
     /// The slot answered.

@@ -4,13 +4,16 @@
 //! |---|---|
 //! | `PUT /table` with a [`Table`](super::table::Table) | 200 [`Applied`] once *every thread* has swapped; 409 [`Applied`] with the router's own revision if the table is older; 400 with [`Problem`] if it makes no sense (nothing changed) |
 //! | `GET /table` | 200 [`Table`](super::table::Table), 404 while the router has none |
-//! | `GET /stats` | 200 [`Stats`] |
+//! | `GET /stats` | 200 [`Stats`], of every slot, without latencies |
+//! | `GET /stats?app=web` | 200 [`Stats`], of that app's slots alone, with their latencies |
 //! | `GET /drained?app=web&slot=blue&boot_id=…&wait_ms=1000` | 200 [`InFlight`], at once if nothing is in flight there, else when nothing is, or when the wait ends (`boot_id` optional) |
 //! | `GET /connections?app=web&slot=blue` | 200 [`Listing`] |
 //! | `POST /cut?app=web&slot=blue&boot_id=…&class=streams&after_ms=10000&spread_ms=5000` | 200; what is under way there is reset some time after the wait, each at its own moment, unless it ends before (`boot_id` and `class` optional) |
 //! | `POST /stop-accepting?limit_ms=…` | 200 [`Stats`]; the instance drains and exits, with what is left after the limit cut (without one: never), and stays so if it is killed |
 
 use serde::{Deserialize, Serialize};
+
+use super::histogram::Histogram;
 
 /// The revision in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,4 +153,8 @@ pub struct SlotStats {
     pub answers: [u64; 5],
     /// Requests that got no answer from the slot (connect errors, resets, time-outs).
     pub errors: u64,
+    /// How long its answers took, from when the request was the run's (after any hold, and when its body was whole) to the whole head of the
+    /// answer. Event streams and upgrades are left out, and so is what got no answer. Only where one app's slots are asked for.
+    #[serde(default, skip_serializing_if = "Histogram::is_empty")]
+    pub latencies: Histogram,
 }

@@ -8,6 +8,7 @@ pub mod apps_socket;
 pub mod control;
 pub(crate) mod date;
 pub mod fetch;
+pub mod histogram;
 pub mod hook;
 pub mod machine;
 pub mod release;

@@ -55,8 +55,10 @@ pub fn settings() -> Settings {
         drain: ByClass::all(Some(Duration::from_secs(120))),
         stop_timeout: Duration::from_secs(10),
         soak: Duration::from_secs(40),
+        soak_error_rate: None,
         hooks: BTreeSet::new(),
         after: After::default(),
+        canary: None,
     }
 }
 
@@ -98,6 +100,7 @@ impl App {
             queue: Duration::ZERO,
             weight: weight.map(percent),
             force: false,
+            planned: false,
         })
     }
 

@@ -92,6 +92,9 @@ pub struct Hook {
     /// The app's command after a rollback, a word each
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     pub after_rollback: Vec<String>,
+    /// The app's check of a plan's step, a word each
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    pub check: Vec<String>,
 }
 
 /// `man`.

@@ -137,6 +137,7 @@ name = "{name}"
 # start_timeout = "60s"    # to READY
 # health_timeout = "30s"   # from then to the first answer of `health` that passes
 # soak = "60s"             # how long a new release is watched, and taken back if it fails
+# soak_error_rate = "10%"  # and the most of its requests that may fail then; "off": they are not counted
 # after_soak = "report"    # what becomes of one that fails later; "rollback": the one before takes its place
 # drain = "120s"           # how long the old release may finish what is in flight; "0s": as long as that takes
 # stop_timeout = "10s"     # from SIGTERM to SIGKILL
@@ -163,6 +164,12 @@ name = "{name}"
 # before_switch = "./bin/migrate"
 # after_switch = "./bin/announce"
 # after_rollback = "./bin/announce"
+
+# A new release comes to its requests by steps, and is judged in each by what the router counts.
+# [canary]
+# steps = ["1% 2m", "10% 5m", "50% 5m"]
+# error_rate = "5%"
+# latency_ratio = { p99 = 2 }
 
 # A git work tree of what is live, for the next deployment, in /var/lib/slot-staging/{name}: whose it is.
 # [staging]

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    AfterRecord, ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FIRST,
-    FailureRecord, KeyRecord, KindRecord, LookoutRecord, OccasionRecord, OutcomeRecord,
+    AfterRecord, ByClassRecord, CanaryRecord, CauseRecord, ConditionRecord, DeploymentRecord,
+    FIRST, FailureRecord, KeyRecord, KindRecord, LookoutRecord, OccasionRecord, OutcomeRecord,
     PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord, SettingsRecord, SlotRecord,
     VERSION, WatchRecord,
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
-    Probe, ReleaseId, RolledBack, Service, Settings, Slot, State, Time, UnitFailure, Watch, Weight,
+    Probe, Rate, ReleaseId, RolledBack, Service, Settings, Slot, State, Time, UnitFailure, Watch,
+    Weight,
 };
 
 pub(super) fn ms(span: Duration) -> u64 {
@@ -22,7 +23,7 @@ fn text<T: ToString>(name: Option<&T>) -> Option<String> {
     name.map(ToString::to_string)
 }
 
-fn weight(percent: u8) -> Result<Weight, NameError> {
+pub(super) fn weight(percent: u8) -> Result<Weight, NameError> {
     percent.to_string().parse()
 }
 
@@ -92,6 +93,7 @@ impl Record {
                 entered: marks(&held.entered),
                 settings: (&held.settings).into(),
                 weight: held.weight.map(Weight::get),
+                planned: held.planned,
                 before_switch: held.before_switch.into(),
                 force: held.force,
                 because: held.because.as_ref().map(Into::into),
@@ -184,12 +186,20 @@ impl Record {
     }
 }
 
-/// Whether a slot has a weight beside the active slot, or is to get one; or a hook has ended the last attempt.
+/// Whether a slot has a weight beside the active slot, or is to get one; or a hook or a verdict has ended something.
 fn is_new(state: &State) -> bool {
     let held = state.deployment.as_ref();
-    let ended = state.outcome.as_ref().map(|outcome| &outcome.cause);
-    held.is_some_and(|held| held.weight.is_some())
-        || matches!(ended, Some(Cause::Unhooked(..)))
+    let ended = state.outcome.iter().map(|outcome| &outcome.cause);
+    let back = state.rolled_back.iter().map(|back| &back.cause);
+    let kept = state.keys.iter().filter_map(|key| key.outcome.as_ref());
+    let kept = kept.map(|outcome| &outcome.cause);
+    let watch = state
+        .watch
+        .iter()
+        .filter_map(|watch| watch.rolling_back.as_ref());
+    let mut causes = ended.chain(back).chain(kept).chain(watch);
+    held.is_some_and(|held| held.weight.is_some() || held.planned)
+        || causes.any(|cause| matches!(cause, Cause::Unhooked(..) | Cause::Judged(_)))
         || state
             .slots
             .values()
@@ -222,8 +232,10 @@ impl From<&Settings> for SettingsRecord {
             drain_classes_ms: classes(settings.drain.map(ms)),
             stop_timeout_ms: ms(settings.stop_timeout),
             soak_ms: ms(settings.soak),
+            soak_error_rate: settings.soak_error_rate.map(|Rate(rate)| rate),
             hooks: settings.hooks.iter().map(|hook| (*hook).into()).collect(),
             after: AfterRecord::of(&settings.after),
+            canary: settings.canary.as_deref().map(Into::into),
         }
     }
 }
@@ -241,8 +253,12 @@ impl SettingsRecord {
             drain: by_class(self.drain_ms, self.drain_classes_ms).map(Duration::from_millis),
             stop_timeout: Duration::from_millis(self.stop_timeout_ms),
             soak: Duration::from_millis(self.soak_ms),
+            soak_error_rate: self.soak_error_rate.map(Rate),
             hooks: self.hooks.into_iter().map(Into::into).collect(),
             after: (self.after.map(AfterRecord::into_after)).unwrap_or_default(),
+            canary: (self.canary.map(CanaryRecord::into_canary))
+                .transpose()?
+                .map(Box::new),
         })
     }
 }
@@ -258,6 +274,7 @@ impl DeploymentRecord {
             entered: times(&self.entered),
             settings: self.settings.into_settings()?,
             weight: self.weight.map(weight).transpose()?,
+            planned: self.planned,
             before_switch: self.before_switch.into(),
             force: self.force,
             because: self.because.map(CauseRecord::into_cause).transpose()?,
@@ -394,8 +411,9 @@ impl From<&Phase> for PhaseRecord {
                 until: until.0,
                 probe: probe.as_ref().map(Into::into),
             },
-            Phase::Trial { slot } => Self::Trial {
+            Phase::Trial { slot, plan } => Self::Trial {
                 slot: slot.to_string(),
+                plan: plan.as_ref().map(Into::into),
             },
             Phase::Shifting { slot, from, left } => Self::Shifting {
                 slot: slot.to_string(),
@@ -425,8 +443,9 @@ impl PhaseRecord {
                 until: Time(until),
                 probe: probe.map(Into::into),
             },
-            Self::Trial { slot } => Phase::Trial {
+            Self::Trial { slot, plan } => Phase::Trial {
                 slot: slot.parse()?,
+                plan: plan.map(Into::into),
             },
             Self::Shifting { slot, from, left } => Phase::Shifting {
                 slot: slot.parse()?,
