@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use slot::deploy::{
     After, BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Deployment, Failed,
-    Failing, Finding, Fingerprint, Generation, Hook, Keyed, Kind, Lookout, Occasion, Outcome,
+    Failing, Finding, Fingerprint, Generation, Hook, Kept, Keyed, Kind, Lookout, Occasion, Outcome,
     Phase, Plan, Probe, Quantile, Quiet, Rate, Ratio, ReleaseId, RolledBack, Service, Settings,
     Slot, SlotName, Stage, State, Time, UnitFailure, Watch, Weight,
 };
@@ -191,6 +191,13 @@ fn failing() -> [State; 3] {
     let mut kept = busy();
     kept.settings.after.keep_warm = Duration::from_secs(1800);
     kept.settings.after.frozen = true;
+    kept.watch = None;
+    kept.kept = Some(Kept {
+        slot: slot("blue"),
+        until: Time(1_763_701_800_000),
+        freezes: true,
+        frozen: true,
+    });
     [told, left, kept]
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::event::{Probe, UnitFailure, UnitResult};
 use super::guard::Keyed;
 use super::hook::{Hook, Occasion, Stage};
+use super::keep::Kept;
 use super::lookout::Lookout;
 use super::mark::RolledBack;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
@@ -59,6 +60,8 @@ pub struct State {
     pub reached: Option<Probe>,
     /// What is seen of the active slot when its soak is over.
     pub lookout: Lookout,
+    /// The old slot, while it is kept beyond its soak.
+    pub kept: Option<Kept>,
 }
 
 /// An attempt, from its start to its switch.
@@ -470,6 +473,7 @@ impl State {
             switched: None,
             reached: None,
             lookout: Lookout::default(),
+            kept: None,
         }
     }
 
@@ -569,6 +573,7 @@ impl State {
                 Phase::Preparing { .. } | Phase::Shifting { .. } => None,
             });
         let watch = self.soak().map(|watch| watch.until);
+        let kept = self.kept.as_ref().map(|kept| kept.until);
         let slots = self
             .slots
             .iter()
@@ -587,6 +592,6 @@ impl State {
                 | Condition::Stopping { .. }
                 | Condition::Failed(_) => None,
             });
-        slots.chain(deployment).chain(watch).min()
+        slots.chain(deployment).chain(watch).chain(kept).min()
     }
 }

@@ -193,6 +193,7 @@ impl Draft {
         if self.state.soak().is_some_and(|watch| watch.until <= now) {
             self.soak_ends();
         }
+        self.kept_long_enough();
         match self
             .state
             .deployment

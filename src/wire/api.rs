@@ -200,7 +200,7 @@ pub struct SlotStatus {
     pub unit: String,
     /// `idle`, `starting`, `ready`, `standby`, `trial` (up, and given what it was told to be), `active`, `warm`, `draining`, `stopping`, `failed`.
     pub condition: String,
-    /// For `active`: `up`, `booting`, `down: ` and why, `stopped-by-hand`; for `failed`: how; for `standby`: `between two runs`.
+    /// For `active`: `up`, `booting`, `down: ` and why, `stopped-by-hand`; for `failed`: how; for `standby`: `between two runs`; for `warm`, beyond its soak: `kept until …`, `frozen until …`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// What its symlink names.
