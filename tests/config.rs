@@ -1,10 +1,10 @@
 //! Wrong app files, and what their authors are told: the file, the line, the key and what to write instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use slot::config::{App, Bind, Machine, Ready};
-use slot::deploy::{ByClass, Hook, Quantile, Quiet, Rate, Ratio};
+use slot::config::{App, Bind, Machine, Ready, Watched};
+use slot::deploy::{ByClass, Hook, Quantile, Quiet, Rate, Ratio, Topic};
 use slot::router::Limits;
 
 fn refusal(text: &str) -> String {
@@ -111,7 +111,7 @@ fn a_remote_has_a_url_and_the_rest_has_defaults() {
         ),
         (
             "remote = \"h:x\"\ndeploy_key = \"/var/lib/slot/key\"",
-            ":4: git.deploy_key: root reads /var/lib/slot/key for the fetch",
+            ":4: git.deploy_key: root reads /var/lib/slot/key for the app",
         ),
         (
             "remote = \"h:x\"\nknown_hosts = \"/etc/../tmp/x\"",
@@ -314,13 +314,133 @@ fn a_plan_is_steps_that_grow_and_what_each_is_held_to() {
 }
 
 #[test]
+fn notices_name_who_is_told_and_of_what() {
+    let parse = |lines: &str| App::parse(&format!("command = \"./run\"\n{lines}"), "slot.toml");
+    let told = parse(
+        "[[notices]]\nurl = \"https://example.org/a\"\nsecret_file = \"/etc/slot/keys/a\"\n\
+         [[notices]]\nurl = \"http://127.0.0.1:9000\"\nevents = [\"up\", \"began\"]\n",
+    );
+    let told = told.unwrap().notices;
+    assert_eq!(told[0].topics, Topic::USUAL.into());
+    assert_eq!(told[0].secret_file.as_deref(), Some("/etc/slot/keys/a"));
+    assert_eq!(told[1].topics, BTreeSet::from([Topic::Began, Topic::Up]));
+    assert_ne!(told[0].key(), told[1].key());
+    for (lines, why) in [
+        (
+            "[notices]\nurl = \"https://example.org\"",
+            "write it as one of several: `[[notices]]`",
+        ),
+        (
+            "[[notices]]\nevents = [\"up\"]",
+            "write `url = \"https://example.org/hooks/slot\"` in it",
+        ),
+        (
+            "[[notices]]\nurl = \"ftp://example.org\"",
+            "is no URL of http or https",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a:b@example.org\"",
+            "has a user in it",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a.org\"\nevents = [\"ends\"]",
+            "\"ends\" is not one of its values",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a.org\"\nevents = []",
+            "it is empty",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a.org\"\nsecret = \"x\"",
+            "unknown key",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a.org\"\nsecret_file = \"x\"",
+            "is not an absolute path",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a.org\"\n[[notices]]\nurl = \"https://a.org\"",
+            "is there twice",
+        ),
+    ] {
+        let refused = parse(lines).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
+#[test]
+fn what_is_deployed_by_itself_is_of_a_path_or_of_the_remote() {
+    let parse = |lines: &str| App::parse(&format!("command = \"./run\"\n{lines}"), "slot.toml");
+    let auto = |lines: &str| parse(lines).unwrap().auto.unwrap();
+    let path = auto("[auto]\nwatch = \"path\"\npath = \"/srv/drop/web/\"\nuser = \"ci\"\n");
+    assert_eq!(path.watched, Watched::Path("/srv/drop/web".to_owned()));
+    assert_eq!(
+        (path.every, path.windows.len()),
+        (Duration::from_secs(60), 0)
+    );
+    let git = "[git]\nremote = \"git@example.org:me/shop.git\"\n";
+    let both = auto(&format!(
+        "{git}[auto]\nwatch = \"git\"\nevery = \"5m\"\nwindow = [\"Mon..Fri 09:00-17:00\", \"Sat 22:00-02:00\"]\n"
+    ));
+    assert_eq!(both.watched, Watched::Git);
+    assert_eq!(
+        (both.every, both.windows.len()),
+        (Duration::from_secs(300), 2)
+    );
+    for (lines, why) in [
+        ("[auto]\nevery = \"1m\"", "does not say what is looked at"),
+        ("[auto]\nwatch = \"git\"", "there is no remote to look at"),
+        ("[auto]\nwatch = \"path\"", "does not say which path"),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"drop\"",
+            "is not an absolute path",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/a b\"",
+            "is not an absolute path",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/var/lib/slot/web/x\"",
+            "slot's own directories",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/tmp/x\"",
+            "has a /tmp of its own",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/home/a/x\"",
+            "sees no homes",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/x\"\nevery = \"1s\"",
+            "too often",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/x\"\nwindow = \"Mon-Fri\"",
+            "`Mon..Fri 09:00-17:00`",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/x\"\nuser = \"root\"",
+            "allow_privileged_user",
+        ),
+        (
+            &format!("{git}[auto]\nwatch = \"git\"\npath = \"/srv/x\""),
+            "a remote has none",
+        ),
+    ] {
+        let refused = parse(lines).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
+#[test]
 fn a_refusal_names_file_line_key_and_remedy() {
     assert_eq!(
         refusal_of_line("helth = \"/healthz\""),
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
          drain_streams, drain_tunnels, stop_timeout, soak, after_soak, keep_warm, keep_warm_frozen, soak_error_rate, keep, \
-         hosts, paths, listener, allow_privileged_user, user, env_file, git, env, limits, hooks, canary, staging)"
+         hosts, paths, listener, sticky, allow_privileged_user, user, env_file, git, env, limits, hooks, canary, notices, auto, staging)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),
@@ -364,6 +484,10 @@ fn what_makes_no_sense_is_refused_where_it_stands() {
         (
             "slots = [\"blue\", \"live\"]",
             ":2: slots: \"live\" is a name of slot's own",
+        ),
+        (
+            "sticky = \"header:X User\"",
+            ":2: sticky: \"header:X User\" is nothing that a client could be known by; write \"cookie\"",
         ),
         (
             "slots = [\"Blue\", \"green\"]",

@@ -837,7 +837,8 @@ fn after_a_reboot_in_any_phase_what_served_is_started_and_nothing_is_active_twic
                 | Effect::Measure(_) => {
                     panic!("{phase}: {effect:?}")
                 }
-                Effect::Hook(_) | Effect::Link { .. } | Effect::Retain { .. } => {}
+                Effect::Hook(_) | Effect::Post(_) | Effect::Link { .. } | Effect::Retain { .. } => {
+                }
             }
         }
         assert!(starts.contains(&slot(&active)), "{phase}: {starts:?}");

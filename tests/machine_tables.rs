@@ -689,7 +689,7 @@ fn act(effect: &Effect) -> Option<String> {
         Effect::Stop { slot } => Some(format!("stop {slot}")),
         Effect::Hook(occasion) => Some(format!("run {}", occasion.hook.name())),
         Effect::Measure(what) => Some(format!("measure {}", what.slot)),
-        Effect::Link { .. } | Effect::Retain { .. } => None,
+        Effect::Post(_) | Effect::Link { .. } | Effect::Retain { .. } => None,
     }
 }
 

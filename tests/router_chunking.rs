@@ -114,6 +114,7 @@ fn understand(bytes: &[u8], head: Span, side: Side) -> Result<(String, Body), u1
                 Toward {
                     version: 1,
                     close: false,
+                    cookie: None,
                 },
             );
             Body::new(response.framing, false)

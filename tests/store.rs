@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use slot::deploy::{
     After, BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Deployment, Failed,
-    Failing, Finding, Fingerprint, Generation, Hook, Kept, Keyed, Kind, Lookout, Occasion, Outcome,
-    Phase, Plan, Probe, Quantile, Quiet, Rate, Ratio, ReleaseId, RolledBack, Service, Settings,
-    Slot, SlotName, Stage, State, Time, UnitFailure, Watch, Weight,
+    Failing, Finding, Fingerprint, Generation, Hook, Kept, Keyed, Kind, Lack, Lookout, Notice,
+    Occasion, Outcome, Phase, Plan, Probe, Quantile, Quiet, Rate, Ratio, ReleaseId, RolledBack,
+    Service, Settings, Slot, SlotName, Stage, State, Tiding, Time, Topic, UnitFailure, Watch,
+    Weight,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -458,6 +459,87 @@ fn with_plans() -> Vec<State> {
     states
 }
 
+/// Every kind of notice that is told elsewhere, on its way there.
+fn with_tidings() -> State {
+    let mut state = busy();
+    let occasion = with_hooks()[1].due[0].clone();
+    let notices = [
+        Notice::Began {
+            generation: Generation(12),
+            kind: Kind::Deploy,
+            by: "alice".to_owned(),
+        },
+        Notice::Ended(state.outcome.clone().unwrap()),
+        Notice::Soak {
+            generation: Generation(12),
+            slot: slot("blue"),
+            cause: Cause::Soaked,
+        },
+        Notice::RolledBack(state.rolled_back.clone().unwrap()),
+        Notice::Returned(state.rolled_back.clone().unwrap()),
+        Notice::Failing {
+            generation: Generation(12),
+            slot: slot("blue"),
+            cause: Cause::OldSlotGone,
+            to: Some(Ok(release("0badcafe"))),
+        },
+        Notice::Failing {
+            generation: Generation(12),
+            slot: slot("blue"),
+            cause: Cause::OldSlotGone,
+            to: Some(Err("nothing to roll back to".to_owned())),
+        },
+        Notice::Holds {
+            generation: Generation(12),
+            step: 1,
+            lack: Lack::Requests {
+                live: true,
+                has: 4,
+                needs: 100,
+            },
+        },
+        Notice::Holds {
+            generation: Generation(12),
+            step: 0,
+            lack: Lack::Latencies {
+                live: false,
+                quantile: Quantile::P99,
+                has: 4,
+                needs: 1_000,
+            },
+        },
+        Notice::Weighed {
+            slot: slot("blue"),
+            weight: Weight::new(10).unwrap(),
+            rest: Weight::new(90).unwrap(),
+            cause: Some(Cause::OldSlotGone),
+        },
+        Notice::Down {
+            slot: slot("blue"),
+            failure: Some(failure()),
+        },
+        Notice::Up { slot: slot("blue") },
+        Notice::Hooked {
+            occasion,
+            failure: None,
+        },
+    ];
+    state.topics = notices.iter().filter_map(Notice::topic).collect();
+    assert_eq!(state.topics.len(), Topic::ALL.len());
+    state.told = 1_763_700_000_007;
+    let untold = notices.into_iter().zip(1_763_700_000_000..);
+    state.untold = untold
+        .map(|(notice, number)| Tiding {
+            number,
+            at: Time(1_763_700_000_000),
+            generation: Generation(11),
+            release: (number % 2 == 0).then(|| release("0badcafe")),
+            notice,
+        })
+        .collect();
+    state
+}
+
 /// Every variant of every part at least once.
 fn states() -> Vec<State> {
     let mut lingering = busy();
@@ -473,6 +555,7 @@ fn states() -> Vec<State> {
     states.extend(with_hooks());
     states.extend(failing());
     states.extend(with_plans());
+    states.push(with_tidings());
     let kinds = [Kind::Deploy, Kind::Rollback, Kind::ByHand, Kind::Promote];
     for phase in phases() {
         for kind in kinds {

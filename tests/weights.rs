@@ -353,3 +353,54 @@ fn a_deployer_that_was_killed_ends_a_deployment_whose_candidate_ended_with_it() 
     assert_eq!(status["last"]["cause"], "exited");
     running.end();
 }
+
+/// A user's browser: the cookie that it was given, and the release that it saw last.
+#[derive(Default)]
+struct Browser {
+    cookie: String,
+    saw: usize,
+}
+
+impl Browser {
+    fn asks(&mut self, running: &Running) -> usize {
+        let answer = running.get_with("/", &self.cookie);
+        let set = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("Set-Cookie: "));
+        if let Some((pair, _)) = set.and_then(|set| set.split_once(';')) {
+            assert!(self.cookie.is_empty(), "it has one already: {answer}");
+            self.cookie = format!("cookie: {pair}\r\n");
+        }
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        self.saw = body.split(' ').nth(1).unwrap().parse().unwrap();
+        self.saw
+    }
+}
+
+#[test]
+fn a_browser_that_saw_the_new_version_keeps_to_it_while_its_share_grows() {
+    let (project, running) = serving("sticky = 'cookie'");
+    let mut browsers: Vec<Browser> = (0..100).map(|_| Browser::default()).collect();
+    // How many see each version; nobody has gone back from version 2.
+    let mut look = || {
+        let mut counts = [0; 2];
+        for browser in &mut browsers {
+            let saw = browser.saw;
+            let sees = browser.asks(&running);
+            assert!(sees >= saw, "it saw {saw} and now sees {sees}");
+            counts[sees - 1] += 1;
+        }
+        counts
+    };
+    assert_eq!(look(), [100, 0], "while nothing is on trial");
+    done(&project, &["deploy", "build-2", "--weight", "10"]);
+    // Those who are new are spread by their number, on each of the router's threads.
+    let ten = look()[1];
+    assert!((5..=15).contains(&ten), "{ten}");
+    done(&project, &["weight", "green", "30"]);
+    let thirty = look()[1];
+    assert!((25..=35).contains(&thirty), "{thirty}");
+    done(&project, &["promote"]);
+    assert_eq!(look(), [0, 100]);
+    running.end();
+}

@@ -372,6 +372,7 @@ async fn a_table_that_cannot_be_written_is_reported_with_its_path_and_tried_on()
         generation: Generation(3),
         active: Some("blue".parse().unwrap()),
         trials: Vec::new(),
+        tried: None,
         ready: true,
         boots: Vec::new(),
         hold: Duration::from_secs(10),

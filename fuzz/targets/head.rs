@@ -102,6 +102,7 @@ fn response(bytes: &[u8], head: Span, to_head: bool) {
     let toward = Toward {
         version: 1,
         close: first.framing == Framing::UntilClose,
+        cookie: None,
     };
     forward::response(&mut out, bytes, &fields, &first, toward);
     let (again, fields) = reread(&out, false, |span, fields| {

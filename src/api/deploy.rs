@@ -54,6 +54,8 @@ pub(super) struct DeployQuery {
     reference: Option<String>,
     /// What to fetch from the app's remote; empty: its default.
     remote: Option<String>,
+    /// Nobody asks: it is refused while somebody holds automatic deployments.
+    auto: Option<bool>,
     /// Also what was rolled back by itself.
     #[serde(default)]
     force: bool,
@@ -264,6 +266,9 @@ pub(super) async fn deploy<U: Units>(
             .map_err(GitError::from)?;
         let fetched = query.fetched()?;
         let app = api.app(&named).await?;
+        if query.auto == Some(true) {
+            app.lets_itself().await?;
+        }
         let guard = wish.guard.clone();
         if let Err(unadmitted) = app.admits(&guard) {
             return repeated(app, guard, unadmitted);

@@ -18,6 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::deploy::{deploy, on_disk, releases};
 use super::guard::{WithKey, begun, expected, guard, only_if};
+use super::hold;
 use super::large::{content, lacking};
 use super::peer::{Access, Peer};
 use super::problem::Problem;
@@ -69,6 +70,9 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         .route("/repository", get(repository).post(module))
         .route("/large", post(lacking))
         .route("/large/{oid}", post(content))
+        .route("/hold", post(hold::hold))
+        .route("/unhold", post(hold::unhold))
+        .route("/remote", get(hold::remote))
         .route("/reload", post(reload));
     Router::new()
         .route("/apps", get(list))

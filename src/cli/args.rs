@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use units::{Build, Completions, Fetch, Hook, Launch, Man, Stage};
+pub use units::{Auto, Build, Completions, Fetch, Hook, Launch, Man, Notify, Stage};
 
 use super::client::SOCKET;
 use super::exit;
@@ -110,6 +110,10 @@ pub enum Command {
     Stop(Stop),
     /// Cut now what a slot still drains
     Drain(Drain),
+    /// Let nothing be deployed by itself until `unhold`; what people deploy goes on
+    Hold(Hold),
+    /// Let what is new be deployed by itself again
+    Unhold,
     /// List the slots: release, version, weight, health, what is in flight, restarts
     Ps,
     /// Show slots, releases, routers and what is under way
@@ -134,6 +138,12 @@ pub enum Command {
     /// Run one of an app's hooks (what ExecStart= of slot-hook@ calls)
     #[command(hide = true)]
     Hook(Hook),
+    /// Send notices of an app (what ExecStart= of slot-notify@ calls)
+    #[command(hide = true)]
+    Notify(Notify),
+    /// Look for something new, and deploy it (what ExecStart= of slot-watch@ calls)
+    #[command(hide = true)]
+    Auto(Auto),
     /// Be the sample app of `demo`
     #[command(hide = true)]
     DemoApp,
@@ -488,6 +498,14 @@ pub struct Drain {
     /// What it expects.
     #[command(flatten)]
     pub expecting: Expecting,
+}
+
+/// `hold`.
+#[derive(Debug, Args)]
+pub struct Hold {
+    /// What it is for, as `slotctl status` shows it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 /// `status`.

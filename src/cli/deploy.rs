@@ -343,6 +343,12 @@ pub(super) async fn show(
     }
     let app = status.as_ref().map_or("slot", |status| status.app.as_str());
     if outcome.success {
+        if let Some(hold) = status.as_ref().and_then(|status| status.hold.as_ref()) {
+            note(&format!(
+                "{}; this was none\n",
+                super::term::harmless(&hold.to_string())
+            ));
+        }
         say(&outcome::screen(
             app,
             outcome,

@@ -13,7 +13,7 @@ use super::client::{Client, empty};
 use super::exit::Exit;
 use super::router;
 use super::term::{Paint, aligned, harmless, say, say_json, whole_span, width, wrap};
-use crate::wire::api::{Apps, PlanStatus, SlotStatus, Staging, Status};
+use crate::wire::api::{Apps, Hold, PlanStatus, SlotStatus, Staging, Status};
 use crate::wire::control::InFlight;
 
 /// Shows one app, or all when none is named.
@@ -146,6 +146,8 @@ pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
     let mut notes = remarks(status, now);
     notes.extend(last(status).map(|last| (Tone::of(last.1), last.0)));
     notes.extend(status.staging.as_ref().map(staging));
+    let held = status.hold.as_ref().map(|hold| held(hold, now));
+    notes.extend(held);
     let warnings = status.warnings.iter();
     notes.extend(warnings.map(|warning| (Tone::Bad, format!("warning: {warning}"))));
     if !notes.is_empty() {
@@ -278,6 +280,13 @@ fn staging(staging: &Staging) -> (Tone, String) {
             format!("staging: {path}, once a commit is deployed"),
         ),
     }
+}
+
+/// That nothing is deployed by itself, and since when.
+fn held(hold: &Hold, now: u64) -> (Tone, String) {
+    let since = whole_span(Duration::from_millis(now.saturating_sub(hold.at_ms)));
+    let text = format!("{hold} (for {since}; `slotctl unhold` takes it back)");
+    (Tone::Odd, text)
 }
 
 /// How the last attempt ended, and whether well.

@@ -5,14 +5,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::after::after;
+use super::auto::auto;
 use super::canary::rate;
 use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
+use super::notices::notices;
 use super::remote::remote;
 use super::section::{Section, Value};
 use super::trust::replaceable;
 use super::{App, AppLimits, Bind, Canary, Drain, Hooks, Ports, Ready, SEED, Semantics, Staging};
 use crate::deploy::{AppName, Hook, Rate, SlotName};
+use crate::router::table::sticky::By;
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
 const APP_NAMES_TAKEN: [&str; 3] = ["router", "slotd", "slotctl"];
@@ -80,6 +83,7 @@ impl App {
         let hosts = each(keys.take("hosts"), "*", "[\"example.org\"]", host)?;
         let paths = each(keys.take("paths"), "/", "[\"/\"]", prefix)?;
         let listener = keys.take("listener").map(|value| listener(&value));
+        let sticky = keys.take("sticky").map(|value| sticky(&value));
         let allow_privileged = keys
             .take("allow_privileged_user")
             .map_or(Ok(false), |value| value.flag())?;
@@ -92,6 +96,8 @@ impl App {
         let limits = limits(keys.take("limits"))?;
         let hooks = keys.take("hooks").map(Hooks::parse);
         let canary = keys.take("canary").map(Canary::parse);
+        let notices = notices(keys.take("notices"));
+        let auto = auto(keys.take("auto"), remote.is_some(), allow_privileged);
         let staging = keys.take("staging");
         let staging = staging.map(|table| Staging::parse(table, allow_privileged));
         keys.finish()?;
@@ -130,6 +136,7 @@ impl App {
             hosts,
             paths,
             listener: listener.transpose()?,
+            sticky: sticky.transpose()?,
             user: user.transpose()?,
             env_file: env_file.transpose()?,
             remote,
@@ -138,6 +145,8 @@ impl App {
             staging: staging.transpose()?,
             hooks,
             canary,
+            auto: auto?,
+            notices: notices?,
             internal_listener: None,
             semantics: Semantics::Slot,
         })
@@ -206,7 +215,15 @@ impl App {
                 "known_hosts".to_owned(),
             ),
         ];
-        for (key, path, there) in files {
+        let secrets = self.notices.iter().map(|receiver| {
+            let secret = receiver.secret_file.as_deref();
+            (
+                "notices.secret_file",
+                secret,
+                format!("{}.notices", self.name),
+            )
+        });
+        for (key, path, there) in files.into_iter().chain(secrets) {
             let path = path.map(Path::new).filter(|path| path.is_absolute());
             if let Some(why) = path.and_then(replaceable) {
                 return Err(source.whole(
@@ -513,6 +530,16 @@ pub(super) fn listener(value: &Value<'_>) -> Result<String, ConfigError> {
         format!("{name:?} cannot be the name of a listener"),
         "write the FileDescriptorName= of its socket unit: \"http\"",
     ))
+}
+
+fn sticky(value: &Value<'_>) -> Result<By, ConfigError> {
+    let by = value.text("\"cookie\"")?;
+    by.parse().map_err(|_| {
+        value.error(
+            format!("{by:?} is nothing that a client could be known by"),
+            "write \"cookie\" (one of slot's own), \"header:X-User\" (a field of its requests) or \"address\"",
+        )
+    })
 }
 
 pub(super) fn user(value: &Value<'_>, allow_privileged: bool) -> Result<String, ConfigError> {

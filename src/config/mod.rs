@@ -5,6 +5,7 @@
 
 mod after;
 mod app;
+mod auto;
 mod canary;
 mod drain;
 mod edit;
@@ -14,17 +15,20 @@ mod hooks;
 mod limits;
 mod machine;
 mod network;
+mod notices;
 mod remote;
 mod section;
 pub mod slot_machine;
 mod span;
 mod staging;
 mod trust;
+mod window;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use auto::{Auto, Watched};
 pub use canary::Canary;
 pub use drain::Drain;
 pub use edit::with_ports;
@@ -34,14 +38,17 @@ pub use hooks::Hooks;
 pub use limits::{AppLimits, Limits};
 pub use machine::{Machine, MachineError};
 pub use network::Network;
+pub use notices::Receiver;
 pub use remote::{Remote, is_ref_name, url_problem};
 pub use section::closest;
 pub use slot_machine::SlotMachine;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 pub use staging::Staging;
+pub use window::{NoWindow, Window};
 
 use crate::deploy::{After, AppName, Rate, SlotName};
+use crate::router::table::sticky::By;
 
 /// Where a release keeps what its [`App::shared_dirs`] had in them when it was deployed.
 pub const SEED: &str = ".slot-seed";
@@ -137,6 +144,9 @@ pub struct App {
     pub paths: Vec<String>,
     /// `listener = "http"`; absent: every listener.
     pub listener: Option<String>,
+    /// `sticky = "cookie"`, `"header:X-User"` or `"address"`: by what a client keeps to a slot while several have a weight; absent: it
+    /// does not.
+    pub sticky: Option<By>,
     /// `user = "deploy"`; absent: a dynamic user `slot-app-<name>`.
     pub user: Option<String>,
     /// `env_file = "/etc/slot/web.env"`, which PID 1 reads for the app, or `./` relative to the release, which the app's own user
@@ -154,6 +164,10 @@ pub struct App {
     pub hooks: Hooks,
     /// `[canary]`: by which steps a new release comes to its requests; absent: all at once.
     pub canary: Option<Canary>,
+    /// `[auto]`: what is deployed by itself; absent: nothing is.
+    pub auto: Option<Auto>,
+    /// `[[notices]]`: who is told elsewhere of what happens.
+    pub notices: Vec<Receiver>,
     /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.
     pub internal_listener: Option<String>,
     /// By which kind of file it was read.

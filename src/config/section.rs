@@ -282,6 +282,11 @@ impl<'t> Value<'t> {
         self.value.is_str()
     }
 
+    /// Whether it is a table.
+    pub(super) fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
     /// Whether it is a whole number.
     pub(super) fn is_number(&self) -> bool {
         self.value.is_integer()

@@ -137,7 +137,7 @@ impl FromStr for Check {
 pub struct Managed<U> {
     owner: Owner,
     world: Arc<Live<U>>,
-    tasks: [AbortHandle; 2],
+    tasks: [AbortHandle; 3],
 }
 
 impl<U> Drop for Managed<U> {
@@ -223,10 +223,11 @@ impl<U: Units> Managed<U> {
             tokio::spawn(async move { world.watch_units(owner).await })
         };
         let stager = tokio::spawn(Arc::clone(&world).keep_staging(owner.clone()));
+        let notifier = tokio::spawn(Arc::clone(&world).keep_notices());
         Ok(Self {
             owner,
             world,
-            tasks: [watcher.abort_handle(), stager.abort_handle()],
+            tasks: [watcher, stager, notifier].map(|task| task.abort_handle()),
         })
     }
 

@@ -53,6 +53,10 @@ pub struct Live<U> {
     pub(super) memory: Mutex<Memory>,
     /// Whose turn it is among the hooks.
     pub(super) hooking: tokio::sync::Mutex<()>,
+    /// Whose turn it is to ask the remote.
+    pub(super) fetching: tokio::sync::Mutex<()>,
+    /// Told when a notice was written down.
+    pub(super) posted: tokio::sync::Notify,
 }
 
 impl<U: Units> Live<U> {
@@ -77,6 +81,8 @@ impl<U: Units> Live<U> {
             told,
             memory: Mutex::default(),
             hooking: tokio::sync::Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+            posted: tokio::sync::Notify::new(),
         }
     }
 
@@ -185,6 +191,12 @@ impl<U: Units> Live<U> {
                 hook: occasion.hook,
                 generation: occasion.generation,
             },
+            Effect::Post(tiding) => {
+                self.post(&tiding).await;
+                Event::Posted {
+                    number: tiding.number,
+                }
+            }
             Effect::Retain { releases } => {
                 let (root, keep) = (self.root.clone(), self.app.keep);
                 let work = move || {

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::app::settings;
 use super::live::Live;
 use super::tell;
 use super::units::{Report, Units};
 use super::world::World;
 use crate::deploy::{
     BootId, Cause, Condition, Evidence, Generation, Measured, Notice, Outcome, Phase, SlotName,
-    State, Time,
+    State, Tiding, Time,
 };
 use crate::store::Entry;
 use crate::telemetry::chain;
@@ -54,6 +55,21 @@ pub(super) struct Memory {
     warnings: Vec<String>,
     /// What cannot be done at present, and why: `state`, `table`.
     held_up: BTreeMap<&'static str, String>,
+    /// The receivers of notices that do not get theirs.
+    undelivered: BTreeMap<String, Undelivered>,
+}
+
+/// Notices that a receiver does not get.
+#[derive(Debug)]
+pub(super) struct Undelivered {
+    /// Where he is.
+    pub(super) place: String,
+    /// How many wait.
+    pub(super) many: usize,
+    /// Since when the oldest one does.
+    pub(super) since_ms: u64,
+    /// Why it was not sent the last time.
+    pub(super) why: String,
 }
 
 impl<U: Units> Live<U> {
@@ -164,7 +180,19 @@ impl<U: Units> Live<U> {
     pub fn warnings(&self) -> Vec<String> {
         let memory = self.memory();
         let held_up = memory.held_up.values();
-        memory.warnings.iter().chain(held_up).cloned().collect()
+        let undelivered = memory.undelivered.values().map(|it| {
+            let age = Duration::from_millis(self.now().0.saturating_sub(it.since_ms));
+            format!(
+                "{} notices wait for {}, the oldest for {}: {}; `journalctl -u slotd -u slot-notify@{}` says more",
+                it.many,
+                it.place,
+                tell::span(age),
+                it.why,
+                self.app.name
+            )
+        });
+        let known = memory.warnings.iter().chain(held_up).cloned();
+        known.chain(undelivered).collect()
     }
 
     /// Tells an administrator what cannot be done, once and in every status until it can.
@@ -174,6 +202,30 @@ impl<U: Units> Live<U> {
             tracing::error!(slot_app = self.app.name.as_str(), "{text}");
             memory.held_up.insert(what, text);
         }
+    }
+
+    /// Says whether a receiver of notices gets them; what is the same as before is logged once.
+    pub(super) fn tell_undelivered(&self, key: &str, undelivered: Option<Undelivered>) {
+        let app = self.app.name.as_str();
+        let mut memory = self.memory();
+        let Some(now) = undelivered else {
+            if let Some(before) = memory.undelivered.remove(key) {
+                tracing::info!(slot_app = app, "{} gets its notices again", before.place);
+            }
+            return;
+        };
+        if memory
+            .undelivered
+            .get(key)
+            .is_none_or(|it| it.why != now.why)
+        {
+            let (place, why) = (&now.place, &now.why);
+            tracing::warn!(
+                slot_app = app,
+                "{place} does not get its notices: {why}; they are sent again"
+            );
+        }
+        memory.undelivered.insert(key.to_owned(), now);
     }
 
     /// It can be done.
@@ -453,12 +505,8 @@ impl<U: Units> Live<U> {
         }
     }
 
-    /// Remembers, logs, keeps and broadcasts one notice.
-    pub(super) async fn tell_one(&self, notice: &Notice, state: &State) {
-        let at = self.now();
-        let mut event = tell::event(&self.app, notice, state, at);
-        event.standing = Some(Box::new(self.standing(state).await));
-        self.remember(notice, state, at).await;
+    /// Of an attempt that has ended, what is remembered says more than the state.
+    fn tell_remembered(&self, event: &mut api::Event, notice: &Notice) {
         if let Notice::Ended(_) = notice
             && let Some(outcome) = self.outcome(event.generation)
         {
@@ -466,6 +514,27 @@ impl<U: Units> Live<U> {
             event.slot = outcome.slot;
             event.text = outcome.text;
         }
+    }
+
+    /// What somebody elsewhere is told: the same as anybody here.
+    pub(super) fn event_of_tiding(&self, tiding: &Tiding) -> api::Event {
+        let then = State::new(settings(&self.app));
+        let mut event = tell::event(&self.app, &tiding.notice, &then, tiding.at);
+        event.generation = tiding.generation.0;
+        event.release = event
+            .release
+            .or_else(|| tiding.release.as_ref().map(ToString::to_string));
+        self.tell_remembered(&mut event, &tiding.notice);
+        event
+    }
+
+    /// Remembers, logs, keeps and broadcasts one notice.
+    pub(super) async fn tell_one(&self, notice: &Notice, state: &State) {
+        let at = self.now();
+        let mut event = tell::event(&self.app, notice, state, at);
+        event.standing = Some(Box::new(self.standing(state).await));
+        self.remember(notice, state, at).await;
+        self.tell_remembered(&mut event, notice);
         self.log(&event);
         self.keep(&event);
         // Nobody may be listening.

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::live::{AGAIN, Live, millis};
+use super::places::sticky;
 use super::units::Units;
 use crate::config::{App, Semantics};
 use crate::deploy::{Event, Generation, HOLD, Route, SlotName};
@@ -80,7 +81,7 @@ impl<U: Units> Live<U> {
                 ready: !active || route.ready,
             })
         });
-        let public = part(&self.app, route, slots.collect());
+        let public = part(&self.app, route, slots.collect(), last.as_ref());
         let Some(internal) = internal_part(&self.app) else {
             return vec![public];
         };
@@ -135,14 +136,20 @@ pub fn at_rest(app: &App) -> table::App {
         generation: Generation::default(),
         active: None,
         trials: Vec::new(),
+        tried: None,
         ready: false,
         boots: Vec::new(),
         hold: HOLD,
     };
-    part(app, &route, Vec::new())
+    part(app, &route, Vec::new(), None)
 }
 
-fn part(app: &App, route: &Route, slots: Vec<table::Slot>) -> table::App {
+fn part(
+    app: &App,
+    route: &Route,
+    slots: Vec<table::Slot>,
+    last: Option<&table::App>,
+) -> table::App {
     let routes = app.hosts.iter().flat_map(|host| {
         app.paths.iter().map(move |path| table::Route {
             listener: app.listener.clone(),
@@ -154,6 +161,7 @@ fn part(app: &App, route: &Route, slots: Vec<table::Slot>) -> table::App {
         name: app.name.to_string(),
         generation: route.generation.0,
         routes: routes.collect(),
+        sticky: sticky(app, route, &slots, last),
         slots,
         hold_ms: millis(match app.semantics {
             // Nobody starts it again, so there is nothing to hold requests for but a deployment that is about to switch.

@@ -125,6 +125,7 @@ impl<U: Units> Managed<U> {
             staging: self.world().staging(),
             warnings,
             remote: app.remote.as_ref().map(|remote| remote.url.clone()),
+            hold: self.world().held().await,
         }
     }
 
@@ -204,7 +205,7 @@ impl<U: Units> Managed<U> {
             Condition::Active(service) => (Some(service_name(service)), None),
             Condition::Failed(failure) => (Some(failure.text.clone()), None),
             Condition::Warm { drain: until, .. } => (
-                (state.kept_in(name)).map(|kept| kept_until(kept)),
+                (state.kept_in(name)).map(kept_until),
                 Some(until.map(|until| until.0)),
             ),
             Condition::Draining { until, .. } => (None, Some(until.map(|until| until.0))),

@@ -15,6 +15,7 @@ use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::plan::{Measurement, measurement};
 use super::policy::{ByClass, HOLD, Settings};
 use super::state::{Condition, Phase, Service, Slot, State};
+use super::tiding::{Tiding, tiding_effect};
 
 /// Something that must be going on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +75,8 @@ pub enum Effect {
     Hook(Occasion),
     /// Both slots' answers are counted, again and again. Each count is a `Measured`.
     Measure(Measurement),
+    /// It is written down for whoever is told elsewhere. Answered by `Posted`.
+    Post(Tiding),
     /// These releases are in use; others may be removed by the retention. Not answered.
     Retain {
         /// Those of every slot, `live`, `prev` and the deployment's.
@@ -110,6 +113,8 @@ pub struct Route {
     pub active: Option<SlotName>,
     /// The others that have something. They can be sent requests now.
     pub trials: Vec<(SlotName, Weight)>,
+    /// The earliest attempt that one of those was started for, if there is one.
+    pub tried: Option<Generation>,
     /// The active slot can be sent requests now.
     pub ready: bool,
     /// The runs of the slots that run.
@@ -160,6 +165,7 @@ pub fn effects(state: &State) -> Vec<Effect> {
     );
     demanded.extend(hook_effect(state));
     demanded.extend(measurement(state).map(Effect::Measure));
+    demanded.extend(tiding_effect(state));
     demanded.push(Effect::Retain {
         releases: in_use(state),
     });
@@ -196,6 +202,10 @@ fn route(state: &State) -> Route {
             .trials()
             .map(|(name, weight)| (name.clone(), weight))
             .collect(),
+        tried: state
+            .trials()
+            .filter_map(|(name, _)| Some(state.slots.get(name)?.generation))
+            .min(),
         ready: matches!(service, Some(Service::Up)),
         boots: state
             .slots

@@ -211,6 +211,11 @@ pub enum Event {
         /// How, if not well.
         failure: Option<UnitFailure>,
     },
+    /// A notice is written down for whoever is told elsewhere.
+    Posted {
+        /// Its number.
+        number: u64,
+    },
     /// Somebody asks for something, on a condition.
     Guarded {
         /// The condition.

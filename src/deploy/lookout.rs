@@ -75,7 +75,8 @@ impl Draft {
             || self.state.lookout.left == Some(generation);
         let is_left = self.state.settings.after.failing == Failing::Left && !once;
         let place = self.notices.len();
-        let to = is_left.then(|| self.leave(generation, cause.clone()));
+        let left = is_left.then(|| self.leave(generation, cause.clone()));
+        let to = left.map(|left| left.map_err(|refusal| refusal.to_string()));
         // It is told first that it fails, and then what is done about it.
         let notice = Notice::Failing {
             generation,
@@ -91,7 +92,7 @@ impl Draft {
         &mut self,
         generation: Generation,
         cause: Cause,
-    ) -> Result<super::ReleaseId, Box<super::Refusal>> {
+    ) -> Result<super::ReleaseId, super::Refusal> {
         self.state.lookout.left = Some(generation);
         let settings = self.state.settings.clone();
         let to = self.rollback_target(None)?;

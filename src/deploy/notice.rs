@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** notices are words, never needed for correctness: one that is lost in a crash changes nothing.
 
-use super::event::{Refusal, UnitFailure};
+use super::event::UnitFailure;
 use super::hook::Occasion;
 use super::mark::RolledBack;
 use super::names::{Generation, ReleaseId, SlotName, Time, Weight};
@@ -51,8 +51,8 @@ pub enum Notice {
         slot: SlotName,
         /// What it failed with last.
         cause: Cause,
-        /// What takes its place, or why nothing does, where it is to be left.
-        to: Option<Result<ReleaseId, Box<Refusal>>>,
+        /// What takes its place, or, in a sentence, why nothing does, where it is to be left.
+        to: Option<Result<ReleaseId, String>>,
     },
     /// A watch failed, and the old slot is active again: decided, and on its way to the routers.
     RolledBack(RolledBack),

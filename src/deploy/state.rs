@@ -12,8 +12,9 @@ use super::keep::Kept;
 use super::lookout::Lookout;
 use super::mark::RolledBack;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
-use super::plan::{Plan, verdict_due};
+use super::plan::Plan;
 use super::policy::{ByClass, Settings};
+use super::tiding::{Tiding, Topic};
 use super::verdict::Finding;
 
 /// Everything that slot remembers of an app.
@@ -54,6 +55,12 @@ pub struct State {
     pub keys: Vec<Keyed>,
     /// The hooks that come after something that has happened, and have not ended; the first one runs.
     pub due: Vec<Occasion>,
+    /// What somebody elsewhere is told of, by the app's file as it was last read.
+    pub topics: BTreeSet<Topic>,
+    /// The number of the last [`Tiding`].
+    pub told: u64,
+    /// What is still to be written down for him, oldest first; the first one is being.
+    pub untold: Vec<Tiding>,
     /// When an attempt last switched.
     pub switched: Option<Time>,
     /// What the public listener answered, with the table that a switch or a rollback waits for.
@@ -470,6 +477,9 @@ impl State {
             settings,
             keys: Vec::new(),
             due: Vec::new(),
+            topics: BTreeSet::new(),
+            told: 0,
+            untold: Vec::new(),
             switched: None,
             reached: None,
             lookout: Lookout::default(),
@@ -556,42 +566,5 @@ impl State {
             (None, Some(_)) => "switched",
             (None, None) => "idle",
         }
-    }
-
-    /// When time alone will change something: the next moment for [`Event::Tick`](super::Event::Tick).
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Time> {
-        let deployment = self
-            .deployment
-            .as_ref()
-            .filter(|held| held.before_switch != Stage::Runs)
-            .and_then(|deployment| match &deployment.phase {
-                Phase::Waiting { until, .. }
-                | Phase::Starting { until, .. }
-                | Phase::Ready { until, .. } => Some(*until),
-                Phase::Trial { .. } => verdict_due(deployment),
-                Phase::Preparing { .. } | Phase::Shifting { .. } => None,
-            });
-        let watch = self.soak().map(|watch| watch.until);
-        let kept = self.kept.as_ref().map(|kept| kept.until);
-        let slots = self
-            .slots
-            .iter()
-            .filter_map(|(name, slot)| match &slot.condition {
-                Condition::Draining { .. } if self.lingering.contains(name) => None,
-                Condition::Draining { until, .. } => until.last(),
-                Condition::Active(Service::Booting { until }) => Some(*until),
-                Condition::Active(Service::Down { retry, .. }) => *retry,
-                Condition::Idle
-                | Condition::Starting
-                | Condition::Ready
-                | Condition::Standby { .. }
-                | Condition::Trial { .. }
-                | Condition::Active(Service::Up | Service::ByHand)
-                | Condition::Warm { .. }
-                | Condition::Stopping { .. }
-                | Condition::Failed(_) => None,
-            });
-        slots.chain(deployment).chain(watch).chain(kept).min()
     }
 }

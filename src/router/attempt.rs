@@ -33,6 +33,7 @@ use super::roll::Call;
 use super::runs::Lease;
 use super::stream::{Stream, Unread};
 use super::told::{self, Limit};
+use super::whose;
 
 /// Nobody is to blame for what was told to end.
 const ENDED: Answer = Answer::to_sound(503, "the slot was told to end before the app had answered");
@@ -354,6 +355,7 @@ impl<'a> Attempt<'a> {
                 || response.is_stream
                 || self.client.has_left()
                 || worker.draining.get(),
+            cookie: whose::cookie(self.upload.head(), &self.asked.minted),
         };
         toward.close |= is_endless(&response, toward);
         let mut out = worker.spare.head();

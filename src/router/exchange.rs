@@ -23,6 +23,7 @@ use super::relay::Relay;
 use super::runs::{Lease, Run};
 use super::stream::Stream;
 use super::told::{self, Limit};
+use super::whose::Minted;
 
 /// What of a request is remembered until it is answered.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Asked {
     pub wants_stream: bool,
     /// When its head was whole.
     pub since: Millis,
+    /// What its client is known by from now on, if that is new.
+    pub minted: Minted,
 }
 
 /// Serves the request whose head is `head` in the client's buffer.
@@ -119,6 +122,7 @@ fn understand(
         upgrades: request.upgrades,
         wants_stream: request.wants_stream,
         since: worker.alarms.now(),
+        minted: Minted::default(),
     };
     let body = Body::new(request.framing, false);
     buffer.consume(head.end as usize);
@@ -196,7 +200,7 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
     let whole_at_hand = upload.has_read_all();
     let (mut patience, mut second) = (Patience::default(), false);
     let rest: Rest<'_> = loop {
-        let key = Key::new(upload.head(), asked.written.authority, asked.written.path);
+        let key = Key::new(upload.head(), asked);
         let lease = match patience.at_once(client, key) {
             Some(lease) => lease,
             None => match Box::pin(patience.admit(client, key)).await {

@@ -5,15 +5,18 @@
 //!
 //! **Invariant:** those who wait are bounded in number, in bytes and in time.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::task::Poll;
 
 use super::alarm::Millis;
 use super::answer::Answer;
 use super::connection::Client;
+use super::exchange::Asked;
 use super::h1::{Span, path, target};
 use super::runs::{Lease, Picked};
 use super::told::Limit;
+use super::whose::{Minted, Whose};
 use super::worker::Worker;
 
 /// What routes are matched on, inside the head that goes upstream.
@@ -22,15 +25,17 @@ pub struct Key<'a> {
     head: &'a [u8],
     authority: Span,
     path: Span,
+    minted: &'a Minted,
 }
 
 impl<'a> Key<'a> {
-    /// The key in `head`.
-    pub fn new(head: &'a [u8], authority: Span, path: Span) -> Self {
+    /// The key in `head`, which is what goes upstream of what was asked.
+    pub fn new(head: &'a [u8], asked: &'a Asked) -> Self {
         Self {
             head,
-            authority,
-            path,
+            authority: asked.written.authority,
+            path: asked.written.path,
+            minted: &asked.minted,
         }
     }
 
@@ -48,8 +53,8 @@ impl<'a> Key<'a> {
     }
 
     /// Looks for a slot in the table in force; `None` if there is no table.
-    fn pick(&self, worker: &Worker, listener: usize) -> Result<Option<Picked>, Answer> {
-        let Some(routing) = worker.routing.borrow().clone() else {
+    fn pick(&self, client: &Client) -> Result<Option<Picked>, Answer> {
+        let Some(routing) = client.worker.routing.borrow().clone() else {
             return Ok(None);
         };
         const NOT_ASCII: Answer = Answer::to_sound(400, "the host or the path is not text");
@@ -62,11 +67,18 @@ impl<'a> Key<'a> {
         let normal = path::normalise(raw.as_bytes())?;
         // Escapes can decode to anything; no route has that, so a loss changes nothing.
         let normal = String::from_utf8_lossy(&normal);
-        Ok(Some(if host.bytes().any(|b| b.is_ascii_uppercase()) {
-            routing.pick(listener, &host.to_ascii_lowercase(), raw, &normal)
-        } else {
-            routing.pick(listener, host, raw, &normal)
-        }))
+        let host = match host.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => Cow::Owned(host.to_ascii_lowercase()),
+            false => Cow::Borrowed(host),
+        };
+        let whose = |by: &_| Whose::of(client, self.head, by, self.minted);
+        Ok(Some(routing.pick(
+            client.listener,
+            &host,
+            raw,
+            &normal,
+            whose,
+        )))
     }
 }
 
@@ -160,7 +172,7 @@ impl Patience {
     /// The slot of a request that need not wait, as almost none must.
     pub fn at_once(&self, client: &Client, key: Key<'_>) -> Option<Lease> {
         let waits = self.since.is_some() || self.refused.is_some();
-        match key.pick(&client.worker, client.listener) {
+        match key.pick(client) {
             Ok(Some(Picked::Slot(lease))) if !waits => Some(lease),
             _ => None,
         }
@@ -177,7 +189,7 @@ impl Patience {
                 .await?;
         }
         loop {
-            match key.pick(&worker, client.listener)? {
+            match key.pick(client)? {
                 Some(Picked::Slot(lease)) => {
                     let now = worker.alarms.now();
                     // Who has waited goes when it is his turn, and counts nowhere until then.

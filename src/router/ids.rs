@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 
+use super::table::sticky::mix;
+
 /// A thread's source of ids: a random start and a count, both mixed so that neighbours look unrelated.
 #[derive(Debug)]
 pub struct Ids {
@@ -24,20 +26,23 @@ impl Default for Ids {
 impl Ids {
     /// The next id.
     pub fn next(&self) -> [u8; 32] {
-        let count = self.count.get().wrapping_add(1);
-        self.count.set(count);
+        let count = self.count();
         let mut id = [0; 32];
         write(&mut id[..16], mix(self.random ^ count.rotate_left(32)));
         write(&mut id[16..], mix(count));
         id
     }
-}
 
-/// The finaliser of splitmix64: a bijection, so different counts stay different.
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    /// A number that nobody expects.
+    pub fn number(&self) -> u64 {
+        mix(self.random ^ self.count().rotate_left(32))
+    }
+
+    fn count(&self) -> u64 {
+        let count = self.count.get().wrapping_add(1);
+        self.count.set(count);
+        count
+    }
 }
 
 fn write(digits: &mut [u8], value: u64) {

@@ -82,6 +82,9 @@ pub fn compile(
                 slot.ready,
             )?;
         }
+        if let Some(sticky) = &app.sticky {
+            builder.sticky(&sticky.by, sticky.salt, &sticky.places)?;
+        }
         for route in &app.routes {
             builder.route(Route {
                 listener: route.listener.as_deref(),

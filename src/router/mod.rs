@@ -57,6 +57,7 @@ pub mod told;
 pub mod tries;
 pub mod tunnel;
 pub mod unit;
+pub mod whose;
 pub mod worker;
 
 pub use control::{Control, PutError};

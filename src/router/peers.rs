@@ -100,7 +100,7 @@ impl Peers {
 }
 
 /// IPv6 gives a client 64 bits to choose from (RFC 6177 section 2), so what is before them is the client.
-fn client_of(address: IpAddr) -> IpAddr {
+pub fn client_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),

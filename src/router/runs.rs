@@ -14,7 +14,9 @@ use super::counts::{Class, Counts, RunName};
 use super::limits::Limits;
 use super::ramp::Ramp;
 use super::stream::{Stream, Unread};
-use super::table::{Bounds, Table, Upstream};
+use super::table::sticky::By;
+use super::table::{self, Bounds, Table, Upstream};
+use super::whose::Whose;
 
 /// A connection used within this many milliseconds may get a request that cannot be sent twice:
 /// servers close idle ones after seconds (gunicorn 2, Node 5).
@@ -279,7 +281,16 @@ impl Routing {
 
     /// Chooses app and slot and counts the request there, in one step: a thread that has taken a newer
     /// table has nothing left that could still be counted by an older one.
-    pub fn pick(&self, listener: usize, host: &str, raw: &str, normal: &str) -> Picked {
+    ///
+    /// `whose` is asked only where clients are to keep to a slot.
+    pub fn pick<'a>(
+        &self,
+        listener: usize,
+        host: &str,
+        raw: &str,
+        normal: &str,
+        whose: impl FnOnce(&By) -> Whose<'a>,
+    ) -> Picked {
         let Some(index) = self.table.find(listener, host, normal) else {
             return Picked::NoApp;
         };
@@ -288,13 +299,29 @@ impl Routing {
         }
         let app = &self.table.apps()[index];
         let ticket = &self.tickets[index];
-        let Some(slot) = app.pick(ticket.get()) else {
+        let take_ticket = || ticket.set(ticket.get().wrapping_add(1));
+        let kept = app.sticky.as_ref().and_then(|sticky| {
+            let key = match whose(&sticky.by) {
+                Whose::Known(key) => key,
+                Whose::New(random, minted) => {
+                    let key = sticky.mint(table::place(ticket.get()), random);
+                    take_ticket();
+                    minted.set(Some(key));
+                    key
+                }
+                Whose::Unknown => return None,
+            };
+            Some(sticky.slot(key))
+        });
+        let Some(slot) = kept.or_else(|| app.pick(ticket.get())) else {
             return Picked::NoWeight;
         };
         if !app.slots[slot].ready {
             return Picked::NotReady(app.hold_ms);
         }
-        ticket.set(ticket.get().wrapping_add(1));
+        if kept.is_none() {
+            take_ticket();
+        }
         Picked::Slot(Lease::new(&self.runs[index][slot]))
     }
 

@@ -8,6 +8,8 @@
 //!
 //! **Invariant:** weights of an app add up to 100, or to 0.
 
+pub mod sticky;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,6 +17,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use self::sticky::{PLACES, Sticky};
 use super::h1::target;
 
 /// Why a table makes no sense.
@@ -41,6 +44,14 @@ pub enum TableError {
         app: String,
         /// What they add up to.
         sum: u32,
+    },
+    /// Clients cannot be kept to their slots in this way.
+    #[error("app {app:?} cannot keep clients to its slots: {why}")]
+    Sticky {
+        /// The app.
+        app: String,
+        /// What is wrong.
+        why: String,
     },
     /// An upstream that is neither an address nor a socket path.
     #[error("upstream {upstream:?} of slot {slot:?} of app {app:?} is not valid: {rule}")]
@@ -164,6 +175,8 @@ pub struct App {
     pub bounds: Bounds,
     /// Its slots, at least one if any has weight.
     pub slots: Vec<Slot>,
+    /// How clients keep to them; absent while they need not, as one slot has all requests.
+    pub sticky: Option<Sticky>,
 }
 
 impl App {
@@ -173,13 +186,19 @@ impl App {
     /// common with 100 and is near its golden section, so steps of it visit all places, far apart.
     #[must_use]
     pub fn pick(&self, ticket: u32) -> Option<usize> {
-        let place = (u64::from(ticket) * 61 % 100) as u8;
+        let place = place(ticket);
         let mut sum = 0;
         self.slots.iter().position(|slot| {
             sum += slot.weight;
             place < sum
         })
     }
+}
+
+/// The place of a ticket.
+#[must_use]
+pub fn place(ticket: u32) -> u8 {
+    (u64::from(ticket) * 61 % u64::from(PLACES)) as u8
 }
 
 /// The apps behind the routes of one host: by path prefix.
@@ -337,6 +356,7 @@ impl<'a> Builder<'a> {
             hold_ms,
             bounds,
             slots: Vec::new(),
+            sticky: None,
         });
         Ok(())
     }
@@ -379,6 +399,58 @@ impl<'a> Builder<'a> {
             boot_id,
             ready,
         });
+        Ok(())
+    }
+
+    /// Has the clients of the app that was added last keep to its slots, all of which it has. `places` says how many places in a row
+    /// which slot has; if it is empty, they follow the weights in the order of the slots.
+    ///
+    /// # Errors
+    /// There is no such way, or the places are not what the weights say.
+    pub fn sticky(
+        &mut self,
+        by: &str,
+        salt: u64,
+        places: &[(u8, String)],
+    ) -> Result<(), TableError> {
+        let Some(app) = self.table.apps.last_mut() else {
+            return Ok(());
+        };
+        let refused = |why: &str| TableError::Sticky {
+            app: app.name.clone(),
+            why: why.to_owned(),
+        };
+        let by = by.parse().map_err(refused)?;
+        let own = |(index, slot): (usize, &Slot)| (index, slot.weight);
+        let rows: Vec<(usize, u8)> = match places {
+            [] => app.slots.iter().enumerate().map(own).collect(),
+            _ => {
+                let index = |name: &String| app.slots.iter().position(|slot| slot.name == *name);
+                let rows = places
+                    .iter()
+                    .map(|(count, name)| Some((index(name)?, *count)));
+                let rows: Option<_> = rows.collect();
+                rows.ok_or_else(|| refused("a place is that of a slot that is not there"))?
+            }
+        };
+        let all = rows
+            .iter()
+            .flat_map(|(slot, count)| std::iter::repeat_n(*slot as u8, usize::from(*count)));
+        let all: Vec<u8> = all.collect();
+        let shared = app.slots.iter().enumerate().all(|(index, slot)| {
+            let own = all.iter().filter(|place| usize::from(**place) == index);
+            own.count() == usize::from(slot.weight)
+        });
+        if !shared || app.slots.len() > usize::from(PLACES) {
+            return Err(refused("its places are not what the weights say"));
+        }
+        // Where all weights are 0 there are none.
+        let several = app.slots.iter().filter(|slot| slot.weight > 0).count() > 1;
+        app.sticky = all
+            .try_into()
+            .ok()
+            .filter(|_| several)
+            .map(|places| Sticky { by, salt, places });
         Ok(())
     }
 

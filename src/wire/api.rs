@@ -48,6 +48,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::{Connection, InFlight};
 use super::release::Origin;
+pub use super::standing::{Run, Standing};
 
 /// Every app that slotd knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +112,40 @@ pub struct Status {
     /// Where commits are fetched from that nobody sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
+    /// Who holds automatic deployments, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+/// Nothing is deployed by itself until somebody takes this back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Whose it is.
+    pub by: String,
+    /// What it is for.
+    pub reason: Option<String>,
+    /// Since when, in milliseconds since the epoch.
+    pub at_ms: u64,
+}
+
+impl std::fmt::Display for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "automatic deployments are on hold by {}", self.by)?;
+        match &self.reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What an app's remote has on its branch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtRemote {
+    /// 40 hexadecimal digits.
+    pub commit: String,
+    /// What that is called there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
 }
 
 /// The work tree for the next deployment.
@@ -425,54 +460,6 @@ pub struct RolledBack {
     pub reached: Option<String>,
 }
 
-/// How an app stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
-    /// As [`Status::state`].
-    pub state: String,
-    /// What the active slot runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub active: Option<Run>,
-    /// What is to become active.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub candidate: Option<Run>,
-    /// What is kept to go back to, while it runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub old: Option<Run>,
-    /// When an attempt last switched, milliseconds since the epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub switched_at_ms: Option<u64>,
-    /// Failed probes in a row, after the switch.
-    #[serde(default)]
-    pub health_fail_streak: u8,
-    /// Why the last switch was taken back by itself, if it was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollback_cause: Option<String>,
-    /// When, milliseconds since the epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollback_at_ms: Option<u64>,
-    /// Who began the attempt under way, or the last one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub initiated_by: Option<String>,
-    /// The commit that is live, where its release is of one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub commit: Option<String>,
-    /// The commit that `rollback` goes to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous_commit: Option<String>,
-}
-
-/// What runs in a slot.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
-    /// The slot.
-    pub slot: String,
-    /// The release.
-    pub release: Option<String>,
-    /// The run, once it is up.
-    pub boot_id: Option<String>,
-}
-
 /// The evidence of a failed candidate (all that one screen shows).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -540,7 +527,7 @@ pub struct Problem {
     /// Always false.
     pub success: bool,
     /// `bad-request`, `nothing-to-roll-back-to` (400), `forbidden` (403), `no-such-app`, `not-found` (404), `busy`, `unexpected` (409),
-    /// `refused`, `key-reused` (422), `failed` (500).
+    /// `refused`, `held`, `key-reused` (422), `failed` (500).
     pub code: String,
     /// What failed, on what, why, and what to do next.
     pub error: String,

@@ -11,9 +11,11 @@ pub mod fetch;
 pub mod histogram;
 pub mod hook;
 pub mod machine;
+pub mod notice;
 pub mod release;
 pub mod setup;
 pub mod staging;
+mod standing;
 pub mod table;
 
 use std::io::{self, BufRead, Read};

@@ -33,6 +33,23 @@ pub struct App {
     /// Its own bounds, where they are not the machine's.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
+    /// How its clients keep to a slot while several have a weight; absent: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
+}
+
+/// How clients keep to a slot while shares grow: a client's key and the salt give it one of a hundred places, and places belong to slots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sticky {
+    /// What a client is known by: `cookie`, `address` or `header:NAME`.
+    pub by: String,
+    /// Another one gives everybody another place.
+    pub salt: u64,
+    /// Whose the places are, so many in a row, by the slots' names; each slot has as many as its weight says. If empty they follow the
+    /// weights in the order of the slots.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<(u8, String)>,
 }
 
 /// An app's own bounds; absent ones are the machine's.

@@ -283,6 +283,7 @@ pub fn app(name: &str, host: &str, path: &str, slots: Vec<Slot>) -> App {
         slots,
         hold_ms: 10_000,
         limits: slot::wire::table::Limits::default(),
+        sticky: None,
     }
 }
 

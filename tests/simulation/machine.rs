@@ -8,7 +8,7 @@ use slot::deploy::{
     After, BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Effect, End, Event,
     Evidence, Expected, Facts, Failing, Fingerprint, Found, Generation, Guard, Hook, Kind, Notice,
     Phase, Probe, Quiet, Rate, ReleaseId, Request, Route, Sample, Seen, Service, Settings, Sides,
-    SlotName, Stage, State, Step, Time, UnitFailure, Verdict, Weight, effects, judge, plan,
+    SlotName, Stage, State, Step, Time, Topic, UnitFailure, Verdict, Weight, effects, judge, plan,
     recover, rediscover, step, step_ends,
 };
 
@@ -101,6 +101,8 @@ pub struct Machine {
     withdrawn: BTreeMap<BootId, u64>,
     reached: BTreeMap<&'static str, u64>,
     uploads: Vec<Generation>,
+    /// The number of the last notice that was posted.
+    posted: u64,
 }
 
 fn slot(name: &str) -> SlotName {
@@ -149,7 +151,11 @@ impl Machine {
             withdrawn: BTreeMap::new(),
             reached: BTreeMap::new(),
             uploads: Vec::new(),
+            posted: 0,
         };
+        if machine.random.percent(30) {
+            machine.state.topics = Topic::ALL.map(|(_, topic)| topic).into();
+        }
         machine.perform();
         machine.plan(10, Coming::Arrives);
         machine.plan(100, Coming::Person);
@@ -218,6 +224,7 @@ impl Machine {
         check(state.deployment.is_none(), "a deployment goes on")?;
         check(state.watch.is_none(), "a watch goes on")?;
         check(state.due.is_empty(), "a hook is still due")?;
+        check(state.untold.is_empty(), "a notice is not posted")?;
         for (name, slot) in &state.slots {
             let settled = match &slot.condition {
                 Condition::Idle
@@ -740,6 +747,15 @@ impl Machine {
                     evidence,
                 });
                 self.plan(1_000, Coming::Perform(self.deployer, effect.clone()));
+            }
+            Effect::Post(tiding) => {
+                if tiding.number < self.posted {
+                    return Err("a notice is posted before an older one".to_owned());
+                }
+                self.posted = tiding.number;
+                self.answer(Event::Posted {
+                    number: tiding.number,
+                });
             }
             Effect::Link { .. } | Effect::Retain { .. } => {}
         }

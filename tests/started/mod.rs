@@ -222,19 +222,27 @@ impl Running {
     }
 
     pub fn get_from(&self, path: &str) -> String {
+        let answer = self.get_with(path, "");
+        answer
+            .split_once("\r\n\r\n")
+            .map_or(answer.clone(), |(_, body)| body.to_owned())
+    }
+
+    /// One request with more fields; head and body of the answer.
+    pub fn get_with(&self, path: &str, fields: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
         stream
             .write_all(
-                format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-                    .as_bytes(),
+                format!(
+                    "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{fields}\r\n"
+                )
+                .as_bytes(),
             )
             .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
-            .split_once("\r\n\r\n")
-            .map_or(answer.clone(), |(_, body)| body.to_owned())
     }
 
     pub fn until(&self, wanted: &str) {

@@ -148,6 +148,9 @@ name = "{name}"
 # hosts = ["example.org"]
 # paths = ["/"]
 
+# By what a client keeps to the version that it saw while a share grows: "cookie", "header:X-User" or "address".
+# sticky = "cookie"
+
 # user = "deploy"                     # a user of its own, unless said
 {env}# env_file = "/etc/slot/{name}.env"   # for secrets: root's own, 0600
 
@@ -158,6 +161,11 @@ name = "{name}"
 # [git]
 # remote = "git@example.org:me/{name}.git"
 # deploy_key = "/etc/slot/keys/{name}"   # a private key without a passphrase, root's own, 0600
+
+# What is deployed by itself: what the remote has on its branch, or a file that is dropped (watch = "path", path = "/srv/drop/{name}").
+# [auto]
+# watch = "git"
+# window = "Mon..Fri 09:00-17:00"
 
 # Commands of a release around its switch; the first two end the deployment if they fail.
 # [hooks]
@@ -171,6 +179,11 @@ name = "{name}"
 # steps = ["1% 2m", "10% 5m", "50% 5m"]
 # error_rate = "5%"
 # latency_ratio = { p99 = 2 }
+# Who is told elsewhere of what happens: a signed POST of JSON for each event.
+# [[notices]]
+# url = "https://example.org/hooks/slot"
+# events = ["ended", "soak", "rolled-back", "failing", "holds", "down"]
+# secret_file = "/etc/slot/keys/notices"   # root's own, 0600
 
 # A git work tree of what is live, for the next deployment, in /var/lib/slot-staging/{name}: whose it is.
 # [staging]

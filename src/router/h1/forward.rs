@@ -212,6 +212,18 @@ fn connection(request: &Request) -> Option<&'static [u8]> {
     }
 }
 
+/// What the cookie is called by which a client keeps to a slot.
+pub const COOKIE: &str = "slot";
+
+/// That cookie, for a client that has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    /// Letters and digits.
+    pub value: [u8; 16],
+    /// It is sent over https alone, as the request was.
+    pub secure: bool,
+}
+
 /// How a response is passed to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Toward {
@@ -219,6 +231,8 @@ pub struct Toward {
     pub version: u8,
     /// The connection ends after this response.
     pub close: bool,
+    /// What it is given besides, with a response that is not interim.
+    pub cookie: Option<Cookie>,
 }
 
 /// Writes the head of `response` for the client at the end of `out`.
@@ -260,6 +274,20 @@ pub fn response(
         }
     }
     as_is.write(out);
+    if let Some(cookie) = toward
+        .cookie
+        .filter(|_| response.status >= 200 || response.status == 101)
+    {
+        for part in [&b"Set-Cookie: "[..], COOKIE.as_bytes(), b"=", &cookie.value] {
+            out.extend_from_slice(part);
+        }
+        out.extend_from_slice(b"; Path=/; HttpOnly; SameSite=Lax");
+        out.extend_from_slice(if cookie.secure {
+            b"; Secure\r\n"
+        } else {
+            b"\r\n"
+        });
+    }
     if response.status == 101 {
         out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
     } else if response.is_interim() {
@@ -409,7 +437,8 @@ mod tests {
                 text,
                 Toward {
                     version: 1,
-                    close: false
+                    close: false,
+                    cookie: None
                 }
             ),
             format!("{plain}\r\n")
@@ -419,7 +448,8 @@ mod tests {
                 text,
                 Toward {
                     version: 1,
-                    close: true
+                    close: true,
+                    cookie: None
                 }
             ),
             format!("{plain}Connection: close\r\n\r\n")
@@ -429,7 +459,8 @@ mod tests {
                 text,
                 Toward {
                     version: 0,
-                    close: false
+                    close: false,
+                    cookie: None
                 }
             ),
             format!("{plain}Connection: keep-alive\r\n\r\n")
@@ -439,9 +470,39 @@ mod tests {
     #[test]
     fn an_upgrade_that_is_required_is_still_named() {
         let text = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n";
-        let [go_on, last] = [false, true].map(|close| answered(text, Toward { version: 1, close }));
+        let [go_on, last] = [false, true].map(|close| {
+            answered(
+                text,
+                Toward {
+                    version: 1,
+                    close,
+                    cookie: None,
+                },
+            )
+        });
         assert!(go_on.ends_with("\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
         assert!(last.ends_with("\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_client_is_given_a_cookie_beside_those_of_the_app_and_not_with_what_is_interim() {
+        let toward = |secure| Toward {
+            version: 1,
+            close: true,
+            cookie: Some(Cookie {
+                value: *b"0123456789abcdef",
+                secure,
+            }),
+        };
+        let own = "Set-Cookie: slot=0123456789abcdef; Path=/; HttpOnly; SameSite=Lax";
+        let text = "HTTP/1.1 304 Not Modified\r\nSet-Cookie: slot=theirs\r\n\r\n";
+        let plain = text.strip_suffix("\r\n").unwrap();
+        assert_eq!(
+            [false, true].map(|secure| answered(text, toward(secure))),
+            ["", "; Secure"].map(|end| format!("{plain}{own}{end}\r\nConnection: close\r\n\r\n"))
+        );
+        let interim = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+        assert_eq!(answered(interim, toward(false)), interim);
     }
 
     #[test]
@@ -452,7 +513,8 @@ mod tests {
                 text,
                 Toward {
                     version: 0,
-                    close: true
+                    close: true,
+                    cookie: None
                 }
             ),
             "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
@@ -462,7 +524,8 @@ mod tests {
                 text,
                 Toward {
                     version: 1,
-                    close: false
+                    close: false,
+                    cookie: None
                 }
             ),
             text

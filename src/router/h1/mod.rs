@@ -12,6 +12,7 @@
 //! Reading order: [`scan`] finds the end of a head, [`fields`] splits it, [`request`] and [`response`]
 //! judge it, [`forward`] writes it for the other side; [`body`] finds the end of what follows.
 
+pub mod again;
 pub mod body;
 pub mod chunked;
 pub mod fields;

@@ -6,15 +6,19 @@
 //! can read.
 
 mod after;
+mod back;
 mod causes;
 mod convert;
 mod hooks;
 mod keyed;
 mod plans;
+mod tidings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+use tidings::TidingRecord;
 
 /// The newest version that this slotd reads and writes.
 pub(super) const VERSION: u32 = 2;
@@ -56,6 +60,13 @@ pub(super) struct Record {
     keys: Vec<KeyRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     due: Vec<OccasionRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    topics: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    told: u64,
+    /// A version that does not know of them tells nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    untold: Vec<TidingRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     switched: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -220,6 +231,15 @@ enum FailedRecord {
     Latency,
     LatencyRatio,
     MaxHold,
+}
+
+/// What a verdict lacks: requests, or latencies for a quantile.
+#[derive(Debug, Serialize, Deserialize)]
+struct LackRecord {
+    live: bool,
+    quantile: Option<QuantileRecord>,
+    has: u64,
+    needs: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
