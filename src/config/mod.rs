@@ -132,7 +132,7 @@ pub struct App {
     pub stop_timeout: Duration,
     /// `soak = "60s"`; `0s`: none.
     pub soak: Duration,
-    /// `after_soak = "report"`.
+    /// `after_soak = "report"`, `keep_warm = "30m"`, `keep_warm_frozen = true`.
     pub after: After,
     /// `soak_error_rate = "10%"`: the most requests of a new release that may fail while it is watched; `off`: they are not counted.
     pub soak_error_rate: Option<Rate>,
