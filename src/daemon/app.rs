@@ -130,7 +130,7 @@ impl FromStr for Check {
 pub struct Managed<U> {
     owner: Owner,
     world: Arc<Live<U>>,
-    tasks: [AbortHandle; 2],
+    tasks: [AbortHandle; 3],
 }
 
 impl<U> Drop for Managed<U> {
@@ -213,10 +213,11 @@ impl<U: Units> Managed<U> {
             tokio::spawn(async move { world.watch_units(owner).await })
         };
         let stager = tokio::spawn(Arc::clone(&world).keep_staging(owner.clone()));
+        let shower = tokio::spawn(Arc::clone(&world).keep_previews(owner.state()));
         Ok(Self {
             owner,
             world,
-            tasks: [watcher.abort_handle(), stager.abort_handle()],
+            tasks: [watcher, stager, shower].map(|task| task.abort_handle()),
         })
     }
 

@@ -24,6 +24,7 @@ mod observe;
 pub mod owner;
 mod places;
 mod prepare;
+mod previews;
 mod reach;
 mod remember;
 mod route;
