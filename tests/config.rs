@@ -1,10 +1,10 @@
 //! Wrong app files, and what their authors are told: the file, the line, the key and what to write instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use slot::config::{App, Bind, Machine, Ready};
-use slot::deploy::{ByClass, Hook};
+use slot::config::{App, Bind, Machine, Ready, Watched};
+use slot::deploy::{ByClass, Hook, Quantile, Quiet, Rate, Ratio, Topic};
 use slot::router::Limits;
 
 fn refusal(text: &str) -> String {
@@ -111,7 +111,7 @@ fn a_remote_has_a_url_and_the_rest_has_defaults() {
         ),
         (
             "remote = \"h:x\"\ndeploy_key = \"/var/lib/slot/key\"",
-            ":4: git.deploy_key: root reads /var/lib/slot/key for the fetch",
+            ":4: git.deploy_key: root reads /var/lib/slot/key for the app",
         ),
         (
             "remote = \"h:x\"\nknown_hosts = \"/etc/../tmp/x\"",
@@ -227,13 +227,220 @@ fn hooks_are_commands_with_one_limit() {
 }
 
 #[test]
+fn a_plan_is_steps_that_grow_and_what_each_is_held_to() {
+    let parse = |lines: &str| App::parse(&format!("command = \"./run\"\n{lines}"), "slot.toml");
+    let of = |lines: &str| parse(&format!("[canary]\n{lines}"));
+    let plain = of("steps = [\"1% 2m\", \"50% 90s\"]").unwrap();
+    let canary = plain.canary.unwrap();
+    let steps = canary.plan.steps.iter();
+    let steps: Vec<_> = steps
+        .map(|step| (step.weight.get(), step.lasts.as_secs()))
+        .collect();
+    assert_eq!(steps, [(1, 120), (50, 90)]);
+    let checks = &canary.plan.checks;
+    assert_eq!(
+        (checks.min_requests, checks.error_rate),
+        (100, Some(Rate(500)))
+    );
+    assert_eq!((checks.error_ratio, checks.latency.len()), (None, 0));
+    assert!(canary.plan.auto_promote && canary.probes.is_empty());
+    assert_eq!(canary.plan.quiet, Quiet::Probe);
+    assert_eq!(plain.soak_error_rate, Some(Rate(1_000)));
+    assert_eq!(
+        parse("soak_error_rate = \"off\"").unwrap().soak_error_rate,
+        None
+    );
+    let all = "steps = [\"10% 5m\"]\nauto_promote = false\nerror_rate = \"0.25%\"\nerror_ratio = 1.5\n\
+               latency = { p99 = \"800ms\", p50 = \"20ms\" }\nlatency_ratio = { p95 = 2 }\nmin_requests = 50\n\
+               quiet = \"hold\"\nprobes = [\"/search?q=1\"]\nmax_hold = \"2h\"\nwarm_up = \"10s\"\ncheck = \"./smoke --all\"";
+    let app = of(all).unwrap();
+    let canary = app.canary.unwrap();
+    let checks = &canary.plan.checks;
+    assert_eq!(checks.error_rate, Some(Rate(25)));
+    assert_eq!(checks.error_ratio, Some(Ratio(150)));
+    assert_eq!(checks.latency[&Quantile::P50], Duration::from_millis(20));
+    assert_eq!(checks.latency_ratio[&Quantile::P95], Ratio(200));
+    assert_eq!(canary.probes, ["/search?q=1"]);
+    assert_eq!(app.hooks.commands[&Hook::Check], ["./smoke", "--all"]);
+    for (lines, why) in [
+        ("auto_promote = true", "it does not say by which steps"),
+        ("steps = []", "it is empty"),
+        ("steps = [\"100% 1m\"]", "is no step"),
+        ("steps = [\"0% 1m\"]", "is no step"),
+        ("steps = [\"10% 0s\"]", "is no step"),
+        ("steps = [\"10 5m\"]", "is no step"),
+        (
+            "steps = [\"10% 5m\", \"10% 5m\"]",
+            "gives no more than the step before it, 10%",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nerror_rate = 5",
+            "write text in quotes",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nerror_rate = \"101%\"",
+            "is no part of a hundred",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nerror_rate = \"0.001%\"",
+            "is no part of a hundred",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nerror_ratio = 0.5",
+            "how many times as much",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nerror_ratio = -2",
+            "how many times as much",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nlatency = { p90 = \"1s\" }",
+            "unknown key `canary.latency.p90`",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nquiet = \"wait\"",
+            "is not one of its values",
+        ),
+        (
+            "steps = [\"10% 5m\"]\nprobes = [\"search\"]",
+            "is not a path of a URL",
+        ),
+        ("steps = [\"10% 5m\"]\nmin_requests = 0", "out of range"),
+        ("step = [\"10% 5m\"]", "did you mean `steps`?"),
+    ] {
+        let refused = of(lines).unwrap_err().to_string();
+        assert!(refused.contains(why), "{lines}: {refused}");
+    }
+}
+
+#[test]
+fn notices_name_who_is_told_and_of_what() {
+    let parse = |lines: &str| App::parse(&format!("command = \"./run\"\n{lines}"), "slot.toml");
+    let told = parse(
+        "[[notices]]\nurl = \"https://example.org/a\"\nsecret_file = \"/etc/slot/keys/a\"\n\
+         [[notices]]\nurl = \"http://127.0.0.1:9000\"\nevents = [\"up\", \"began\"]\n",
+    );
+    let told = told.unwrap().notices;
+    assert_eq!(told[0].topics, Topic::USUAL.into());
+    assert_eq!(told[0].secret_file.as_deref(), Some("/etc/slot/keys/a"));
+    assert_eq!(told[1].topics, BTreeSet::from([Topic::Began, Topic::Up]));
+    assert_ne!(told[0].key(), told[1].key());
+    for (lines, why) in [
+        (
+            "[notices]\nurl = \"https://example.org\"",
+            "write it as one of several: `[[notices]]`",
+        ),
+        (
+            "[[notices]]\nevents = [\"up\"]",
+            "write `url = \"https://example.org/hooks/slot\"` in it",
+        ),
+        (
+            "[[notices]]\nurl = \"ftp://example.org\"",
+            "is no URL of http or https",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a:b@example.org\"",
+            "has a user in it",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a.org\"\nevents = [\"ends\"]",
+            "\"ends\" is not one of its values",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a.org\"\nevents = []",
+            "it is empty",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a.org\"\nsecret = \"x\"",
+            "unknown key",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a.org\"\nsecret_file = \"x\"",
+            "is not an absolute path",
+        ),
+        (
+            "[[notices]]\nurl = \"https://a.org\"\n[[notices]]\nurl = \"https://a.org\"",
+            "is there twice",
+        ),
+    ] {
+        let refused = parse(lines).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
+#[test]
+fn what_is_deployed_by_itself_is_of_a_path_or_of_the_remote() {
+    let parse = |lines: &str| App::parse(&format!("command = \"./run\"\n{lines}"), "slot.toml");
+    let auto = |lines: &str| parse(lines).unwrap().auto.unwrap();
+    let path = auto("[auto]\nwatch = \"path\"\npath = \"/srv/drop/web/\"\nuser = \"ci\"\n");
+    assert_eq!(path.watched, Watched::Path("/srv/drop/web".to_owned()));
+    assert_eq!(
+        (path.every, path.windows.len()),
+        (Duration::from_secs(60), 0)
+    );
+    let git = "[git]\nremote = \"git@example.org:me/shop.git\"\n";
+    let both = auto(&format!(
+        "{git}[auto]\nwatch = \"git\"\nevery = \"5m\"\nwindow = [\"Mon..Fri 09:00-17:00\", \"Sat 22:00-02:00\"]\n"
+    ));
+    assert_eq!(both.watched, Watched::Git);
+    assert_eq!(
+        (both.every, both.windows.len()),
+        (Duration::from_secs(300), 2)
+    );
+    for (lines, why) in [
+        ("[auto]\nevery = \"1m\"", "does not say what is looked at"),
+        ("[auto]\nwatch = \"git\"", "there is no remote to look at"),
+        ("[auto]\nwatch = \"path\"", "does not say which path"),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"drop\"",
+            "is not an absolute path",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/a b\"",
+            "is not an absolute path",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/var/lib/slot/web/x\"",
+            "slot's own directories",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/tmp/x\"",
+            "has a /tmp of its own",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/home/a/x\"",
+            "sees no homes",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/x\"\nevery = \"1s\"",
+            "too often",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/x\"\nwindow = \"Mon-Fri\"",
+            "`Mon..Fri 09:00-17:00`",
+        ),
+        (
+            "[auto]\nwatch = \"path\"\npath = \"/srv/x\"\nuser = \"root\"",
+            "allow_privileged_user",
+        ),
+        (
+            &format!("{git}[auto]\nwatch = \"git\"\npath = \"/srv/x\""),
+            "a remote has none",
+        ),
+    ] {
+        let refused = parse(lines).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
+#[test]
 fn a_refusal_names_file_line_key_and_remedy() {
     assert_eq!(
         refusal_of_line("helth = \"/healthz\""),
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
-         drain_streams, drain_tunnels, stop_timeout, soak, keep, \
-         hosts, paths, listener, sticky, preview, preview_token_sha256, allow_privileged_user, user, env_file, git, env, limits, hooks, staging)"
+         drain_streams, drain_tunnels, stop_timeout, soak, soak_error_rate, keep, \
+         hosts, paths, listener, sticky, preview, preview_token_sha256, allow_privileged_user, user, env_file, git, env, limits, hooks, canary, notices, auto, staging)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),

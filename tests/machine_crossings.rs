@@ -513,6 +513,7 @@ fn a_run_is_started_with_the_limits_of_the_attempt_that_it_is_for() {
         settings: today,
         queue: Duration::ZERO,
         weight: None,
+        planned: false,
     }));
     let generation = app.state.generation;
     app.on(Event::Prepared {
@@ -828,10 +829,14 @@ fn after_a_reboot_in_any_phase_what_served_is_started_and_nothing_is_active_twic
             match effect {
                 Effect::Start { slot, .. } => starts.push(slot),
                 Effect::Route(route) => assert!(!route.ready, "{phase}: its requests are held"),
-                Effect::Probe { .. } | Effect::Drain { .. } | Effect::Stop { .. } => {
+                Effect::Probe { .. }
+                | Effect::Drain { .. }
+                | Effect::Stop { .. }
+                | Effect::Measure(_) => {
                     panic!("{phase}: {effect:?}")
                 }
-                Effect::Hook(_) | Effect::Link { .. } | Effect::Retain { .. } => {}
+                Effect::Hook(_) | Effect::Post(_) | Effect::Link { .. } | Effect::Retain { .. } => {
+                }
             }
         }
         assert!(starts.contains(&slot(&active)), "{phase}: {starts:?}");

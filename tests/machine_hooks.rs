@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use machine_support::{App, failure, release, settings, slot};
 use slot::deploy::{
-    BeforeSwitch, Effect, End, Event, Generation, Hook, Notice, Occasion, Settings, UnitResult,
-    effects, step,
+    Effect, End, Event, Generation, Hook, Notice, Occasion, Settings, Stage, UnitResult, effects,
+    step,
 };
 
 fn with(hooks: impl IntoIterator<Item = Hook>) -> Settings {
@@ -123,7 +123,7 @@ fn a_hook_that_fails_before_the_switch_ends_the_deployment_and_the_live_release_
 
 #[test]
 fn a_rollback_goes_ahead_of_a_hook_and_has_none_before_it() {
-    let mut app = served(&Hook::ALL);
+    let mut app = served(&Hook::AROUND);
     app.deploy(2);
     let green = slot("green");
     app.started(&green).probed(&green, true);
@@ -301,5 +301,5 @@ fn a_deployment_keeps_the_hooks_that_it_began_with() {
     let green = slot("green");
     app.started(&green).probed(&green, true);
     let held = app.state.deployment.as_ref().expect("it goes on");
-    assert_eq!(held.before_switch, BeforeSwitch::Runs);
+    assert_eq!(held.before_switch, Stage::Runs);
 }

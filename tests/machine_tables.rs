@@ -580,7 +580,12 @@ fn phase(phase: &Phase, now: Time) -> String {
                 .map_or_else(String::new, |probe| format!(", last probe {}", probe.text));
             format!("{name} {slot}, until {}{probe}", from_now(*until, now))
         }
-        Phase::Trial { slot } => format!("{name}, {slot} on trial"),
+        Phase::Trial { slot, plan } => {
+            let at = plan
+                .as_ref()
+                .map(|plan| format!(", step {}", plan.step + 1));
+            format!("{name}, {slot} on trial{}", at.unwrap_or_default())
+        }
         Phase::Shifting { slot, from, .. } => {
             format!("{name} from {} to {slot}", or_dash(from.as_ref()))
         }
@@ -668,7 +673,8 @@ fn act(effect: &Effect) -> Option<String> {
         Effect::Drain { slot, .. } => Some(format!("drain {slot}")),
         Effect::Stop { slot } => Some(format!("stop {slot}")),
         Effect::Hook(occasion) => Some(format!("run {}", occasion.hook.name())),
-        Effect::Link { .. } | Effect::Retain { .. } => None,
+        Effect::Measure(what) => Some(format!("measure {}", what.slot)),
+        Effect::Post(_) | Effect::Link { .. } | Effect::Retain { .. } => None,
     }
 }
 
@@ -711,6 +717,7 @@ fn tell(notice: &Notice, now: Time) -> String {
                 why.unwrap_or_default()
             )
         }
+        Notice::Holds { step, lack, .. } => format!("step {} waits for {lack}", step + 1),
         Notice::Draining { slot, until } => match until {
             Some(until) => format!("{slot} drains until {}", from_now(*until, now)),
             None => format!("{slot} drains for ever"),

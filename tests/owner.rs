@@ -99,7 +99,9 @@ fn settings() -> Settings {
         drain: ByClass::all(None),
         stop_timeout: Duration::from_secs(10),
         soak: Duration::ZERO,
+        soak_error_rate: None,
         hooks: BTreeSet::new(),
+        canary: None,
     }
 }
 
@@ -109,6 +111,7 @@ fn begin() -> Event {
         settings: settings(),
         queue: Duration::ZERO,
         weight: None,
+        planned: false,
     })
 }
 

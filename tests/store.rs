@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use slot::deploy::{
-    BeforeSwitch, BootId, ByClass, Cause, Condition, Deployment, Fingerprint, Generation, Hook,
-    Keyed, Kind, Occasion, Outcome, Phase, Probe, ReleaseId, RolledBack, Service, Settings, Slot,
-    SlotName, State, Time, UnitFailure, Watch, Weight,
+    BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Deployment, Failed, Finding,
+    Fingerprint, Generation, Hook, Keyed, Kind, Notice, Occasion, Outcome, Phase, Plan, Probe,
+    Quantile, Quiet, Rate, Ratio, ReleaseId, RolledBack, Service, Settings, Slot, SlotName, Stage,
+    State, Tiding, Time, Topic, UnitFailure, Watch, Weight,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -53,7 +54,9 @@ fn settings() -> Settings {
         drain: ByClass::all(Some(Duration::from_secs(120))),
         stop_timeout: Duration::from_secs(10),
         soak: Duration::ZERO,
+        soak_error_rate: None,
         hooks: BTreeSet::new(),
+        canary: None,
     }
 }
 
@@ -83,7 +86,8 @@ fn busy() -> State {
             ..settings()
         },
         weight: None,
-        before_switch: BeforeSwitch::Ahead,
+        planned: false,
+        before_switch: Stage::Ahead,
     });
     state.watch = Some(Watch {
         generation: Generation(11),
@@ -151,6 +155,7 @@ fn on_trial() -> State {
     held.weight = Weight::new(10);
     held.phase = Phase::Trial {
         slot: slot("red-2"),
+        plan: None,
     };
     for (name, weight, streak) in [("red-2", 10, 2), ("blue", 25, 0)] {
         state.slots.get_mut(&slot(name)).unwrap().condition = Condition::Trial {
@@ -301,10 +306,10 @@ fn with_keys() -> State {
 fn with_hooks() -> [State; 2] {
     let mut runs = busy();
     let held = runs.deployment.as_mut().unwrap();
-    held.settings.hooks = BTreeSet::from(Hook::ALL);
-    held.before_switch = BeforeSwitch::Runs;
+    held.settings.hooks = BTreeSet::from(Hook::AROUND);
+    held.before_switch = Stage::Runs;
     let mut passed = runs.clone();
-    passed.deployment.as_mut().unwrap().before_switch = BeforeSwitch::Passed;
+    passed.deployment.as_mut().unwrap().before_switch = Stage::Passed;
     passed.settings.hooks = BTreeSet::from([Hook::AfterRollback]);
     let due = |hook, slot, release| Occasion {
         hook,
@@ -325,12 +330,133 @@ fn with_hooks() -> [State; 2] {
     [runs, passed]
 }
 
+/// A plan at each of its stages, what it goes by, and verdicts that ended something.
+fn with_plans() -> Vec<State> {
+    let step = |percent, seconds| CanaryStep {
+        weight: Weight::new(percent).unwrap(),
+        lasts: Duration::from_secs(seconds),
+    };
+    let canary = |quiet| Canary {
+        steps: vec![step(1, 120), step(50, 300)],
+        auto_promote: false,
+        checks: Checks {
+            min_requests: 250,
+            error_rate: Some(Rate(125)),
+            error_ratio: Some(Ratio(150)),
+            latency: Quantile::ALL
+                .map(|which| (which, Duration::from_micros(1_500)))
+                .into(),
+            latency_ratio: Quantile::ALL.map(|which| (which, Ratio(300))).into(),
+        },
+        warm_up: Duration::from_millis(1_500),
+        quiet,
+        max_hold: Duration::from_secs(3_600),
+    };
+    let finding = |failed| {
+        Cause::Judged(Finding {
+            failed,
+            text: "p99 of the candidate is 512 ms".to_owned(),
+        })
+    };
+    let mut states = Vec::new();
+    for (quiet, check) in [
+        (Quiet::Hold, Stage::Ahead),
+        (Quiet::Probe, Stage::Runs),
+        (Quiet::Advance, Stage::Passed),
+    ] {
+        let mut state = busy();
+        let held = state.deployment.as_mut().unwrap();
+        held.planned = true;
+        held.settings.canary = Some(Box::new(canary(quiet)));
+        held.settings.soak_error_rate = Some(Rate(1_000));
+        held.settings.hooks = BTreeSet::from([Hook::Check]);
+        held.phase = Phase::Trial {
+            slot: slot("red-2"),
+            plan: Some(Plan {
+                step: 1,
+                since: Time(1_763_700_000_000),
+                paused: (check == Stage::Runs).then_some(Time(1_763_700_000_001)),
+                holds: check == Stage::Passed,
+                check,
+                finished: check == Stage::Ahead,
+            }),
+        };
+        let (weight, streak) = (Weight::new(50).unwrap(), 1);
+        state.slots.get_mut(&slot("red-2")).unwrap().condition =
+            Condition::Trial { weight, streak };
+        states.push(state);
+    }
+    for failed in [
+        Failed::ErrorRate,
+        Failed::ErrorRatio,
+        Failed::Latency,
+        Failed::LatencyRatio,
+        Failed::MaxHold,
+    ] {
+        let mut state = busy();
+        state.outcome.as_mut().unwrap().cause = finding(failed);
+        states.push(state);
+    }
+    states
+}
+
+/// Every kind of notice that is told elsewhere, on its way there.
+fn with_tidings() -> State {
+    let mut state = busy();
+    let occasion = with_hooks()[1].due[0].clone();
+    let notices = [
+        Notice::Began {
+            generation: Generation(12),
+            kind: Kind::Deploy,
+            by: "alice".to_owned(),
+        },
+        Notice::Ended(state.outcome.clone().unwrap()),
+        Notice::Soak {
+            generation: Generation(12),
+            slot: slot("blue"),
+            cause: Cause::Soaked,
+        },
+        Notice::RolledBack(state.rolled_back.clone().unwrap()),
+        Notice::Weighed {
+            slot: slot("blue"),
+            weight: Weight::new(10).unwrap(),
+            rest: Weight::new(90).unwrap(),
+            cause: Some(Cause::OldSlotGone),
+        },
+        Notice::Down {
+            slot: slot("blue"),
+            failure: Some(failure()),
+        },
+        Notice::Up { slot: slot("blue") },
+        Notice::Hooked {
+            occasion,
+            failure: None,
+        },
+    ];
+    state.topics = notices.iter().filter_map(Notice::topic).collect();
+    assert_eq!(state.topics.len(), Topic::ALL.len());
+    state.told = 1_763_700_000_007;
+    let untold = notices.into_iter().zip(1_763_700_000_000..);
+    state.untold = untold
+        .map(|(notice, number)| Tiding {
+            number,
+            at: Time(1_763_700_000_000),
+            generation: Generation(11),
+            release: (number % 2 == 0).then(|| release("0badcafe")),
+            notice,
+        })
+        .collect();
+    state
+}
+
 /// Every variant of every part at least once.
 fn states() -> Vec<State> {
     let mut lingering = busy();
     lingering.lingering.insert(slot("blue"));
     let mut states = vec![State::new(settings()), busy(), lingering, with_keys()];
     states.extend(with_hooks());
+    states.extend(with_plans());
+    states.push(with_tidings());
     let kinds = [Kind::Deploy, Kind::Rollback, Kind::ByHand, Kind::Promote];
     for phase in phases() {
         for kind in kinds {

@@ -39,6 +39,9 @@ pub(super) struct DeployQuery {
     queue: Option<String>,
     /// What the candidate is to get, and to stay at.
     weight: Option<String>,
+    /// All at once, whatever plan there is.
+    #[serde(default)]
+    at_once: bool,
     size: Option<u64>,
     /// Checks to leave out, with commas.
     skip: Option<String>,
@@ -51,6 +54,8 @@ pub(super) struct DeployQuery {
     reference: Option<String>,
     /// What to fetch from the app's remote; empty: its default.
     remote: Option<String>,
+    /// Nobody asks: it is refused while somebody holds automatic deployments.
+    auto: Option<bool>,
     expected_generation: Option<u64>,
     expected_active: Option<String>,
 }
@@ -72,6 +77,7 @@ impl DeployQuery {
             drain: of("drain", &self.drain)?,
             queue: of("queue", &self.queue)?.unwrap_or_default(),
             weight: self.weight.as_deref().map(weight).transpose()?,
+            at_once: self.at_once,
             patience: Duration::ZERO,
             size: self.size,
             unchecked: unchecked(self.skip.as_deref())?,
@@ -95,6 +101,7 @@ impl DeployQuery {
             ("ref", self.reference.as_deref()),
             ("remote", self.remote.as_deref()),
             ("weight", self.weight.as_deref()),
+            ("at_once", self.at_once.then_some("true")),
         ];
         let said = parts
             .into_iter()
@@ -253,6 +260,9 @@ pub(super) async fn deploy<U: Units>(
             .map_err(GitError::from)?;
         let fetched = query.fetched()?;
         let app = api.app(&named).await?;
+        if query.auto == Some(true) {
+            app.lets_itself().await?;
+        }
         let guard = wish.guard.clone();
         if let Err(unadmitted) = app.admits(&guard) {
             return repeated(app, guard, unadmitted);

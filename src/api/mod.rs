@@ -5,6 +5,7 @@
 mod deploy;
 mod door;
 mod guard;
+mod hold;
 mod large;
 mod listener;
 pub mod machine;

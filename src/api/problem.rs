@@ -133,13 +133,17 @@ impl From<AskError> for Problem {
                 | Refusal::IsActive { .. }
                 | Refusal::TooMuch { .. }
                 | Refusal::NothingToAbort
+                | Refusal::NoPlan
+                | Refusal::PlanFinished { .. }
                 | Refusal::Switching { .. }
                 | Refusal::OnlyLive { .. },
             )
             | AskError::Harmful(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
-            AskError::NotCommitted(_) | AskError::Release(_) | AskError::Gone => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "failed")
-            }
+            AskError::Held(_) => (StatusCode::UNPROCESSABLE_ENTITY, "held"),
+            AskError::NotCommitted(_)
+            | AskError::Unlooked(_)
+            | AskError::Release(_)
+            | AskError::Gone => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
         };
         let problem = Self::of(status, code, chain(&error));
         let AskError::Refused(Refusal::Unexpected(unexpected)) = error else {

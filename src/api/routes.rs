@@ -18,11 +18,12 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::deploy::{deploy, on_disk, releases};
 use super::guard::{WithKey, begun, expected, guard, only_if};
+use super::hold;
 use super::large::{content, lacking};
 use super::peer::{Access, Peer};
 use super::problem::Problem;
 use super::repository::{module, repository};
-use super::shares::{abort, promote, route, stop, weigh};
+use super::shares::{abort, pause, promote, resume, route, stop, weigh};
 use crate::daemon::app::Managed;
 use crate::daemon::apps::Apps;
 use crate::daemon::status::{self, Wait};
@@ -58,6 +59,8 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         .route("/weight", post(weigh))
         .route("/route", post(route))
         .route("/abort", post(abort))
+        .route("/pause", post(pause))
+        .route("/resume", post(resume))
         .route("/stop", post(stop))
         .route("/drain", post(drain))
         .route("/connections", get(connections))
@@ -67,6 +70,9 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         .route("/repository", get(repository).post(module))
         .route("/large", post(lacking))
         .route("/large/{oid}", post(content))
+        .route("/hold", post(hold::hold))
+        .route("/unhold", post(hold::unhold))
+        .route("/remote", get(hold::remote))
         .route("/reload", post(reload));
     Router::new()
         .route("/apps", get(list))

@@ -95,7 +95,7 @@ pub(super) async fn promote<U: Units>(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AbortQuery {
+pub(super) struct ExpectedQuery {
     expected_generation: Option<u64>,
     expected_active: Option<String>,
 }
@@ -104,11 +104,38 @@ pub(super) async fn abort<U: Units>(
     State(api): State<Api<U>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(named): Path<Named>,
-    Asked(query): Asked<AbortQuery>,
+    Asked(query): Asked<ExpectedQuery>,
 ) -> Result<Json<api::Shares>, Problem> {
     let app = api.app(&named).await?;
     let guard = only_if(query.expected_generation, query.expected_active.as_deref())?;
     Ok(Json(app.abort(peer.name(), guard).await?))
+}
+
+pub(super) async fn pause<U: Units>(
+    State(api): State<Api<U>>,
+    Path(named): Path<Named>,
+    Asked(query): Asked<ExpectedQuery>,
+) -> Result<Json<api::Shares>, Problem> {
+    stand_still(&api, &named, &query, true).await
+}
+
+pub(super) async fn resume<U: Units>(
+    State(api): State<Api<U>>,
+    Path(named): Path<Named>,
+    Asked(query): Asked<ExpectedQuery>,
+) -> Result<Json<api::Shares>, Problem> {
+    stand_still(&api, &named, &query, false).await
+}
+
+async fn stand_still<U: Units>(
+    api: &Api<U>,
+    named: &Named,
+    query: &ExpectedQuery,
+    paused: bool,
+) -> Result<Json<api::Shares>, Problem> {
+    let app = api.app(named).await?;
+    let guard = only_if(query.expected_generation, query.expected_active.as_deref())?;
+    Ok(Json(app.pause(paused, guard).await?))
 }
 
 #[derive(Deserialize)]

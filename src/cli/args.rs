@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use units::{Build, Completions, Fetch, Hook, Launch, Man, Stage};
+pub use units::{Auto, Build, Completions, Fetch, Hook, Launch, Man, Notify, Stage};
 
 use super::client::SOCKET;
 use super::exit;
 use crate::deploy::{AppName, Key, Label, Serving, SlotName};
 
-pub use shares::{Abort, Route, Stop, Weight};
+pub use shares::{Abort, Pause, Route, Stop, Weight};
 pub use words::{Span, Target};
 
 use words::span;
@@ -102,10 +102,18 @@ pub enum Command {
     Promote(Promote),
     /// Take back a deployment that has not switched: its candidate gets nothing more, and stops
     Abort(Abort),
+    /// Let the plan of a deployment stand still at its step; a candidate that does harm is taken back all the same
+    Pause(Pause),
+    /// Let a plan that stands still go on
+    Resume(Pause),
     /// Stop a slot when it has drained
     Stop(Stop),
     /// Cut now what a slot still drains
     Drain(Drain),
+    /// Let nothing be deployed by itself until `unhold`; what people deploy goes on
+    Hold(Hold),
+    /// Let what is new be deployed by itself again
+    Unhold,
     /// List the slots: release, version, weight, health, what is in flight, restarts
     Ps,
     /// Show slots, releases, routers and what is under way
@@ -130,6 +138,12 @@ pub enum Command {
     /// Run one of an app's hooks (what ExecStart= of slot-hook@ calls)
     #[command(hide = true)]
     Hook(Hook),
+    /// Send notices of an app (what ExecStart= of slot-notify@ calls)
+    #[command(hide = true)]
+    Notify(Notify),
+    /// Look for something new, and deploy it (what ExecStart= of slot-watch@ calls)
+    #[command(hide = true)]
+    Auto(Auto),
     /// Be the sample app of `demo`
     #[command(hide = true)]
     DemoApp,
@@ -276,6 +290,9 @@ pub struct Deploy {
     /// 0: it is started and healthy, and gets none.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub weight: Option<u8>,
+    /// Give the new release all new requests at once, whatever steps the app has in [canary]
+    #[arg(long, conflicts_with = "weight")]
+    pub at_once: bool,
     /// Deploy without looking whether a second copy has room on disk or in memory; may be given twice
     #[arg(long, value_name = "CHECK", value_enum)]
     pub skip_check: Vec<Check>,
@@ -319,6 +336,7 @@ impl Deploy {
             drain,
             queue,
             weight,
+            at_once,
             skip_check,
             depending,
             watching,
@@ -329,6 +347,7 @@ impl Deploy {
             && drain.is_none()
             && queue.is_none()
             && weight.is_none()
+            && !at_once
             && skip_check.is_empty()
             && depending.is_plain()
             && watching.is_plain()
@@ -474,6 +493,14 @@ pub struct Drain {
     /// What it expects.
     #[command(flatten)]
     pub expecting: Expecting,
+}
+
+/// `hold`.
+#[derive(Debug, Args)]
+pub struct Hold {
+    /// What it is for, as `slotctl status` shows it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 /// `status`.

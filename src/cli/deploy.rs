@@ -124,6 +124,7 @@ fn queries(options: &Deploy) -> Vec<(&'static str, String)> {
         .filter_map(|(key, span)| span.as_ref().map(|span| (key, span.text.clone())))
         .collect();
     asked.extend(options.weight.map(|weight| ("weight", weight.to_string())));
+    asked.extend(options.at_once.then(|| ("at_once", true.to_string())));
     asked.extend(skipped(options));
     asked.extend(options.depending.expecting.queries());
     asked
@@ -341,6 +342,12 @@ pub(super) async fn show(
     }
     let app = status.as_ref().map_or("slot", |status| status.app.as_str());
     if outcome.success {
+        if let Some(hold) = status.as_ref().and_then(|status| status.hold.as_ref()) {
+            note(&format!(
+                "{}; this was none\n",
+                super::term::harmless(&hold.to_string())
+            ));
+        }
         say(&outcome::screen(
             app,
             outcome,

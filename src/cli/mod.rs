@@ -8,6 +8,7 @@
 pub mod app;
 pub mod archive;
 pub mod args;
+mod auto;
 pub mod build;
 pub mod chosen;
 pub mod client;
@@ -18,6 +19,7 @@ pub mod deployer;
 pub mod exit;
 mod fetch;
 pub mod follow;
+mod hold;
 mod hook;
 pub mod init;
 pub mod large;
@@ -25,6 +27,7 @@ pub mod launch;
 pub mod listeners;
 pub mod logs;
 pub mod machine;
+mod notify;
 pub mod outcome;
 pub mod pack;
 pub mod pages;
@@ -154,6 +157,14 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             let global = &reached(&shares::of_app(global, options.app.as_ref())?)?;
             wait_for(shares::abort(global, &client(global)?, options))?
         }
+        Command::Pause(options) => {
+            let global = &reached(&shares::of_app(global, options.app.as_ref())?)?;
+            wait_for(shares::pause(global, &client(global)?, options, true))?
+        }
+        Command::Resume(options) => {
+            let global = &reached(&shares::of_app(global, options.app.as_ref())?)?;
+            wait_for(shares::pause(global, &client(global)?, options, false))?
+        }
         Command::Stop(options) => {
             let global = &reached(&shares::aimed(global, &options.slot)?)?;
             wait_for(shares::stop(global, &client(global)?, options))?
@@ -183,6 +194,31 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Build(options) => return Ok(build_release(global, options)),
         Command::Fetch(options) => return Ok(fetch_commit(global, options)),
         Command::Hook(options) => return Ok(run_hook(global, options)),
+        Command::Hold(options) => {
+            let client = client(&reached(global)?)?;
+            wait_for(hold::hold(&client, options, global.json))?
+        }
+        Command::Unhold => wait_for(hold::unhold(&client(&reached(global)?)?, global.json))?,
+        Command::Auto(options) => {
+            let client = Client::new(global.socket(), global.app.as_ref().map(AppName::as_str));
+            wait_for(auto::run(
+                &client,
+                &auto::Request {
+                    memory: options.memory.clone(),
+                    windows: options.window.clone(),
+                    path: options.path.clone(),
+                },
+            ))?
+        }
+        Command::Notify(options) => {
+            let secrets = options.secret.iter().cloned();
+            notify::run(&notify::Request {
+                socket: global.socket().to_owned(),
+                receivers: options.to.iter().cloned().collect(),
+                secrets: secrets.map(|(key, path)| (key, path.into())).collect(),
+            })?;
+            Exit::Ok
+        }
         Command::Stage(options) => {
             let Some(app) = &global.app else {
                 return Err(Exit::Usage.because("stage needs --app"));
@@ -303,6 +339,7 @@ fn run_hook(global: &Global, options: &args::Hook) -> ExitCode {
         (Hook::BeforeSwitch, &options.before_switch),
         (Hook::AfterSwitch, &options.after_switch),
         (Hook::AfterRollback, &options.after_rollback),
+        (Hook::Check, &options.check),
     ];
     let ran = hook::run(&hook::Request {
         app: app.clone(),

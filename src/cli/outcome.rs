@@ -280,6 +280,12 @@ fn gate(outcome: &Outcome) -> Option<&'static str> {
         "exited" => "it has to stay up until it is healthy",
         "probes-failed" if in_soak(outcome) => "the soak: probes failed in a row",
         "probes-failed" => "at its weight: probes failed in a row",
+        "error-rate" if in_soak(outcome) => "the soak: soak_error_rate, of its requests",
+        "error-rate" => "error_rate of [canary], of its requests",
+        "error-ratio" => "error_ratio of [canary], beside the live slot",
+        "latency" => "latency of [canary]",
+        "latency-ratio" => "latency_ratio of [canary], beside the live slot",
+        "max-hold" => "max_hold of [canary]: a verdict in time",
         _ => return None,
     })
 }

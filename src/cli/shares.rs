@@ -1,8 +1,8 @@
-//! `slotctl weight`, `route`, `abort`, `stop`: who gets how many of the new requests.
+//! `slotctl weight`, `route`, `abort`, `pause`, `resume`, `stop`: who gets how many of the new requests.
 
 use std::io::stdout;
 
-use super::args::{Abort, Global, Route, Stop, Target, Wait, Weight};
+use super::args::{Abort, Global, Pause, Route, Stop, Target, Wait, Weight};
 use super::client::{Client, empty};
 use super::deploy::{path_of, show};
 use super::exit::Exit;
@@ -66,6 +66,22 @@ pub async fn route(global: &Global, client: &Client, options: &Route) -> anyhow:
 /// If slotd refuses.
 pub async fn abort(global: &Global, client: &Client, options: &Abort) -> anyhow::Result<Exit> {
     let path = path_of("/abort", &options.expecting.queries());
+    let shares = client.post(&path, empty()).await?;
+    tell(global, client, &shares).await
+}
+
+/// Has the plan under way stand still, or go on.
+///
+/// # Errors
+/// If slotd refuses.
+pub async fn pause(
+    global: &Global,
+    client: &Client,
+    options: &Pause,
+    paused: bool,
+) -> anyhow::Result<Exit> {
+    let path = if paused { "/pause" } else { "/resume" };
+    let path = path_of(path, &options.expecting.queries());
     let shares = client.post(&path, empty()).await?;
     tell(global, client, &shares).await
 }

@@ -13,7 +13,7 @@ use super::client::{Client, empty};
 use super::exit::Exit;
 use super::router;
 use super::term::{Paint, aligned, harmless, say, say_json, whole_span, width, wrap};
-use crate::wire::api::{Apps, SlotStatus, Staging, Status};
+use crate::wire::api::{Apps, Hold, PlanStatus, SlotStatus, Staging, Status};
 use crate::wire::control::InFlight;
 
 /// Shows one app, or all when none is named.
@@ -137,12 +137,17 @@ pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
             let _ = write!(text, "; waits for {}", harmless(waits_for));
         }
         text.push('\n');
+        if let Some(plan) = &held.plan {
+            text.push_str(&self::plan(plan, paint));
+        }
     }
     text.push('\n');
     text.push_str(&slots(status, now, paint));
     let mut notes = remarks(status, now);
     notes.extend(last(status).map(|last| (Tone::of(last.1), last.0)));
     notes.extend(status.staging.as_ref().map(staging));
+    let held = status.hold.as_ref().map(|hold| held(hold, now));
+    notes.extend(held);
     let warnings = status.warnings.iter();
     notes.extend(warnings.map(|warning| (Tone::Bad, format!("warning: {warning}"))));
     if !notes.is_empty() {
@@ -156,6 +161,48 @@ pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
             Tone::Bad => paint.bad(&lines),
         };
         let _ = writeln!(text, "{lines}");
+    }
+    text
+}
+
+/// The step of a plan, and what both slots answered since it began.
+fn plan(plan: &PlanStatus, paint: Paint) -> String {
+    let state = match (plan.finished, plan.paused) {
+        (true, _) => ", every step has passed",
+        (_, true) => ", stands still",
+        (false, false) => "",
+    };
+    let verdict = match plan.verdict.as_deref() {
+        Some("fail") => paint.bad("fail"),
+        Some(other) => other.to_owned(),
+        None => "none yet".to_owned(),
+    };
+    let mut text = format!(
+        "  step {} of {} at {}%{state}; verdict: {verdict}\n",
+        plan.step, plan.steps, plan.weight
+    );
+    for (side, figures) in [("candidate", &plan.candidate), ("live", &plan.live)] {
+        let _ = write!(
+            text,
+            "    {side:<9}  {} requests, {} errors",
+            figures.requests, figures.errors
+        );
+        let quantiles = [
+            ("p50", figures.p50_us),
+            ("p95", figures.p95_us),
+            ("p99", figures.p99_us),
+        ];
+        for (name, micros) in quantiles {
+            if let Some(micros) = micros {
+                let _ = write!(
+                    text,
+                    ", {name} {}.{} ms",
+                    micros / 1000,
+                    micros % 1000 / 100
+                );
+            }
+        }
+        text.push('\n');
     }
     text
 }
@@ -229,6 +276,13 @@ fn staging(staging: &Staging) -> (Tone, String) {
             format!("staging: {path}, once a commit is deployed"),
         ),
     }
+}
+
+/// That nothing is deployed by itself, and since when.
+fn held(hold: &Hold, now: u64) -> (Tone, String) {
+    let since = whole_span(Duration::from_millis(now.saturating_sub(hold.at_ms)));
+    let text = format!("{hold} (for {since}; `slotctl unhold` takes it back)");
+    (Tone::Odd, text)
 }
 
 /// How the last attempt ended, and whether well.

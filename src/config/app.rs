@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use super::auto::auto;
+use super::canary::rate;
 use super::clients::{preview, preview_token, sticky};
 use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
+use super::notices::notices;
 use super::remote::remote;
 use super::section::{Section, Value};
 use super::trust::replaceable;
-use super::{App, AppLimits, Bind, Drain, Hooks, Ports, Ready, SEED, Semantics, Staging};
-use crate::deploy::{AppName, SlotName};
+use super::{App, AppLimits, Bind, Canary, Drain, Hooks, Ports, Ready, SEED, Semantics, Staging};
+use crate::deploy::{AppName, Hook, Rate, SlotName};
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
 const APP_NAMES_TAKEN: [&str; 3] = ["router", "slotd", "slotctl"];
@@ -69,6 +72,9 @@ impl App {
         };
         let stop_timeout = positive(keys.take("stop_timeout"), 10)?;
         let soak = span(keys.take("soak"), 30)?;
+        let soak_error_rate = keys
+            .take("soak_error_rate")
+            .map_or(Ok(Some(Rate(1_000))), |value| rate(&value))?;
         let keep = keys
             .take("keep")
             .map_or(Ok(5), |value| value.number(0, 10_000))?;
@@ -90,6 +96,9 @@ impl App {
         let env = environment(keys.take("env"))?;
         let limits = limits(keys.take("limits"))?;
         let hooks = keys.take("hooks").map(Hooks::parse);
+        let canary = keys.take("canary").map(Canary::parse);
+        let notices = notices(keys.take("notices"));
+        let auto = auto(keys.take("auto"), remote.is_some(), allow_privileged);
         let staging = keys.take("staging");
         let staging = staging.map(|table| Staging::parse(table, allow_privileged));
         keys.finish()?;
@@ -101,6 +110,10 @@ impl App {
                 format!("write `command = {COMMAND}`"),
             ))
         })?;
+        let (mut hooks, canary) = (hooks.transpose()?.unwrap_or_default(), canary.transpose()?);
+        if let Some(check) = canary.as_ref().and_then(|canary| canary.check.clone()) {
+            hooks.commands.insert(Hook::Check, check);
+        }
         Ok(Self {
             name,
             command,
@@ -118,6 +131,7 @@ impl App {
             drain,
             stop_timeout,
             soak,
+            soak_error_rate,
             keep: keep as usize,
             hosts,
             paths,
@@ -131,7 +145,10 @@ impl App {
             env,
             limits,
             staging: staging.transpose()?,
-            hooks: hooks.transpose()?.unwrap_or_default(),
+            hooks,
+            canary,
+            auto: auto?,
+            notices: notices?,
             internal_listener: None,
             semantics: Semantics::Slot,
         })
@@ -200,7 +217,15 @@ impl App {
                 "known_hosts".to_owned(),
             ),
         ];
-        for (key, path, there) in files {
+        let secrets = self.notices.iter().map(|receiver| {
+            let secret = receiver.secret_file.as_deref();
+            (
+                "notices.secret_file",
+                secret,
+                format!("{}.notices", self.name),
+            )
+        });
+        for (key, path, there) in files.into_iter().chain(secrets) {
             let path = path.map(Path::new).filter(|path| path.is_absolute());
             if let Some(why) = path.and_then(replaceable) {
                 return Err(source.whole(
@@ -442,7 +467,7 @@ fn limits(value: Option<Value<'_>>) -> Result<AppLimits, ConfigError> {
 }
 
 /// A path with no query, as it stands in a request line.
-fn target(value: &Value<'_>, example: &str) -> Result<String, ConfigError> {
+pub(super) fn target(value: &Value<'_>, example: &str) -> Result<String, ConfigError> {
     let path = value.text(example)?;
     match target_problem(&path) {
         None => Ok(path),

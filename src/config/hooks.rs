@@ -33,7 +33,7 @@ impl Hooks {
     pub(super) fn parse(table: Value<'_>) -> Result<Self, ConfigError> {
         let mut keys = table.section("[hooks]")?;
         let mut hooks = Self::default();
-        for hook in Hook::ALL {
+        for hook in Hook::AROUND {
             if let Some(value) = keys.take(hook.name()) {
                 hooks.commands.insert(hook, words(&value, EXAMPLE)?);
             }

@@ -4,6 +4,8 @@
 //! **Invariant:** a file with one wrong key is refused whole; the error names the file, the line, the key and what to write instead.
 
 mod app;
+mod auto;
+mod canary;
 mod clients;
 mod drain;
 mod edit;
@@ -13,17 +15,21 @@ mod hooks;
 mod limits;
 mod machine;
 mod network;
+mod notices;
 mod remote;
 mod section;
 pub mod slot_machine;
 mod span;
 mod staging;
 mod trust;
+mod window;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use auto::{Auto, Watched};
+pub use canary::Canary;
 pub use drain::Drain;
 pub use edit::with_ports;
 pub use env::{is_env_name, is_reserved};
@@ -32,14 +38,16 @@ pub use hooks::Hooks;
 pub use limits::{AppLimits, Limits};
 pub use machine::{Machine, MachineError};
 pub use network::Network;
+pub use notices::Receiver;
 pub use remote::{Remote, is_ref_name, url_problem};
 pub use section::closest;
 pub use slot_machine::SlotMachine;
 pub use span::parse as parse_span;
 pub(crate) use span::systemd as systemd_span;
 pub use staging::Staging;
+pub use window::{NoWindow, Window};
 
-use crate::deploy::{AppName, SlotName};
+use crate::deploy::{AppName, Rate, SlotName};
 use crate::router::table::sticky::By;
 
 /// Where a release keeps what its [`App::shared_dirs`] had in them when it was deployed.
@@ -124,6 +132,8 @@ pub struct App {
     pub stop_timeout: Duration,
     /// `soak = "30s"`; `0s`: none.
     pub soak: Duration,
+    /// `soak_error_rate = "10%"`: the most requests of a new release that may fail while it is watched; `off`: they are not counted.
+    pub soak_error_rate: Option<Rate>,
     /// `keep = 5`: releases kept beside those in use.
     pub keep: usize,
     /// `hosts = ["example.org"]`; default `["*"]`: any. Never empty.
@@ -152,8 +162,14 @@ pub struct App {
     pub limits: AppLimits,
     /// `[staging]`: the work tree for the next deployment; absent: none is made.
     pub staging: Option<Staging>,
-    /// `[hooks]`: what runs around a switch.
+    /// `[hooks]`: what runs around a switch; and the `check` of `[canary]`.
     pub hooks: Hooks,
+    /// `[canary]`: by which steps a new release comes to its requests; absent: all at once.
+    pub canary: Option<Canary>,
+    /// `[auto]`: what is deployed by itself; absent: nothing is.
+    pub auto: Option<Auto>,
+    /// `[[notices]]`: who is told elsewhere of what happens.
+    pub notices: Vec<Receiver>,
     /// The listener whose requests are for `INTERNAL_PORT`; slot-machine's alone.
     pub internal_listener: Option<String>,
     /// By which kind of file it was read.

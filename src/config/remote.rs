@@ -179,7 +179,7 @@ pub fn is_ref_name(name: &str) -> bool {
 
 /// An absolute path of a file that root reads. It stands in a unit and in an option of ssh as it is, where spaces, quotes and `%` mean
 /// something.
-fn file(value: &Value<'_>, example: &str) -> Result<String, ConfigError> {
+pub(super) fn file(value: &Value<'_>, example: &str) -> Result<String, ConfigError> {
     let path = value.text(example)?;
     let plain = |c: char| c.is_alphanumeric() || "/._-+@".contains(c);
     if !path.starts_with('/') || !path.chars().all(plain) {
@@ -191,7 +191,7 @@ fn file(value: &Value<'_>, example: &str) -> Result<String, ConfigError> {
     match roots_alone(Path::new(&path)) {
         true => Ok(path),
         false => Err(value.error(
-            format!("root reads {path} for the fetch, and not only root writes there"),
+            format!("root reads {path} for the app, and not only root writes there"),
             format!("put it where only root writes, and write its path without `..`: `{example}`"),
         )),
     }

@@ -196,6 +196,17 @@ impl<'t> Value<'t> {
         }
     }
 
+    /// A number as it is written, if it is one without sign and exponent.
+    pub(super) fn decimal(&self) -> Option<String> {
+        let written = match &self.value {
+            DeValue::Integer(digits) if digits.radix() == 10 => digits.as_str(),
+            DeValue::Float(digits) => digits.as_str(),
+            _ => return None,
+        };
+        let plain = |b: u8| b.is_ascii_digit() || b == b'.';
+        written.bytes().all(plain).then(|| written.to_owned())
+    }
+
     /// A whole number within bounds.
     pub(super) fn number(&self, from: u32, to: u32) -> Result<u32, ConfigError> {
         let remedy = || format!("write a whole number from {from} to {to}, without quotes");
@@ -269,6 +280,11 @@ impl<'t> Value<'t> {
     /// Whether it is a string.
     pub(super) fn is_text(&self) -> bool {
         self.value.is_str()
+    }
+
+    /// Whether it is a table.
+    pub(super) fn is_table(&self) -> bool {
+        self.value.is_table()
     }
 
     /// Whether it is a whole number.

@@ -96,6 +96,8 @@ pub struct Wish {
     pub patience: Duration,
     /// Where the candidate stays until it is told on, if it is not to be switched to.
     pub weight: Option<Weight>,
+    /// All new requests at once, whatever plan the app's file has.
+    pub at_once: bool,
     /// What the release will take on disk, in bytes, if that is known.
     pub size: Option<u64>,
     /// What is not to be looked at beforehand.
@@ -130,7 +132,7 @@ impl FromStr for Check {
 pub struct Managed<U> {
     owner: Owner,
     world: Arc<Live<U>>,
-    tasks: [AbortHandle; 3],
+    tasks: [AbortHandle; 4],
 }
 
 impl<U> Drop for Managed<U> {
@@ -150,7 +152,9 @@ pub fn settings(app: &App) -> Settings {
         drain: app.drain.by_class(),
         stop_timeout: app.stop_timeout,
         soak: app.soak,
+        soak_error_rate: app.soak_error_rate,
         hooks: app.hooks.commands.keys().copied().collect(),
+        canary: (app.canary.as_ref()).map(|canary| Box::new(canary.plan.clone())),
     }
 }
 
@@ -214,10 +218,11 @@ impl<U: Units> Managed<U> {
         };
         let stager = tokio::spawn(Arc::clone(&world).keep_staging(owner.clone()));
         let shower = tokio::spawn(Arc::clone(&world).keep_previews(owner.state()));
+        let notifier = tokio::spawn(Arc::clone(&world).keep_notices());
         Ok(Self {
             owner,
             world,
-            tasks: [watcher, stager, shower].map(|task| task.abort_handle()),
+            tasks: [watcher, stager, notifier, shower].map(|task| task.abort_handle()),
         })
     }
 
@@ -282,6 +287,7 @@ impl<U: Units> Managed<U> {
                 .patience
                 .max(until.saturating_duration_since(Instant::now())),
             weight: wish.weight,
+            planned: !wish.at_once,
         });
         let (owner, guard) = (self.owner.clone(), wish.guard.clone());
         let asked = tokio::spawn(async move {

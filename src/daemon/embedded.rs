@@ -5,8 +5,10 @@
 //!
 //! **Invariant:** an answer counts as healthy only if every socket that could have given it belongs to the child's process group.
 
+mod errand;
 mod fetch;
 mod hook;
+mod notify;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -478,6 +480,13 @@ impl Units for Embedded {
         exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
     ) -> Result<T, Unbuilt> {
         self.fetched(exchange).await
+    }
+
+    async fn notify<T: Send + 'static>(
+        &self,
+        exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
+    ) -> Result<T, Unbuilt> {
+        self.notified(exchange).await
     }
 
     async fn stage(&self, promoted: Promoted, store: Store) -> Result<Made, String> {

@@ -8,14 +8,16 @@ use super::app::Managed;
 use super::commits::{CHECKOUT, lay_out_taken};
 use super::errand::Call;
 use super::live::blocking;
+use super::owner::AskError;
 use super::prepare::{Preparation, Unready};
-use super::taker::{TOLD, Taker, What, refused};
+use super::taker::{TOLD, Taker, What, look, refused};
 use super::tell;
 use super::units::{Unbuilt, Units};
 use crate::config::{App, Remote};
 use crate::deploy::{Generation, Label, UnitResult};
 use crate::git::Store;
 use crate::release::{About, ReleaseError};
+use crate::wire::api::AtRemote;
 use crate::wire::fetch::Order;
 use crate::wire::release::Origin;
 
@@ -37,6 +39,41 @@ impl<U: Units> Managed<U> {
                 .key_problem()
                 .map(|problem| format!("deploy_key: {problem}")),
         }
+    }
+
+    /// What the app's remote has on its branch now. A deployment goes first: as soon as there is one, this is given up.
+    ///
+    /// # Errors
+    /// That cannot be found out.
+    pub async fn at_remote(&self) -> Result<AtRemote, AskError> {
+        let (app, world) = (self.app(), self.world());
+        let Some(remote) = &app.remote else {
+            return Err(AskError::Unlooked(self.no_remote().unwrap_or_default()));
+        };
+        let order = Order {
+            remote: remote.url.clone(),
+            reference: remote.branch.clone(),
+            have: Vec::new(),
+        };
+        let look = async {
+            let _turn = world.fetching.lock().await;
+            let exchange = move |call: &Call| look(&call.stream, &order);
+            world.units.fetch(exchange).await
+        };
+        let mut state = self.owner().state();
+        let looked = tokio::select! {
+            biased;
+            _ = state.wait_for(|state| state.deployment.is_some()) => {
+                return Err(AskError::Unlooked("a deployment is in progress".to_owned()));
+            }
+            looked = look => looked,
+        };
+        let (commit, reference) =
+            looked.map_err(|unfetched| AskError::Unlooked(why(app, remote, &unfetched)))?;
+        Ok(AtRemote {
+            commit: commit.to_string(),
+            reference,
+        })
     }
 
     /// Puts a deployment on its way with a commit that is fetched from the app's remote: that of a branch, a tag or its whole name;
@@ -103,8 +140,12 @@ impl<U: Units> Preparation<U> {
             };
             taker.take(&call.stream, &order)
         };
+        let fetch = async {
+            let _turn = self.world.fetching.lock().await;
+            self.world.units.fetch(exchange).await
+        };
         let came = tokio::select! {
-            came = self.world.units.fetch(exchange) => came,
+            came = fetch => came,
             () = self.ended() => {
                 self.world.units.end_fetch().await;
                 return self.go_on(Err(ReleaseError::Unwanted.into())).await;

@@ -45,7 +45,9 @@ impl<U: Units> Live<U> {
         let _turn = self.hooking.lock().await;
         let (generation, name) = (occasion.generation, occasion.hook.name());
         match occasion.hook {
-            Hook::BeforeDeploy | Hook::BeforeSwitch => self.enter_step(generation, name),
+            Hook::BeforeDeploy | Hook::BeforeSwitch | Hook::Check => {
+                self.enter_step(generation, name);
+            }
             Hook::AfterSwitch | Hook::AfterRollback => tracing::info!(
                 slot_app = self.app.name.as_str(),
                 slot_generation = generation.0,
@@ -57,7 +59,7 @@ impl<U: Units> Live<U> {
             return None;
         };
         match occasion.hook {
-            Hook::BeforeDeploy | Hook::BeforeSwitch => {
+            Hook::BeforeDeploy | Hook::BeforeSwitch | Hook::Check => {
                 self.keep_report(generation, unhooked.report);
             }
             Hook::AfterSwitch | Hook::AfterRollback => {}

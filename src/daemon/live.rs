@@ -28,7 +28,7 @@ const GATE_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::f
 const SOAK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long one probe may take.
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long an effect that failed waits for its next try.
 pub(super) const AGAIN: Duration = Duration::from_millis(500);
@@ -50,6 +50,10 @@ pub struct Live<U> {
     pub(super) memory: Mutex<Memory>,
     /// Whose turn it is among the hooks.
     pub(super) hooking: tokio::sync::Mutex<()>,
+    /// Whose turn it is to ask the remote.
+    pub(super) fetching: tokio::sync::Mutex<()>,
+    /// Told when a notice was written down.
+    pub(super) posted: tokio::sync::Notify,
 }
 
 impl<U: Units> Live<U> {
@@ -74,6 +78,8 @@ impl<U: Units> Live<U> {
             told,
             memory: Mutex::default(),
             hooking: tokio::sync::Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+            posted: tokio::sync::Notify::new(),
         }
     }
 
@@ -159,6 +165,7 @@ impl<U: Units> Live<U> {
             Effect::Probe { slot, boot, pace } => {
                 return self.probe(slot, boot, pace, report).await;
             }
+            Effect::Measure(what) => return self.measure(what, report).await,
             Effect::Route(route) => self.route(route, &report).await,
             Effect::Drain { slot, boot, until } => self.drained(slot, boot, until).await,
             Effect::Stop { slot } => {
@@ -180,6 +187,12 @@ impl<U: Units> Live<U> {
                 hook: occasion.hook,
                 generation: occasion.generation,
             },
+            Effect::Post(tiding) => {
+                self.post(&tiding).await;
+                Event::Posted {
+                    number: tiding.number,
+                }
+            }
             Effect::Retain { releases } => {
                 let (root, keep) = (self.root.clone(), self.app.keep);
                 let work = move || {

@@ -34,6 +34,12 @@ pub enum AskError {
     /// The state that would follow cannot be written, so nothing was done.
     #[error("nothing was done, because the state cannot be written: {0}")]
     NotCommitted(String),
+    /// Somebody lets nothing be deployed by itself.
+    #[error("nothing was deployed: {0}")]
+    Held(String),
+    /// What the app's remote has is not known.
+    #[error("the remote was not looked at: {0}")]
+    Unlooked(String),
     /// The owner has ended: the app was removed, or slotd stops.
     #[error("slotd does not manage this app any more")]
     Gone,

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::app::settings;
 use super::live::Live;
 use super::tell;
 use super::units::{Report, Units};
 use super::world::World;
 use crate::deploy::{
-    BootId, Cause, Condition, Generation, Notice, Outcome, Phase, SlotName, State, Time,
+    BootId, Cause, Condition, Evidence, Generation, Measured, Notice, Outcome, Phase, SlotName,
+    State, Tiding, Time,
 };
 use crate::store::Entry;
 use crate::telemetry::chain;
@@ -45,12 +47,29 @@ pub(super) struct Memory {
     /// What the fetch or the build of the attempt under way said when it failed.
     said: Option<(Generation, Report)>,
     outcomes: VecDeque<api::Outcome>,
+    /// The last that was measured.
+    evidence: Option<(Generation, Measured, Evidence)>,
     /// Ends of watches: generation, success, cause, sentence.
     watches: VecDeque<(u64, bool, String, String)>,
     staging: api::Staging,
     warnings: Vec<String>,
     /// What cannot be done at present, and why: `state`, `table`.
     held_up: BTreeMap<&'static str, String>,
+    /// The receivers of notices that do not get theirs.
+    undelivered: BTreeMap<String, Undelivered>,
+}
+
+/// Notices that a receiver does not get.
+#[derive(Debug)]
+pub(super) struct Undelivered {
+    /// Where he is.
+    pub(super) place: String,
+    /// How many wait.
+    pub(super) many: usize,
+    /// Since when the oldest one does.
+    pub(super) since_ms: u64,
+    /// Why it was not sent the last time.
+    pub(super) why: String,
 }
 
 impl<U: Units> Live<U> {
@@ -129,6 +148,18 @@ impl<U: Units> Live<U> {
         *step = step.take().filter(|(of, ..)| *of != generation);
     }
 
+    /// What was measured.
+    pub(super) fn keep_evidence(&self, generation: Generation, of: Measured, evidence: Evidence) {
+        self.memory().evidence = Some((generation, of, evidence));
+    }
+
+    /// What was measured last, if it was for that.
+    pub(super) fn evidence(&self, generation: Generation, of: Measured) -> Option<Evidence> {
+        let memory = self.memory();
+        let (known, what, evidence) = memory.evidence.as_ref()?;
+        (*known == generation && *what == of).then(|| evidence.clone())
+    }
+
     /// What a fetch or a build said that is about to be reported as failed.
     pub(super) fn keep_report(&self, generation: Generation, report: Report) {
         self.memory().said = Some((generation, report));
@@ -149,7 +180,19 @@ impl<U: Units> Live<U> {
     pub fn warnings(&self) -> Vec<String> {
         let memory = self.memory();
         let held_up = memory.held_up.values();
-        memory.warnings.iter().chain(held_up).cloned().collect()
+        let undelivered = memory.undelivered.values().map(|it| {
+            let age = Duration::from_millis(self.now().0.saturating_sub(it.since_ms));
+            format!(
+                "{} notices wait for {}, the oldest for {}: {}; `journalctl -u slotd -u slot-notify@{}` says more",
+                it.many,
+                it.place,
+                tell::span(age),
+                it.why,
+                self.app.name
+            )
+        });
+        let known = memory.warnings.iter().chain(held_up).cloned();
+        known.chain(undelivered).collect()
     }
 
     /// Tells an administrator what cannot be done, once and in every status until it can.
@@ -159,6 +202,30 @@ impl<U: Units> Live<U> {
             tracing::error!(slot_app = self.app.name.as_str(), "{text}");
             memory.held_up.insert(what, text);
         }
+    }
+
+    /// Says whether a receiver of notices gets them; what is the same as before is logged once.
+    pub(super) fn tell_undelivered(&self, key: &str, undelivered: Option<Undelivered>) {
+        let app = self.app.name.as_str();
+        let mut memory = self.memory();
+        let Some(now) = undelivered else {
+            if let Some(before) = memory.undelivered.remove(key) {
+                tracing::info!(slot_app = app, "{} gets its notices again", before.place);
+            }
+            return;
+        };
+        if memory
+            .undelivered
+            .get(key)
+            .is_none_or(|it| it.why != now.why)
+        {
+            let (place, why) = (&now.place, &now.why);
+            tracing::warn!(
+                slot_app = app,
+                "{place} does not get its notices: {why}; they are sent again"
+            );
+        }
+        memory.undelivered.insert(key.to_owned(), now);
     }
 
     /// It can be done.
@@ -231,6 +298,7 @@ impl<U: Units> Live<U> {
                 };
             }
             Notice::Weighed { .. }
+            | Notice::Holds { .. }
             | Notice::Draining { .. }
             | Notice::Forced { .. }
             | Notice::Stopped { .. }
@@ -379,7 +447,7 @@ impl<U: Units> Live<U> {
     fn keep(&self, event: &api::Event) {
         if !matches!(
             event.event.as_str(),
-            "ended" | "soak" | "rolled-back" | "forced" | "weighed" | "hook"
+            "ended" | "soak" | "rolled-back" | "forced" | "weighed" | "holds" | "hook"
         ) {
             return;
         }
@@ -401,11 +469,8 @@ impl<U: Units> Live<U> {
         }
     }
 
-    /// Remembers, logs, keeps and broadcasts one notice.
-    pub(super) async fn tell_one(&self, notice: &Notice, state: &State) {
-        let at = self.now();
-        let mut event = tell::event(&self.app, notice, state, at);
-        self.remember(notice, state, at).await;
+    /// Of an attempt that has ended, what is remembered says more than the state.
+    fn tell_remembered(&self, event: &mut api::Event, notice: &Notice) {
         if let Notice::Ended(_) = notice
             && let Some(outcome) = self.outcome(event.generation)
         {
@@ -413,6 +478,26 @@ impl<U: Units> Live<U> {
             event.slot = outcome.slot;
             event.text = outcome.text;
         }
+    }
+
+    /// What somebody elsewhere is told: the same as anybody here.
+    pub(super) fn event_of_tiding(&self, tiding: &Tiding) -> api::Event {
+        let then = State::new(settings(&self.app));
+        let mut event = tell::event(&self.app, &tiding.notice, &then, tiding.at);
+        event.generation = tiding.generation.0;
+        event.release = event
+            .release
+            .or_else(|| tiding.release.as_ref().map(ToString::to_string));
+        self.tell_remembered(&mut event, &tiding.notice);
+        event
+    }
+
+    /// Remembers, logs, keeps and broadcasts one notice.
+    pub(super) async fn tell_one(&self, notice: &Notice, state: &State) {
+        let at = self.now();
+        let mut event = tell::event(&self.app, notice, state, at);
+        self.remember(notice, state, at).await;
+        self.tell_remembered(&mut event, notice);
         self.log(&event);
         self.keep(&event);
         // Nobody may be listening.

@@ -286,7 +286,7 @@ impl<U: Units> Managed<U> {
     }
 
     /// Asks, and waits until the routers have the table that follows, for a while. A switch is followed by its outcome instead.
-    async fn asked(
+    pub(super) async fn asked(
         &self,
         guard: Guard,
         event: Event,
@@ -310,7 +310,12 @@ impl<U: Units> Managed<U> {
         self.shares_of(state, Some(slot), switches)
     }
 
-    fn shares_of(&self, state: &State, slot: Option<&SlotName>, switches: bool) -> api::Shares {
+    pub(super) fn shares_of(
+        &self,
+        state: &State,
+        slot: Option<&SlotName>,
+        switches: bool,
+    ) -> api::Shares {
         let held = state.deployment.as_ref();
         let weights = state.slots.keys();
         let release = slot.and_then(|slot| state.slots.get(slot)?.release.as_ref());

@@ -8,7 +8,7 @@ use super::fetch::FETCH;
 use super::tell;
 use super::units::Units;
 use crate::deploy::{
-    ByClass, Condition, Deployment, Generation, Phase, Service, Slot, SlotName, State,
+    ByClass, Condition, Deployment, Generation, Phase, Service, Slot, SlotName, State, plan,
 };
 use crate::telemetry::chain;
 use crate::wire::api;
@@ -120,6 +120,7 @@ impl<U: Units> Managed<U> {
             staging: self.world().staging(),
             warnings,
             remote: app.remote.as_ref().map(|remote| remote.url.clone()),
+            hold: self.world().held().await,
         }
     }
 
@@ -238,7 +239,11 @@ impl<U: Units> Managed<U> {
     #[must_use]
     pub fn settled(&self, generation: u64, wait: Wait) -> Option<api::Outcome> {
         let state = Arc::clone(&self.owner().state().borrow());
+        let goes_on = (state.deployment.as_ref())
+            .and_then(plan)
+            .is_some_and(|(_, plan, _)| !plan.finished);
         if state.everywhere
+            && !goes_on
             && let Some(trial) = tell::trial(&state).filter(|it| it.generation == generation)
         {
             return Some(trial);
@@ -292,6 +297,10 @@ impl<U: Units> Managed<U> {
         let held = state.deployment.as_ref()?;
         let phase = self.world().phase(held.generation, &held.phase);
         let mut shown = progress(state, held, phase);
+        shown.plan = self.world().plan(held, state);
+        if let Some(plan) = &shown.plan {
+            shown.waits_for = Some(plan.text.clone());
+        }
         if phase == FETCH {
             let step = self.world().step(held.generation);
             shown.waits_for = step.map(|(_, text)| format!("the remote ({text})"));
@@ -327,7 +336,7 @@ fn progress(state: &State, held: &Deployment, phase: &str) -> api::Progress {
                 probe.text
             )),
             Phase::Ready { slot, .. } => Some(format!("a probe of {slot} to pass")),
-            Phase::Trial { slot } if state.everywhere => Some(format!(
+            Phase::Trial { slot, .. } if state.everywhere => Some(format!(
                 "somebody to say how to go on with {slot} at {}: `slotctl weight`, `slotctl promote` or `slotctl abort`",
                 state.weight(slot)
             )),
@@ -336,6 +345,7 @@ fn progress(state: &State, held: &Deployment, phase: &str) -> api::Progress {
             }
         },
         in_flight: None,
+        plan: None,
     }
 }
 

@@ -40,7 +40,7 @@ use crate::staging::{Made, Promoted, TREE};
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
 };
-use crate::units::{STAGING, fetch_socket};
+use crate::units::STAGING;
 
 /// The slots of one app.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ pub struct SystemdUnits {
     slots: BTreeMap<SlotName, Slot>,
     setup: Option<Setup>,
     fetch: Option<Errand>,
+    notify: Errand,
     stage: Stage,
     hooks: Hooks,
     watch: Watch,
@@ -106,11 +107,8 @@ impl SystemdUnits {
             app: app.name.clone(),
             slots,
             setup: Setup::of(app, run),
-            fetch: app.remote.as_ref().map(|remote| Errand {
-                unit: UnitName::fetch(&app.name),
-                socket: fetch_socket(run, &app.name),
-                limit: remote.timeout,
-            }),
+            fetch: Errand::fetch(app, run),
+            notify: Errand::notify(app, run),
             stage: Stage::of(app, run),
             hooks: Hooks::of(app, run),
             file,
@@ -364,10 +362,6 @@ fn not_asked(error: &CallError) -> UnitFailure {
     }
 }
 
-fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
-}
-
 impl Units for SystemdUnits {
     async fn start(
         &self,
@@ -537,7 +531,7 @@ impl Units for SystemdUnits {
     ) -> Result<T, Unbuilt> {
         match &self.fetch {
             Some(errand) => errand.run(&self.bus, exchange).await,
-            None => Err(Unbuilt::without_remote()),
+            None => Err(Unbuilt::without("has no remote")),
         }
     }
 
@@ -545,6 +539,13 @@ impl Units for SystemdUnits {
         if let Some(errand) = &self.fetch {
             errand.end(&self.bus).await;
         }
+    }
+
+    async fn notify<T: Send + 'static>(
+        &self,
+        exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
+    ) -> Result<T, Unbuilt> {
+        self.notify.run(&self.bus, exchange).await
     }
 
     async fn report(&self, name: &SlotName, boot: Option<&BootId>) -> Report {
@@ -584,6 +585,7 @@ impl Units for SystemdUnits {
         };
         // Of another run than the one that is asked for, these would be lies.
         if run == unit.invocation {
+            let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
             report.result = some(&unit.result);
             report.exit = how_it_ended(&unit);
             report.status_text = some(&unit.status_text);

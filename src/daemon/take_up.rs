@@ -9,13 +9,20 @@ use super::app::settings;
 use super::live::Live;
 use super::units::Units;
 use super::world::World;
-use crate::deploy::{Facts, Found, Generation, State, Step, recover, rediscover};
+use crate::deploy::{Facts, Found, Generation, State, Step, Topic, recover, rediscover};
 use crate::release;
 use crate::store::{History, Loaded};
 
 /// Takes an app up where its state file says that it is; without one, where what is found of it says so.
 pub(super) async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> Step {
     let settings = settings(&world.app);
+    let receivers = world.app.notices.iter();
+    let topics: BTreeSet<Topic> = receivers.flat_map(|it| it.topics.clone()).collect();
+    // What happens from here on is told to those whom the file names now.
+    let telling = |mut state: State| {
+        state.topics = topics;
+        state
+    };
     let known = match &loaded {
         Loaded::State(state, _) => state.slots.keys().cloned().collect(),
         Loaded::Absent | Loaded::Corrupt { .. } => BTreeSet::new(),
@@ -58,23 +65,23 @@ pub(super) async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> S
     };
     let now = world.now();
     match loaded {
-        Loaded::State(state, _) => recover(&state, &facts, now),
+        Loaded::State(state, _) => recover(&telling(*state), &facts, now),
         Loaded::Absent if facts.live.is_none() => {
-            recover(&State::new(facts.settings.clone()), &facts, now)
+            recover(&telling(State::new(facts.settings.clone())), &facts, now)
         }
         Loaded::Absent => {
             // A data directory that slot-machine has left has the symlinks, and never had the file.
             if facts.slots.values().any(|found| found.release.is_some()) {
                 world.keep_warning("state.json is missing; the active slot was found by its units and symlinks instead".to_owned());
             }
-            recover(&rediscover(&facts, now), &facts, now)
+            recover(&telling(rediscover(&facts, now)), &facts, now)
         }
         Loaded::Corrupt { aside, why } => {
             world.keep_warning(format!(
                 "state.json could not be read ({why}); it is kept as {}, and the active slot was found by the routers' table, units and symlinks instead",
                 aside.display()
             ));
-            recover(&rediscover(&facts, now), &facts, now)
+            recover(&telling(rediscover(&facts, now)), &facts, now)
         }
     }
 }

@@ -57,15 +57,8 @@ pub(super) struct Taker<'r, W, T> {
 impl<W: Fn() -> bool, T: Fn(String)> Taker<'_, W, T> {
     pub(super) fn take(self, stream: &UnixStream, order: &Order) -> Result<Came, Broken> {
         let mut to = stream;
-        write_line(&mut to, order).map_err(|error| broke_off(&error))?;
         let mut from = BufReader::with_capacity(1 << 16, stream);
-        let Word::Named { commit, reference } = next(&mut from)? else {
-            return Err(no_sense());
-        };
-        let commit: Commit = read(&commit)?;
-        // It becomes a part of what is remembered.
-        let reference =
-            reference.filter(|name| is_ref_name(name) || name.parse::<Commit>().is_ok());
+        let (commit, reference) = ask(stream, &mut from, order)?;
         let meant = match reference.as_deref().filter(|it| *it != commit.as_str()) {
             Some(name) => format!("{name} is {}", commit.short()),
             None => format!("commit {}", commit.short()),
@@ -153,6 +146,26 @@ impl<W: Fn() -> bool, T: Fn(String)> Taker<'_, W, T> {
         expected.lacked.append(&mut lacked);
         Ok(lacking)
     }
+}
+
+/// Tells a fetcher what is wanted, and hears which commit that is.
+fn ask(
+    mut to: &UnixStream,
+    from: &mut BufReader<&UnixStream>,
+    order: &Order,
+) -> Result<(Commit, Option<String>), Broken> {
+    write_line(&mut to, order).map_err(|error| broke_off(&error))?;
+    let Word::Named { commit, reference } = next(from)? else {
+        return Err(no_sense());
+    };
+    // It becomes a part of what is remembered.
+    let known = |name: &String| is_ref_name(name) || name.parse::<Commit>().is_ok();
+    Ok((read(&commit)?, reference.filter(known)))
+}
+
+/// The same, and no more: the fetcher ends with the connection.
+pub(super) fn look(stream: &UnixStream, order: &Order) -> Result<(Commit, Option<String>), Broken> {
+    ask(stream, &mut BufReader::new(stream), order)
 }
 
 /// The contents of Git LFS that a fetcher has told of.

@@ -104,6 +104,11 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             crate::deploy::FAILED_PROBES,
             probe.text
         ),
+        Cause::Judged(finding) => format!(
+            "{unit} did not pass {}: {}",
+            finding.failed.key(),
+            finding.text
+        ),
         Cause::Soaked => format!("{unit} served through its soak ({})", span(app.soak)),
         Cause::Superseded => "a newer deployment ended the soak".to_owned(),
         Cause::OldSlotGone => "the old slot ended during the soak; the new one is kept".to_owned(),
@@ -333,6 +338,15 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
                 "{} has {weight} of new requests, the active slot {rest}{because}",
                 unit(app, slot)
             );
+        }
+        Notice::Holds {
+            generation,
+            step,
+            lack,
+        } => {
+            event.generation = generation.0;
+            event.event = "holds".to_owned();
+            event.text = format!("step {} has had its time, and waits for {lack}", step + 1);
         }
         Notice::Draining { slot, until } => {
             event.event = "draining".to_owned();

@@ -126,6 +126,18 @@ pub trait Units: Send + Sync + 'static {
         std::future::ready(())
     }
 
+    /// Runs what sends the app's notices, and gives the connection to it to `exchange`, on a thread that may block; when this is given up,
+    /// the connection is closed, and what sends ends. An app without receivers has nothing to run.
+    ///
+    /// # Errors
+    /// How the exchange, or what sends, ended instead.
+    fn notify<T: Send + 'static>(
+        &self,
+        _exchange: impl FnOnce(&Call) -> Result<T, Broken> + Send + 'static,
+    ) -> impl Future<Output = Result<T, Unbuilt>> + Send {
+        std::future::ready(Err(Unbuilt::without("has nobody to tell")))
+    }
+
     /// For the report of a failure: the unit's name, its `STATUS=` text, its `SERVICE_RESULT`, the last lines that this run logged, and
     /// where it listens.
     fn report(&self, slot: &SlotName, boot: Option<&BootId>)
@@ -142,12 +154,12 @@ pub struct Unbuilt {
 }
 
 impl Unbuilt {
-    /// There is nothing to fetch from.
-    pub(super) fn without_remote() -> Self {
+    /// There is nothing to run.
+    pub(super) fn without(what: &str) -> Self {
         Self {
             failure: UnitFailure {
                 result: "unit-missing".into(),
-                text: "has no remote".to_owned(),
+                text: what.to_owned(),
             },
             report: Report::default(),
         }

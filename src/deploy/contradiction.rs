@@ -1,6 +1,6 @@
 //! What no state says that [`step`](super::step) made: a file that says it was damaged, however well it reads.
 
-use super::hook::BeforeSwitch;
+use super::hook::Stage;
 use super::names::{SlotName, Weight};
 use super::state::{Condition, Phase, State};
 
@@ -47,7 +47,7 @@ impl State {
         let follows = match phase {
             Some(Phase::Starting { slot, .. }) => condition(slot) == Some(&Condition::Starting),
             Some(Phase::Ready { slot, .. }) => condition(slot) == Some(&Condition::Ready),
-            Some(Phase::Trial { slot }) => {
+            Some(Phase::Trial { slot, .. }) => {
                 matches!(condition(slot), Some(Condition::Trial { .. }))
             }
             Some(Phase::Shifting { slot, .. }) => self.active.as_ref() == Some(slot),
@@ -56,8 +56,7 @@ impl State {
         if !follows {
             return Some("the deployment is in another phase than its slot");
         }
-        let runs =
-            (self.deployment.as_ref()).is_some_and(|it| it.before_switch == BeforeSwitch::Runs);
+        let runs = (self.deployment.as_ref()).is_some_and(|it| it.before_switch == Stage::Runs);
         if runs && !matches!(phase, Some(Phase::Ready { .. })) {
             return Some("the hook before a switch runs for no candidate");
         }

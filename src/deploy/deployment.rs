@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::event::{Refusal, Request, UnitFailure};
-use super::hook::BeforeSwitch;
+use super::hook::Stage;
 use super::names::{Generation, ReleaseId, SlotName, Time, Weight};
 use super::notice::Notice;
 use super::policy::{SLOT_WAIT, START_MARGIN, Settings};
@@ -30,6 +30,7 @@ impl Draft {
         );
         if let Some(held) = &mut self.state.deployment {
             held.weight = weight;
+            held.planned = request.planned && weight.is_none();
         }
         self.entered();
         Ok(())
@@ -281,7 +282,8 @@ impl Draft {
             entered: Vec::new(),
             settings,
             weight: None,
-            before_switch: BeforeSwitch::default(),
+            planned: false,
+            before_switch: Stage::default(),
         });
     }
 
@@ -429,6 +431,7 @@ impl Draft {
             | Cause::Unrouted(_)
             | Cause::StoppedByHand
             | Cause::ProbesFailed(_)
+            | Cause::Judged(_)
             | Cause::Soaked
             | Cause::Superseded
             | Cause::OldSlotGone => None,
@@ -450,7 +453,7 @@ impl Draft {
                     },
                 );
             }
-            Phase::Trial { slot } => {
+            Phase::Trial { slot, .. } => {
                 let drain = deployment.settings.drain;
                 self.withdraw(&slot, drain, failure);
             }
@@ -503,7 +506,7 @@ fn candidate_release(
         Phase::Waiting { release, .. } => Some(release.clone()),
         Phase::Starting { slot, .. }
         | Phase::Ready { slot, .. }
-        | Phase::Trial { slot }
+        | Phase::Trial { slot, .. }
         | Phase::Shifting { slot, .. } => slots.get(slot)?.release.clone(),
     }
 }

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use super::hook::{Occasion, hook_effect};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
+use super::plan::{Measurement, measurement};
 use super::policy::{ByClass, HOLD, Settings};
 use super::state::{Condition, Phase, Service, Slot, State};
+use super::tiding::{Tiding, tiding_effect};
 
 /// Something that must be going on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +65,10 @@ pub enum Effect {
     },
     /// The app's command for an occasion runs to its end. Answered by `Hooked`.
     Hook(Occasion),
+    /// Both slots' answers are counted, again and again. Each count is a `Measured`.
+    Measure(Measurement),
+    /// It is written down for whoever is told elsewhere. Answered by `Posted`.
+    Post(Tiding),
     /// These releases are in use; others may be removed by the retention. Not answered.
     Retain {
         /// Those of every slot, `live`, `prev` and the deployment's.
@@ -148,6 +154,8 @@ pub fn effects(state: &State) -> Vec<Effect> {
             .filter_map(|(name, slot)| slot_effect(state, name, slot)),
     );
     demanded.extend(hook_effect(state));
+    demanded.extend(measurement(state).map(Effect::Measure));
+    demanded.extend(tiding_effect(state));
     demanded.push(Effect::Retain {
         releases: in_use(state),
     });

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::guard::{Guard, Unexpected};
 use super::hook::Hook;
 use super::names::{BootId, Generation, Key, ReleaseId, SlotName, Weight};
+use super::plan::Measured;
 use super::policy::Settings;
+use super::verdict::Evidence;
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +174,20 @@ pub enum Event {
         /// How.
         end: End,
     },
+    /// What a demanded measurement found.
+    Measured {
+        /// For what.
+        of: Measured,
+        /// Of the attempt.
+        generation: Generation,
+        /// Both slots.
+        evidence: Evidence,
+    },
+    /// Somebody asks for the plan under way to stand still, or to go on.
+    Pause {
+        /// To stand still.
+        paused: bool,
+    },
     /// A hook ended.
     Hooked {
         /// Which.
@@ -180,6 +196,11 @@ pub enum Event {
         generation: Generation,
         /// How, if not well.
         failure: Option<UnitFailure>,
+    },
+    /// A notice is written down for whoever is told elsewhere.
+    Posted {
+        /// Its number.
+        number: u64,
     },
     /// Somebody asks for something, on a condition.
     Guarded {
@@ -210,6 +231,8 @@ pub struct Request {
     pub queue: Duration,
     /// Where the candidate stays until it is told on, if it is not to be switched to.
     pub weight: Option<Weight>,
+    /// Without a weight: it goes by the plan of the settings, if they have one.
+    pub planned: bool,
 }
 
 /// How a run ended.
@@ -396,6 +419,21 @@ pub enum Refusal {
          `slotctl stop` are for slots that were started by hand"
     )]
     NothingToAbort,
+    /// No plan is under way.
+    #[error(
+        "no plan is under way that could stand still or go on: a deployment goes by one where the app's file has [canary] and no `--weight` is \
+         given; `slotctl status` says what is under way"
+    )]
+    NoPlan,
+    /// The plan has come to its end.
+    #[error(
+        "the plan has passed its last step, and {slot} stays there until it is told on: `slotctl promote` gives it everything, `slotctl \
+         abort` takes it back"
+    )]
+    PlanFinished {
+        /// The candidate.
+        slot: SlotName,
+    },
     /// Too late: the switch is decided.
     #[error(
         "generation {generation} has switched already, and the routers are being told; `slotctl rollback` goes back"

@@ -14,6 +14,7 @@ use super::effect::Effect;
 use super::event::UnitFailure;
 use super::names::{Generation, ReleaseId, SlotName};
 use super::notice::Notice;
+use super::plan::plan;
 use super::state::{Cause, Kind, Phase, State};
 use super::step::Draft;
 
@@ -31,11 +32,13 @@ pub enum Hook {
     AfterSwitch,
     /// An earlier release serves again.
     AfterRollback,
+    /// What a plan's step found is good: `check` of `[canary]` has the last word on it.
+    Check,
 }
 
 impl Hook {
-    /// Each, in order.
-    pub const ALL: [Self; 4] = [
+    /// Those around a switch, in order.
+    pub const AROUND: [Self; 4] = [
         Self::BeforeDeploy,
         Self::BeforeSwitch,
         Self::AfterSwitch,
@@ -50,6 +53,7 @@ impl Hook {
             Self::BeforeSwitch => "before_switch",
             Self::AfterSwitch => "after_switch",
             Self::AfterRollback => "after_rollback",
+            Self::Check => "check",
         }
     }
 }
@@ -71,13 +75,13 @@ pub struct Occasion {
     pub cause: String,
 }
 
-/// How far a deployment is with its `before_switch`.
+/// How far a deployment is with a hook that it waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BeforeSwitch {
+pub enum Stage {
     /// It has not run, if there is one.
     #[default]
     Ahead,
-    /// It runs; the time in which health has to pass stands still.
+    /// It runs; the time in which something else has to come stands still.
     Runs,
     /// It has passed.
     Passed,
@@ -95,11 +99,16 @@ fn cause_of(kind: Kind) -> &'static str {
 
 /// The hook that is to be running.
 pub(super) fn hook_effect(state: &State) -> impl Iterator<Item = Effect> {
-    let runs = |held: &&super::Deployment| held.before_switch == BeforeSwitch::Runs;
-    let before = state.deployment.as_ref().filter(runs).map(|held| {
+    let runs = |held: &super::Deployment| {
+        let checked = plan(held).is_some_and(|(_, plan, _)| plan.check == Stage::Runs);
+        let check = checked.then_some(Hook::Check);
+        check.or((held.before_switch == Stage::Runs).then_some(Hook::BeforeSwitch))
+    };
+    let before = state.deployment.as_ref().and_then(|held| {
+        let hook = runs(held)?;
         let slot = held.phase.slot().cloned();
-        Occasion {
-            hook: Hook::BeforeSwitch,
+        Some(Occasion {
+            hook,
             generation: held.generation,
             release: slot
                 .as_ref()
@@ -107,7 +116,7 @@ pub(super) fn hook_effect(state: &State) -> impl Iterator<Item = Effect> {
             slot,
             previous: state.live().cloned(),
             cause: cause_of(held.kind).to_owned(),
-        }
+        })
     });
     let due = state.due.first().cloned();
     before.into_iter().chain(due).map(Effect::Hook)
@@ -123,10 +132,10 @@ impl Draft {
             Kind::Deploy | Kind::Promote => held.settings.hooks.contains(&Hook::BeforeSwitch),
             Kind::Rollback | Kind::ByHand => false,
         };
-        if asked && held.before_switch == BeforeSwitch::Ahead {
-            held.before_switch = BeforeSwitch::Runs;
+        if asked && held.before_switch == Stage::Ahead {
+            held.before_switch = Stage::Runs;
         }
-        held.before_switch == BeforeSwitch::Runs
+        held.before_switch == Stage::Runs
     }
 
     /// Something has switched, or was rolled back: the hook for that is due, if there is one.
@@ -180,6 +189,9 @@ impl Draft {
             }
             (Hook::BeforeDeploy, None) => {}
             (Hook::BeforeSwitch, failure) => self.before_switch_ended(generation, failure),
+            (Hook::Check, failure) => {
+                self.checked(generation, failure.map(|it| Cause::Unhooked(hook, it)));
+            }
             (Hook::AfterSwitch | Hook::AfterRollback, failure) => {
                 let first = self.state.due.first();
                 if first.is_some_and(|it| (it.hook, it.generation) == (hook, generation)) {
@@ -194,7 +206,7 @@ impl Draft {
     fn before_switch_ended(&mut self, generation: Generation, failure: Option<UnitFailure>) {
         let now = self.now;
         let Some(held) = (self.state.deployment.as_mut())
-            .filter(|it| it.generation == generation && it.before_switch == BeforeSwitch::Runs)
+            .filter(|it| it.generation == generation && it.before_switch == Stage::Runs)
         else {
             return;
         };
@@ -202,7 +214,7 @@ impl Draft {
             self.fail(Cause::Unhooked(Hook::BeforeSwitch, failure));
             return;
         }
-        held.before_switch = BeforeSwitch::Passed;
+        held.before_switch = Stage::Passed;
         let health_timeout = held.settings.health_timeout;
         if let Phase::Ready { until, .. } = &mut held.phase {
             *until = now.after(health_timeout);

@@ -29,6 +29,7 @@
 //! or when it never had traffic.
 //! **Invariant:** weights add up to 100, or to 0 where no slot is active; a slot has one only after a probe of its run has passed.
 
+mod auto;
 mod contradiction;
 mod deployment;
 mod effect;
@@ -37,26 +38,35 @@ mod guard;
 mod hook;
 mod names;
 mod notice;
+mod plan;
 mod policy;
 mod recovery;
 mod slots;
 mod state;
 mod step;
 mod switch;
+mod tiding;
 mod trial;
+mod verdict;
 mod watch;
 
+pub use auto::{Circumstances, Decision, Ended, Tried, decide, is_its_own};
 pub use effect::{Effect, Limits, Pace, Route, effects};
 pub use event::{End, Event, Probe, Refusal, Request, UnitFailure, UnitResult};
 pub use guard::{Expected, Fingerprint, Guard, KEY_AGE, KEYS, Keyed, Serving, Unexpected};
-pub use hook::{BeforeSwitch, Hook, Occasion};
+pub use hook::{Hook, Occasion, Stage};
 pub use names::{
     AppName, BootId, Generation, Key, Label, NameError, ReleaseId, SlotName, Time, Weight,
 };
 pub use notice::Notice;
+pub use plan::{Canary, CanaryStep, Measured, Measurement, Plan, Quiet, plan, step_ends};
 pub use policy::{ByClass, FAILED_PROBES, HOLD, SLOT_WAIT, START_MARGIN, Settings};
 pub use recovery::{Facts, Found, Seen, recover, rediscover};
 pub use state::{
     Cause, Condition, Deployment, Kind, Outcome, Phase, RolledBack, Service, Slot, State, Watch,
 };
 pub use step::{Step, step};
+pub use tiding::{Tiding, Topic};
+pub use verdict::{
+    Checks, Evidence, Failed, Finding, Lack, Quantile, Rate, Ratio, Sample, Sides, Verdict, judge,
+};

@@ -137,6 +137,12 @@ impl Weight {
         self.0
     }
 
+    /// Both together; all of it, if that is more.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0).min(Self::ALL.0))
+    }
+
     /// What is left without another weight; none, if that is not less.
     #[must_use]
     pub fn without(self, other: Self) -> Self {

@@ -6,6 +6,7 @@ use super::event::UnitFailure;
 use super::hook::Occasion;
 use super::names::{Generation, ReleaseId, SlotName, Time, Weight};
 use super::state::{Cause, Kind, Outcome, RolledBack};
+use super::verdict::Lack;
 
 /// One thing worth telling.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,15 @@ pub enum Notice {
         rest: Weight,
         /// Why it lost what it had, if nobody said so.
         cause: Option<Cause>,
+    },
+    /// The time of a plan's step is over, and there is too little to judge by.
+    Holds {
+        /// Of the attempt.
+        generation: Generation,
+        /// Which step, from 0.
+        step: usize,
+        /// What it waits for.
+        lack: Lack,
     },
     /// A slot begins to drain.
     Draining {

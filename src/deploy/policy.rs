@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::hook::Hook;
 use super::names::SlotName;
+use super::plan::Canary;
+use super::verdict::Rate;
 
 /// How many failed probes in a row make a verdict of fail during a soak.
 pub const FAILED_PROBES: u8 = 3;
@@ -83,6 +85,10 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// How long the new slot is watched while the old one is warm; zero is no soak.
     pub soak: Duration,
+    /// While the new slot is watched: the most of its requests that may fail.
+    pub soak_error_rate: Option<Rate>,
     /// What the app runs around a switch.
     pub hooks: BTreeSet<Hook>,
+    /// By which steps a candidate comes to its requests; none is all at once.
+    pub canary: Option<Box<Canary>>,
 }

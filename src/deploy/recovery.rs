@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{End, Event, UnitFailure};
-use super::hook::BeforeSwitch;
+use super::hook::Stage;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time};
 use super::policy::{SOAK_REST, START_MARGIN, Settings};
 use super::state::{Cause, Condition, Phase, Service, Slot, State};
@@ -184,8 +184,8 @@ impl Draft {
             return;
         };
         // One that was running is run again, and one that has passed is not.
-        if deployment.before_switch == BeforeSwitch::Runs {
-            deployment.before_switch = BeforeSwitch::Ahead;
+        if deployment.before_switch == Stage::Runs {
+            deployment.before_switch = Stage::Ahead;
         }
         match &deployment.phase {
             Phase::Starting { slot, .. } | Phase::Ready { slot, .. } => {

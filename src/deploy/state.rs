@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use super::event::{Probe, UnitFailure, UnitResult};
 use super::guard::Keyed;
-use super::hook::{BeforeSwitch, Hook, Occasion};
+use super::hook::{Hook, Occasion, Stage};
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
+use super::plan::{Plan, verdict_due};
 use super::policy::{ByClass, Settings};
+use super::tiding::{Tiding, Topic};
+use super::verdict::Finding;
 
 /// Everything that slot remembers of an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +52,12 @@ pub struct State {
     pub keys: Vec<Keyed>,
     /// The hooks that come after something that has happened, and have not ended; the first one runs.
     pub due: Vec<Occasion>,
+    /// What somebody elsewhere is told of, by the app's file as it was last read.
+    pub topics: BTreeSet<Topic>,
+    /// The number of the last [`Tiding`].
+    pub told: u64,
+    /// What is still to be written down for him, oldest first; the first one is being.
+    pub untold: Vec<Tiding>,
 }
 
 /// An attempt, from its start to its switch.
@@ -70,8 +79,10 @@ pub struct Deployment {
     pub settings: Settings,
     /// Where its candidate stays until it is told on, instead of a switch.
     pub weight: Option<Weight>,
+    /// Its candidate goes by the plan of its settings, if they have one.
+    pub planned: bool,
     /// How far it is with the hook before its switch.
-    pub before_switch: BeforeSwitch,
+    pub before_switch: Stage,
 }
 
 /// What an attempt is for.
@@ -122,6 +133,8 @@ pub enum Phase {
     Trial {
         /// The candidate.
         slot: SlotName,
+        /// How far it is with its app's plan, if it goes by that.
+        plan: Option<Plan>,
     },
     /// The new table is on its way to the routers.
     Shifting {
@@ -155,7 +168,7 @@ impl Phase {
             Self::Preparing { .. } | Self::Waiting { .. } => None,
             Self::Starting { slot, .. }
             | Self::Ready { slot, .. }
-            | Self::Trial { slot }
+            | Self::Trial { slot, .. }
             | Self::Shifting { slot, .. } => Some(slot),
         }
     }
@@ -279,6 +292,11 @@ pub enum Service {
 }
 
 impl Condition {
+    /// On trial at a weight, with no failed probe yet.
+    pub(super) fn trial(weight: Weight) -> Self {
+        Self::Trial { weight, streak: 0 }
+    }
+
     /// The condition's name in status, events and errors.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -385,6 +403,8 @@ pub enum Cause {
     StoppedByHand,
     /// The soak's probes failed in a row.
     ProbesFailed(Probe),
+    /// What it answered did not pass a check of its plan, or of its soak.
+    Judged(Finding),
     /// The soak ended well.
     Soaked,
     /// A newer deployment ended the soak.
@@ -420,6 +440,7 @@ impl Cause {
             Self::Exited(_) => "exited",
             Self::StoppedByHand => "stopped-by-hand",
             Self::ProbesFailed(_) => "probes-failed",
+            Self::Judged(finding) => finding.failed.code(),
             Self::Soaked => "soaked",
             Self::Superseded => "superseded",
             Self::OldSlotGone => "old-slot-gone",
@@ -453,6 +474,9 @@ impl State {
             settings,
             keys: Vec::new(),
             due: Vec::new(),
+            topics: BTreeSet::new(),
+            told: 0,
+            untold: Vec::new(),
         }
     }
 
@@ -496,7 +520,7 @@ impl State {
     #[must_use]
     pub fn on_trial(&self) -> Option<&SlotName> {
         match &self.deployment.as_ref()?.phase {
-            Phase::Trial { slot } => Some(slot),
+            Phase::Trial { slot, .. } => Some(slot),
             Phase::Preparing { .. }
             | Phase::Waiting { .. }
             | Phase::Starting { .. }
@@ -543,12 +567,13 @@ impl State {
         let deployment = self
             .deployment
             .as_ref()
-            .filter(|held| held.before_switch != BeforeSwitch::Runs)
+            .filter(|held| held.before_switch != Stage::Runs)
             .and_then(|deployment| match &deployment.phase {
                 Phase::Waiting { until, .. }
                 | Phase::Starting { until, .. }
                 | Phase::Ready { until, .. } => Some(*until),
-                Phase::Preparing { .. } | Phase::Trial { .. } | Phase::Shifting { .. } => None,
+                Phase::Trial { .. } => verdict_due(deployment),
+                Phase::Preparing { .. } | Phase::Shifting { .. } => None,
             });
         let watch = self.soak().map(|watch| watch.until);
         let slots = self

@@ -5,9 +5,10 @@
 
 use super::event::{Event, Refusal};
 use super::guard::guarded;
-use super::hook::BeforeSwitch;
+use super::hook::Stage;
 use super::names::{SlotName, Time, Weight};
 use super::notice::Notice;
+use super::plan::verdict_due;
 use super::state::{Cause, Condition, Phase, Service, State};
 
 /// What an event makes of a state.
@@ -83,6 +84,13 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             generation,
             failure,
         } => draft.hooked(hook, generation, failure),
+        Event::Measured {
+            of,
+            generation,
+            evidence,
+        } => draft.measured(of, generation, &evidence),
+        Event::Pause { paused } => draft.pause(paused)?,
+        Event::Posted { number } => draft.posted(number),
         Event::Guarded { guard, event } => return guarded(state, guard, *event, now),
         Event::Whole {
             generation,
@@ -123,6 +131,7 @@ impl Draft {
     /// The routers are to be told whenever somebody has another share than before.
     pub(super) fn finish(mut self) -> Step {
         self.state.keep_outcome();
+        self.keep_tidings();
         if shares(&self.state) != self.shares {
             self.state.table += 1;
             self.state.everywhere = false;
@@ -185,7 +194,7 @@ impl Draft {
             .state
             .deployment
             .as_ref()
-            .filter(|held| held.before_switch != BeforeSwitch::Runs)
+            .filter(|held| held.before_switch != Stage::Runs)
             .map(|deployment| &deployment.phase)
         {
             Some(Phase::Waiting { until, .. }) if *until <= now => self.no_idle_slot(),
@@ -203,6 +212,10 @@ impl Draft {
                 | Phase::Shifting { .. },
             )
             | None => {}
+        }
+        let due = self.state.deployment.as_ref().and_then(verdict_due);
+        if due.is_some_and(|due| due <= now) {
+            self.step_unjudged();
         }
     }
 }

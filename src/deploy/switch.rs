@@ -30,6 +30,7 @@ impl Draft {
             }
             Kind::Deploy | Kind::Rollback | Kind::ByHand | Kind::Promote => match weight {
                 Some(weight) => self.try_out(slot, weight),
+                None if self.is_planned() => self.follow_plan(slot),
                 None => self.shift(slot),
             },
         }

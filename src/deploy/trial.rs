@@ -17,8 +17,11 @@ impl Draft {
     /// The candidate passed its gates, and is to stay at a weight: as much of it as the active slot still has.
     pub(super) fn try_out(&mut self, slot: &SlotName, weight: Weight) {
         let weight = weight.min(self.state.rest());
-        self.set(slot, Condition::Trial { weight, streak: 0 });
-        self.enter(Phase::Trial { slot: slot.clone() });
+        self.set(slot, Condition::trial(weight));
+        self.enter(Phase::Trial {
+            slot: slot.clone(),
+            plan: None,
+        });
         self.tell_weight(slot, None);
     }
 
@@ -67,6 +70,7 @@ impl Draft {
             return self.promote(slot, by, settings);
         }
         if weight != own {
+            self.strays(&slot);
             self.give(&slot, weight);
             self.tell_weight(&slot, None);
         }
@@ -85,7 +89,7 @@ impl Draft {
     }
 
     /// A slot that stands by or is on trial has this much now.
-    fn give(&mut self, name: &SlotName, weight: Weight) {
+    pub(super) fn give(&mut self, name: &SlotName, weight: Weight) {
         if weight == Weight::NONE && self.state.weight(name) != Weight::NONE {
             self.state.lingering.insert(name.clone());
         }
@@ -109,7 +113,7 @@ impl Draft {
         }
     }
 
-    fn tell_weight(&mut self, slot: &SlotName, cause: Option<Cause>) {
+    pub(super) fn tell_weight(&mut self, slot: &SlotName, cause: Option<Cause>) {
         let (weight, rest) = (self.state.weight(slot), self.state.rest());
         self.tell(Notice::Weighed {
             slot: slot.clone(),

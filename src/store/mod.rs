@@ -5,9 +5,11 @@
 
 mod files;
 mod history;
+mod outbox;
 mod record;
 mod state_file;
 
 pub use files::{FileError, append, replace, replace_volatile};
 pub use history::{Entry, History};
+pub use outbox::{MOST_KEPT, Outbox};
 pub use state_file::{Loaded, StateFile};

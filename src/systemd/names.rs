@@ -48,6 +48,12 @@ impl UnitName {
         Self(format!("slot-hook@{app}.service"))
     }
 
+    /// The unit that sends an app's notices.
+    #[must_use]
+    pub fn notify(app: &AppName) -> Self {
+        Self(format!("slot-notify@{app}.service"))
+    }
+
     /// An instance of the router.
     #[must_use]
     pub fn router(instance: u8) -> Self {

@@ -5,10 +5,12 @@
 mod fetch;
 mod generate;
 mod hook;
+mod notify;
 mod polkit;
 mod setup;
 mod stage;
 mod text;
+mod watch;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -20,9 +22,11 @@ use text::{assignment, word};
 pub use fetch::{fetch_service, fetch_socket};
 pub use generate::{GenerateError, generate};
 pub use hook::{hook_service, hook_socket};
+pub use notify::{notify_service, notify_socket};
 pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
 pub use setup::{setup_service, setup_socket};
 pub use stage::{STAGING, stage_service, stage_socket};
+pub use watch::{watch_service, watch_triggers, watch_units};
 
 /// Where the apps' runtime directories are, and slotd's socket.
 pub const RUN: &str = "/run/slot";
@@ -111,6 +115,8 @@ pub fn render(app: &App, source: &Path) -> Vec<UnitFile> {
     files.extend(fetch::fetch_drop_in(app, source));
     files.extend(stage::stage_drop_in(app, source));
     files.extend(hook::hook_drop_in(app, source));
+    files.extend(notify::notify_drop_in(app, source));
+    files.extend(watch::watch(app, source));
     files
 }
 

@@ -28,7 +28,7 @@ pub fn app_of_rule(path: &Path) -> Option<&str> {
 
 /// Its text: start, stop, restart and reset-failed of exactly this app's units, for the user `slot` (polkit(8)).
 ///
-/// Those of builds, fetches, staging and hooks are in the package's own rule, which comes and goes with their templates.
+/// Those of builds, fetches, staging, hooks and notices are in the package's own rule, which comes and goes with their templates.
 /// Sockets are among them whatever `bind` is: a slot that began with `bind = "fd"` has one to stop when the file says otherwise now.
 #[must_use]
 pub fn polkit_rule(app: &App) -> String {

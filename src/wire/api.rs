@@ -7,7 +7,7 @@
 //! | `GET /router` | | [`Routers`] |
 //! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; a limit is also for those that drain already; without one the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
 //! | `GET /apps/<app>/status` | | [`Status`] |
-//! | `POST /apps/<app>/deploy?drain=30s&queue=10m&size=N&skip=disk,memory&label=v1.2&origin=path&name=build` | a tar archive, streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file, `queue` is how long to wait for another deployment and for an idle slot, `size` what the release takes on disk, in bytes, and `skip` what of it is not to be looked at beforehand; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release; `weight=10`, here and below, is what the candidate gets of new requests, in per cent: it stays there, and the attempt with it in phase `shifting`, until it is told on |
+//! | `POST /apps/<app>/deploy?drain=30s&queue=10m&size=N&skip=disk,memory&label=v1.2&origin=path&name=build` | a tar archive, streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file, `queue` is how long to wait for another deployment and for an idle slot, `size` what the release takes on disk, in bytes, and `skip` what of it is not to be looked at beforehand; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release; `weight=10`, here and below, is what the candidate gets of new requests, in per cent: it stays there, and the attempt with it in phase `shifting`, until it is told on; `at_once=true`: all of them, whatever plan the app's file has in `[canary]` |
 //! | `POST /apps/<app>/deploy?release=1a2b3c4d` | | [`Begun`]: a release that is on disk is deployed again; 404 with what there is if it is not |
 //! | `POST /apps/<app>/deploy?commit=…&ref=main` | a pack (git-pack-objects(1)) of what slotd lacks of the commit, without its history; nothing, if it lacks nothing | [`Begun`]: a commit is deployed, by all of its 40 digits; `ref` is how it was named, and is noted with the release |
 //! | `GET /apps/<app>/repository` | | [`Repository`](super::release::Repository): the commits that nothing need be sent of |
@@ -18,6 +18,7 @@
 //! | `POST /apps/<app>/route?from=blue&to=green` | | [`Shares`]: a slot takes the place of the active one, which is `from`, or nothing is changed (422); 200 too if `to` is active already |
 //! | `POST /apps/<app>/promote?slot=green` | | [`Begun`]; without `slot` it is the candidate at a weight, or the only slot that stands by |
 //! | `POST /apps/<app>/abort` | | [`Shares`]: the attempt under way ends, if it has not switched; its candidate gets nothing more, drains and stops |
+//! | `POST /apps/<app>/pause`, `/resume` | | [`Shares`]: the plan under way stands still, or goes on; 422 if there is none |
 //! | `POST /apps/<app>/stop?slot=green&force=false` | | [`Shares`]: a slot drains and stops; the active one with `force=true` alone (422), and then every request is answered 503 |
 //! | `GET /apps/<app>/connections` | | [`Connections`]: what is under way at slots that get no new requests |
 //! | `POST /apps/<app>/drain?slot=blue` | | [`Status`]: what the slot drains is cut now |
@@ -29,7 +30,7 @@
 //! A slot is named by its name, by its release's id, or by that one's label; 404 with what there is if there is none, 400 if it could be
 //! another too.
 //!
-//! Each of `deploy`, `rollback`, `promote`, `weight`, `route`, `abort`, `stop` and `drain` takes `expected_generation=7` and `expected_active=blue` (a slot, or the release that is
+//! Each of `deploy`, `rollback`, `promote`, `weight`, `route`, `abort`, `pause`, `resume`, `stop` and `drain` takes `expected_generation=7` and `expected_active=blue` (a slot, or the release that is
 //! live): compare, and set. Where the app is not so, nothing is changed, and the answer is 409 with [`Problem::expected`] and
 //! [`Problem::found`]. Both are compared when the request would take effect: with `queue`, after the wait too.
 //!
@@ -107,6 +108,40 @@ pub struct Status {
     /// Where commits are fetched from that nobody sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
+    /// Who holds automatic deployments, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+/// Nothing is deployed by itself until somebody takes this back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Whose it is.
+    pub by: String,
+    /// What it is for.
+    pub reason: Option<String>,
+    /// Since when, in milliseconds since the epoch.
+    pub at_ms: u64,
+}
+
+impl std::fmt::Display for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "automatic deployments are on hold by {}", self.by)?;
+        match &self.reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What an app's remote has on its branch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtRemote {
+    /// 40 hexadecimal digits.
+    pub commit: String,
+    /// What that is called there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
 }
 
 /// The work tree for the next deployment.
@@ -302,6 +337,58 @@ pub struct Progress {
     /// What the slot that is being let go of still has in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<InFlight>,
+    /// The plan that it goes by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanStatus>,
+}
+
+/// Where a deployment is in its plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanStatus {
+    /// From 1.
+    pub step: usize,
+    /// How many there are.
+    pub steps: usize,
+    /// What the candidate has of new requests, per cent.
+    pub weight: u8,
+    /// Since when it is at this step, milliseconds since the epoch; later by as much as it stood still.
+    pub since_ms: u64,
+    /// When the step has had its time; absent for a plan that does not go on by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+    /// It stands still, because somebody said so.
+    #[serde(default)]
+    pub paused: bool,
+    /// Every step has passed, and the candidate stays where it is.
+    #[serde(default)]
+    pub finished: bool,
+    /// `pass`, `hold` or `fail`, by what is known so far; absent until something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// What the candidate answered since the step began.
+    pub candidate: Figures,
+    /// What the live slot answered in the same time.
+    pub live: Figures,
+    /// What the verdict waits for.
+    pub text: String,
+}
+
+/// What a slot answered in some time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Requests that were answered, or failed.
+    pub requests: u64,
+    /// Those with a 5xx answer, or none: connect errors, resets, time-outs.
+    pub errors: u64,
+    /// From the request to the head of its answer, in microseconds: half of them took no longer. Streams and upgrades are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p50_us: Option<u64>,
+    /// 95 in 100 took no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p95_us: Option<u64>,
+    /// 99 in 100 took no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_us: Option<u64>,
 }
 
 /// How an attempt ended. Answered with status 200 whether or not it succeeded.
@@ -397,7 +484,7 @@ pub struct Event {
     pub app: String,
     /// The attempt.
     pub generation: u64,
-    /// `began`, `phase`, `weighed`, `ended`, `soak`, `rolled-back`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`, `hook`.
+    /// `began`, `phase`, `weighed`, `holds` (a step of a plan has had its time, and there is no verdict), `ended`, `soak`, `rolled-back`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`, `hook`.
     pub event: String,
     /// The phase, for `phase` and `ended`; the hook, for `hook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -421,7 +508,7 @@ pub struct Problem {
     /// Always false.
     pub success: bool,
     /// `bad-request`, `nothing-to-roll-back-to` (400), `forbidden` (403), `no-such-app`, `not-found` (404), `busy`, `unexpected` (409),
-    /// `refused`, `key-reused` (422), `failed` (500).
+    /// `refused`, `held`, `key-reused` (422), `failed` (500).
     pub code: String,
     /// What failed, on what, why, and what to do next.
     pub error: String,

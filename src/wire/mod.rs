@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod histogram;
 pub mod hook;
 pub mod machine;
+pub mod notice;
 pub mod release;
 pub mod setup;
 pub mod staging;

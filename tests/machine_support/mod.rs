@@ -55,7 +55,9 @@ pub fn settings() -> Settings {
         drain: ByClass::all(Some(Duration::from_secs(120))),
         stop_timeout: Duration::from_secs(10),
         soak: Duration::from_secs(40),
+        soak_error_rate: None,
         hooks: BTreeSet::new(),
+        canary: None,
     }
 }
 
@@ -96,6 +98,7 @@ impl App {
             settings: self.state.settings.clone(),
             queue: Duration::ZERO,
             weight: weight.map(percent),
+            planned: false,
         })
     }
 

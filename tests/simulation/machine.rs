@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use slot::deploy::{
-    BeforeSwitch, BootId, ByClass, Cause, Condition, Effect, End, Event, Expected, Facts,
-    Fingerprint, Found, Generation, Guard, Hook, Kind, Notice, Phase, Probe, ReleaseId, Request,
-    Route, Seen, Service, Settings, SlotName, State, Step, Time, UnitFailure, Weight, effects,
-    recover, rediscover, step,
+    BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Effect, End, Event, Evidence,
+    Expected, Facts, Fingerprint, Found, Generation, Guard, Hook, Kind, Notice, Phase, Probe,
+    Quiet, Rate, ReleaseId, Request, Route, Sample, Seen, Service, Settings, Sides, SlotName,
+    Stage, State, Step, Time, Topic, UnitFailure, Verdict, Weight, effects, judge, plan, recover,
+    rediscover, step, step_ends,
 };
 
 use crate::random::Random;
@@ -98,6 +99,8 @@ pub struct Machine {
     withdrawn: BTreeMap<BootId, u64>,
     reached: BTreeMap<&'static str, u64>,
     uploads: Vec<Generation>,
+    /// The number of the last notice that was posted.
+    posted: u64,
 }
 
 fn slot(name: &str) -> SlotName {
@@ -145,7 +148,11 @@ impl Machine {
             withdrawn: BTreeMap::new(),
             reached: BTreeMap::new(),
             uploads: Vec::new(),
+            posted: 0,
         };
+        if machine.random.percent(30) {
+            machine.state.topics = Topic::ALL.map(|(_, topic)| topic).into();
+        }
         machine.perform();
         machine.plan(10, Coming::Arrives);
         machine.plan(100, Coming::Person);
@@ -185,6 +192,10 @@ impl Machine {
         self.run_until(self.now + SETTLE)?;
         // A candidate at a weight waits for somebody to say how to go on, as long as that takes.
         if let Some(slot) = self.state.on_trial().cloned() {
+            let held = self.state.deployment.as_ref().and_then(plan);
+            if held.is_some_and(|(_, plan, _)| plan.paused.is_none() && !plan.finished) {
+                return Err(format!("not settled: a plan goes on: {:?}", self.state));
+            }
             if !self.state.everywhere {
                 return Err(format!(
                     "not settled: nobody has the table: {:?}",
@@ -210,6 +221,7 @@ impl Machine {
         check(state.deployment.is_none(), "a deployment goes on")?;
         check(state.watch.is_none(), "a watch goes on")?;
         check(state.due.is_empty(), "a hook is still due")?;
+        check(state.untold.is_empty(), "a notice is not posted")?;
         for (name, slot) in &state.slots {
             let settled = match &slot.condition {
                 Condition::Idle
@@ -330,9 +342,11 @@ impl Machine {
             return Ok(());
         };
         self.commit(next)?;
+        self.followed(&before, &event)?;
         let repeatable = !matches!(
             event,
             Event::Probed { .. }
+                | Event::Measured { .. }
                 | Event::Begin(_)
                 | Event::Rollback { .. }
                 | Event::Promote { .. }
@@ -354,6 +368,43 @@ impl Machine {
         }
         self.perform();
         Ok(())
+    }
+
+    /// A plan goes on by one step, when that has had its time, and by nothing but a verdict that says so.
+    fn followed(&mut self, before: &State, event: &Event) -> Result<(), String> {
+        let Some((canary, was, slot)) = before.deployment.as_ref().and_then(plan) else {
+            return Ok(());
+        };
+        let now = (self.state.deployment.as_ref()).filter(|held| {
+            before.deployment.as_ref().map(|held| held.generation) == Some(held.generation)
+        });
+        let is = now.and_then(plan).map(|(_, is, _)| is.step);
+        let switches = now.is_some_and(|held| matches!(held.phase, Phase::Shifting { .. }));
+        if is == Some(was.step) || (is.is_none() && !switches) {
+            return Ok(());
+        }
+        if switches && !matches!(event, Event::Measured { .. }) {
+            // Somebody gave it everything.
+            self.note("promoted in a plan");
+            return Ok(());
+        }
+        let Event::Measured { evidence, .. } = event else {
+            return Err(format!("{event:?} took {slot} on"));
+        };
+        self.note("a step passed");
+        let verdict = judge(&canary.checks, evidence);
+        let good = verdict == Verdict::Pass
+            || matches!(verdict, Verdict::Hold(_)) && canary.quiet == Quiet::Advance;
+        let last = was.step + 1 == canary.steps.len();
+        let over = step_ends(canary, was).is_some_and(|ends| ends <= Time(self.now));
+        let next = match is {
+            Some(is) => is == was.step + 1,
+            None => last && canary.auto_promote,
+        };
+        match good && over && next {
+            true => Ok(()),
+            false => Err(format!("{event:?} took {slot} on, at {was:?}")),
+        }
     }
 
     fn commit(&mut self, next: Step) -> Result<(), String> {
@@ -381,7 +432,7 @@ impl Machine {
                     let unhooked = held.is_some_and(|held| {
                         matches!(held.kind, Kind::Deploy | Kind::Promote)
                             && held.settings.hooks.contains(&Hook::BeforeSwitch)
-                            && held.before_switch != BeforeSwitch::Passed
+                            && held.before_switch != Stage::Passed
                     });
                     if unhooked {
                         return Err(format!("{outcome:?} without its hook"));
@@ -420,6 +471,7 @@ impl Machine {
             Notice::Down { .. } => self.note("down"),
             Notice::Up { .. } => self.note("up"),
             Notice::Weighed { cause: None, .. } => self.note("weighed"),
+            Notice::Holds { .. } => self.note("held"),
             Notice::Weighed { cause: Some(_), .. } => self.note("weight lost"),
             Notice::Began { .. }
             | Notice::Phase { .. }
@@ -649,9 +701,49 @@ impl Machine {
                 };
                 self.plan(after, Coming::Event(self.deployer, event));
             }
+            Effect::Measure(what) => {
+                let evidence = self.measured();
+                self.answer(Event::Measured {
+                    of: what.of,
+                    generation: what.generation,
+                    evidence,
+                });
+                self.plan(1_000, Coming::Perform(self.deployer, effect.clone()));
+            }
+            Effect::Post(tiding) => {
+                if tiding.number < self.posted {
+                    return Err("a notice is posted before an older one".to_owned());
+                }
+                self.posted = tiding.number;
+                self.answer(Event::Posted {
+                    number: tiding.number,
+                });
+            }
             Effect::Link { .. } | Effect::Retain { .. } => {}
         }
         Ok(())
+    }
+
+    /// What the routers count: mostly good, sometimes bad, sometimes next to nothing.
+    fn measured(&mut self) -> Evidence {
+        let (requests, errors) = match self.random.between(0, 100) {
+            0..3 if self.faulty => (200, 100),
+            3..40 => (2, 0),
+            _ => (200, 1),
+        };
+        let sample = |requests, errors| Sample {
+            requests,
+            errors,
+            ..Sample::default()
+        };
+        let whole = Sides {
+            candidate: sample(requests, errors),
+            live: sample(1_000, 0),
+        };
+        Evidence {
+            recent: whole.clone(),
+            whole,
+        }
     }
 
     /// A result: late, or twice, or (until it is performed again) not at all.
@@ -1038,6 +1130,7 @@ impl Machine {
                     settings,
                     queue,
                     weight,
+                    planned: self.random.percent(70),
                 });
                 if self.random.percent(50) {
                     self.ask_if(begin)?;
@@ -1103,7 +1196,11 @@ impl Machine {
                 settings,
             })?,
             84..86 => self.deliver(Event::DrainNow { slot: name })?,
-            86..93 => self.start_by_hand(&name),
+            86..88 => {
+                let paused = self.random.percent(50);
+                self.deliver(Event::Pause { paused })?;
+            }
+            88..94 => self.start_by_hand(&name),
             _ => self.stop_by_hand(&name),
         }
         Ok(())
@@ -1249,10 +1346,36 @@ fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
         } else {
             Duration::from_secs(random.between(1, 15))
         },
-        hooks: Hook::ALL
-            .into_iter()
+        soak_error_rate: random.percent(50).then_some(Rate(1_000)),
+        hooks: (Hook::AROUND.into_iter().chain([Hook::Check]))
             .filter(|_| random.percent(20))
             .collect(),
+        canary: random.percent(50).then(|| Box::new(canary(random))),
+    }
+}
+
+fn canary(random: &mut Random) -> Canary {
+    let count = random.between(1, 4) as usize;
+    let step = |(at, weight): (usize, u8)| CanaryStep {
+        weight: Weight::new(weight).expect("a part of a hundred"),
+        lasts: Duration::from_secs(at as u64 + 1),
+    };
+    Canary {
+        steps: [5, 20, 60]
+            .into_iter()
+            .enumerate()
+            .take(count)
+            .map(step)
+            .collect(),
+        auto_promote: random.percent(70),
+        checks: Checks::default(),
+        warm_up: Duration::ZERO,
+        quiet: match random.between(0, 3) {
+            0 => Quiet::Hold,
+            1 => Quiet::Probe,
+            _ => Quiet::Advance,
+        },
+        max_hold: Duration::from_secs(random.between(3, 20)),
     }
 }
 

@@ -101,6 +101,11 @@ fn the_simulation_reaches_what_it_is_for() {
         "asked-with-a-key",
         "hook-failed",
         "after_switch",
+        "a step passed",
+        "promoted in a plan",
+        "held",
+        "error-rate",
+        "max-hold",
         "after_rollback",
     ] {
         assert!(

@@ -71,7 +71,7 @@ def test_a_deploy_goes_on_when_the_slotctl_that_began_it_is_killed(machine):
     app.wait_until(lambda status: status["state"] == "starting")
     watching.kill()
     watching.wait(10)
-    machine.run("pkill -9 -x slotctl", check=False)
+    machine.run("pkill -9 -f '^slotctl deploy '", check=False)
     status = app.wait_until(lambda status: status["active"] == "green" and status["state"] == "idle")
     assert status["last"]["cause"] == "switched"
     assert machine.out("curl -sS -H 'Host: lost.test' http://127.0.0.1/") == "release two"

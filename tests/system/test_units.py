@@ -60,7 +60,7 @@ def test_systemd_finds_nothing_wrong_with_any_unit(machine):
     installed = machine.out("ls -d /usr/lib/systemd/system/slot*.*[!d]").split()
     # Without the sockets that are masked, which are empty.
     made = machine.out("find /run/systemd/generator -maxdepth 1 -type f -size +0 -name '*@.*[!d]'").split()
-    assert (len(installed), len(made)) == (9, 6)
+    assert (len(installed), len(made)) == (11, 6)
     checked = machine.run(["systemd-analyze", "verify", "--man=no", *installed, *made], check=False)
     assert (checked.stderr, checked.returncode) == ("", 0)
 
@@ -75,6 +75,8 @@ def test_systemd_finds_nothing_wrong_with_any_unit(machine):
         ("slot-fetch@web.service", 4.0),
         ("slot-stage@web.service", 4.0),
         ("slot-hook@web.service", 4.0),
+        ("slot-notify@web.service", 2.5),
+        ("slot-watch@web.service", 2.5),
     ],
 )
 def test_each_sandbox_leaves_little_exposed(machine, unit, most):
@@ -262,6 +264,7 @@ def test_slotd_may_start_and_stop_exactly_the_units_of_the_rules(machine):
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) slot-fetch@web.service replace 0 0",
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) slot-stage@web.service replace 0 0",
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) slot-hook@web.service replace 0 0",
+        "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) slot-notify@web.service replace 0 0",
         # Masked, but one of the rule's.
         "StartUnit ss web@blue.socket replace",
         "StartTransientUnit ssa\\(sv\\)a\\(sa\\(sv\\)\\) web@blue.socket replace 0 0",

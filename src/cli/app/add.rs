@@ -26,7 +26,9 @@ use crate::daemon::tables::fit;
 use crate::deploy::AppName;
 use crate::store::replace;
 use crate::telemetry::chain;
-use crate::units::{POLKIT_RULES, STATE, polkit_rule, polkit_rule_path};
+use crate::units::{
+    POLKIT_RULES, STATE, polkit_rule, polkit_rule_path, watch_triggers, watch_units,
+};
 use crate::wire::api::Status;
 
 /// Tries to reach slotd after it was started: 10 s.
@@ -91,6 +93,7 @@ pub async fn register(
     app.check_installed(&installed_file.display().to_string())?;
     check_env_file(&app, &file)?;
     check_deploy_key(&app, &file)?;
+    check_secrets(&app, &file)?;
     check_routes(&app, &file)?;
     check_listener(&app, &file)?;
     check_user(&app, &file)?;
@@ -118,7 +121,21 @@ pub async fn register(
     let mut words = vec!["enable", "--now"];
     words.extend(UNITS);
     systemctl(&words)?;
-    reload(&Client::new(global.socket(), Some(name.as_str()))).await
+    let status = reload(&Client::new(global.socket(), Some(name.as_str()))).await?;
+    watch(&app)?;
+    Ok(status)
+}
+
+/// Starts what deploys it by itself, and stops what did before.
+fn watch(app: &App) -> anyhow::Result<()> {
+    systemctl(&["stop", &watch_units(&app.name)])?;
+    let triggers = watch_triggers(app);
+    if triggers.is_empty() {
+        return Ok(());
+    }
+    let mut words = vec!["start"];
+    words.extend(triggers.iter().map(String::as_str));
+    systemctl(&words).map(|_| ())
 }
 
 /// Refuses an `env_file` that is not there: no slot would start without it.
@@ -146,6 +163,28 @@ fn check_deploy_key(app: &App, file: &str) -> anyhow::Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Refuses a secret that is not there, without which nothing would be sent, or that everybody may read.
+fn check_secrets(app: &App, file: &str) -> anyhow::Result<()> {
+    for receiver in &app.notices {
+        let Some(path) = receiver.secret_file.as_deref() else {
+            continue;
+        };
+        let absent = || {
+            format!(
+                "there is no file {path}; make one that is root's: `(umask 077; openssl rand -hex 32 >{path})`"
+            )
+        };
+        let problem = match Path::new(path).is_file() {
+            true => receiver.secret_problem(),
+            false => Some(absent()),
+        };
+        if let Some(problem) = problem {
+            return Err(Exit::Input.because(format!("{file}: notices.secret_file: {problem}")));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a `listener` that no socket of the router has: nobody would reach the app.

@@ -18,7 +18,8 @@ use super::loaded::of;
 use super::{file_of, ready_to_change, systemctl};
 use crate::deploy::AppName;
 use crate::units::{
-    STAGING, STATE, fetch_service, hook_service, polkit_rule_path, setup_service, stage_service,
+    STAGING, STATE, fetch_service, hook_service, notify_service, polkit_rule_path, setup_service,
+    stage_service, watch_units,
 };
 use crate::wire::control::{InFlight, Stats};
 
@@ -143,10 +144,13 @@ fn stop(name: &AppName) -> anyhow::Result<()> {
         setup_service(name),
         fetch_service(name),
         hook_service(name),
+        notify_service(name),
         stage_service(name),
     ];
-    let [setup, fetch, hook, stage] = &errands;
-    systemctl(&["stop", setup, fetch, hook, stage])?;
+    // First what would deploy it again.
+    systemctl(&["stop", &watch_units(name)])?;
+    let [setup, fetch, hook, notify, stage] = &errands;
+    systemctl(&["stop", setup, fetch, hook, notify, stage])?;
     let mut units: Vec<String> = of(name)?
         .into_iter()
         .filter(|unit| unit.ours)
@@ -170,8 +174,8 @@ fn kept(name: &AppName) -> [PathBuf; 3] {
         .map(|place| Path::new(place).join(name.as_str()))
 }
 
-/// What its builds and fetches kept, likewise.
-fn caches(name: &AppName) -> [PathBuf; 6] {
+/// What its builds, fetches and automatic deployments kept, likewise.
+fn caches(name: &AppName) -> [PathBuf; 8] {
     [
         "/var/lib/slot-setup",
         "/var/lib/private/slot-setup",
@@ -179,6 +183,8 @@ fn caches(name: &AppName) -> [PathBuf; 6] {
         "/var/cache/private/slot-setup",
         "/var/cache/slot-fetch",
         "/var/cache/private/slot-fetch",
+        "/var/lib/slot-watch",
+        "/var/lib/private/slot-watch",
     ]
     .map(|place| Path::new(place).join(name.as_str()))
 }

@@ -47,6 +47,17 @@ pub struct Abort {
     pub expecting: Expecting,
 }
 
+/// `pause`, `resume`.
+#[derive(Debug, Args)]
+pub struct Pause {
+    /// The app
+    #[arg(value_name = "APP")]
+    pub app: Option<AppName>,
+    /// What it expects.
+    #[command(flatten)]
+    pub expecting: Expecting,
+}
+
 /// `stop`.
 #[derive(Debug, Args)]
 pub struct Stop {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::config::Window;
 use crate::deploy::SlotName;
 
 /// `launch`, as slot-generator writes it into `ExecStart=`; the app is `--app`.
@@ -92,6 +93,43 @@ pub struct Hook {
     /// The app's command after a rollback, a word each
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     pub after_rollback: Vec<String>,
+    /// The app's check of a plan's step, a word each
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    pub check: Vec<String>,
+}
+
+/// `notify`, as slot-generator writes it into `ExecStart=`; the app is `--app`, and `--socket` where slotd waits for it.
+#[derive(Debug, Args)]
+pub struct Notify {
+    /// A receiver's key and URL
+    #[arg(long, value_name = "KEY=URL", value_parser = pair)]
+    pub to: Vec<(String, String)>,
+    /// Where a receiver's secret is
+    #[arg(long, value_name = "KEY=PATH", value_parser = pair)]
+    pub secret: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=');
+    let (key, value) = pair.ok_or("write a key, an equals sign and a value")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `auto`, as slot-generator writes it into `ExecStart=`; the app is `--app`.
+#[derive(Debug, Args)]
+pub struct Auto {
+    /// Where is remembered what was tried
+    #[arg(long, value_name = "PATH")]
+    pub memory: PathBuf,
+    /// When it may be deployed
+    #[arg(long, value_name = "WINDOW")]
+    pub window: Vec<Window>,
+    /// The file to look at, or the directory
+    #[arg(long, value_name = "PATH", required_unless_present = "git")]
+    pub path: Option<PathBuf>,
+    /// Look at the app's remote
+    #[arg(long, conflicts_with = "path")]
+    pub git: bool,
 }
 
 /// `man`.

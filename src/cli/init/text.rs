@@ -137,6 +137,7 @@ name = "{name}"
 # start_timeout = "60s"    # to READY
 # health_timeout = "30s"   # from then to the first answer of `health` that passes
 # soak = "30s"             # how long a new release is watched, and taken back if it fails
+# soak_error_rate = "10%"  # and the most of its requests that may fail then; "off": they are not counted
 # drain = "120s"           # how long the old release may finish what is in flight; "0s": as long as that takes
 # stop_timeout = "10s"     # from SIGTERM to SIGKILL
 # keep = 5                 # old releases kept on disk
@@ -162,12 +163,28 @@ name = "{name}"
 # remote = "git@example.org:me/{name}.git"
 # deploy_key = "/etc/slot/keys/{name}"   # a private key without a passphrase, root's own, 0600
 
+# What is deployed by itself: what the remote has on its branch, or a file that is dropped (watch = "path", path = "/srv/drop/{name}").
+# [auto]
+# watch = "git"
+# window = "Mon..Fri 09:00-17:00"
+
 # Commands of a release around its switch; the first two end the deployment if they fail.
 # [hooks]
 # before_deploy = "./bin/backup"
 # before_switch = "./bin/migrate"
 # after_switch = "./bin/announce"
 # after_rollback = "./bin/announce"
+
+# A new release comes to its requests by steps, and is judged in each by what the router counts.
+# [canary]
+# steps = ["1% 2m", "10% 5m", "50% 5m"]
+# error_rate = "5%"
+# latency_ratio = { p99 = 2 }
+# Who is told elsewhere of what happens: a signed POST of JSON for each event.
+# [[notices]]
+# url = "https://example.org/hooks/slot"
+# events = ["ended", "soak", "rolled-back", "down"]
+# secret_file = "/etc/slot/keys/notices"   # root's own, 0600
 
 # A git work tree of what is live, for the next deployment, in /var/lib/slot-staging/{name}: whose it is.
 # [staging]

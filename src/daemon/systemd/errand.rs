@@ -3,17 +3,20 @@
 //! **Invariant:** an errand that is given up loses its connection at once, which ends it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::super::errand::{Broken, Call, Door, Held};
 use super::super::live::blocking;
+use super::super::notices::LIMIT;
 use super::super::units::{Report, Unbuilt};
 use super::door::{LOOK, is_over};
+use crate::config::App;
 use crate::deploy::{BootId, UnitFailure, UnitResult};
 use crate::systemd::{Bus, Properties, StartError, UnitName, failure, how_it_ended, journal};
+use crate::units::{fetch_socket, notify_socket};
 
 /// How long the unit may take to be there and to ask, and to be gone when it has answered.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -29,6 +32,25 @@ pub(super) struct Errand {
 }
 
 impl Errand {
+    /// What fetches from an app's remote, if it has one; `run` is `/run/slot`.
+    pub(super) fn fetch(app: &App, run: &Path) -> Option<Self> {
+        let remote = app.remote.as_ref()?;
+        Some(Self {
+            unit: UnitName::fetch(&app.name),
+            socket: fetch_socket(run, &app.name),
+            limit: remote.timeout,
+        })
+    }
+
+    /// What sends an app's notices.
+    pub(super) fn notify(app: &App, run: &Path) -> Self {
+        Self {
+            unit: UnitName::notify(&app.name),
+            socket: notify_socket(run, &app.name),
+            limit: LIMIT,
+        }
+    }
+
     /// Ends what runs of it.
     pub(super) async fn end(&self, bus: &Bus) {
         bus.stop(&self.unit, None).await;

@@ -32,8 +32,10 @@ impl Preview {
     /// The run of this name, whatever the case of its letters.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Run> {
-        let is = |own: &Box<str>| own.eq_ignore_ascii_case(name);
-        self.runs.iter().find(|run| run.names.iter().any(is))
+        self.runs.iter().find(|run| {
+            let mut names = run.names.iter();
+            names.any(|own| own.eq_ignore_ascii_case(name))
+        })
     }
 
     /// The name in what a request brings, `TOKEN NAME`, if that is the app's token.

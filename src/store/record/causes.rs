@@ -2,7 +2,7 @@
 
 use super::CauseRecord;
 use super::convert::word;
-use crate::deploy::{Cause, NameError, SlotName};
+use crate::deploy::{Cause, Finding, NameError, SlotName};
 
 impl From<&Cause> for CauseRecord {
     fn from(cause: &Cause) -> Self {
@@ -41,6 +41,10 @@ impl From<&Cause> for CauseRecord {
             Cause::ProbesFailed(probe) => Self::ProbesFailed {
                 probe: probe.into(),
             },
+            Cause::Judged(finding) => Self::Judged {
+                failed: finding.failed.into(),
+                text: finding.text.clone(),
+            },
             Cause::Soaked => Self::Soaked,
             Cause::Superseded => Self::Superseded,
             Cause::OldSlotGone => Self::OldSlotGone,
@@ -70,6 +74,10 @@ impl CauseRecord {
             Self::Exited { failure } => Cause::Exited(failure.into()),
             Self::StoppedByHand => Cause::StoppedByHand,
             Self::ProbesFailed { probe } => Cause::ProbesFailed(probe.into()),
+            Self::Judged { failed, text } => Cause::Judged(Finding {
+                failed: failed.into(),
+                text,
+            }),
             Self::Soaked => Cause::Soaked,
             Self::Superseded => Cause::Superseded,
             Self::OldSlotGone => Cause::OldSlotGone,

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use super::tidings::{TidingRecord, topics};
 use super::{
-    ByClassRecord, CauseRecord, ConditionRecord, DeploymentRecord, FIRST, FailureRecord, KeyRecord,
-    KindRecord, OccasionRecord, OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord,
-    ServiceRecord, SettingsRecord, SlotRecord, VERSION, WatchRecord,
+    ByClassRecord, CanaryRecord, CauseRecord, ConditionRecord, DeploymentRecord, FIRST,
+    FailureRecord, KeyRecord, KindRecord, OccasionRecord, OutcomeRecord, PhaseRecord, ProbeRecord,
+    Record, RolledBackRecord, ServiceRecord, SettingsRecord, SlotRecord, VERSION, WatchRecord,
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
-    Probe, ReleaseId, RolledBack, Service, Settings, Slot, State, Time, UnitFailure, Watch, Weight,
+    Probe, Rate, ReleaseId, RolledBack, Service, Settings, Slot, State, Time, UnitFailure, Watch,
+    Weight,
 };
 
-fn ms(span: Duration) -> u64 {
+pub(super) fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -20,7 +22,7 @@ fn text<T: ToString>(name: Option<&T>) -> Option<String> {
     name.map(ToString::to_string)
 }
 
-fn weight(percent: u8) -> Result<Weight, NameError> {
+pub(super) fn weight(percent: u8) -> Result<Weight, NameError> {
     percent.to_string().parse()
 }
 
@@ -90,6 +92,7 @@ impl Record {
                 entered: marks(&held.entered),
                 settings: (&held.settings).into(),
                 weight: held.weight.map(Weight::get),
+                planned: held.planned,
                 before_switch: held.before_switch.into(),
             }),
             watch: state.watch.as_ref().map(|watch| WatchRecord {
@@ -111,18 +114,13 @@ impl Record {
             soaked: state.soaked,
             marked: state.marked.iter().map(ToString::to_string).collect(),
             outcome: state.outcome.as_ref().map(Into::into),
-            rolled_back: state.rolled_back.as_ref().map(|back| RolledBackRecord {
-                generation: back.generation.0,
-                from: back.from.to_string(),
-                left: text(back.left.as_ref()),
-                to: back.to.to_string(),
-                release: text(back.release.as_ref()),
-                cause: (&back.cause).into(),
-                at: back.at.0,
-            }),
+            rolled_back: state.rolled_back.as_ref().map(Into::into),
             settings: (&state.settings).into(),
             keys: state.keys.iter().map(Into::into).collect(),
             due: state.due.iter().map(Into::into).collect(),
+            topics: state.topics.iter().map(|it| it.name().to_owned()).collect(),
+            told: state.told,
+            untold: state.untold.iter().filter_map(TidingRecord::of).collect(),
         }
     }
 
@@ -171,16 +169,31 @@ impl Record {
                 .into_iter()
                 .map(OccasionRecord::into_occasion)
                 .collect::<Result<_, _>>()?,
+            topics: topics(&self.topics).collect(),
+            told: self.told,
+            untold: self
+                .untold
+                .into_iter()
+                .map(TidingRecord::into_tiding)
+                .collect::<Result<_, _>>()?,
         })
     }
 }
 
-/// Whether a slot has a weight beside the active slot, or is to get one; or a hook has ended the last attempt.
+/// Whether a slot has a weight beside the active slot, or is to get one; or a hook or a verdict has ended something.
 fn is_new(state: &State) -> bool {
     let held = state.deployment.as_ref();
-    let ended = state.outcome.as_ref().map(|outcome| &outcome.cause);
-    held.is_some_and(|held| held.weight.is_some())
-        || matches!(ended, Some(Cause::Unhooked(..)))
+    let ended = state.outcome.iter().map(|outcome| &outcome.cause);
+    let back = state.rolled_back.iter().map(|back| &back.cause);
+    let kept = state.keys.iter().filter_map(|key| key.outcome.as_ref());
+    let kept = kept.map(|outcome| &outcome.cause);
+    let watch = state
+        .watch
+        .iter()
+        .filter_map(|watch| watch.rolling_back.as_ref());
+    let mut causes = ended.chain(back).chain(kept).chain(watch);
+    held.is_some_and(|held| held.weight.is_some() || held.planned)
+        || causes.any(|cause| matches!(cause, Cause::Unhooked(..) | Cause::Judged(_)))
         || state
             .slots
             .values()
@@ -213,7 +226,9 @@ impl From<&Settings> for SettingsRecord {
             drain_classes_ms: classes(settings.drain.map(ms)),
             stop_timeout_ms: ms(settings.stop_timeout),
             soak_ms: ms(settings.soak),
+            soak_error_rate: settings.soak_error_rate.map(|Rate(rate)| rate),
             hooks: settings.hooks.iter().map(|hook| (*hook).into()).collect(),
+            canary: settings.canary.as_deref().map(Into::into),
         }
     }
 }
@@ -231,7 +246,11 @@ impl SettingsRecord {
             drain: by_class(self.drain_ms, self.drain_classes_ms).map(Duration::from_millis),
             stop_timeout: Duration::from_millis(self.stop_timeout_ms),
             soak: Duration::from_millis(self.soak_ms),
+            soak_error_rate: self.soak_error_rate.map(Rate),
             hooks: self.hooks.into_iter().map(Into::into).collect(),
+            canary: (self.canary.map(CanaryRecord::into_canary))
+                .transpose()?
+                .map(Box::new),
         })
     }
 }
@@ -247,6 +266,7 @@ impl DeploymentRecord {
             entered: times(&self.entered),
             settings: self.settings.into_settings()?,
             weight: self.weight.map(weight).transpose()?,
+            planned: self.planned,
             before_switch: self.before_switch.into(),
         })
     }
@@ -299,8 +319,22 @@ impl OutcomeRecord {
     }
 }
 
+impl From<&RolledBack> for RolledBackRecord {
+    fn from(back: &RolledBack) -> Self {
+        Self {
+            generation: back.generation.0,
+            from: back.from.to_string(),
+            left: text(back.left.as_ref()),
+            to: back.to.to_string(),
+            release: text(back.release.as_ref()),
+            cause: (&back.cause).into(),
+            at: back.at.0,
+        }
+    }
+}
+
 impl RolledBackRecord {
-    fn into_rolled_back(self) -> Result<RolledBack, NameError> {
+    pub(super) fn into_rolled_back(self) -> Result<RolledBack, NameError> {
         Ok(RolledBack {
             generation: Generation(self.generation),
             from: self.from.parse()?,
@@ -354,8 +388,9 @@ impl From<&Phase> for PhaseRecord {
                 until: until.0,
                 probe: probe.as_ref().map(Into::into),
             },
-            Phase::Trial { slot } => Self::Trial {
+            Phase::Trial { slot, plan } => Self::Trial {
                 slot: slot.to_string(),
+                plan: plan.as_ref().map(Into::into),
             },
             Phase::Shifting { slot, from, left } => Self::Shifting {
                 slot: slot.to_string(),
@@ -385,8 +420,9 @@ impl PhaseRecord {
                 until: Time(until),
                 probe: probe.map(Into::into),
             },
-            Self::Trial { slot } => Phase::Trial {
+            Self::Trial { slot, plan } => Phase::Trial {
                 slot: slot.parse()?,
+                plan: plan.map(Into::into),
             },
             Self::Shifting { slot, from, left } => Phase::Shifting {
                 slot: slot.parse()?,

@@ -1,7 +1,7 @@
 //! Hooks, between the state and its record.
 
-use super::{BeforeSwitchRecord, HookRecord, OccasionRecord};
-use crate::deploy::{BeforeSwitch, Generation, Hook, NameError, Occasion};
+use super::{HookRecord, OccasionRecord, StageRecord};
+use crate::deploy::{Generation, Hook, NameError, Occasion, Stage};
 
 impl From<Hook> for HookRecord {
     fn from(hook: Hook) -> Self {
@@ -10,6 +10,7 @@ impl From<Hook> for HookRecord {
             Hook::BeforeSwitch => Self::BeforeSwitch,
             Hook::AfterSwitch => Self::AfterSwitch,
             Hook::AfterRollback => Self::AfterRollback,
+            Hook::Check => Self::Check,
         }
     }
 }
@@ -21,26 +22,27 @@ impl From<HookRecord> for Hook {
             HookRecord::BeforeSwitch => Self::BeforeSwitch,
             HookRecord::AfterSwitch => Self::AfterSwitch,
             HookRecord::AfterRollback => Self::AfterRollback,
+            HookRecord::Check => Self::Check,
         }
     }
 }
 
-impl From<BeforeSwitch> for BeforeSwitchRecord {
-    fn from(stage: BeforeSwitch) -> Self {
+impl From<Stage> for StageRecord {
+    fn from(stage: Stage) -> Self {
         match stage {
-            BeforeSwitch::Ahead => Self::Ahead,
-            BeforeSwitch::Runs => Self::Runs,
-            BeforeSwitch::Passed => Self::Passed,
+            Stage::Ahead => Self::Ahead,
+            Stage::Runs => Self::Runs,
+            Stage::Passed => Self::Passed,
         }
     }
 }
 
-impl From<BeforeSwitchRecord> for BeforeSwitch {
-    fn from(stage: BeforeSwitchRecord) -> Self {
+impl From<StageRecord> for Stage {
+    fn from(stage: StageRecord) -> Self {
         match stage {
-            BeforeSwitchRecord::Ahead => Self::Ahead,
-            BeforeSwitchRecord::Runs => Self::Runs,
-            BeforeSwitchRecord::Passed => Self::Passed,
+            StageRecord::Ahead => Self::Ahead,
+            StageRecord::Runs => Self::Runs,
+            StageRecord::Passed => Self::Passed,
         }
     }
 }

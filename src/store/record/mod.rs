@@ -2,16 +2,21 @@
 //!
 //! A later version that an older slotd can still read keeps `readable_from`; unknown keys are passed over for that reason.
 //!
-//! Version 2 has weights, and hooks that end an attempt. What has neither is written as version 1, which an older slotd can read.
+//! Version 2 has weights, and hooks and verdicts that end something. What has none of them is written as version 1, which an older slotd
+//! can read.
 
 mod causes;
 mod convert;
 mod hooks;
 mod keyed;
+mod plans;
+mod tidings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+use tidings::TidingRecord;
 
 /// The newest version that this slotd reads and writes.
 pub(super) const VERSION: u32 = 2;
@@ -50,6 +55,13 @@ pub(super) struct Record {
     keys: Vec<KeyRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     due: Vec<OccasionRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    topics: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    told: u64,
+    /// A version that does not know of them tells nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    untold: Vec<TidingRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,18 +81,19 @@ enum HookRecord {
     BeforeSwitch,
     AfterSwitch,
     AfterRollback,
+    Check,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum BeforeSwitchRecord {
+enum StageRecord {
     #[default]
     Ahead,
     Runs,
     Passed,
 }
 
-impl BeforeSwitchRecord {
+impl StageRecord {
     fn is_ahead(&self) -> bool {
         *self == Self::Ahead
     }
@@ -122,8 +135,65 @@ struct SettingsRecord {
     drain_classes_ms: Option<ByClassRecord>,
     stop_timeout_ms: u64,
     soak_ms: u64,
+    /// A version that does not know of it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    soak_error_rate: Option<u32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     hooks: Vec<HookRecord>,
+    /// A version that does not know of it switches at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    canary: Option<CanaryRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct CanaryRecord {
+    /// Per cent, and milliseconds.
+    steps: Vec<(u8, u64)>,
+    auto_promote: bool,
+    min_requests: u64,
+    error_rate: Option<u32>,
+    error_ratio: Option<u32>,
+    latency_us: BTreeMap<QuantileRecord, u64>,
+    latency_ratio: BTreeMap<QuantileRecord, u32>,
+    warm_up_ms: u64,
+    quiet: QuietRecord,
+    max_hold_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum QuantileRecord {
+    P50,
+    P95,
+    P99,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum QuietRecord {
+    Hold,
+    Probe,
+    Advance,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FailedRecord {
+    ErrorRate,
+    ErrorRatio,
+    Latency,
+    LatencyRatio,
+    MaxHold,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PlanRecord {
+    step: usize,
+    since: u64,
+    paused: Option<u64>,
+    holds: bool,
+    check: StageRecord,
+    finished: bool,
 }
 
 /// Where the classes differ: a version that does not know of it goes by the last of them, which is there as well.
@@ -146,9 +216,11 @@ struct DeploymentRecord {
     settings: SettingsRecord,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weight: Option<u8>,
+    #[serde(default, skip_serializing_if = "is_not")]
+    planned: bool,
     /// A version that does not know of it finds the time for health passed, and ends the deployment, should it run.
-    #[serde(default, skip_serializing_if = "BeforeSwitchRecord::is_ahead")]
-    before_switch: BeforeSwitchRecord,
+    #[serde(default, skip_serializing_if = "StageRecord::is_ahead")]
+    before_switch: StageRecord,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -181,6 +253,8 @@ enum PhaseRecord {
     },
     Trial {
         slot: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plan: Option<PlanRecord>,
     },
     Shifting {
         slot: String,
@@ -340,6 +414,10 @@ enum CauseRecord {
     StoppedByHand,
     ProbesFailed {
         probe: ProbeRecord,
+    },
+    Judged {
+        failed: FailedRecord,
+        text: String,
     },
     Soaked,
     Superseded,

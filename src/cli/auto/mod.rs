@@ -1,0 +1,232 @@
+//! `slotctl auto`: the `ExecStart=` of `slot-watch@`. It looks whether there is something new of an app, and deploys it as anybody may.
+//!
+//! **Invariant:** what is deployed, or not, is for [`decide`]; this looks, remembers and tells.
+//! **Invariant:** a file is deployed once it has stayed the same for [`SETTLE`], and what is remembered of it is what was deployed.
+
+mod dropped;
+mod memory;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use self::dropped::Dropped;
+use self::memory::Memory;
+use super::args::Wait;
+use super::client::{Client, ClientError, empty};
+use super::deploy::{named, path_of};
+use super::exit::Exit;
+use super::follow::attempt;
+use super::pack::Upload;
+use super::progress::Screen;
+use super::term::note;
+use crate::config::Window;
+use crate::deploy::{Circumstances, Decision, Ended, decide, is_its_own};
+use crate::telemetry::chain;
+use crate::wire::api::{AtRemote, Outcome, Status};
+
+/// How often in a row it looks again, because something may have come while it deployed.
+const ROUNDS: u32 = 10;
+
+/// What the unit's `ExecStart=` says.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `--memory`: where it remembers what was tried.
+    pub memory: PathBuf,
+    /// `--window`: when it may deploy; at any time, if there is none.
+    pub windows: Vec<Window>,
+    /// `--path`: what it looks at; without it, at the app's remote.
+    pub path: Option<PathBuf>,
+}
+
+/// What is to be live.
+enum Wanted {
+    File(Dropped),
+    Commit(String),
+}
+
+impl Wanted {
+    /// What it is known by.
+    fn identity(&self) -> &str {
+        match self {
+            Self::File(file) => &file.digest,
+            Self::Commit(commit) => commit,
+        }
+    }
+
+    /// What its release is called, where that is known.
+    fn release(&self) -> Option<&str> {
+        match self {
+            Self::File(_) => None,
+            Self::Commit(commit) => commit.get(..8),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::File(file) => file.path.display().to_string(),
+            Self::Commit(commit) => format!("commit {}", commit.get(..8).unwrap_or(commit)),
+        }
+    }
+}
+
+/// Looks, and deploys what is new.
+///
+/// # Errors
+/// It cannot look, or what it deployed failed.
+pub async fn run(client: &Client, request: &Request) -> anyhow::Result<Exit> {
+    let mut memory = Memory::read(&request.memory)?;
+    for _ in 0..ROUNDS {
+        let status: Status = client.get("/status").await?;
+        if status.deployment.is_some() {
+            // What comes of it is what there is to be compared with.
+            return Ok(Exit::Ok);
+        }
+        let Some(wanted) = wanted(client, request, &mut memory).await? else {
+            memory.tell("there is nothing to deploy yet")?;
+            return Ok(Exit::Ok);
+        };
+        let now = Circumstances {
+            live: status.live.clone(),
+            busy: false,
+            hold: status.hold.as_ref().map(ToString::to_string),
+            window: is_open(&request.windows),
+        };
+        let tried = memory.tried();
+        let decision = decide(wanted.identity(), wanted.release(), tried.as_ref(), &now);
+        if decision != Decision::Deploy {
+            memory.tell(&said(&decision, &wanted, &status, &request.windows))?;
+            return Ok(Exit::Ok);
+        }
+        let exit = deploy(client, &wanted, &mut memory).await?;
+        if exit != Exit::Ok || request.path.is_none() {
+            return Ok(exit);
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+async fn wanted(
+    client: &Client,
+    request: &Request,
+    memory: &mut Memory,
+) -> anyhow::Result<Option<Wanted>> {
+    match &request.path {
+        Some(path) => {
+            let found = dropped::find(path, memory.file()).await;
+            let found = found.with_context(|| format!("cannot look at {}", path.display()))?;
+            if let Some(file) = &found {
+                memory.keep_file(file)?;
+            }
+            Ok(found.map(Wanted::File))
+        }
+        None => {
+            let at: AtRemote = client.get("/remote").await?;
+            Ok(Some(Wanted::Commit(at.commit)))
+        }
+    }
+}
+
+/// Whether the machine's clock is in one of them.
+fn is_open(windows: &[Window]) -> bool {
+    let now = jiff::Zoned::now();
+    let day = now.weekday().to_monday_zero_offset().unsigned_abs();
+    let minute = u16::from(now.hour().unsigned_abs()) * 60 + u16::from(now.minute().unsigned_abs());
+    let open = |window: &Window| window.contains(usize::from(day), minute);
+    windows.is_empty() || windows.iter().any(open)
+}
+
+/// Why nothing is deployed, for people; nothing where all is as it should be.
+fn said(decision: &Decision, wanted: &Wanted, status: &Status, windows: &[Window]) -> String {
+    let (what, app) = (wanted.name(), &status.app);
+    match decision {
+        Decision::Deploy | Decision::Live | Decision::Busy => String::new(),
+        Decision::NotAgain(cause) => format!(
+            "{what} is not deployed again: it failed ({cause}); `slotctl deploy` does it all the same, or something else there"
+        ),
+        Decision::Left => format!(
+            "{what} was live, and release {} is now: that stays until something else is there; `slotctl deploy` brings it back",
+            status.live.as_deref().unwrap_or("(none)")
+        ),
+        Decision::Held(why) => {
+            format!("{what} is not deployed: {why}; `slotctl --app {app} unhold` lets it be")
+        }
+        Decision::Closed => {
+            let windows: Vec<String> = windows.iter().map(ToString::to_string).collect();
+            format!(
+                "{what} is not deployed before the next of {}",
+                windows.join(" and ")
+            )
+        }
+    }
+}
+
+async fn deploy(client: &Client, wanted: &Wanted, memory: &mut Memory) -> anyhow::Result<Exit> {
+    note(&format!("deploys {}\n", wanted.name()));
+    memory.begin(wanted.identity())?;
+    let outcome = match attempted(client, wanted).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let refused = matches!(
+                error.downcast_ref::<ClientError>(),
+                Some(ClientError::Problem { .. })
+            );
+            if refused {
+                // Nothing was begun.
+                memory.take_back()?;
+            }
+            return Err(error.context(format!("cannot deploy {}", wanted.name())));
+        }
+    };
+    if let Wanted::File(file) = wanted
+        && !file.is_still_so()
+    {
+        // What was deployed may have been neither this nor what is there now.
+        memory.forget()?;
+        return Ok(Exit::Ok);
+    }
+    let ended = match (outcome.success, outcome.release) {
+        (true, Some(release)) => Some(Ended::Served(release)),
+        (true, None) => None,
+        (false, _) => is_its_own(&outcome.cause).then(|| Ended::Failed(outcome.cause.clone())),
+    };
+    memory.end(ended)?;
+    note(&format!(
+        "{}: {}, {}\n",
+        wanted.name(),
+        outcome.cause,
+        outcome.text
+    ));
+    Ok(if outcome.success {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    })
+}
+
+async fn attempted(client: &Client, wanted: &Wanted) -> anyhow::Result<Outcome> {
+    // One line for each phase.
+    let mut screen = Screen::new(false);
+    let mut asked = vec![("auto", "true".to_owned())];
+    let (body, progress) = match wanted {
+        Wanted::Commit(commit) => {
+            asked.push(("remote", commit.clone()));
+            (empty(), None)
+        }
+        Wanted::File(file) => {
+            let source = Upload::look_over(&file.path)?;
+            asked.extend(named(&source));
+            asked.extend(source.size().map(|size| ("size", size.to_string())));
+            let (body, packing) = source.body()?;
+            (body, Some(packing))
+        }
+    };
+    let path = path_of("/deploy", &asked);
+    let begin = client.post_once(&path, None, body);
+    let attempted = attempt(client, begin, || None, Wait::Switched, &mut screen).await;
+    attempted.map_err(|error| match progress.and_then(|packing| packing.error()) {
+        // An upload that broke off has its reason on this side.
+        Some(ours) => error.context(chain(&ours)),
+        None => error,
+    })
+}

@@ -1,0 +1,178 @@
+//! Notices that are to be told elsewhere, between the state and their record.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CauseRecord, FailureRecord, KindRecord, OccasionRecord, OutcomeRecord, RolledBackRecord,
+};
+use crate::deploy::{Generation, NameError, Notice, Tiding, Time, Topic, Weight};
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TidingRecord {
+    number: u64,
+    at: u64,
+    generation: u64,
+    release: Option<String>,
+    #[serde(flatten)]
+    notice: NoticeRecord,
+}
+
+/// Those that have a topic.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "topic")]
+enum NoticeRecord {
+    Began {
+        of: u64,
+        kind: KindRecord,
+        by: String,
+    },
+    Ended {
+        outcome: OutcomeRecord,
+    },
+    Soak {
+        of: u64,
+        slot: String,
+        cause: CauseRecord,
+    },
+    RolledBack {
+        back: RolledBackRecord,
+    },
+    Weighed {
+        slot: String,
+        weight: u8,
+        rest: u8,
+        cause: Option<CauseRecord>,
+    },
+    Down {
+        slot: String,
+        failure: Option<FailureRecord>,
+    },
+    Up {
+        slot: String,
+    },
+    Hook {
+        occasion: OccasionRecord,
+        failure: Option<FailureRecord>,
+    },
+}
+
+impl TidingRecord {
+    /// `None` for a notice that has no topic, which no state keeps.
+    pub(super) fn of(tiding: &Tiding) -> Option<Self> {
+        let notice = match &tiding.notice {
+            Notice::Began {
+                generation,
+                kind,
+                by,
+            } => NoticeRecord::Began {
+                of: generation.0,
+                kind: (*kind).into(),
+                by: by.clone(),
+            },
+            Notice::Ended(outcome) => NoticeRecord::Ended {
+                outcome: outcome.into(),
+            },
+            Notice::Soak {
+                generation,
+                slot,
+                cause,
+            } => NoticeRecord::Soak {
+                of: generation.0,
+                slot: slot.to_string(),
+                cause: cause.into(),
+            },
+            Notice::RolledBack(back) => NoticeRecord::RolledBack { back: back.into() },
+            Notice::Weighed {
+                slot,
+                weight,
+                rest,
+                cause,
+            } => NoticeRecord::Weighed {
+                slot: slot.to_string(),
+                weight: weight.get(),
+                rest: rest.get(),
+                cause: cause.as_ref().map(Into::into),
+            },
+            Notice::Down { slot, failure } => NoticeRecord::Down {
+                slot: slot.to_string(),
+                failure: failure.as_ref().map(Into::into),
+            },
+            Notice::Up { slot } => NoticeRecord::Up {
+                slot: slot.to_string(),
+            },
+            Notice::Hooked { occasion, failure } => NoticeRecord::Hook {
+                occasion: occasion.into(),
+                failure: failure.as_ref().map(Into::into),
+            },
+            Notice::Phase { .. }
+            | Notice::Holds { .. }
+            | Notice::Draining { .. }
+            | Notice::Forced { .. }
+            | Notice::Stopped { .. }
+            | Notice::StandsBy { .. } => return None,
+        };
+        Some(Self {
+            number: tiding.number,
+            at: tiding.at.0,
+            generation: tiding.generation.0,
+            release: tiding.release.as_ref().map(ToString::to_string),
+            notice,
+        })
+    }
+
+    pub(super) fn into_tiding(self) -> Result<Tiding, NameError> {
+        let share = |percent: u8| percent.to_string().parse::<Weight>();
+        let notice = match self.notice {
+            NoticeRecord::Began { of, kind, by } => Notice::Began {
+                generation: Generation(of),
+                kind: kind.into(),
+                by,
+            },
+            NoticeRecord::Ended { outcome } => Notice::Ended(outcome.into_outcome()?),
+            NoticeRecord::Soak { of, slot, cause } => Notice::Soak {
+                generation: Generation(of),
+                slot: slot.parse()?,
+                cause: cause.into_cause()?,
+            },
+            NoticeRecord::RolledBack { back } => Notice::RolledBack(back.into_rolled_back()?),
+            NoticeRecord::Weighed {
+                slot,
+                weight,
+                rest,
+                cause,
+            } => Notice::Weighed {
+                slot: slot.parse()?,
+                weight: share(weight)?,
+                rest: share(rest)?,
+                cause: cause.map(CauseRecord::into_cause).transpose()?,
+            },
+            NoticeRecord::Down { slot, failure } => Notice::Down {
+                slot: slot.parse()?,
+                failure: failure.map(Into::into),
+            },
+            NoticeRecord::Up { slot } => Notice::Up {
+                slot: slot.parse()?,
+            },
+            NoticeRecord::Hook { occasion, failure } => Notice::Hooked {
+                occasion: occasion.into_occasion()?,
+                failure: failure.map(Into::into),
+            },
+        };
+        Ok(Tiding {
+            number: self.number,
+            at: Time(self.at),
+            generation: Generation(self.generation),
+            release: self.release.map(|id| id.parse()).transpose()?,
+            notice,
+        })
+    }
+}
+
+/// Topics by their names; one of a newer version is left out.
+pub(super) fn topics(names: &[String]) -> impl Iterator<Item = Topic> {
+    let known = |name: &String| {
+        let mut all = Topic::ALL.into_iter();
+        all.find(|(own, _)| own == name).map(|(_, topic)| topic)
+    };
+    names.iter().filter_map(known)
+}

@@ -1,0 +1,150 @@
+"""Automatic deployments on real units: a file that is dropped, a branch that moves; holds, failures and reboots."""
+
+import json
+
+import pytest
+from apps import make
+from machine import Machine
+from slots import QUICK, App, answers_only
+from test_faults_killed import kill
+
+REMOTE = "/srv/git/shop.git"
+WORK = "/srv/git/work"
+
+
+class Auto(App):
+    def live(self, marker, *, timeout=60):
+        """Waits until what answers `release MARKER` serves, and nothing is under way."""
+        self.machine.wait_for(f"curl -sS http://127.0.0.1/ -H 'Host: {self.name}.test' | grep -qx 'release {marker}'", timeout=timeout)
+        return self.wait_until(lambda status: status["state"] == "idle")
+
+    def said(self, words, *, timeout=60):
+        """Waits until the watcher has said something."""
+        self.machine.wait_for(f"journalctl -b -q -o cat -u slot-watch@{self.name} | grep -qF -- '{words}'", timeout=timeout)
+
+
+def dropping(machine):
+    machine.run("useradd --system ci && install -d -o ci /srv/drop /srv/drop/new")
+    return Auto(
+        machine,
+        "web",
+        QUICK + 'bind = "unix"\nhosts = ["web.test"]\n[auto]\nwatch = "path"\npath = "/srv/drop"\nevery = "5s"\nuser = "ci"\n',
+        kind="notify",
+    )
+
+
+@pytest.fixture(scope="module")
+def dropped(machine):
+    return dropping(machine)
+
+
+def drop(app, marker, *, faults="", rename=True):
+    """What CI does: an archive, written elsewhere and renamed, or copied into place."""
+    directory = make(app.machine, "notify", marker, faults=faults, directory=f"/srv/made/{marker}")
+    if rename:
+        app.machine.run(f"tar cf /srv/drop/new/{marker}.tar -C {directory} . && mv /srv/drop/new/{marker}.tar /srv/drop/")
+    else:
+        app.machine.run(
+            f"tar cf /srv/made/{marker}.tar -C {directory} . && cd /srv/drop && head -c 3000 /srv/made/{marker}.tar >{marker}.tar && "
+            f"sleep 1 && cat /srv/made/{marker}.tar >{marker}.tar"
+        )
+
+
+def test_what_is_dropped_is_deployed_by_a_unit_of_the_named_user(machine, dropped):
+    drop(dropped, "one")
+    dropped.live("one")
+    shown = machine.show("slot-watch@web.service", "Result", "User", "SupplementaryGroups")
+    assert shown == {"Result": "success", "User": "ci", "SupplementaryGroups": "slot"}
+    assert machine.show("slot-watch@web.timer", "ActiveState", "UnitFileState") == {"ActiveState": "active", "UnitFileState": "generated"}
+    assert machine.show("slot-watch@web.path", "ActiveState")["ActiveState"] == "active"
+    assert machine.out("journalctl -b -q -o cat SLOT_APP=web SLOT_NAME=watch | grep -c 'deploys /srv/drop/one.tar'") == "1"
+    drop(dropped, "two", rename=False)
+    dropped.live("two")
+
+
+def test_what_failed_is_not_tried_again_over_restarts_until_it_changes(machine, dropped):
+    drop(dropped, "broken", faults="exit")
+    dropped.said("broken.tar is not deployed again")
+    generation = dropped.status()["generation"]
+    kill(machine)
+    machine.run("systemctl restart slot-watch@web.timer slot-watch@web.path && systemctl start slot-watch@web.service")
+    status = dropped.status()
+    assert (status["generation"], status["last"]["success"]) == (generation, False)
+    drop(dropped, "mended")
+    dropped.live("mended")
+
+
+def test_a_hold_stops_it_and_nobody_else(machine, dropped):
+    dropped.slotctl("hold --reason 'a freeze'")
+    generation = dropped.status()["generation"]
+    drop(dropped, "held")
+    dropped.said("is not deployed: automatic deployments are on hold by root")
+    asked = machine.run(
+        "curl -sS --unix-socket /run/slot/slotd.sock -X POST -d '' 'http://slotd/apps/web/deploy?auto=true&origin=archive'", check=False
+    )
+    assert json.loads(asked.stdout)["code"] == "held", asked.stdout
+    assert dropped.status()["generation"] == generation
+    assert dropped.status()["hold"]["reason"] == "a freeze"
+    machine.run("systemctl restart slotd && systemctl start slot-watch@web.service")
+    assert dropped.status()["generation"] == generation
+    assert dropped.deploy("by-hand")["success"]
+    dropped.live("by-hand")
+    dropped.slotctl("unhold")
+    dropped.live("held")
+
+
+def test_a_machine_that_was_rebooted_watches_and_remembers():
+    with Machine(kept=True) as machine:
+        machine.install()
+        app = dropping(machine)
+        drop(app, "one")
+        app.live("one")
+        drop(app, "broken", faults="exit")
+        app.said("broken.tar is not deployed again")
+        app.slotctl("hold")
+        generation = app.status()["generation"]
+        machine.reboot()
+        machine.wait_for("systemctl is-active slot-watch@web.timer slot-watch@web.path")
+        app.live("one")
+        machine.run("systemctl start slot-watch@web.service")
+        app.slotctl("unhold")
+        machine.run("systemctl start slot-watch@web.service")
+        assert app.status()["generation"] == generation
+        drop(app, "mended")
+        app.live("mended")
+
+
+def test_a_branch_that_moves_is_deployed_and_removal_leaves_no_watcher(machine, dropped):
+    machine.run(f"mkdir -p {WORK} && git init -q --bare -b main {REMOTE} && git -C {WORK} init -q -b main")
+    machine.run("git config --system safe.directory '*'")
+
+    def push(marker, faults=""):
+        make(machine, "notify", marker, faults=faults, directory=f"/srv/made/git-{marker}")
+        machine.run(
+            f"cp -a /srv/made/git-{marker}/. {WORK}/ && cd {WORK} && git add -A && git -c user.name=a -c user.email=a@b commit -qm {marker} && "
+            f"git push -q {REMOTE} main && chmod -R a+rX {REMOTE}"
+        )
+        return machine.out(f"git -C {WORK} rev-parse HEAD")
+
+    one = push("git-one")
+    app = Auto(
+        machine,
+        "shop",
+        QUICK + f'bind = "unix"\nhosts = ["shop.test"]\n[git]\nremote = "file://{REMOTE}"\nbranch = "main"\n'
+        '[auto]\nwatch = "git"\nevery = "5s"\n',
+        kind="notify",
+    )
+    status = app.live("git-one")
+    assert status["live"] == one[:8]
+    two = push("git-two")
+    assert app.live("git-two")["live"] == two[:8]
+    assert machine.show("slot-watch@shop.service", "User")["User"] == "slot-wch-shop"
+    bad = push("git-bad", faults="exit")
+    app.said(f"commit {bad[:8]} is not deployed again")
+    generation = app.status()["generation"]
+    machine.run("systemctl start slot-watch@shop.service")
+    assert app.status()["generation"] == generation
+    app.slotctl("app remove shop --purge --now")
+    loaded = machine.out("systemctl list-units --all --plain --no-legend 'slot-watch@shop.*'")
+    assert "active" not in loaded.split(), loaded
+    assert machine.run("ls /var/lib/private/slot-watch/shop", check=False).returncode != 0
