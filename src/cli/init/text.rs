@@ -151,6 +151,9 @@ name = "{name}"
 # By what a client keeps to the version that it saw while a share grows: "cookie", "header:X-User" or "address".
 # sticky = "cookie"
 
+# green.{name}.example.org, and a release's id or label instead, reach what runs there, whatever its share.
+# preview = "example.org"
+
 # user = "deploy"                     # a user of its own, unless said
 {env}# env_file = "/etc/slot/{name}.env"   # for secrets: root's own, 0600
 
