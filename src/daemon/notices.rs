@@ -312,6 +312,8 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deploy::Topic;
+    use crate::wire::api::Event;
 
     #[test]
     fn pauses_grow_up_to_ten_minutes_and_are_not_the_same_everywhere() {
@@ -332,5 +334,43 @@ mod tests {
                 "{failures}: {last:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_too_old_or_damaged_is_given_up_and_the_next_one_is_sent() {
+        let directory = tempfile::tempdir().unwrap();
+        let now_ms = 1_763_700_000_000;
+        let receiver = Receiver {
+            url: "https://example.org/".to_owned(),
+            topics: Topic::USUAL.into(),
+            secret_file: None,
+        };
+        let work = Work {
+            app: "web".to_owned(),
+            outbox: Outbox::at(directory.path().join("notices")),
+            receivers: vec![receiver.clone()],
+            now_ms,
+        };
+        let body = |at_ms| {
+            let event = Event {
+                at_ms,
+                ..Event::default()
+            };
+            let (id, host) = (format!("web-{at_ms}"), "here".to_owned());
+            serde_json::to_vec(&Body { id, host, event }).unwrap()
+        };
+        let key = receiver.key();
+        let age = u64::try_from(MOST_AGE.as_millis()).unwrap();
+        for (number, bytes) in [
+            (1, body(now_ms - age - 1)),
+            (2, b"{".to_vec()),
+            (3, body(now_ms - age)),
+            (4, body(now_ms)),
+        ] {
+            work.outbox.put(&key, number, &bytes).unwrap();
+        }
+        let (number, letter) = work.oldest(&receiver).unwrap().unwrap();
+        assert_eq!((number, letter.id), (3, format!("web-{}", now_ms - age)));
+        assert_eq!(work.outbox.numbers(&key).unwrap(), [3, 4].into());
     }
 }
