@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use slot::deploy::{
     BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Deployment, Failed, Finding,
-    Fingerprint, Generation, Hook, Keyed, Kind, Notice, Occasion, Outcome, Phase, Plan, Probe,
-    Quantile, Quiet, Rate, Ratio, ReleaseId, RolledBack, Service, Settings, Slot, SlotName, Stage,
-    State, Tiding, Time, Topic, UnitFailure, Watch, Weight,
+    Fingerprint, Generation, Hook, Keyed, Kind, Lack, Notice, Occasion, Outcome, Phase, Plan,
+    Probe, Quantile, Quiet, Rate, Ratio, ReleaseId, RolledBack, Service, Settings, Slot, SlotName,
+    Stage, State, Tiding, Time, Topic, UnitFailure, Watch, Weight,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -422,6 +422,16 @@ fn with_tidings() -> State {
             weight: Weight::new(10).unwrap(),
             rest: Weight::new(90).unwrap(),
             cause: Some(Cause::OldSlotGone),
+        },
+        Notice::Holds {
+            generation: Generation(12),
+            step: 2,
+            lack: Lack::Latencies {
+                live: true,
+                quantile: Quantile::P99,
+                has: 12,
+                needs: 1_000,
+            },
         },
         Notice::Down {
             slot: slot("blue"),

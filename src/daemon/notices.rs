@@ -5,7 +5,8 @@
 //!  state.untold ─ Effect::Post ─► notices/<receiver>/<number>.json ─ slot-notify@<app> ─► https://…
 //! ```
 //!
-//! **Invariant:** nothing waits for it: no deployment, no other receiver; where it does not get on, status says so.
+//! **Invariant:** no deployment waits for it; another receiver for no longer than one may take to answer. Where it does not get on, status
+//! says so.
 //! **Invariant:** a notice is sent at least once, and the next one of a receiver only after it, unless he refuses it, or [`MOST_AGE`] has
 //! passed, or [`MOST_KEPT`] newer ones wait.
 
@@ -139,7 +140,7 @@ impl<U: Units> Live<U> {
             let now = Instant::now();
             let again = |key: &str| standings.get(key).and_then(|it| it.again);
             let waiting = self.waiting().await;
-            let (due, later): (Vec<Receiver>, Vec<Receiver>) = waiting
+            let (mut due, later): (Vec<Receiver>, Vec<Receiver>) = waiting
                 .into_iter()
                 .partition(|it| again(&it.key()).is_none_or(|again| again <= now));
             if due.is_empty() {
@@ -150,6 +151,8 @@ impl<U: Units> Live<U> {
                 }
                 continue;
             }
+            // Who takes his goes before who may take long.
+            due.sort_by_key(|it| standings.get(&it.key()).map_or(0, |it| it.failures));
             for (key, failed) in self.round(due).await {
                 let standing = standings.entry(key).or_default();
                 match failed {

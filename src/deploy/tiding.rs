@@ -28,6 +28,8 @@ pub enum Topic {
     RolledBack,
     /// [`Notice::Weighed`].
     Weighed,
+    /// [`Notice::Holds`].
+    Holds,
     /// [`Notice::Down`].
     Down,
     /// [`Notice::Up`].
@@ -38,19 +40,26 @@ pub enum Topic {
 
 impl Topic {
     /// Each, with its name in the app's file and in events.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("began", Self::Began),
         ("ended", Self::Ended),
         ("soak", Self::Soak),
         ("rolled-back", Self::RolledBack),
         ("weighed", Self::Weighed),
+        ("holds", Self::Holds),
         ("down", Self::Down),
         ("up", Self::Up),
         ("hook", Self::Hook),
     ];
 
     /// What a person wants to hear of who did not say.
-    pub const USUAL: [Self; 4] = [Self::Ended, Self::Soak, Self::RolledBack, Self::Down];
+    pub const USUAL: [Self; 5] = [
+        Self::Ended,
+        Self::Soak,
+        Self::RolledBack,
+        Self::Holds,
+        Self::Down,
+    ];
 
     /// The topic's name.
     #[must_use]
@@ -99,11 +108,11 @@ impl Notice {
             Self::Soak { .. } => Some(Topic::Soak),
             Self::RolledBack(_) => Some(Topic::RolledBack),
             Self::Weighed { .. } => Some(Topic::Weighed),
+            Self::Holds { .. } => Some(Topic::Holds),
             Self::Down { .. } => Some(Topic::Down),
             Self::Up { .. } => Some(Topic::Up),
             Self::Hooked { .. } => Some(Topic::Hook),
             Self::Phase { .. }
-            | Self::Holds { .. }
             | Self::Draining { .. }
             | Self::Forced { .. }
             | Self::Stopped { .. }

@@ -180,7 +180,7 @@ name = "{name}"
 # Who is told elsewhere of what happens: a signed POST of JSON for each event.
 # [[notices]]
 # url = "https://example.org/hooks/slot"
-# events = ["ended", "soak", "rolled-back", "down"]
+# events = ["ended", "soak", "rolled-back", "holds", "down"]
 # secret_file = "/etc/slot/keys/notices"   # root's own, 0600
 
 # A git work tree of what is live, for the next deployment, in /var/lib/slot-staging/{name}: whose it is.

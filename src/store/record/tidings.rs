@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CauseRecord, FailureRecord, KindRecord, OccasionRecord, OutcomeRecord, RolledBackRecord,
+    CauseRecord, FailureRecord, KindRecord, OccasionRecord, OutcomeRecord, QuantileRecord,
+    RolledBackRecord,
 };
-use crate::deploy::{Generation, NameError, Notice, Tiding, Time, Topic, Weight};
+use crate::deploy::{Generation, Lack, NameError, Notice, Tiding, Time, Topic, Weight};
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct TidingRecord {
@@ -42,6 +43,15 @@ enum NoticeRecord {
         weight: u8,
         rest: u8,
         cause: Option<CauseRecord>,
+    },
+    Holds {
+        of: u64,
+        step: usize,
+        live: bool,
+        /// Of latencies; else of requests.
+        quantile: Option<QuantileRecord>,
+        has: u64,
+        needs: u64,
     },
     Down {
         slot: String,
@@ -93,6 +103,29 @@ impl TidingRecord {
                 rest: rest.get(),
                 cause: cause.as_ref().map(Into::into),
             },
+            Notice::Holds {
+                generation,
+                step,
+                lack,
+            } => {
+                let (live, quantile, has, needs) = match *lack {
+                    Lack::Requests { live, has, needs } => (live, None, has, needs),
+                    Lack::Latencies {
+                        live,
+                        quantile,
+                        has,
+                        needs,
+                    } => (live, Some(quantile.into()), has, needs),
+                };
+                NoticeRecord::Holds {
+                    of: generation.0,
+                    step: *step,
+                    live,
+                    quantile,
+                    has,
+                    needs,
+                }
+            }
             Notice::Down { slot, failure } => NoticeRecord::Down {
                 slot: slot.to_string(),
                 failure: failure.as_ref().map(Into::into),
@@ -105,7 +138,6 @@ impl TidingRecord {
                 failure: failure.as_ref().map(Into::into),
             },
             Notice::Phase { .. }
-            | Notice::Holds { .. }
             | Notice::Draining { .. }
             | Notice::Forced { .. }
             | Notice::Stopped { .. }
@@ -145,6 +177,26 @@ impl TidingRecord {
                 weight: share(weight)?,
                 rest: share(rest)?,
                 cause: cause.map(CauseRecord::into_cause).transpose()?,
+            },
+            NoticeRecord::Holds {
+                of,
+                step,
+                live,
+                quantile,
+                has,
+                needs,
+            } => Notice::Holds {
+                generation: Generation(of),
+                step,
+                lack: match quantile {
+                    None => Lack::Requests { live, has, needs },
+                    Some(quantile) => Lack::Latencies {
+                        live,
+                        quantile: quantile.into(),
+                        has,
+                        needs,
+                    },
+                },
             },
             NoticeRecord::Down { slot, failure } => Notice::Down {
                 slot: slot.parse()?,
