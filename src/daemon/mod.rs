@@ -33,6 +33,7 @@ mod remember;
 mod route;
 pub mod shares;
 mod staging;
+mod standing;
 pub mod status;
 pub mod succession;
 pub mod systemd;

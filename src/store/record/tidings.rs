@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CauseRecord, FailureRecord, KindRecord, OccasionRecord, OutcomeRecord, QuantileRecord,
+    CauseRecord, FailureRecord, KindRecord, LackRecord, OccasionRecord, OutcomeRecord,
     RolledBackRecord,
 };
-use crate::deploy::{Generation, Lack, NameError, Notice, Tiding, Time, Topic, Weight};
+use crate::deploy::{Generation, NameError, Notice, Tiding, Time, Topic, Weight};
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct TidingRecord {
@@ -38,20 +38,28 @@ enum NoticeRecord {
     RolledBack {
         back: RolledBackRecord,
     },
+    Returned {
+        back: RolledBackRecord,
+    },
+    Failing {
+        of: u64,
+        slot: String,
+        cause: CauseRecord,
+        /// What takes its place.
+        to: Option<String>,
+        /// Why nothing does.
+        why: Option<String>,
+    },
+    Holds {
+        of: u64,
+        step: usize,
+        lack: LackRecord,
+    },
     Weighed {
         slot: String,
         weight: u8,
         rest: u8,
         cause: Option<CauseRecord>,
-    },
-    Holds {
-        of: u64,
-        step: usize,
-        live: bool,
-        /// Of latencies; else of requests.
-        quantile: Option<QuantileRecord>,
-        has: u64,
-        needs: u64,
     },
     Down {
         slot: String,
@@ -92,6 +100,28 @@ impl TidingRecord {
                 cause: cause.into(),
             },
             Notice::RolledBack(back) => NoticeRecord::RolledBack { back: back.into() },
+            Notice::Returned(back) => NoticeRecord::Returned { back: back.into() },
+            Notice::Failing {
+                generation,
+                slot,
+                cause,
+                to,
+            } => NoticeRecord::Failing {
+                of: generation.0,
+                slot: slot.to_string(),
+                cause: cause.into(),
+                to: (to.as_ref()).and_then(|to| to.as_ref().ok().map(ToString::to_string)),
+                why: to.as_ref().and_then(|to| to.as_ref().err().cloned()),
+            },
+            Notice::Holds {
+                generation,
+                step,
+                lack,
+            } => NoticeRecord::Holds {
+                of: generation.0,
+                step: *step,
+                lack: lack.into(),
+            },
             Notice::Weighed {
                 slot,
                 weight,
@@ -103,29 +133,6 @@ impl TidingRecord {
                 rest: rest.get(),
                 cause: cause.as_ref().map(Into::into),
             },
-            Notice::Holds {
-                generation,
-                step,
-                lack,
-            } => {
-                let (live, quantile, has, needs) = match *lack {
-                    Lack::Requests { live, has, needs } => (live, None, has, needs),
-                    Lack::Latencies {
-                        live,
-                        quantile,
-                        has,
-                        needs,
-                    } => (live, Some(quantile.into()), has, needs),
-                };
-                NoticeRecord::Holds {
-                    of: generation.0,
-                    step: *step,
-                    live,
-                    quantile,
-                    has,
-                    needs,
-                }
-            }
             Notice::Down { slot, failure } => NoticeRecord::Down {
                 slot: slot.to_string(),
                 failure: failure.as_ref().map(Into::into),
@@ -167,6 +174,28 @@ impl TidingRecord {
                 cause: cause.into_cause()?,
             },
             NoticeRecord::RolledBack { back } => Notice::RolledBack(back.into_rolled_back()?),
+            NoticeRecord::Returned { back } => Notice::Returned(back.into_rolled_back()?),
+            NoticeRecord::Failing {
+                of,
+                slot,
+                cause,
+                to,
+                why,
+            } => Notice::Failing {
+                generation: Generation(of),
+                slot: slot.parse()?,
+                cause: cause.into_cause()?,
+                to: match (to, why) {
+                    (Some(id), _) => Some(Ok(id.parse()?)),
+                    (None, Some(why)) => Some(Err(why)),
+                    (None, None) => None,
+                },
+            },
+            NoticeRecord::Holds { of, step, lack } => Notice::Holds {
+                generation: Generation(of),
+                step,
+                lack: lack.into(),
+            },
             NoticeRecord::Weighed {
                 slot,
                 weight,
@@ -177,26 +206,6 @@ impl TidingRecord {
                 weight: share(weight)?,
                 rest: share(rest)?,
                 cause: cause.map(CauseRecord::into_cause).transpose()?,
-            },
-            NoticeRecord::Holds {
-                of,
-                step,
-                live,
-                quantile,
-                has,
-                needs,
-            } => Notice::Holds {
-                generation: Generation(of),
-                step,
-                lack: match quantile {
-                    None => Lack::Requests { live, has, needs },
-                    Some(quantile) => Lack::Latencies {
-                        live,
-                        quantile: quantile.into(),
-                        has,
-                        needs,
-                    },
-                },
             },
             NoticeRecord::Down { slot, failure } => Notice::Down {
                 slot: slot.parse()?,
