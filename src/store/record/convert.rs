@@ -1,8 +1,8 @@
 //! Between the state and its record: field by field, so that neither can change without the other.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::returns::marks_of;
 use super::tidings::{TidingRecord, topics};
 use super::{
     AfterRecord, ByClassRecord, CanaryRecord, CauseRecord, ConditionRecord, DeploymentRecord,
@@ -12,15 +12,14 @@ use super::{
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
-    Probe, Rate, ReleaseId, RolledBack, Service, Settings, Slot, State, Time, UnitFailure, Watch,
-    Weight,
+    Probe, Rate, ReleaseId, Service, Settings, Slot, State, Time, UnitFailure, Watch, Weight,
 };
 
 pub(super) fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn text<T: ToString>(name: Option<&T>) -> Option<String> {
+pub(super) fn text<T: ToString>(name: Option<&T>) -> Option<String> {
     name.map(ToString::to_string)
 }
 
@@ -28,7 +27,7 @@ pub(super) fn weight(percent: u8) -> Result<Weight, NameError> {
     percent.to_string().parse()
 }
 
-fn parse<T: std::str::FromStr<Err = NameError>>(
+pub(super) fn parse<T: std::str::FromStr<Err = NameError>>(
     name: Option<String>,
 ) -> Result<Option<T>, NameError> {
     name.map(|name| name.parse()).transpose()
@@ -337,43 +336,6 @@ impl OutcomeRecord {
             previous: parse(self.previous)?,
             phase: word(&self.phase),
             entered: times(&self.entered),
-            cause: self.cause.into_cause()?,
-            at: Time(self.at),
-            reached: self.reached.map(Into::into),
-        })
-    }
-}
-
-fn marks_of(state: &State) -> BTreeMap<String, RolledBackRecord> {
-    let known = (state.marked.iter()).filter_map(|(id, back)| Some((id, back.as_ref()?)));
-    known
-        .map(|(id, back)| (id.to_string(), back.into()))
-        .collect()
-}
-
-impl From<&RolledBack> for RolledBackRecord {
-    fn from(back: &RolledBack) -> Self {
-        Self {
-            generation: back.generation.0,
-            from: back.from.to_string(),
-            left: text(back.left.as_ref()),
-            to: back.to.to_string(),
-            release: text(back.release.as_ref()),
-            cause: (&back.cause).into(),
-            at: back.at.0,
-            reached: back.reached.as_ref().map(Into::into),
-        }
-    }
-}
-
-impl RolledBackRecord {
-    pub(super) fn into_rolled_back(self) -> Result<RolledBack, NameError> {
-        Ok(RolledBack {
-            generation: Generation(self.generation),
-            from: self.from.parse()?,
-            left: parse(self.left)?,
-            to: self.to.parse()?,
-            release: parse(self.release)?,
             cause: self.cause.into_cause()?,
             at: Time(self.at),
             reached: self.reached.map(Into::into),

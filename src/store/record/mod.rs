@@ -11,6 +11,7 @@ mod convert;
 mod hooks;
 mod keyed;
 mod plans;
+mod returns;
 mod tidings;
 
 use std::collections::{BTreeMap, BTreeSet};
