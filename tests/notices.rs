@@ -386,6 +386,26 @@ fn a_kill_at_any_moment_of_a_deployment_loses_no_event() {
     assert_eq!(running.end().0, Some(0));
 }
 
+#[test]
+fn where_nothing_can_be_written_down_deployments_go_on_and_it_is_sent_later() {
+    let told = Told::new(&[]);
+    let project = project(&format!("[[notices]]\nurl = 'http://{}/'\n", told.at));
+    let running = project.start(&[]);
+    // As good as a full disk: no directory can be made there.
+    let in_the_way = project.home().join("notices");
+    fs::write(&in_the_way, "").unwrap();
+    project.deploy(&["one"]);
+    project.until("notices are not sent: cannot make");
+    project.deploy(&["two"]);
+    assert_eq!(running.who(), "two");
+    fs::remove_file(&in_the_way).unwrap();
+    let mut seen = Vec::new();
+    told.until(("ended", 2), &mut seen);
+    let events: Vec<_> = seen.iter().map(Came::event).collect();
+    assert_eq!(events, [1, 2].map(|it| ("ended".to_owned(), it)));
+    until_sent(&project);
+}
+
 /// The process that sends.
 fn sender(parent: u32) -> u32 {
     let began = Instant::now();

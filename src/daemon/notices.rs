@@ -5,7 +5,8 @@
 //!  state.untold ─ Effect::Post ─► notices/<receiver>/<number>.json ─ slot-notify@<app> ─► https://…
 //! ```
 //!
-//! **Invariant:** nothing waits for it: no deployment, no other receiver; where it does not get on, status says so.
+//! **Invariant:** no deployment waits for it; another receiver for no longer than one may take to answer. Where it does not get on, status
+//! says so.
 //! **Invariant:** a notice is sent at least once, and the next one of a receiver only after it, unless he refuses it, or [`MOST_AGE`] has
 //! passed, or [`MOST_KEPT`] newer ones wait.
 
@@ -139,7 +140,7 @@ impl<U: Units> Live<U> {
             let now = Instant::now();
             let again = |key: &str| standings.get(key).and_then(|it| it.again);
             let waiting = self.waiting().await;
-            let (due, later): (Vec<Receiver>, Vec<Receiver>) = waiting
+            let (mut due, later): (Vec<Receiver>, Vec<Receiver>) = waiting
                 .into_iter()
                 .partition(|it| again(&it.key()).is_none_or(|again| again <= now));
             if due.is_empty() {
@@ -150,6 +151,8 @@ impl<U: Units> Live<U> {
                 }
                 continue;
             }
+            // Who takes his goes before who may take long.
+            due.sort_by_key(|it| standings.get(&it.key()).map_or(0, |it| it.failures));
             for (key, failed) in self.round(due).await {
                 let standing = standings.entry(key).or_default();
                 match failed {
@@ -312,6 +315,8 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deploy::Topic;
+    use crate::wire::api::Event;
 
     #[test]
     fn pauses_grow_up_to_ten_minutes_and_are_not_the_same_everywhere() {
@@ -332,5 +337,43 @@ mod tests {
                 "{failures}: {last:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_too_old_or_damaged_is_given_up_and_the_next_one_is_sent() {
+        let directory = tempfile::tempdir().unwrap();
+        let now_ms = 1_763_700_000_000;
+        let receiver = Receiver {
+            url: "https://example.org/".to_owned(),
+            topics: Topic::USUAL.into(),
+            secret_file: None,
+        };
+        let work = Work {
+            app: "web".to_owned(),
+            outbox: Outbox::at(directory.path().join("notices")),
+            receivers: vec![receiver.clone()],
+            now_ms,
+        };
+        let body = |at_ms| {
+            let event = Event {
+                at_ms,
+                ..Event::default()
+            };
+            let (id, host) = (format!("web-{at_ms}"), "here".to_owned());
+            serde_json::to_vec(&Body { id, host, event }).unwrap()
+        };
+        let key = receiver.key();
+        let age = u64::try_from(MOST_AGE.as_millis()).unwrap();
+        for (number, bytes) in [
+            (1, body(now_ms - age - 1)),
+            (2, b"{".to_vec()),
+            (3, body(now_ms - age)),
+            (4, body(now_ms)),
+        ] {
+            work.outbox.put(&key, number, &bytes).unwrap();
+        }
+        let (number, letter) = work.oldest(&receiver).unwrap().unwrap();
+        assert_eq!((number, letter.id), (3, format!("web-{}", now_ms - age)));
+        assert_eq!(work.outbox.numbers(&key).unwrap(), [3, 4].into());
     }
 }

@@ -493,36 +493,6 @@ impl State {
         self.slots.get(self.active.as_ref()?)?.release.as_ref()
     }
 
-    /// A slot's share of new requests.
-    #[must_use]
-    pub fn weight(&self, name: &SlotName) -> Weight {
-        if self.active.as_ref() == Some(name) {
-            return self.rest();
-        }
-        match self.slots.get(name).map(|slot| &slot.condition) {
-            Some(Condition::Trial { weight, .. }) => *weight,
-            Some(_) | None => Weight::NONE,
-        }
-    }
-
-    /// What the active slot has: all that the others leave; nothing, if there is none.
-    #[must_use]
-    pub fn rest(&self) -> Weight {
-        let all = self.active.as_ref().map_or(Weight::NONE, |_| Weight::ALL);
-        self.trials()
-            .fold(all, |left, (_, weight)| left.without(weight))
-    }
-
-    /// The slots that are given something beside the active one.
-    pub fn trials(&self) -> impl Iterator<Item = (&SlotName, Weight)> {
-        self.slots
-            .iter()
-            .filter_map(|(name, slot)| match slot.condition {
-                Condition::Trial { weight, .. } if weight != Weight::NONE => Some((name, weight)),
-                _ => None,
-            })
-    }
-
     /// The candidate of the deployment, if it is at a weight.
     #[must_use]
     pub fn on_trial(&self) -> Option<&SlotName> {

@@ -10,8 +10,40 @@ use super::hook::Hook;
 use super::names::{SlotName, Weight};
 use super::notice::Notice;
 use super::policy::{ByClass, DRAIN_ANSWER, FAILED_PROBES, Settings};
-use super::state::{Cause, Condition, Kind, Phase};
+use super::state::{Cause, Condition, Kind, Phase, State};
 use super::step::Draft;
+
+impl State {
+    /// A slot's share of new requests.
+    #[must_use]
+    pub fn weight(&self, name: &SlotName) -> Weight {
+        if self.active.as_ref() == Some(name) {
+            return self.rest();
+        }
+        match self.slots.get(name).map(|slot| &slot.condition) {
+            Some(Condition::Trial { weight, .. }) => *weight,
+            Some(_) | None => Weight::NONE,
+        }
+    }
+
+    /// What the active slot has: all that the others leave; nothing, if there is none.
+    #[must_use]
+    pub fn rest(&self) -> Weight {
+        let all = self.active.as_ref().map_or(Weight::NONE, |_| Weight::ALL);
+        self.trials()
+            .fold(all, |left, (_, weight)| left.without(weight))
+    }
+
+    /// The slots that are given something beside the active one.
+    pub fn trials(&self) -> impl Iterator<Item = (&SlotName, Weight)> {
+        self.slots
+            .iter()
+            .filter_map(|(name, slot)| match slot.condition {
+                Condition::Trial { weight, .. } if weight != Weight::NONE => Some((name, weight)),
+                _ => None,
+            })
+    }
+}
 
 impl Draft {
     /// The candidate passed its gates, and is to stay at a weight: as much of it as the active slot still has.

@@ -6,6 +6,8 @@
 //! | `GET /apps` | | [`Apps`] |
 //! | `GET /router` | | [`Routers`] |
 //! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; a limit is also for those that drain already; without one the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
+//! | `GET /apps/<app>/remote` | | [`AtRemote`]: what the remote has on the app's branch now |
+//! | `POST /apps/<app>/hold?reason=…`, `POST /apps/<app>/unhold` | | [`Status`]; while it holds, a deploy with `auto=true` is refused with 422 (`held`) |
 //! | `GET /apps/<app>/status` | | [`Status`] |
 //! | `POST /apps/<app>/deploy?drain=30s&queue=10m&size=N&skip=disk,memory&label=v1.2&origin=path&name=build` | a tar archive, streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file, `queue` is how long to wait for another deployment and for an idle slot, `size` what the release takes on disk, in bytes, and `skip` what of it is not to be looked at beforehand; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release; `weight=10`, here and below, is what the candidate gets of new requests, in per cent: it stays there, and the attempt with it in phase `shifting`, until it is told on; `at_once=true`: all of them, whatever plan the app's file has in `[canary]`; `force=true`, here and below, deploys also what was rolled back by itself: without it a release that is named is refused (422), and what is sent ends with the cause `marked` before anything is started |
 //! | `POST /apps/<app>/deploy?release=1a2b3c4d` | | [`Begun`]: a release that is on disk is deployed again; 404 with what there is if it is not |
@@ -45,6 +47,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use super::auto::{AtRemote, Hold};
 
 use super::control::{Connection, InFlight};
 use super::release::Origin;
@@ -115,37 +119,6 @@ pub struct Status {
     /// Who holds automatic deployments, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
-}
-
-/// Nothing is deployed by itself until somebody takes this back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hold {
-    /// Whose it is.
-    pub by: String,
-    /// What it is for.
-    pub reason: Option<String>,
-    /// Since when, in milliseconds since the epoch.
-    pub at_ms: u64,
-}
-
-impl std::fmt::Display for Hold {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "automatic deployments are on hold by {}", self.by)?;
-        match &self.reason {
-            Some(reason) => write!(f, ": {reason}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// What an app's remote has on its branch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AtRemote {
-    /// 40 hexadecimal digits.
-    pub commit: String,
-    /// What that is called there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference: Option<String>,
 }
 
 /// The work tree for the next deployment.

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod apps_socket;
+pub mod auto;
 pub mod control;
 pub(crate) mod date;
 pub mod fetch;

@@ -909,10 +909,9 @@ impl Machine {
                 ..
             }
         );
-        if gate && unit.phase == Run::Running(boot.clone()) {
-            if std::mem::take(&mut unit.frozen) {
-                self.note("thawed");
-            }
+        let runs = unit.phase == Run::Running(boot.clone());
+        if gate && runs && std::mem::take(&mut unit.frozen) {
+            self.note("thawed");
         }
         let unit = self.units.get_mut(name).expect("a known slot");
         if unit.phase == Run::Running(boot.clone()) {

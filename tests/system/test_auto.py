@@ -53,8 +53,8 @@ def drop(app, marker, *, faults="", rename=True):
 def test_what_is_dropped_is_deployed_by_a_unit_of_the_named_user(machine, dropped):
     drop(dropped, "one")
     dropped.live("one")
-    shown = machine.show("slot-watch@web.service", "Result", "User", "SupplementaryGroups")
-    assert shown == {"Result": "success", "User": "ci", "SupplementaryGroups": "slot"}
+    shown = machine.show("slot-watch@web.service", "Result", "User", "Group", "SupplementaryGroups")
+    assert shown == {"Result": "success", "User": "ci", "Group": "slot", "SupplementaryGroups": ""}
     assert machine.show("slot-watch@web.timer", "ActiveState", "UnitFileState") == {"ActiveState": "active", "UnitFileState": "generated"}
     assert machine.show("slot-watch@web.path", "ActiveState")["ActiveState"] == "active"
     assert machine.out("journalctl -b -q -o cat SLOT_APP=web SLOT_NAME=watch | grep -c 'deploys /srv/drop/one.tar'") == "1"
