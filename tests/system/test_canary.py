@@ -88,9 +88,9 @@ def test_one_that_begins_to_fail_is_at_nothing_within_10_seconds_and_the_error_h
 
 def test_one_that_only_gets_slow_is_caught_by_its_ratio_to_the_live_one(fresh):
     more = "latency_ratio = { p99 = 3 }"
-    app = planned(fresh, "50% 2m", more=more, faults="slow=10")
+    app = planned(fresh, "50% 2m", more=more, faults="slow=40")
     with load_of(fresh, connections=48) as load:
-        outcome = app.deploy("two", faults="slow=50", check=False)
+        outcome = app.deploy("two", faults="slow=400", check=False)
         answers_only(load, "one")
         result = load.stop()
     assert (outcome["success"], outcome["cause"]) == (False, "latency-ratio"), outcome
