@@ -1,5 +1,7 @@
 """State that cannot be read, and disks that take nothing more: what serves goes on, and it is said what to do."""
 
+import json
+import re
 
 import pytest
 from machine import Machine
