@@ -333,6 +333,9 @@ fn status_tells_that_the_traffic_went_back_and_why_and_what_is_wrong_below_its_t
         to_release: Some("99887766".to_owned()),
         cause: "probes-failed".to_owned(),
         text: "3 probes of web@green failed".to_owned(),
+        reached: Some(
+            "asked for / of localhost at the public listener 127.0.0.1:80: 200 OK".to_owned(),
+        ),
     });
     told.slots[0].detail = Some("down: exited with status 1, which is a long story".to_owned());
     told.slots[1].condition = "failed".to_owned();
@@ -351,7 +354,8 @@ fn status_tells_that_the_traffic_went_back_and_why_and_what_is_wrong_below_its_t
     assert!(when.starts_with("  rolled back by itself "), "{text}");
     assert_eq!(
         what,
-        "the traffic went from release 1a2b3c4d in green back to release 99887766 in blue, because 3 probes of web@green failed"
+        "the traffic went from release 1a2b3c4d in green back to release 99887766 in blue, because 3 probes of web@green failed; then \
+         asked for / of localhost at the public listener 127.0.0.1:80: 200 OK"
     );
     assert_eq!(
         remarks[1..],

@@ -431,7 +431,7 @@ fn three_failed_probes_in_a_row_roll_back_once_and_mark_the_release() {
         .iter()
         .filter(|told| matches!(told, Notice::RolledBack(_)));
     assert_eq!((times.count(), app.is("green")), (1, "draining"));
-    assert!(app.state.marked.contains(&release(2)));
+    assert!(app.state.marked.contains_key(&release(2)));
     let back = app.state.rolled_back.clone().unwrap();
     assert_eq!(
         (back.left, back.release),
@@ -448,7 +448,7 @@ fn three_failed_probes_in_a_row_roll_back_once_and_mark_the_release() {
 fn rollback_never_goes_to_a_marked_release() {
     let mut app = in_soak();
     app.vanished("green", crashed()).routed().stopped("green");
-    assert!(app.state.marked.contains(&release(2)));
+    assert!(app.state.marked.contains_key(&release(2)));
     assert_eq!(app.state.prev, None, "r1 had no release before it");
     app.serve(3).settle();
     assert_eq!(app.state.prev, Some(release(1)));
@@ -513,6 +513,7 @@ fn a_run_is_started_with_the_limits_of_the_attempt_that_it_is_for() {
         settings: today,
         queue: Duration::ZERO,
         weight: None,
+        force: false,
         planned: false,
     }));
     let generation = app.state.generation;

@@ -48,6 +48,7 @@ fn deployed(mut app: App) -> App {
         queue: Duration::ZERO,
         weight: None,
         planned: true,
+        force: false,
     }));
     app.on(Event::Prepared {
         generation: app.state.generation,
@@ -308,6 +309,7 @@ fn where_nothing_serves_or_nobody_wants_a_plan_the_switch_is_at_once() {
         queue: Duration::ZERO,
         weight: None,
         planned: true,
+        force: false,
     }));
     let generation = app.state.generation;
     app.on(Event::Prepared {

@@ -249,6 +249,13 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
             },
         ),
         (
+            "barred",
+            Event::Barred {
+                generation,
+                release: release(2),
+            },
+        ),
+        (
             "unbuilt, stale",
             Event::Unbuilt {
                 generation: stale,
@@ -293,6 +300,13 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
             "routed, stale",
             Event::Routed {
                 table: app.state.table - 1,
+            },
+        ),
+        (
+            "reached",
+            Event::Reached {
+                table: app.state.table,
+                probe: probe(true),
             },
         ),
         (
@@ -518,7 +532,7 @@ fn describe(state: &State, now: Time) -> Vec<(String, String)> {
         ),
     );
     if !state.marked.is_empty() {
-        let marked: Vec<String> = state.marked.iter().map(|id| or_release(Some(id))).collect();
+        let marked: Vec<String> = state.marked.keys().map(|id| or_release(Some(id))).collect();
         put("marked", marked.join(" "));
     }
     if let Some(back) = &state.rolled_back {
@@ -699,6 +713,17 @@ fn tell(notice: &Notice, now: Time) -> String {
             format!("ended {}: {}", outcome.generation, reason(&outcome.cause))
         }
         Notice::Soak { slot, cause, .. } => format!("soak of {slot}: {}", reason(cause)),
+        Notice::Failing {
+            slot, cause, to, ..
+        } => {
+            let to = match to {
+                None => "told".to_owned(),
+                Some(Ok(id)) => format!("left for {}", or_release(Some(id))),
+                Some(Err(refusal)) => format!("not left: {refusal}"),
+            };
+            format!("{slot} fails: {}, {to}", reason(cause))
+        }
+        Notice::Returned(back) => format!("returned {} to {}", back.generation, back.to),
         Notice::RolledBack(back) => format!(
             "rolled back from {} to {}: {}",
             back.from,

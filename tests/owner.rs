@@ -8,7 +8,8 @@ use std::time::Duration;
 use slot::daemon::owner::{AskError, Owner};
 use slot::daemon::world::World;
 use slot::deploy::{
-    ByClass, Condition, Effect, Event, Notice, Request, Settings, State, Step, Time, UnitFailure,
+    After, ByClass, Condition, Effect, Event, Notice, Request, Settings, State, Step, Time,
+    UnitFailure,
 };
 use tokio::sync::mpsc;
 
@@ -101,6 +102,7 @@ fn settings() -> Settings {
         soak: Duration::ZERO,
         soak_error_rate: None,
         hooks: BTreeSet::new(),
+        after: After::default(),
         canary: None,
     }
 }
@@ -111,6 +113,7 @@ fn begin() -> Event {
         settings: settings(),
         queue: Duration::ZERO,
         weight: None,
+        force: false,
         planned: false,
     })
 }

@@ -3,17 +3,17 @@
 // A test may stop at the first surprise, in the functions that it shares with others too.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Deployment, Failed, Finding,
-    Fingerprint, Generation, Hook, Keyed, Kind, Notice, Occasion, Outcome, Phase, Plan, Probe,
-    Quantile, Quiet, Rate, Ratio, ReleaseId, RolledBack, Service, Settings, Slot, SlotName, Stage,
-    State, Tiding, Time, Topic, UnitFailure, Watch, Weight,
+    After, BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Deployment, Failed,
+    Failing, Finding, Fingerprint, Generation, Hook, Keyed, Kind, Lack, Lookout, Notice, Occasion,
+    Outcome, Phase, Plan, Probe, Quantile, Quiet, Rate, Ratio, ReleaseId, RolledBack, Service,
+    Settings, Slot, SlotName, Stage, State, Tiding, Time, Topic, UnitFailure, Watch, Weight,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -56,6 +56,7 @@ fn settings() -> Settings {
         soak: Duration::ZERO,
         soak_error_rate: None,
         hooks: BTreeSet::new(),
+        after: After::default(),
         canary: None,
     }
 }
@@ -86,6 +87,8 @@ fn busy() -> State {
             ..settings()
         },
         weight: None,
+        force: false,
+        because: None,
         planned: false,
         before_switch: Stage::Ahead,
     });
@@ -121,10 +124,11 @@ fn busy() -> State {
     );
     place("red-2", Condition::Ready, "89abcdef", '3', 12);
     state.prev = Some(release("4567cdef"));
-    state.marked = BTreeSet::from([release("deadbeef"), release("badbad00")]);
+    state.marked = BTreeMap::from([(release("deadbeef"), None), (release("badbad00"), None)]);
     state.outcome = Some(Outcome {
         generation: Generation(11),
         kind: Kind::Rollback,
+        by: String::new(),
         release: Some(release("0123abcd")),
         slot: Some(slot("green")),
         previous: Some(release("4567cdef")),
@@ -132,8 +136,14 @@ fn busy() -> State {
         entered: vec![("shifting", Time(1_763_699_979_990))],
         cause: Cause::Switched,
         at: Time(1_763_699_980_000),
+        reached: None,
     });
-    state.rolled_back = Some(RolledBack {
+    state.rolled_back = Some(rolled_back());
+    state
+}
+
+fn rolled_back() -> RolledBack {
+    RolledBack {
         generation: Generation(9),
         from: slot("blue"),
         left: Some(release("badbad00")),
@@ -141,8 +151,47 @@ fn busy() -> State {
         release: Some(release("4567cdef")),
         cause: Cause::StoppedByHand,
         at: Time(1_763_699_970_000),
-    });
+        reached: None,
+    }
+}
+
+/// One release is marked and it is known how; it is deployed all the same.
+fn forced() -> State {
+    let mut state = busy();
+    (state.marked).insert(release("badbad00"), Some(rolled_back()));
+    state.deployment.as_mut().unwrap().force = true;
     state
+}
+
+/// What the public listener answered is known of everything.
+fn reached() -> State {
+    let mut state = busy();
+    state.switched = Some(Time(1_763_699_980_000));
+    state.reached = Some(probe(true));
+    let outcome = state.outcome.as_mut().unwrap();
+    (outcome.by, outcome.reached) = ("alice (pid 7)".to_owned(), Some(probe(true)));
+    state.rolled_back.as_mut().unwrap().reached = Some(probe(false));
+    state
+}
+
+/// A release failed after its soak, and the one before it is to take its place.
+fn failing() -> [State; 3] {
+    let mut told = busy();
+    told.lookout = Lookout {
+        streak: 3,
+        failing: Some(Cause::ProbesFailed(probe(false))),
+        left: None,
+    };
+    told.settings.after.failing = Failing::Unseen;
+    let mut left = told.clone();
+    left.lookout.left = Some(Generation(11));
+    left.settings.after.failing = Failing::Left;
+    let held = left.deployment.as_mut().unwrap();
+    held.because = Some(Cause::ProbesFailed(probe(false)));
+    let mut kept = busy();
+    kept.settings.after.keep_warm = Duration::from_secs(1800);
+    kept.settings.after.frozen = true;
+    [told, left, kept]
 }
 
 /// The candidate has a weight, and so has a slot that was started by hand.
@@ -274,6 +323,8 @@ fn causes() -> Vec<Cause> {
         Cause::Superseded,
         Cause::OldSlotGone,
         Cause::Unrouted("cannot write table.json".to_owned()),
+        Cause::Marked(None),
+        Cause::Marked(Some(Box::new(rolled_back()))),
     ]
 }
 
@@ -417,6 +468,38 @@ fn with_tidings() -> State {
             cause: Cause::Soaked,
         },
         Notice::RolledBack(state.rolled_back.clone().unwrap()),
+        Notice::Returned(state.rolled_back.clone().unwrap()),
+        Notice::Failing {
+            generation: Generation(12),
+            slot: slot("blue"),
+            cause: Cause::OldSlotGone,
+            to: Some(Ok(release("0badcafe"))),
+        },
+        Notice::Failing {
+            generation: Generation(12),
+            slot: slot("blue"),
+            cause: Cause::OldSlotGone,
+            to: Some(Err("nothing to roll back to".to_owned())),
+        },
+        Notice::Holds {
+            generation: Generation(12),
+            step: 1,
+            lack: Lack::Requests {
+                live: true,
+                has: 4,
+                needs: 100,
+            },
+        },
+        Notice::Holds {
+            generation: Generation(12),
+            step: 0,
+            lack: Lack::Latencies {
+                live: false,
+                quantile: Quantile::P99,
+                has: 4,
+                needs: 1_000,
+            },
+        },
         Notice::Weighed {
             slot: slot("blue"),
             weight: Weight::new(10).unwrap(),
@@ -453,8 +536,16 @@ fn with_tidings() -> State {
 fn states() -> Vec<State> {
     let mut lingering = busy();
     lingering.lingering.insert(slot("blue"));
-    let mut states = vec![State::new(settings()), busy(), lingering, with_keys()];
+    let mut states = vec![
+        State::new(settings()),
+        busy(),
+        lingering,
+        with_keys(),
+        forced(),
+        reached(),
+    ];
     states.extend(with_hooks());
+    states.extend(failing());
     states.extend(with_plans());
     states.push(with_tidings());
     let kinds = [Kind::Deploy, Kind::Rollback, Kind::ByHand, Kind::Promote];
@@ -619,6 +710,8 @@ fn only_a_file_with_a_weight_or_what_a_hook_ended_in_it_is_not_for_an_older_slot
     assert_eq!(readable_from(&asked), 2);
     let mut aborted = busy();
     aborted.outcome.as_mut().unwrap().cause = Cause::Aborted("root".to_owned());
+    assert_eq!(readable_from(&aborted), 1);
+    aborted.outcome.as_mut().unwrap().cause = Cause::Marked(Some(Box::new(rolled_back())));
     assert_eq!(readable_from(&aborted), 1);
     aborted.outcome.as_mut().unwrap().cause = Cause::Unhooked(Hook::BeforeSwitch, failure());
     assert_eq!(readable_from(&aborted), 2);

@@ -22,7 +22,7 @@ use crate::daemon::owner::AskError;
 use crate::daemon::units::Units;
 use crate::deploy::{Fingerprint, Generation, Guard, Key, Refusal, ReleaseId};
 use crate::git::{Commit, GitError, Held};
-use crate::release::About;
+use crate::release::{About, Identity};
 use crate::wire::api;
 use crate::wire::release::{Origin, Releases};
 
@@ -56,6 +56,9 @@ pub(super) struct DeployQuery {
     remote: Option<String>,
     /// Nobody asks: it is refused while somebody holds automatic deployments.
     auto: Option<bool>,
+    /// Also what was rolled back by itself.
+    #[serde(default)]
+    force: bool,
     expected_generation: Option<u64>,
     expected_active: Option<String>,
 }
@@ -82,6 +85,8 @@ impl DeployQuery {
             size: self.size,
             unchecked: unchecked(self.skip.as_deref())?,
             guard,
+            release: None,
+            force: self.force,
         })
     }
 
@@ -101,6 +106,7 @@ impl DeployQuery {
             ("ref", self.reference.as_deref()),
             ("remote", self.remote.as_deref()),
             ("weight", self.weight.as_deref()),
+            ("force", self.force.then_some("true")),
             ("at_once", self.at_once.then_some("true")),
         ];
         let said = parts
@@ -249,7 +255,7 @@ pub(super) async fn deploy<U: Units>(
     body: Body,
 ) -> Result<Json<api::Begun>, Problem> {
     let begun = async {
-        let wish = query.wish(peer.name(), query.guard(key)?)?;
+        let mut wish = query.wish(peer.name(), query.guard(key)?)?;
         let checks_disk = !wish.unchecked.contains(&Check::Disk);
         let about = query.about()?;
         let commit: Option<Commit> = query
@@ -274,6 +280,10 @@ pub(super) async fn deploy<U: Units>(
         let release = match &query.release {
             Some(id) => Some(on_disk(&app, id).await?),
             None => None,
+        };
+        wish.release = match &commit {
+            Some(commit) => Identity::Commit(commit.to_string()).id(),
+            None => release.clone(),
         };
         // What slotctl has left out, because it was there when it asked, stays while this waits for its turn.
         let kept = commit.as_ref().map(|_| app.keep_commits());

@@ -290,6 +290,9 @@ pub struct Deploy {
     /// 0: it is started and healthy, and gets none.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub weight: Option<u8>,
+    /// Deploy it also if it is a release that was rolled back by itself
+    #[arg(long)]
+    pub force: bool,
     /// Give the new release all new requests at once, whatever steps the app has in [canary]
     #[arg(long, conflicts_with = "weight")]
     pub at_once: bool,
@@ -336,6 +339,7 @@ impl Deploy {
             drain,
             queue,
             weight,
+            force,
             at_once,
             skip_check,
             depending,
@@ -347,6 +351,7 @@ impl Deploy {
             && drain.is_none()
             && queue.is_none()
             && weight.is_none()
+            && !force
             && !at_once
             && skip_check.is_empty()
             && depending.is_plain()

@@ -124,6 +124,7 @@ fn queries(options: &Deploy) -> Vec<(&'static str, String)> {
         .filter_map(|(key, span)| span.as_ref().map(|span| (key, span.text.clone())))
         .collect();
     asked.extend(options.weight.map(|weight| ("weight", weight.to_string())));
+    asked.extend(options.force.then(|| ("force", "true".to_owned())));
     asked.extend(options.at_once.then(|| ("at_once", true.to_string())));
     asked.extend(skipped(options));
     asked.extend(options.depending.expecting.queries());

@@ -45,7 +45,7 @@ pub mod status;
 pub mod term;
 
 use std::future::Future;
-use std::io::{self, stderr};
+use std::io::stderr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -238,7 +238,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             Exit::Ok
         }
         Command::Completions(options) => {
-            pages::completions(options.shell, &mut io::stdout())?;
+            let mut script = Vec::new();
+            pages::completions(options.shell, &mut script)?;
+            term::say(&String::from_utf8_lossy(&script))?;
             Exit::Ok
         }
     };

@@ -79,6 +79,13 @@ fn success(
     if outcome.cause == "standby" {
         let _ = writeln!(text, "  make it active with `slotctl promote {slot}`");
     }
+    if let Some(found) = outcome
+        .reached
+        .as_ref()
+        .filter(|_| outcome.kind == "rollback")
+    {
+        let _ = writeln!(text, "  {}", harmless(found));
+    }
     for address in status.iter().flat_map(|status| &status.addresses) {
         let _ = writeln!(text, "  {address}");
     }

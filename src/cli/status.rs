@@ -234,6 +234,10 @@ fn remarks(status: &Status, now: u64) -> Vec<(Tone, String)> {
             back.to_slot,
             back.text
         );
+        let text = match &back.reached {
+            Some(found) => format!("{text}; then {found}"),
+            None => text,
+        };
         remarks.push((Tone::Bad, text));
     }
     for slot in &status.slots {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use super::after::after;
 use super::auto::auto;
 use super::canary::rate;
 use super::clients::{preview, preview_token, sticky};
@@ -71,7 +72,8 @@ impl App {
             tunnels: of_class("drain_tunnels")?,
         };
         let stop_timeout = positive(keys.take("stop_timeout"), 10)?;
-        let soak = span(keys.take("soak"), 30)?;
+        let soak = span(keys.take("soak"), 60)?;
+        let after = after(&mut keys)?;
         let soak_error_rate = keys
             .take("soak_error_rate")
             .map_or(Ok(Some(Rate(1_000))), |value| rate(&value))?;
@@ -131,6 +133,7 @@ impl App {
             drain,
             stop_timeout,
             soak,
+            after,
             soak_error_rate,
             keep: keep as usize,
             hosts,

@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** a file with one wrong key is refused whole; the error names the file, the line, the key and what to write instead.
 
+mod after;
 mod app;
 mod auto;
 mod canary;
@@ -47,7 +48,7 @@ pub(crate) use span::systemd as systemd_span;
 pub use staging::Staging;
 pub use window::{NoWindow, Window};
 
-use crate::deploy::{AppName, Rate, SlotName};
+use crate::deploy::{After, AppName, Rate, SlotName};
 use crate::router::table::sticky::By;
 
 /// Where a release keeps what its [`App::shared_dirs`] had in them when it was deployed.
@@ -130,8 +131,10 @@ pub struct App {
     pub drain: Drain,
     /// `stop_timeout = "10s"`: from SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
-    /// `soak = "30s"`; `0s`: none.
+    /// `soak = "60s"`; `0s`: none.
     pub soak: Duration,
+    /// `after_soak = "report"`.
+    pub after: After,
     /// `soak_error_rate = "10%"`: the most requests of a new release that may fail while it is watched; `off`: they are not counted.
     pub soak_error_rate: Option<Rate>,
     /// `keep = 5`: releases kept beside those in use.

@@ -28,6 +28,7 @@ use super::app::{SETUP_TIMEOUT, shared_dir, target_problem};
 use super::env::is_env_name;
 use super::error::{ConfigError, Source};
 use super::{App, AppLimits, Bind, Drain, Hooks, Ready, Semantics};
+use crate::deploy::{After, Failing};
 
 /// The file's name in a project.
 pub const FILE: &str = "slot-machine.json";
@@ -150,6 +151,10 @@ impl SlotMachine {
             },
             stop_timeout: drain_timeout,
             soak: Duration::ZERO,
+            after: After {
+                failing: Failing::Unseen,
+                ..After::default()
+            },
             soak_error_rate: None,
             canary: None,
             keep: 0,

@@ -16,6 +16,7 @@ use super::owner::{AskError, Owner};
 use super::prepare::{Preparation, Unready};
 use super::tables::Tables;
 use super::take_up::take_up;
+use super::tell;
 use super::units::Units;
 use super::world::World;
 use crate::config::App;
@@ -104,6 +105,10 @@ pub struct Wish {
     pub unchecked: BTreeSet<Check>,
     /// What it depends on.
     pub guard: Guard,
+    /// What it would make active, if that is known beforehand.
+    pub release: Option<ReleaseId>,
+    /// Also a release that was rolled back automatically.
+    pub force: bool,
 }
 
 /// What is looked at before a deployment begins, and can be left out.
@@ -154,6 +159,7 @@ pub fn settings(app: &App) -> Settings {
         soak: app.soak,
         soak_error_rate: app.soak_error_rate,
         hooks: app.hooks.commands.keys().copied().collect(),
+        after: app.after,
         canary: (app.canary.as_ref()).map(|canary| Box::new(canary.plan.clone())),
     }
 }
@@ -271,6 +277,11 @@ impl<U: Units> Managed<U> {
         // What is not admitted now is not worth a look; what is, is decided on by the owner.
         self.admits(&wish.guard)?;
         let state = Arc::clone(&self.owner.state().borrow());
+        let known = wish.release.as_ref().filter(|_| !wish.force);
+        if let Some((release, back)) = known.and_then(|id| state.marked.get_key_value(id)) {
+            let why = tell::marked(&self.world.app, Some(release), back.as_ref());
+            return Err(AskError::Harmful(why));
+        }
         // Whoever holds the lock changes what would be found.
         if state.deployment.is_none()
             && let Some(why) = self.objection(wish, &state, &settings).await
@@ -287,6 +298,7 @@ impl<U: Units> Managed<U> {
                 .patience
                 .max(until.saturating_duration_since(Instant::now())),
             weight: wish.weight,
+            force: wish.force,
             planned: !wish.at_once,
         });
         let (owner, guard) = (self.owner.clone(), wish.guard.clone());
@@ -454,7 +466,7 @@ impl<U: Units> Managed<U> {
             made_ms: record.made_ms,
             live: state.live() == Some(&id),
             prev: state.prev.as_ref() == Some(&id),
-            marked: state.marked.contains(&id),
+            marked: state.marked.contains_key(&id),
             slots: state
                 .slots
                 .iter()

@@ -27,6 +27,9 @@ const GATE_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::f
 /// The pause between two probes of a soak.
 const SOAK_PAUSE: Duration = Duration::from_secs(1);
 
+/// The pause before a probe of a slot whose soak is over.
+const LOOKOUT_PAUSE: Duration = Duration::from_secs(10);
+
 /// How long one probe may take.
 pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -214,6 +217,9 @@ impl<U: Units> Live<U> {
     async fn probe(&self, slot: SlotName, boot: BootId, pace: Pace, report: mpsc::Sender<Event>) {
         let mut pause = GATE_PAUSE.0;
         loop {
+            if pace == Pace::Lookout {
+                tokio::time::sleep(LOOKOUT_PAUSE).await;
+            }
             let probe = self.units.probe(&slot, PROBE_LIMIT).await;
             // Asked after the probe: what answered was this run, or it was not and does not count.
             match self.units.seen(&slot).await {
@@ -241,6 +247,7 @@ impl<U: Units> Live<U> {
                     pause = (pause * 3 / 2).min(GATE_PAUSE.1);
                 }
                 Pace::Soak => tokio::time::sleep(SOAK_PAUSE).await,
+                Pace::Lookout => {}
             }
         }
     }

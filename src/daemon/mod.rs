@@ -34,6 +34,7 @@ mod remember;
 mod route;
 pub mod shares;
 mod staging;
+mod standing;
 pub mod status;
 pub mod succession;
 pub mod systemd;

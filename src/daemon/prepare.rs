@@ -75,6 +75,12 @@ impl<U: Units> Preparation<U> {
         };
         match settled {
             Ok(Settled::Known(id)) => self.again(id).await,
+            Ok(Settled::New(unfinished)) if self.is_barred(unfinished.id()) => {
+                let id = unfinished.id().clone();
+                // A tree is removed.
+                blocking(move || drop(unfinished)).await;
+                self.bar(id).await
+            }
             Ok(Settled::New(unfinished)) => {
                 let id = unfinished.id().to_string();
                 let builds = app.setup_command.is_some();
@@ -109,6 +115,9 @@ impl<U: Units> Preparation<U> {
 
     /// The same with a release that is on disk.
     pub(super) async fn again(self, id: ReleaseId) -> Option<String> {
+        if self.is_barred(&id) {
+            return self.bar(id).await;
+        }
         let (root, about, wanted) = (self.world.root.clone(), self.about.clone(), self.wanted());
         let (app, home) = (Arc::clone(&self.world.app), root.home(&id));
         let take = move || {
@@ -117,6 +126,25 @@ impl<U: Units> Preparation<U> {
         };
         let taken = blocking(take).await;
         self.report(taken.map_err(Unready::from)).await
+    }
+
+    /// Whether the release is one that was rolled back by itself, and nobody said that it is to be deployed all the same.
+    fn is_barred(&self, id: &ReleaseId) -> bool {
+        let state = Arc::clone(&self.owner.state().borrow());
+        let held = state.deployment.as_ref();
+        let forced = held.is_none_or(|held| held.generation != self.generation || held.force);
+        !forced && state.marked.contains_key(id)
+    }
+
+    async fn bar(&self, release: ReleaseId) -> Option<String> {
+        let id = release.to_string();
+        let generation = self.generation;
+        let event = Event::Barred {
+            generation,
+            release,
+        };
+        self.owner.report(event).await;
+        Some(id)
     }
 
     async fn make(&self, unfinished: Unfinished) -> Result<ReleaseId, Unready> {

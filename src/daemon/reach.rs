@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::live::Live;
 use super::units::Units;
 use crate::config::App;
-use crate::deploy::Route;
+use crate::deploy::{Probe, Route};
 use crate::probe::{Address, Answer, NoAnswer, ask};
 use crate::wire::control::{Listener, Stats};
 
@@ -20,54 +20,57 @@ const LIMIT: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl<U: Units> Live<U> {
-    /// Asks the app through a public listener, once the routers have its table.
-    ///
-    /// # Errors
-    /// What the last answer was, and where it was asked for.
-    pub(super) async fn reached(&self, route: &Route) -> Result<(), String> {
+    /// Asks the app through a public listener, once the routers have its table: what the last answer was, and where it was asked for;
+    /// `None` where that cannot be found out.
+    pub(super) async fn reached(&self, route: &Route) -> Option<Probe> {
         if !route.ready || route.active.is_none() {
-            return Ok(());
+            return None;
         }
         let told = self.tables.routers().stats().await.unwrap_or_default();
         let stats = told.into_iter().filter_map(|(_, stats)| stats.ok());
         let at = public(stats, self.app.listener.as_deref());
         if at.is_empty() {
-            return Ok(());
+            return None;
         }
         let (host, path, is_health) = target(&self.app);
         let until = Instant::now() + LIMIT;
         loop {
-            let Some((at, why)) = look(&at, &host, &path, is_health, until).await else {
-                return Ok(());
-            };
+            let (pass, at, found) = look(&at, &host, &path, is_health, until).await?;
+            let asked = format!("asked for {path} of {host} at the public listener {at}: {found}");
+            if pass {
+                return Some(Probe { pass, text: asked });
+            }
             if until <= Instant::now() + AGAIN {
-                return Err(format!(
-                    "asked for {path} of {host} at the public listener {at}: {why}; `slotctl status` shows the routers, \
-                     `journalctl -u 'slot-router@*'` what they say"
-                ));
+                let text = format!(
+                    "{asked}; `slotctl status` shows the routers, `journalctl -u 'slot-router@*'` what they say"
+                );
+                return Some(Probe { pass, text });
             }
             tokio::time::sleep(AGAIN).await;
         }
     }
 }
 
-/// Asks once, at each address until one cannot be held against the switch. Gives the last address that can, and why.
+/// Asks once, at each address until one answers as it is to. Gives whether one did, the last that was asked and what it answered; `None`
+/// where nobody could be asked.
 async fn look(
     addresses: &[SocketAddr],
     host: &str,
     path: &str,
     is_health: bool,
     until: Instant,
-) -> Option<(SocketAddr, String)> {
+) -> Option<(bool, SocketAddr, String)> {
     let mut failed = None;
     for at in addresses {
         let left = until.saturating_duration_since(Instant::now());
         match ask(&Address::Tcp(*at), host, path, left).await {
-            Ok(answer) if serves(&answer, is_health) => return None,
-            Ok(answer) => failed = Some((*at, answer.to_string())),
+            Ok(answer) if serves(&answer, is_health) => {
+                return Some((true, *at, answer.to_string()));
+            }
+            Ok(answer) => failed = Some((false, *at, answer.to_string())),
             // A machine without this family of addresses; its clients have another one.
             Err(NoAnswer::Connect { .. }) => {}
-            Err(none) => failed = Some((*at, none.to_string())),
+            Err(none) => failed = Some((false, *at, none.to_string())),
         }
     }
     failed

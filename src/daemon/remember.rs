@@ -297,7 +297,9 @@ impl<U: Units> Live<U> {
                     None => held_up.remove(HOOK),
                 };
             }
-            Notice::Weighed { .. }
+            Notice::Failing { .. }
+            | Notice::Returned(_)
+            | Notice::Weighed { .. }
             | Notice::Holds { .. }
             | Notice::Draining { .. }
             | Notice::Forced { .. }
@@ -424,9 +426,18 @@ impl<U: Units> Live<U> {
     }
 
     fn log(&self, event: &api::Event) {
-        let bad = matches!(event.event.as_str(), "rolled-back" | "forced" | "down")
-            || (event.event == "ended" && event.cause.as_deref() != Some("switched"))
+        let bad = matches!(
+            event.event.as_str(),
+            "rolled-back" | "forced" | "down" | "failing"
+        ) || (event.event == "ended" && event.cause.as_deref() != Some("switched"))
             || (event.event == "hook" && event.cause.is_some());
+        let known = event.standing.as_deref();
+        let active = known.and_then(|it| it.active.as_ref());
+        let candidate = known.and_then(|it| it.candidate.as_ref());
+        let old = known.and_then(|it| it.old.as_ref());
+        let slot = |run: Option<&'_ api::Run>| run.map(|run| run.slot.clone());
+        let release = |run: Option<&'_ api::Run>| run.and_then(|run| run.release.clone());
+        let boot = |run: Option<&'_ api::Run>| run.and_then(|run| run.boot_id.clone());
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -436,6 +447,23 @@ impl<U: Units> Live<U> {
                     slot_generation = event.generation,
                     slot_phase = event.phase.as_deref(),
                     slot_cause = event.cause.as_deref(),
+                    slot_state = known.map(|it| it.state.as_str()),
+                    slot_active = slot(active),
+                    slot_active_release = release(active),
+                    slot_active_boot_id = boot(active),
+                    slot_candidate = slot(candidate),
+                    slot_candidate_release = release(candidate),
+                    slot_candidate_boot_id = boot(candidate),
+                    slot_old = slot(old),
+                    slot_old_release = release(old),
+                    slot_old_boot_id = boot(old),
+                    slot_switched_at_ms = known.and_then(|it| it.switched_at_ms),
+                    slot_health_fail_streak = known.map(|it| it.health_fail_streak),
+                    slot_rollback_cause = known.and_then(|it| it.rollback_cause.as_deref()),
+                    slot_rollback_at_ms = known.and_then(|it| it.rollback_at_ms),
+                    slot_initiated_by = known.and_then(|it| it.initiated_by.as_deref()),
+                    slot_commit = known.and_then(|it| it.commit.as_deref()),
+                    slot_previous_commit = known.and_then(|it| it.previous_commit.as_deref()),
                     "{}",
                     event.text
                 )
@@ -447,7 +475,15 @@ impl<U: Units> Live<U> {
     fn keep(&self, event: &api::Event) {
         if !matches!(
             event.event.as_str(),
-            "ended" | "soak" | "rolled-back" | "forced" | "weighed" | "holds" | "hook"
+            "ended"
+                | "soak"
+                | "rolled-back"
+                | "returned"
+                | "failing"
+                | "forced"
+                | "weighed"
+                | "holds"
+                | "hook"
         ) {
             return;
         }
@@ -496,6 +532,7 @@ impl<U: Units> Live<U> {
     pub(super) async fn tell_one(&self, notice: &Notice, state: &State) {
         let at = self.now();
         let mut event = tell::event(&self.app, notice, state, at);
+        event.standing = Some(Box::new(self.standing(state).await));
         self.remember(notice, state, at).await;
         self.tell_remembered(&mut event, notice);
         self.log(&event);

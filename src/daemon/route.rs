@@ -28,10 +28,13 @@ impl<U: Units> Live<U> {
             match self.tables.publish(parts.clone()).await {
                 Ok(()) => {
                     self.go_on("table");
-                    if let Err(why) = self.reached(&route).await {
-                        let table = route.table;
-                        // Where nothing is switched it changes nothing: the app is down in another way, which is told elsewhere.
-                        let _ = report.send(Event::Unrouted { table, why }).await;
+                    if let Some(probe) = self.reached(&route).await {
+                        let (table, pass, why) = (route.table, probe.pass, probe.text.clone());
+                        let _ = report.send(Event::Reached { table, probe }).await;
+                        if !pass {
+                            // Where nothing is switched it changes nothing: the app is down in another way, which is told elsewhere.
+                            let _ = report.send(Event::Unrouted { table, why }).await;
+                        }
                     }
                     return Event::Routed { table: route.table };
                 }

@@ -71,6 +71,9 @@ impl<U: Units> Managed<U> {
             }
             Err(error) => warnings.push(chain(&error)),
         }
+        if let (Some(active), Some(why)) = (&state.active, &state.lookout.failing) {
+            warnings.push(tell::failing(app, active, why, state.prev.as_ref()));
+        }
         let addresses: BTreeSet<String> = stats
             .iter()
             .flatten()
@@ -106,11 +109,12 @@ impl<U: Units> Managed<U> {
                 .as_ref()
                 .and_then(|active| state.slots.get(active))
                 .is_some_and(|slot| slot.condition == Condition::Active(Service::Up)),
+            standing: self.world().standing(&state).await,
             addresses: addresses.into_iter().collect(),
             slots,
             deployment: self.progress(&state),
             soak_until_ms: state.watch.as_ref().map(|watch| watch.until.0),
-            health_fail_streak: state.watch.as_ref().map_or(0, |watch| watch.streak),
+            health_fail_streak: streak(&state),
             last: self.last(&state),
             routers,
             rolled_back: state
@@ -177,6 +181,7 @@ impl<U: Units> Managed<U> {
         let end = match back.filter(|back| back.generation.0 == outcome.generation) {
             Some(back) => {
                 let back = tell::rolled_back(&self.world().app, back);
+                outcome.reached = back.reached;
                 Some((false, back.cause, back.text))
             }
             None => self.world().watch_end(outcome.generation),
@@ -349,18 +354,23 @@ fn progress(state: &State, held: &Deployment, phase: &str) -> api::Progress {
     }
 }
 
+/// Failed probes of the active slot in a row, in its soak or after it.
+pub(super) fn streak(state: &State) -> u8 {
+    (state.watch.as_ref()).map_or(state.lookout.streak, |watch| watch.streak)
+}
+
 /// What is known of a slot's health, as far as it is asked for one.
 fn health(state: &State, name: &SlotName, slot: &Slot) -> Option<&'static str> {
     let proven = |gated| if gated { "healthy" } else { "unproven" };
-    let streak = |streak| if streak == 0 { "healthy" } else { "failing" };
+    let failing = |streak| if streak == 0 { "healthy" } else { "failing" };
     Some(match &slot.condition {
         Condition::Active(Service::Down { .. } | Service::ByHand) => "down",
         Condition::Active(Service::Booting { .. }) | Condition::Ready => "unproven",
         Condition::Active(Service::Up) => {
             let watch = state.watch.as_ref().filter(|watch| watch.new == *name);
-            streak(watch.map_or(0, |watch| watch.streak))
+            failing(watch.map_or(state.lookout.streak, |watch| watch.streak))
         }
-        Condition::Trial { streak: failed, .. } => streak(*failed),
+        Condition::Trial { streak: failed, .. } => failing(*failed),
         Condition::Standby { .. } if slot.boot.is_none() => "down",
         Condition::Standby { gated } | Condition::Warm { gated, .. } => proven(*gated),
         Condition::Idle

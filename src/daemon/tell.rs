@@ -9,6 +9,7 @@ use crate::deploy::{
     UnitFailure, UnitResult,
 };
 use crate::wire::api;
+use crate::wire::date::utc;
 
 /// A kind of attempt, as the API names it.
 #[must_use]
@@ -39,6 +40,7 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             )
         }
         Cause::Unprepared(why) => format!("the release could not be put on disk: {why}"),
+        Cause::Marked(back) => marked(app, None, back.as_deref()),
         Cause::Unbuilt(failure) => {
             let command = app.setup_command.as_deref().unwrap_or_default();
             let line = shell_words::join(command);
@@ -128,9 +130,37 @@ pub fn ended(app: &App, slot: Option<&str>, outcome: &Outcome) -> String {
         .as_ref()
         .map_or_else(|| "the release".to_owned(), |id| format!("release {id}"));
     match outcome.cause {
-        Cause::Switched => format!("{release} serves in {}", slot.unwrap_or("its slot")),
+        Cause::Switched => {
+            let serves = format!("{release} serves in {}", slot.unwrap_or("its slot"));
+            match outcome
+                .reached
+                .as_ref()
+                .filter(|_| outcome.kind == Kind::Rollback)
+            {
+                Some(probe) => format!("{serves}: {}", probe.text),
+                None => serves,
+            }
+        }
+        Cause::Marked(ref back) => marked(app, outcome.release.as_ref(), back.as_deref()),
         _ => cause(app, slot, &outcome.cause),
     }
+}
+
+/// Why a release is not deployed that was rolled back by itself, and what to do.
+#[must_use]
+pub fn marked(app: &App, release: Option<&ReleaseId>, back: Option<&RolledBack>) -> String {
+    let named = release.or_else(|| back?.left.as_ref());
+    let what = named.map_or_else(|| "the release".to_owned(), |id| format!("release {id}"));
+    let why = back.map_or_else(String::new, |back| {
+        let why = cause(app, Some(back.from.as_str()), &back.cause);
+        let (generation, at) = (back.generation, utc(back.at.0));
+        format!(" at {at} (generation {generation}), because {why}")
+    });
+    let again = named.map_or_else(String::new, |id| format!(" --release {id}"));
+    format!(
+        "{what} was rolled back automatically{why}. Deploy what mends that, or the same bits all the same with `slotctl deploy{again} --force`; \
+         `slotctl logs` has what the app said"
+    )
 }
 
 /// An attempt's end, without the evidence of a failure.
@@ -148,6 +178,9 @@ pub fn outcome(app: &App, outcome: &Outcome) -> api::Outcome {
         phase: outcome.phase.to_owned(),
         cause: outcome.cause.code().to_owned(),
         text: ended(app, slot.as_deref(), outcome),
+        initiated_by: outcome.by.clone(),
+        at_ms: outcome.at.0,
+        reached: outcome.reached.as_ref().map(|probe| probe.text.clone()),
         phases_ms: phases
             .map(|((phase, began), end)| ((*phase).to_owned(), millis(end.since(*began))))
             .collect(),
@@ -175,6 +208,9 @@ pub fn trial(state: &State) -> Option<api::Outcome> {
         cause: "trial".to_owned(),
         weight: Some(state.weight(slot).get()),
         text: share(state, slot),
+        initiated_by: held.by.clone(),
+        at_ms: 0,
+        reached: None,
         phases_ms: entered
             .map(|((phase, began), (_, end))| ((*phase).to_owned(), millis(end.since(*began))))
             .collect(),
@@ -211,7 +247,44 @@ pub fn rolled_back(app: &App, back: &RolledBack) -> api::RolledBack {
         to_release: text(&back.release),
         cause: back.cause.code().to_owned(),
         text: cause(app, Some(back.from.as_str()), &back.cause),
+        reached: back.reached.as_ref().map(|probe| probe.text.clone()),
     }
+}
+
+fn fails(app: &App, slot: &SlotName, why: &Cause) -> String {
+    format!(
+        "the live release fails, after its soak: {}",
+        cause(app, Some(slot.as_str()), why)
+    )
+}
+
+/// That the active slot fails when its soak is over, and what to do.
+#[must_use]
+pub fn failing(app: &App, slot: &SlotName, why: &Cause, prev: Option<&ReleaseId>) -> String {
+    let fails = fails(app, slot, why);
+    match prev {
+        Some(prev) => format!("{fails}; `slotctl rollback` goes back to release {prev}"),
+        None => format!("{fails}; there is no release to go back to"),
+    }
+}
+
+/// That the routers have the table of a rollback, and what they answer with it.
+fn returned(back: &RolledBack, at: Time) -> String {
+    let release = (back.release.as_ref())
+        .map_or_else(|| "the release".to_owned(), |id| format!("release {id}"));
+    let took = span(at.since(back.at));
+    let (serves, found) = match &back.reached {
+        Some(probe) if probe.pass => ("serves again", probe.text.as_str()),
+        Some(probe) => (
+            "has the traffic again, but does not serve",
+            probe.text.as_str(),
+        ),
+        None => (
+            "has the traffic again",
+            "nobody could be asked at a public listener",
+        ),
+    };
+    format!("{release} {serves} in {} after {took}: {found}", back.to)
 }
 
 /// The sentence for a hook that ended after a switch or a rollback.
@@ -320,6 +393,37 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
                 back.to,
                 cause(app, Some(back.from.as_str()), &back.cause)
             );
+        }
+        Notice::Failing {
+            generation,
+            slot,
+            cause: why,
+            to,
+        } => {
+            event.generation = generation.0;
+            event.event = "failing".to_owned();
+            event.slot = text(slot);
+            event.release = release_of(slot);
+            event.cause = text(&why.code());
+            event.text = match to {
+                None => failing(app, slot, why, state.prev.as_ref()),
+                Some(Ok(id)) => format!(
+                    "{}; release {id} takes its place (after_soak)",
+                    fails(app, slot, why)
+                ),
+                Some(Err(refusal)) => format!(
+                    "{}; nothing takes its place, though after_soak says so: {refusal}",
+                    fails(app, slot, why)
+                ),
+            };
+        }
+        Notice::Returned(back) => {
+            event.generation = back.generation.0;
+            event.event = "returned".to_owned();
+            event.slot = text(&back.to);
+            event.release = back.release.as_ref().map(ToString::to_string);
+            event.cause = text(&back.cause.code());
+            event.text = returned(back, at);
         }
         Notice::Weighed {
             slot,

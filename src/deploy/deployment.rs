@@ -30,6 +30,7 @@ impl Draft {
         );
         if let Some(held) = &mut self.state.deployment {
             held.weight = weight;
+            held.force = request.force;
             held.planned = request.planned && weight.is_none();
         }
         self.entered();
@@ -37,8 +38,9 @@ impl Draft {
     }
 
     pub(super) fn prepared(&mut self, generation: Generation, release: ReleaseId) {
-        match self.held(generation) {
-            Some(&Phase::Preparing { queue }) => {
+        match self.held(generation).cloned() {
+            Some(Phase::Preparing { .. }) if self.bar(generation, &release) => {}
+            Some(Phase::Preparing { queue }) => {
                 self.place(release, self.now.after(queue.max(SLOT_WAIT)));
             }
             Some(
@@ -153,16 +155,16 @@ impl Draft {
     }
 
     /// What a rollback goes to: what it names, else the previous release; never what is live, never what is marked.
-    fn rollback_target(&self, to: Option<ReleaseId>) -> Result<ReleaseId, Refusal> {
+    pub(super) fn rollback_target(&self, to: Option<ReleaseId>) -> Result<ReleaseId, Refusal> {
         match (to, self.state.prev.clone()) {
             (Some(release), _) if self.state.live() == Some(&release) => {
                 Err(Refusal::AlreadyLive { release })
             }
-            (Some(release), _) if self.state.marked.contains(&release) => {
+            (Some(release), _) if self.state.marked.contains_key(&release) => {
                 Err(Refusal::Marked { release })
             }
             (Some(release), _) => Ok(release),
-            (None, Some(prev)) if self.state.marked.contains(&prev) => {
+            (None, Some(prev)) if self.state.marked.contains_key(&prev) => {
                 Err(Refusal::NothingToRollBackTo {
                     why: "the previous release was itself rolled back automatically",
                 })
@@ -282,6 +284,8 @@ impl Draft {
             entered: Vec::new(),
             settings,
             weight: None,
+            force: false,
+            because: None,
             planned: false,
             before_switch: Stage::default(),
         });
@@ -422,6 +426,7 @@ impl Draft {
             Cause::Switched
             | Cause::StandsBy
             | Cause::Unprepared(_)
+            | Cause::Marked(_)
             | Cause::Unbuilt(_)
             | Cause::Unhooked(..)
             | Cause::Interrupted
@@ -474,16 +479,20 @@ impl Draft {
             | Phase::Ready { .. }
             | Phase::Trial { .. } => self.state.live().cloned(),
         };
+        let shifted = matches!(deployment.phase, Phase::Shifting { .. });
+        let reached = shifted.then(|| self.state.reached.take()).flatten();
         let outcome = Outcome {
             generation: deployment.generation,
             kind: deployment.kind,
-            release: candidate_release(&deployment, &self.state.slots),
+            by: deployment.by.clone(),
+            release: candidate_release(&deployment, &self.state.slots).or_else(|| barred(&cause)),
             slot: deployment.phase.slot().cloned(),
             previous,
             phase: deployment.phase.name(),
             entered: deployment.entered,
             cause,
             at: self.now,
+            reached,
         };
         self.state.outcome = Some(outcome.clone());
         self.tell(Notice::Ended(outcome));
@@ -497,7 +506,15 @@ fn own_failure(result: &str, text: &str) -> UnitFailure {
     }
 }
 
-fn candidate_release(
+/// The release that an attempt did not come to, because it is marked.
+fn barred(cause: &Cause) -> Option<ReleaseId> {
+    match cause {
+        Cause::Marked(Some(back)) => back.left.clone(),
+        _ => None,
+    }
+}
+
+pub(super) fn candidate_release(
     deployment: &Deployment,
     slots: &BTreeMap<SlotName, Slot>,
 ) -> Option<ReleaseId> {

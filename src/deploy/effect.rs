@@ -135,6 +135,8 @@ pub enum Pace {
     Gate,
     /// Once a second, to see it fail.
     Soak,
+    /// Now and then, first after a while: it has proven itself.
+    Lookout,
 }
 
 /// What a state demands, in the order in which it is performed first.
@@ -232,6 +234,7 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
         }
         Condition::Active(Service::Booting { .. } | Service::Down { .. }) => probe(Pace::Gate),
         Condition::Active(Service::Up) if watches(state, name) => probe(Pace::Soak),
+        Condition::Active(Service::Up) if state.is_on_lookout(name) => probe(Pace::Lookout),
         Condition::Warm { .. } if slot.boot.is_none() => start(&state.settings),
         Condition::Warm { gated: false, .. } => probe(Pace::Gate),
         Condition::Standby { gated: false } => probe(Pace::Gate),

@@ -28,6 +28,13 @@ pub enum Event {
         /// Why, in a sentence.
         why: String,
     },
+    /// The release of the deployment is known, and is one that is marked: it is not put on disk for it.
+    Barred {
+        /// Of the deployment.
+        generation: Generation,
+        /// What it would be.
+        release: ReleaseId,
+    },
     /// The `setup_command` of the deployment's release did not end well.
     Unbuilt {
         /// Of the deployment.
@@ -116,6 +123,13 @@ pub enum Event {
     Routed {
         /// [`State::table`](super::State::table) that it is of.
         table: u64,
+    },
+    /// The app was asked for at the public listener, by routers that have a table. Reported before `Routed`, where it can be found out.
+    Reached {
+        /// [`State::table`](super::State::table) that it is of.
+        table: u64,
+        /// What was found, and where it was asked.
+        probe: Probe,
     },
     /// The routers cannot be given a table, and have not been for so long that a switch should not wait for it.
     Unrouted {
@@ -231,6 +245,8 @@ pub struct Request {
     pub queue: Duration,
     /// Where the candidate stays until it is told on, if it is not to be switched to.
     pub weight: Option<Weight>,
+    /// Also a release that was rolled back automatically.
+    pub force: bool,
     /// Without a weight: it goes by the plan of the settings, if they have one.
     pub planned: bool,
 }
@@ -330,7 +346,7 @@ pub enum Refusal {
     },
     /// The release that a rollback names failed in its soak.
     #[error(
-        "release {release} was itself rolled back automatically, and a rollback goes to none that was; `slotctl deploy --release {release}` tries it again"
+        "release {release} was itself rolled back automatically, and a rollback goes to none that was; `slotctl deploy --release {release} --force` tries it again"
     )]
     Marked {
         /// As asked.

@@ -36,6 +36,8 @@ mod effect;
 mod event;
 mod guard;
 mod hook;
+mod lookout;
+mod mark;
 mod names;
 mod notice;
 mod plan;
@@ -55,16 +57,16 @@ pub use effect::{Effect, Limits, Pace, Route, effects};
 pub use event::{End, Event, Probe, Refusal, Request, UnitFailure, UnitResult};
 pub use guard::{Expected, Fingerprint, Guard, KEY_AGE, KEYS, Keyed, Serving, Unexpected};
 pub use hook::{Hook, Occasion, Stage};
+pub use lookout::Lookout;
+pub use mark::RolledBack;
 pub use names::{
     AppName, BootId, Generation, Key, Label, NameError, ReleaseId, SlotName, Time, Weight,
 };
 pub use notice::Notice;
 pub use plan::{Canary, CanaryStep, Measured, Measurement, Plan, Quiet, plan, step_ends};
-pub use policy::{ByClass, FAILED_PROBES, HOLD, SLOT_WAIT, START_MARGIN, Settings};
+pub use policy::{After, ByClass, FAILED_PROBES, Failing, HOLD, SLOT_WAIT, START_MARGIN, Settings};
 pub use recovery::{Facts, Found, Seen, recover, rediscover};
-pub use state::{
-    Cause, Condition, Deployment, Kind, Outcome, Phase, RolledBack, Service, Slot, State, Watch,
-};
+pub use state::{Cause, Condition, Deployment, Kind, Outcome, Phase, Service, Slot, State, Watch};
 pub use step::{Step, step};
 pub use tiding::{Tiding, Topic};
 pub use verdict::{

@@ -4,8 +4,9 @@
 
 use super::event::UnitFailure;
 use super::hook::Occasion;
+use super::mark::RolledBack;
 use super::names::{Generation, ReleaseId, SlotName, Time, Weight};
-use super::state::{Cause, Kind, Outcome, RolledBack};
+use super::state::{Cause, Kind, Outcome};
 use super::verdict::Lack;
 
 /// One thing worth telling.
@@ -42,8 +43,21 @@ pub enum Notice {
         /// Why it ended.
         cause: Cause,
     },
-    /// A watch failed, and the old slot is active again.
+    /// The active slot fails though its soak is over; told once for as long as it does.
+    Failing {
+        /// Of its switch.
+        generation: Generation,
+        /// Where.
+        slot: SlotName,
+        /// What it failed with last.
+        cause: Cause,
+        /// What takes its place, or, in a sentence, why nothing does, where it is to be left.
+        to: Option<Result<ReleaseId, String>>,
+    },
+    /// A watch failed, and the old slot is active again: decided, and on its way to the routers.
     RolledBack(RolledBack),
+    /// The routers have the table of such a rollback.
+    Returned(RolledBack),
     /// A slot beside the active one has another share of the requests.
     Weighed {
         /// Where.

@@ -89,6 +89,31 @@ pub struct Settings {
     pub soak_error_rate: Option<Rate>,
     /// What the app runs around a switch.
     pub hooks: BTreeSet<Hook>,
+    /// What goes on once the soak is over.
+    pub after: After,
     /// By which steps a candidate comes to its requests; none is all at once.
     pub canary: Option<Box<Canary>>,
+}
+
+/// What goes on once the soak is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct After {
+    /// What becomes of a release that fails then.
+    pub failing: Failing,
+    /// How long the old slot is kept, counted from the switch, if that is longer than the soak.
+    pub keep_warm: Duration,
+    /// It is frozen meanwhile, once it has drained.
+    pub frozen: bool,
+}
+
+/// What becomes of a release that fails when its soak is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failing {
+    /// Nobody looks.
+    Unseen,
+    /// It is told.
+    #[default]
+    Told,
+    /// The release before takes its place.
+    Left,
 }

@@ -132,6 +132,7 @@ impl Draft {
             }));
         }
         self.state.lingering.clear();
+        self.look_anew();
         self.switched();
         let now = self.now;
         let settings = self.state.settings.clone();

@@ -3,7 +3,7 @@
 use super::event::{End, Probe, Refusal, UnitFailure, UnitResult};
 use super::names::{BootId, Generation, ReleaseId, SlotName};
 use super::notice::Notice;
-use super::policy::{DRAIN_ANSWER, RESTART, Settings};
+use super::policy::{DRAIN_ANSWER, FAILED_PROBES, RESTART, Settings};
 use super::state::{Cause, Condition, Kind, Phase, Service, Slot};
 use super::step::Draft;
 
@@ -64,7 +64,7 @@ impl Draft {
             Condition::Active(Service::Booting { .. } | Service::Down { retry: None, .. })
                 if slot.boot.is_none() =>
             {
-                self.down(name, Some(failure));
+                self.down(name, Some(failure), 1);
             }
             Condition::Warm { .. } if slot.boot.is_none() => self.stop(name, false),
             Condition::Idle
@@ -100,6 +100,9 @@ impl Draft {
             Condition::Active(Service::Booting { .. } | Service::Down { .. }) if probe.pass => {
                 self.set(name, Condition::Active(Service::Up));
                 self.tell(Notice::Up { slot: name.clone() });
+            }
+            Condition::Active(Service::Up) if self.state.is_on_lookout(name) => {
+                self.lookout_probe(name, probe);
             }
             Condition::Active(Service::Up) => self.soak_probe(name, probe),
             Condition::Warm {
@@ -204,6 +207,7 @@ impl Draft {
     /// from, the slot that is warm for the soak. Else its requests are held, and its unit starts it again, unless an administrator
     /// stopped it.
     fn active_vanished(&mut self, name: &SlotName, end: End) {
+        let for_good = matches!(end, End::Failed(_));
         let (cause, failure) = match end {
             End::ByHand => (Cause::StoppedByHand, None),
             End::Restarting(failure) | End::Failed(failure) => {
@@ -221,7 +225,7 @@ impl Draft {
             self.watch_failed(cause);
         }
         if self.state.active.as_ref() == Some(name) {
-            self.down(name, failure);
+            self.down(name, failure, if for_good { FAILED_PROBES } else { 1 });
         }
     }
 
@@ -232,10 +236,12 @@ impl Draft {
                 result: UnitResult::Timeout,
                 text: "is not healthy yet, though its time has passed".to_owned(),
             }),
+            1,
         );
     }
 
-    fn down(&mut self, name: &SlotName, failure: Option<UnitFailure>) {
+    /// The active slot cannot be sent requests; that counts as so many failures of it.
+    fn down(&mut self, name: &SlotName, failure: Option<UnitFailure>, failures: u8) {
         let retry = self
             .state
             .slots
@@ -248,8 +254,11 @@ impl Draft {
         self.set(name, Condition::Active(service));
         self.tell(Notice::Down {
             slot: name.clone(),
-            failure,
+            failure: failure.clone(),
         });
+        if let Some(failure) = failure {
+            self.fails(name, failures, Cause::Exited(failure));
+        }
     }
 
     /// Lets go of every slot that is warm without a watch that wants it.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use super::event::{Probe, UnitFailure, UnitResult};
 use super::guard::Keyed;
 use super::hook::{Hook, Occasion, Stage};
+use super::lookout::Lookout;
+use super::mark::RolledBack;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::plan::{Plan, verdict_due};
 use super::policy::{ByClass, Settings};
@@ -40,8 +42,8 @@ pub struct State {
     pub prev: Option<ReleaseId>,
     /// The active release finished its soak, or had none to finish.
     pub soaked: bool,
-    /// Releases that were rolled back automatically.
-    pub marked: BTreeSet<ReleaseId>,
+    /// Releases that were rolled back automatically, and how; of one that an older slotd marked that is not known.
+    pub marked: BTreeMap<ReleaseId, Option<RolledBack>>,
     /// How the last attempt ended.
     pub outcome: Option<Outcome>,
     /// The last switch that was taken back by itself, while nothing else has switched.
@@ -58,6 +60,12 @@ pub struct State {
     pub told: u64,
     /// What is still to be written down for him, oldest first; the first one is being.
     pub untold: Vec<Tiding>,
+    /// When an attempt last switched.
+    pub switched: Option<Time>,
+    /// What the public listener answered, with the table that a switch or a rollback waits for.
+    pub reached: Option<Probe>,
+    /// What is seen of the active slot when its soak is over.
+    pub lookout: Lookout,
 }
 
 /// An attempt, from its start to its switch.
@@ -83,6 +91,10 @@ pub struct Deployment {
     pub planned: bool,
     /// How far it is with the hook before its switch.
     pub before_switch: Stage,
+    /// Its release may be one that was rolled back automatically.
+    pub force: bool,
+    /// Why it was begun, if nobody asked for it: what is live fails when its soak is over.
+    pub because: Option<Cause>,
 }
 
 /// What an attempt is for.
@@ -328,6 +340,8 @@ pub struct Outcome {
     pub generation: Generation,
     /// What it was for.
     pub kind: Kind,
+    /// Who asked for it.
+    pub by: String,
     /// What it was to make active, if that was known.
     pub release: Option<ReleaseId>,
     /// The slot that it was to make active, if that was chosen.
@@ -342,25 +356,8 @@ pub struct Outcome {
     pub cause: Cause,
     /// When.
     pub at: Time,
-}
-
-/// A switch that was taken back because its watch failed: the old slot is active again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RolledBack {
-    /// Of the switch.
-    pub generation: Generation,
-    /// The slot that failed.
-    pub from: SlotName,
-    /// Its release.
-    pub left: Option<ReleaseId>,
-    /// The slot that is active again.
-    pub to: SlotName,
-    /// The release that is live again.
-    pub release: Option<ReleaseId>,
-    /// Why.
-    pub cause: Cause,
-    /// When.
-    pub at: Time,
+    /// What the public listener answered once the routers had its table, as far as that could be found out.
+    pub reached: Option<Probe>,
 }
 
 /// Why an attempt or a watch ended.
@@ -372,6 +369,8 @@ pub enum Cause {
     StandsBy,
     /// The release could not be put on disk.
     Unprepared(String),
+    /// The release was rolled back automatically, and nobody said that it is to be deployed all the same.
+    Marked(Option<Box<RolledBack>>),
     /// Its `setup_command` did not end well, or not in time.
     Unbuilt(UnitFailure),
     /// A hook before its start, or before its switch, did not end well, or not in time.
@@ -421,6 +420,7 @@ impl Cause {
             Self::Switched => "switched",
             Self::StandsBy => "standby",
             Self::Unprepared(_) => "unprepared",
+            Self::Marked(_) => "marked",
             Self::Unbuilt(failure) => match failure.result {
                 UnitResult::Timeout => "build-timeout",
                 UnitResult::Other(_) => "build-failed",
@@ -468,7 +468,7 @@ impl State {
                 .collect(),
             prev: None,
             soaked: false,
-            marked: BTreeSet::new(),
+            marked: BTreeMap::new(),
             outcome: None,
             rolled_back: None,
             settings,
@@ -477,6 +477,9 @@ impl State {
             topics: BTreeSet::new(),
             told: 0,
             untold: Vec::new(),
+            switched: None,
+            reached: None,
+            lookout: Lookout::default(),
         }
     }
 

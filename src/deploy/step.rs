@@ -35,6 +35,10 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
         Event::Unprepared { generation, why } => {
             draft.unprepared(generation, Cause::Unprepared(why));
         }
+        Event::Barred {
+            generation,
+            release,
+        } => draft.barred(generation, &release),
         Event::Unbuilt {
             generation,
             failure,
@@ -67,6 +71,7 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
             failure,
         } => draft.start_failed(&slot, generation, failure),
         Event::Routed { table } => draft.routed(table),
+        Event::Reached { table, probe } => draft.reached(table, probe),
         Event::Unrouted { table, why } => draft.unrouted(table, why),
         Event::Drained { slot, boot } => draft.drained(&slot, boot.as_ref()),
         Event::Overdue { slot, boot } => draft.overdue(&slot, boot.as_ref()),

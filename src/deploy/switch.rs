@@ -57,6 +57,7 @@ impl Draft {
         self.activate(Some(slot.clone()));
         self.take_back_all();
         self.state.routed = generation;
+        self.state.reached = None;
         self.enter(Phase::Shifting {
             slot: slot.clone(),
             from,
@@ -140,6 +141,7 @@ impl Draft {
     pub(super) fn activate(&mut self, slot: Option<SlotName>) {
         let left = std::mem::replace(&mut self.state.active, slot);
         self.state.lingering.extend(left);
+        self.look_anew();
     }
 
     /// Every router has the table: the deployment is over, the watch begins.
@@ -147,7 +149,7 @@ impl Draft {
         let Some(deployment) = self.state.deployment.clone() else {
             return;
         };
-        let Phase::Shifting { slot, from, left } = deployment.phase else {
+        let Phase::Shifting { slot, from, left } = deployment.phase.clone() else {
             return;
         };
         self.supersede();
@@ -157,12 +159,19 @@ impl Draft {
             Kind::Rollback => Duration::ZERO,
             Kind::Deploy | Kind::ByHand | Kind::Promote => deployment.settings.soak,
         };
+        let because = self.left_by_itself(&deployment);
         self.remember(deployment.kind, left.clone());
         self.state.soaked = soak.is_zero();
-        self.state.settings = deployment.settings;
-        self.state.rolled_back = None;
+        self.state.settings = deployment.settings.clone();
+        if because.is_none() {
+            self.state.rolled_back = None;
+        }
+        self.state.switched = Some(self.now);
         self.end(Cause::Switched);
-        self.due_after(deployment.kind, deployment.generation, left);
+        match &because {
+            Some(cause) => self.due_after_leaving(&deployment, cause),
+            None => self.due_after(deployment.kind, deployment.generation, left),
+        }
         if soak.is_zero() {
             self.unmark();
         } else {
@@ -195,18 +204,11 @@ impl Draft {
             && worthy
             && left
                 .as_ref()
-                .is_some_and(|left| !self.state.marked.contains(left))
+                .is_some_and(|left| !self.state.marked.contains_key(left))
         {
             self.state.prev = left;
         } else if self.state.prev == live {
             self.state.prev = None;
-        }
-    }
-
-    /// A release that served through its soak is not one that was rolled back any more.
-    pub(super) fn unmark(&mut self) {
-        if let Some(live) = self.state.live().cloned() {
-            self.state.marked.remove(&live);
         }
     }
 }

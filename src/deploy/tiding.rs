@@ -26,8 +26,14 @@ pub enum Topic {
     Soak,
     /// [`Notice::RolledBack`].
     RolledBack,
+    /// [`Notice::Returned`].
+    Returned,
+    /// [`Notice::Failing`].
+    Failing,
     /// [`Notice::Weighed`].
     Weighed,
+    /// [`Notice::Holds`].
+    Holds,
     /// [`Notice::Down`].
     Down,
     /// [`Notice::Up`].
@@ -38,19 +44,29 @@ pub enum Topic {
 
 impl Topic {
     /// Each, with its name in the app's file and in events.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 11] = [
         ("began", Self::Began),
         ("ended", Self::Ended),
         ("soak", Self::Soak),
         ("rolled-back", Self::RolledBack),
+        ("returned", Self::Returned),
+        ("failing", Self::Failing),
         ("weighed", Self::Weighed),
+        ("holds", Self::Holds),
         ("down", Self::Down),
         ("up", Self::Up),
         ("hook", Self::Hook),
     ];
 
     /// What a person wants to hear of who did not say.
-    pub const USUAL: [Self; 4] = [Self::Ended, Self::Soak, Self::RolledBack, Self::Down];
+    pub const USUAL: [Self; 6] = [
+        Self::Ended,
+        Self::Soak,
+        Self::RolledBack,
+        Self::Failing,
+        Self::Holds,
+        Self::Down,
+    ];
 
     /// The topic's name.
     #[must_use]
@@ -98,12 +114,14 @@ impl Notice {
             Self::Ended(_) => Some(Topic::Ended),
             Self::Soak { .. } => Some(Topic::Soak),
             Self::RolledBack(_) => Some(Topic::RolledBack),
+            Self::Returned(_) => Some(Topic::Returned),
+            Self::Failing { .. } => Some(Topic::Failing),
             Self::Weighed { .. } => Some(Topic::Weighed),
+            Self::Holds { .. } => Some(Topic::Holds),
             Self::Down { .. } => Some(Topic::Down),
             Self::Up { .. } => Some(Topic::Up),
             Self::Hooked { .. } => Some(Topic::Hook),
             Self::Phase { .. }
-            | Self::Holds { .. }
             | Self::Draining { .. }
             | Self::Forced { .. }
             | Self::Stopped { .. }
@@ -117,9 +135,10 @@ impl Notice {
             Self::Began { generation, .. }
             | Self::Phase { generation, .. }
             | Self::Holds { generation, .. }
+            | Self::Failing { generation, .. }
             | Self::Soak { generation, .. } => Some(*generation),
             Self::Ended(outcome) => Some(outcome.generation),
-            Self::RolledBack(back) => Some(back.generation),
+            Self::RolledBack(back) | Self::Returned(back) => Some(back.generation),
             Self::Hooked { occasion, .. } => Some(occasion.generation),
             Self::Weighed { .. }
             | Self::Draining { .. }
@@ -135,6 +154,7 @@ impl Notice {
     fn slot(&self) -> Option<&SlotName> {
         match self {
             Self::Soak { slot, .. }
+            | Self::Failing { slot, .. }
             | Self::Weighed { slot, .. }
             | Self::Draining { slot, .. }
             | Self::Forced { slot }
@@ -147,6 +167,7 @@ impl Notice {
             | Self::Holds { .. }
             | Self::Ended(_)
             | Self::RolledBack(_)
+            | Self::Returned(_)
             | Self::Hooked { .. } => None,
         }
     }

@@ -148,6 +148,10 @@ impl Draft {
         if !self.is_running(&to) {
             return self.promote(to, by, settings);
         }
+        let release = self.state.slots.get(&to).and_then(|it| it.release.clone());
+        if let Some(release) = release.filter(|it| self.state.marked.contains_key(it)) {
+            return Err(Refusal::Marked { release });
+        }
         self.refuse_if_locked()?;
         // It has been active, and its release has served.
         self.shift_at_once(Kind::Rollback, &to, by, settings);

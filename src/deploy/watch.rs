@@ -2,10 +2,11 @@
 
 use super::event::Probe;
 use super::hook::Hook;
+use super::mark::RolledBack;
 use super::names::SlotName;
 use super::notice::Notice;
 use super::policy::FAILED_PROBES;
-use super::state::{Cause, Condition, RolledBack, Service};
+use super::state::{Cause, Condition, Phase, Service};
 use super::step::Draft;
 
 impl Draft {
@@ -53,15 +54,10 @@ impl Draft {
             return;
         };
         let left = self.state.live().cloned();
-        self.state.marked.extend(left.clone());
         self.retire(&watch.new, drain);
         self.set(&old, Condition::Active(Service::Up));
         self.activate(Some(old.clone()));
         let release = self.state.live().cloned();
-        if let Some(live) = &release {
-            // The same bits may have run in both slots; what is live is not marked.
-            self.state.marked.remove(live);
-        }
         self.state.prev = watch
             .prev
             .clone()
@@ -75,12 +71,16 @@ impl Draft {
             release,
             cause: cause.clone(),
             at: self.now,
+            reached: None,
         };
+        self.state.reached = None;
         self.state.rolled_back = Some(rolled_back.clone());
-        self.tell(Notice::RolledBack(rolled_back));
         if let Some(watch) = &mut self.state.watch {
             watch.rolling_back = Some(cause);
         }
+        self.unmark();
+        self.mark(&rolled_back);
+        self.tell(Notice::RolledBack(rolled_back));
     }
 
     /// The soak's time is over: it ended well, if the new slot is up and its last probes did not all fail.
@@ -166,13 +166,31 @@ impl Draft {
             .is_some_and(|watch| watch.rolling_back.is_some())
         {
             self.state.watch = None;
+            let reached = self.state.reached.take();
+            if let Some(back) = &mut self.state.rolled_back {
+                back.reached = reached;
+            }
             if let Some(back) = self.state.rolled_back.clone() {
+                self.tell(Notice::Returned(back.clone()));
                 let cause = back.cause.code();
                 self.due(Hook::AfterRollback, back.generation, back.left, cause);
             }
         }
         self.let_go();
         self.offer();
+    }
+
+    /// What the public listener answers with a table that is awaited.
+    pub(super) fn reached(&mut self, table: u64, probe: Probe) {
+        let shifts = matches!(
+            self.state.deployment.as_ref().map(|held| &held.phase),
+            Some(Phase::Shifting { .. })
+        );
+        let watch = self.state.watch.as_ref();
+        let goes_back = watch.is_some_and(|watch| watch.rolling_back.is_some());
+        if table == self.state.table && !self.state.everywhere && (shifts || goes_back) {
+            self.state.reached = Some(probe);
+        }
     }
 
     pub(super) fn is_warm(&self, name: &SlotName) -> bool {

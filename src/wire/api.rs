@@ -7,7 +7,7 @@
 //! | `GET /router` | | [`Routers`] |
 //! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; a limit is also for those that drain already; without one the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
 //! | `GET /apps/<app>/status` | | [`Status`] |
-//! | `POST /apps/<app>/deploy?drain=30s&queue=10m&size=N&skip=disk,memory&label=v1.2&origin=path&name=build` | a tar archive, streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file, `queue` is how long to wait for another deployment and for an idle slot, `size` what the release takes on disk, in bytes, and `skip` what of it is not to be looked at beforehand; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release; `weight=10`, here and below, is what the candidate gets of new requests, in per cent: it stays there, and the attempt with it in phase `shifting`, until it is told on; `at_once=true`: all of them, whatever plan the app's file has in `[canary]` |
+//! | `POST /apps/<app>/deploy?drain=30s&queue=10m&size=N&skip=disk,memory&label=v1.2&origin=path&name=build` | a tar archive, streamed | [`Begun`], then see `events`; `drain` is in place of the key of that name in the app's file, `queue` is how long to wait for another deployment and for an idle slot, `size` what the release takes on disk, in bytes, and `skip` what of it is not to be looked at beforehand; `label`, `origin` (`path` or `archive`, which it is if nothing is said) and `name` are noted with the release; `weight=10`, here and below, is what the candidate gets of new requests, in per cent: it stays there, and the attempt with it in phase `shifting`, until it is told on; `at_once=true`: all of them, whatever plan the app's file has in `[canary]`; `force=true`, here and below, deploys also what was rolled back by itself: without it a release that is named is refused (422), and what is sent ends with the cause `marked` before anything is started |
 //! | `POST /apps/<app>/deploy?release=1a2b3c4d` | | [`Begun`]: a release that is on disk is deployed again; 404 with what there is if it is not |
 //! | `POST /apps/<app>/deploy?commit=…&ref=main` | a pack (git-pack-objects(1)) of what slotd lacks of the commit, without its history; nothing, if it lacks nothing | [`Begun`]: a commit is deployed, by all of its 40 digits; `ref` is how it was named, and is noted with the release |
 //! | `GET /apps/<app>/repository` | | [`Repository`](super::release::Repository): the commits that nothing need be sent of |
@@ -74,6 +74,9 @@ pub struct Status {
     pub live: Option<String>,
     /// What `rollback` goes to.
     pub prev: Option<String>,
+    /// The active slot, the candidate and the old one with their runs, when it switched, who asked, which commits they are of.
+    #[serde(default)]
+    pub standing: Standing,
     /// Whether the active slot is sent requests.
     pub serving: bool,
     /// Where the app is reached: `http://127.0.0.1:80/`.
@@ -87,7 +90,7 @@ pub struct Status {
     /// The end of the soak, milliseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soak_until_ms: Option<u64>,
-    /// Failed probes in a row during the soak.
+    /// Failed probes in a row, during the soak and after it.
     #[serde(default)]
     pub health_fail_streak: u8,
     /// How the last attempt ended; where it was rolled back by itself since, that is its end.
@@ -415,6 +418,15 @@ pub struct Outcome {
     pub weight: Option<u8>,
     /// One sentence for people.
     pub text: String,
+    /// Who began it.
+    #[serde(default)]
+    pub initiated_by: String,
+    /// When it ended, milliseconds since the epoch.
+    #[serde(default)]
+    pub at_ms: u64,
+    /// What the public listener answered once the routers had its table; absent where nobody could be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<String>,
     /// Milliseconds per phase, in order.
     #[serde(default)]
     pub phases_ms: Vec<(String, u64)>,
@@ -442,6 +454,57 @@ pub struct RolledBack {
     pub cause: String,
     /// One sentence for people.
     pub text: String,
+    /// What the public listener answered once the routers had the table again; absent until then, and where nobody could be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<String>,
+}
+
+/// How an app stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// As [`Status::state`].
+    pub state: String,
+    /// What the active slot runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<Run>,
+    /// What is to become active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Run>,
+    /// What is kept to go back to, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<Run>,
+    /// When an attempt last switched, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switched_at_ms: Option<u64>,
+    /// Failed probes in a row, after the switch.
+    #[serde(default)]
+    pub health_fail_streak: u8,
+    /// Why the last switch was taken back by itself, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_cause: Option<String>,
+    /// When, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_at_ms: Option<u64>,
+    /// Who began the attempt under way, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiated_by: Option<String>,
+    /// The commit that is live, where its release is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The commit that `rollback` goes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_commit: Option<String>,
+}
+
+/// What runs in a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The slot.
+    pub slot: String,
+    /// The release.
+    pub release: Option<String>,
+    /// The run, once it is up.
+    pub boot_id: Option<String>,
 }
 
 /// The evidence of a failed candidate (all that one screen shows).
@@ -484,7 +547,7 @@ pub struct Event {
     pub app: String,
     /// The attempt.
     pub generation: u64,
-    /// `began`, `phase`, `weighed`, `holds` (a step of a plan has had its time, and there is no verdict), `ended`, `soak`, `rolled-back`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`, `hook`.
+    /// `began`, `phase`, `weighed`, `holds` (a step of a plan has had its time, and there is no verdict), `ended`, `soak`, `failing`, `rolled-back`, `returned`, `draining`, `forced`, `stopped`, `down`, `up`, `standby`, `hook`.
     pub event: String,
     /// The phase, for `phase` and `ended`; the hook, for `hook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -500,6 +563,9 @@ pub struct Event {
     pub cause: Option<String>,
     /// One sentence for people.
     pub text: String,
+    /// How the app stands with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Box<Standing>>,
 }
 
 /// Why a request was not carried out.

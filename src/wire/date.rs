@@ -1,4 +1,4 @@
-//! Days since the epoch as a calendar has them.
+//! Moments as a calendar and a clock have them.
 
 /// Year, month from 1 and day from 1 of a day, counted from 1970-01-01 (Howard Hinnant's `civil_from_days`).
 #[must_use]
@@ -13,4 +13,13 @@ pub fn civil(days: u64) -> (u64, u64, u64) {
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
+}
+
+/// `2026-11-21 19:20:50 UTC`, of milliseconds since the epoch.
+#[must_use]
+pub fn utc(millis: u64) -> String {
+    let seconds = millis / 1000;
+    let (year, month, day) = civil(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }

@@ -118,7 +118,7 @@ pub struct Release {
     pub live: bool,
     /// `rollback` goes to it.
     pub prev: bool,
-    /// It was rolled back by itself: `rollback` never goes to it.
+    /// It was rolled back by itself: `rollback` never goes to it, `deploy` only by force.
     #[serde(default)]
     pub marked: bool,
     /// The slots that have it.

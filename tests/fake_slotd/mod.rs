@@ -301,6 +301,9 @@ pub fn success() -> Outcome {
             ("starting".to_owned(), 1_800),
             ("ready".to_owned(), 31),
         ],
+        initiated_by: "root".to_owned(),
+        at_ms: 0,
+        reached: None,
         report: None,
     }
 }

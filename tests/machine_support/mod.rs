@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, ByClass, Condition, End, Event, Facts, Found, Notice, Phase, Probe, Refusal, ReleaseId,
-    Request, Seen, Settings, SlotName, State, Time, UnitFailure, Weight, recover, step,
+    After, BootId, ByClass, Condition, End, Event, Facts, Found, Notice, Phase, Probe, Refusal,
+    ReleaseId, Request, Seen, Settings, SlotName, State, Time, UnitFailure, Weight, recover, step,
 };
 
 /// An app with what has been told of it.
@@ -57,6 +57,7 @@ pub fn settings() -> Settings {
         soak: Duration::from_secs(40),
         soak_error_rate: None,
         hooks: BTreeSet::new(),
+        after: After::default(),
         canary: None,
     }
 }
@@ -98,6 +99,7 @@ impl App {
             settings: self.state.settings.clone(),
             queue: Duration::ZERO,
             weight: weight.map(percent),
+            force: false,
             planned: false,
         })
     }

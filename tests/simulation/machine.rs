@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use slot::deploy::{
-    BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Effect, End, Event, Evidence,
-    Expected, Facts, Fingerprint, Found, Generation, Guard, Hook, Kind, Notice, Phase, Probe,
-    Quiet, Rate, ReleaseId, Request, Route, Sample, Seen, Service, Settings, Sides, SlotName,
-    Stage, State, Step, Time, Topic, UnitFailure, Verdict, Weight, effects, judge, plan, recover,
-    rediscover, step, step_ends,
+    After, BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Effect, End, Event,
+    Evidence, Expected, Facts, Failing, Fingerprint, Found, Generation, Guard, Hook, Kind, Notice,
+    Phase, Probe, Quiet, Rate, ReleaseId, Request, Route, Sample, Seen, Service, Settings, Sides,
+    SlotName, Stage, State, Step, Time, Topic, UnitFailure, Verdict, Weight, effects, judge, plan,
+    recover, rediscover, step, step_ends,
 };
 
 use crate::random::Random;
@@ -426,6 +426,15 @@ impl Machine {
                 self.note(outcome.cause.code());
                 if outcome.cause == Cause::Switched {
                     let held = before.deployment.as_ref();
+                    let resurrected = held.is_some_and(|held| {
+                        let marked = outcome.release.as_ref();
+                        let marked = marked.is_some_and(|id| before.marked.contains_key(id));
+                        let forced = held.force || held.kind == Kind::ByHand;
+                        marked && !forced && held.kind != Kind::Promote
+                    });
+                    if resurrected {
+                        return Err(format!("{outcome:?} was rolled back before"));
+                    }
                     // One that was given a weight when there was no hook yet has had requests: it is too late for what comes before.
                     let at_once = outcome.entered.first().map(|(phase, _)| *phase);
                     let held = held.filter(|_| at_once != Some("shifting"));
@@ -448,6 +457,7 @@ impl Machine {
                     // A rollback, or a stop of everything, may be what ended it.
                     let untouched = active == self.state.active.as_ref()
                         || outcome.cause == Cause::Preempted
+                        || matches!(outcome.cause, Cause::Marked(_))
                         || matches!(outcome.cause, Cause::Aborted(_));
                     if !untouched {
                         return Err(format!(
@@ -467,6 +477,12 @@ impl Machine {
                     return Err(format!("generation {generation} was rolled back twice"));
                 }
             }
+            Notice::Failing { to, .. } => self.note(match to {
+                None => "failing",
+                Some(Ok(_)) => "left",
+                Some(Err(_)) => "not left",
+            }),
+            Notice::Returned(_) => self.note("returned"),
             Notice::Forced { .. } => self.note("forced"),
             Notice::Down { .. } => self.note("down"),
             Notice::Up { .. } => self.note("up"),
@@ -664,6 +680,12 @@ impl Machine {
                         });
                     }
                     return Ok(());
+                }
+                if self.random.percent(50) {
+                    let pass = self.random.percent(95);
+                    let (table, text) = (route.table, "asked".to_owned());
+                    let probe = Probe { pass, text };
+                    self.answer(Event::Reached { table, probe });
                 }
                 self.answer(Event::Routed { table: route.table });
             }
@@ -896,16 +918,16 @@ impl Machine {
                 });
             }
         }
-        let pause = if matches!(
-            effect,
+        let pause = match effect {
             Effect::Probe {
                 pace: slot::deploy::Pace::Soak,
                 ..
-            }
-        ) {
-            1_000
-        } else {
-            200
+            } => 1_000,
+            Effect::Probe {
+                pace: slot::deploy::Pace::Lookout,
+                ..
+            } => 5_000,
+            _ => 200,
         };
         self.plan(pause, Coming::Perform(self.deployer, effect.clone()));
     }
@@ -1065,7 +1087,7 @@ impl Machine {
         match to {
             Some(to)
                 if self.state.generation != before
-                    && (marked.contains(&to) || left == Some(to.clone())) =>
+                    && (marked.contains_key(&to) || left == Some(to.clone())) =>
             {
                 Err(format!("a rollback went to {to}"))
             }
@@ -1130,6 +1152,7 @@ impl Machine {
                     settings,
                     queue,
                     weight,
+                    force: self.random.percent(30),
                     planned: self.random.percent(70),
                 });
                 if self.random.percent(50) {
@@ -1350,6 +1373,14 @@ fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
         hooks: (Hook::AROUND.into_iter().chain([Hook::Check]))
             .filter(|_| random.percent(20))
             .collect(),
+        after: After {
+            failing: match random.between(0, 10) {
+                0 => Failing::Unseen,
+                1..6 => Failing::Told,
+                _ => Failing::Left,
+            },
+            ..After::default()
+        },
         canary: random.percent(50).then(|| Box::new(canary(random))),
     }
 }

@@ -42,7 +42,7 @@ def project(machine):
     [
         (WEB + 'comand = "x"\n', ["slot.toml:3: unknown key `comand`; did you mean `command`?"]),
         (WEB + "drain = 30\n", ["slot.toml:3: drain", "has no unit", 'drain = "120s"']),
-        (WEB + 'soak = "soon"\n', ["slot.toml:3: soak", "30s"]),
+        (WEB + 'soak = "soon"\n', ["slot.toml:3: soak", "60s"]),
         (WEB + "hosts = 80\n", ["slot.toml:3: hosts"]),
         (WEB + 'bind = "prot"\n', ["slot.toml:3: bind", "port", "unix", "fd"]),
         (WEB + "[ports]\nblue = 70000\n", ["slot.toml:4: ports.blue"]),

@@ -74,7 +74,7 @@ def test_it_runs_without_systemd_as_the_readme_says(server):
 
 def test_the_keys_of_the_readme_are_those_of_the_file():
     keys = set(re.findall(r"^\| `\[?(\w+)\]?` \|", README.read_text().split("## slot.toml")[1].split("### How")[0], re.MULTILINE))
-    read = (README.parent / "src/config/app.rs").read_text()
+    read = "".join((README.parent / "src/config" / name).read_text() for name in ("app.rs", "after.rs"))
     assert keys | {"allow_privileged_user"} == set(re.findall(r'keys\s*\.take\("(\w+)"\)', read)) - {"port", "internal"}
 
 

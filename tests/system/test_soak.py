@@ -1,5 +1,6 @@
 """After the switch: the soak, its failures, and those who wait for it."""
 
+import json
 import time
 
 import pytest
@@ -27,8 +28,16 @@ def test_waiting_for_the_soak_returns_when_it_has_ended_and_for_the_stop_when_th
     assert {slot["condition"] for slot in app.status()["slots"]} == {"active", "idle"}
 
 
-@pytest.mark.parametrize(("name", "fault", "cause"), [("sick", "unhealthy-after=2", "probes-failed"), ("crash", "exit-after=2", "exited")])
+@pytest.mark.parametrize(("name", "fault", "cause"), [
+    ("sick", "unhealthy-after=2", "probes-failed"),
+    ("crash", "exit-after=2", "exited"),
+    # Its unit would start it again, and again; the first time is once too often while there is a release to go back to.
+    ("leaves", "end-after=2", "exited"),
+    ("hangs", "hang-after=2", "exited"),
+])
 def test_a_release_that_fails_in_its_soak_is_rolled_back_and_marked_with_what_it_held_as_the_only_loss(machine, name, fault, cause):
+    if name == "hangs":
+        machine.write(f"/etc/systemd/system/{name}@.service.d/watchdog.conf", "[Service]\nWatchdogSec=1s\n")
     app = make_app(machine, name, "20s")
     first = app.deploy("one", "--wait=switched")
     with load_of(machine, app) as load:
@@ -38,6 +47,18 @@ def test_a_release_that_fails_in_its_soak_is_rolled_back_and_marked_with_what_it
         result = load.stop()
     status = app.status()
     assert (status["live"], status["serving"]) == (first["release"], True)
+    if name == "hangs":
+        assert "watchdog" in failed["text"], failed
+    back = status["rolled_back"]
+    assert f"/healthz of {name}.test at the public listener" in back["reached"] and "200" in back["reached"], back
+    standing = status["standing"]
+    assert (standing["rollback_cause"], standing["rollback_at_ms"]) == (cause, back["at_ms"]), standing
+    assert standing["active"]["boot_id"] == app.slot("blue")["boot_id"], standing
+    for line in machine.out(f"journalctl -o json SLOT_APP={name} SLOT_CAUSE={cause}").splitlines():
+        told = json.loads(line)
+        assert (told["SLOT_ACTIVE"], told["SLOT_ACTIVE_RELEASE"]) == ("blue", first["release"]), told
+        assert (told["SLOT_ROLLBACK_CAUSE"], told["SLOT_STATE"]) in {(cause, "rolling_back"), (cause, "idle")}, told
+        assert told["SLOT_INITIATED_BY"].startswith("root"), told
     # What was in flight on a process that dies is lost with it; one that is only unhealthy loses nothing.
     assert result["failed"] <= (16 if cause == "exited" else 0), result
     assert result["failures"].get("refused", 0) == 0
@@ -46,6 +67,11 @@ def test_a_release_that_fails_in_its_soak_is_rolled_back_and_marked_with_what_it
     assert '"rolled-back"' in lines, lines
     refused = app.slotctl("rollback", check=False)
     assert refused["code"] == "nothing-to-roll-back-to", refused
+    marked = app.slotctl(f"deploy --release {failed['release']}", check=False)
+    assert marked["code"] == "refused" and "--force" in marked["error"], marked
+    marked = app.deploy("two", faults=fault, check=False)
+    assert (marked["cause"], marked["release"]) == ("marked", failed["release"]), marked
+    assert app.active() == "blue"
 
 
 def test_a_rollback_during_a_soak_goes_to_the_slot_that_is_kept_warm_for_it(machine):
@@ -61,6 +87,28 @@ def test_a_rollback_during_a_soak_goes_to_the_slot_that_is_kept_warm_for_it(mach
         answers_only(load, "one")
         result = load.stop()
     nothing_failed(result, reconnects=16)
+
+
+def test_a_release_that_keeps_ending_after_its_soak_is_told_and_left_for_the_one_before(machine):
+    app = App(machine, "later", 'hosts = ["later.test"]\nafter_soak = "rollback"\n' + SOAK.format("0s"))
+    first = app.deploy("one")
+    second = app.deploy("two")
+    for _ in range(3):
+        up = app.wait_until(
+            lambda status: status["active"] == "blue" or app.slot("green").get("detail") == "up" and status["serving"]
+        )
+        if up["active"] == "green":
+            boot = app.slot("green")["boot_id"]
+            machine.run("systemctl kill -s KILL later@green.service")
+            app.wait_until(lambda _: app.slot("green")["boot_id"] != boot)
+    status = app.wait_until(lambda status: status["active"] == "blue" and status["state"] == "idle")
+    assert (status["live"], status["serving"]) == (first["release"], True)
+    back = status["rolled_back"]
+    assert (back["from_release"], back["cause"]) == (second["release"], "exited"), back
+    assert "at the public listener" in back["reached"], back
+    told = machine.out("journalctl -o cat SLOT_APP=later SLOT_CAUSE=exited")
+    assert told.count("the live release fails, after its soak") == 1, told
+    assert f"release {first['release']} takes its place (after_soak)" in told, told
 
 
 def test_a_deploy_goes_on_when_the_slotctl_that_began_it_is_killed(machine):

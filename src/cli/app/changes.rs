@@ -102,7 +102,7 @@ mod tests {
             parse("name = \"web\"\ncommand = \"./server\"\n[ports]\nblue = 20001\ngreen = 20002\n");
         assert!(is_same(&project, &installed));
         assert!(!is_same(
-            &parse("command = \"./server\"\nsoak = \"1m\"\n"),
+            &parse("command = \"./server\"\nsoak = \"2m\"\n"),
             &installed
         ));
         assert!(!is_same(

@@ -136,8 +136,9 @@ name = "{name}"
 
 # start_timeout = "60s"    # to READY
 # health_timeout = "30s"   # from then to the first answer of `health` that passes
-# soak = "30s"             # how long a new release is watched, and taken back if it fails
+# soak = "60s"             # how long a new release is watched, and taken back if it fails
 # soak_error_rate = "10%"  # and the most of its requests that may fail then; "off": they are not counted
+# after_soak = "report"    # what becomes of one that fails later; "rollback": the one before takes its place
 # drain = "120s"           # how long the old release may finish what is in flight; "0s": as long as that takes
 # stop_timeout = "10s"     # from SIGTERM to SIGKILL
 # keep = 5                 # old releases kept on disk
@@ -183,7 +184,7 @@ name = "{name}"
 # Who is told elsewhere of what happens: a signed POST of JSON for each event.
 # [[notices]]
 # url = "https://example.org/hooks/slot"
-# events = ["ended", "soak", "rolled-back", "down"]
+# events = ["ended", "soak", "rolled-back", "failing", "holds", "down"]
 # secret_file = "/etc/slot/keys/notices"   # root's own, 0600
 
 # A git work tree of what is live, for the next deployment, in /var/lib/slot-staging/{name}: whose it is.

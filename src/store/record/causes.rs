@@ -1,7 +1,7 @@
 //! Causes, between the state and its record.
 
-use super::CauseRecord;
 use super::convert::word;
+use super::{CauseRecord, MarkRecord};
 use crate::deploy::{Cause, Finding, NameError, SlotName};
 
 impl From<&Cause> for CauseRecord {
@@ -9,7 +9,16 @@ impl From<&Cause> for CauseRecord {
         match cause {
             Cause::Switched => Self::Switched,
             Cause::StandsBy => Self::Standby,
-            Cause::Unprepared(why) => Self::Unprepared { why: why.clone() },
+            Cause::Unprepared(why) => Self::Unprepared {
+                why: why.clone(),
+                marked: None,
+            },
+            Cause::Marked(back) => Self::Unprepared {
+                why: "it was rolled back automatically".to_owned(),
+                marked: Some(MarkRecord {
+                    back: back.as_deref().map(|back| Box::new(back.into())),
+                }),
+            },
             Cause::Unbuilt(failure) => Self::Unbuilt {
                 failure: failure.into(),
             },
@@ -57,7 +66,13 @@ impl CauseRecord {
         Ok(match self {
             Self::Switched => Cause::Switched,
             Self::Standby => Cause::StandsBy,
-            Self::Unprepared { why } => Cause::Unprepared(why),
+            Self::Unprepared { why, marked: None } => Cause::Unprepared(why),
+            Self::Unprepared {
+                marked: Some(mark), ..
+            } => {
+                let back = mark.back.map(|back| back.into_rolled_back()).transpose()?;
+                Cause::Marked(back.map(Box::new))
+            }
             Self::Unbuilt { failure } => Cause::Unbuilt(failure.into()),
             Self::Unhooked { hook, failure } => Cause::Unhooked(hook.into(), failure.into()),
             Self::Interrupted => Cause::Interrupted,

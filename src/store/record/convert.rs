@@ -1,12 +1,14 @@
 //! Between the state and its record: field by field, so that neither can change without the other.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::tidings::{TidingRecord, topics};
 use super::{
-    ByClassRecord, CanaryRecord, CauseRecord, ConditionRecord, DeploymentRecord, FIRST,
-    FailureRecord, KeyRecord, KindRecord, OccasionRecord, OutcomeRecord, PhaseRecord, ProbeRecord,
-    Record, RolledBackRecord, ServiceRecord, SettingsRecord, SlotRecord, VERSION, WatchRecord,
+    AfterRecord, ByClassRecord, CanaryRecord, CauseRecord, ConditionRecord, DeploymentRecord,
+    FIRST, FailureRecord, KeyRecord, KindRecord, LookoutRecord, OccasionRecord, OutcomeRecord,
+    PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord, SettingsRecord, SlotRecord,
+    VERSION, WatchRecord,
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
@@ -94,6 +96,8 @@ impl Record {
                 weight: held.weight.map(Weight::get),
                 planned: held.planned,
                 before_switch: held.before_switch.into(),
+                force: held.force,
+                because: held.because.as_ref().map(Into::into),
             }),
             watch: state.watch.as_ref().map(|watch| WatchRecord {
                 generation: watch.generation.0,
@@ -112,7 +116,8 @@ impl Record {
                 .collect(),
             prev: text(state.prev.as_ref()),
             soaked: state.soaked,
-            marked: state.marked.iter().map(ToString::to_string).collect(),
+            marked: state.marked.keys().map(ToString::to_string).collect(),
+            marks: marks_of(state),
             outcome: state.outcome.as_ref().map(Into::into),
             rolled_back: state.rolled_back.as_ref().map(Into::into),
             settings: (&state.settings).into(),
@@ -121,10 +126,13 @@ impl Record {
             topics: state.topics.iter().map(|it| it.name().to_owned()).collect(),
             told: state.told,
             untold: state.untold.iter().filter_map(TidingRecord::of).collect(),
+            switched: state.switched.map(|at| at.0),
+            reached: state.reached.as_ref().map(Into::into),
+            lookout: LookoutRecord::of(&state.lookout),
         }
     }
 
-    pub(in crate::store) fn into_state(self) -> Result<State, NameError> {
+    pub(in crate::store) fn into_state(mut self) -> Result<State, NameError> {
         Ok(State {
             generation: Generation(self.generation),
             routed: Generation(self.routed),
@@ -150,9 +158,13 @@ impl Record {
             soaked: self.soaked,
             marked: self
                 .marked
-                .iter()
-                .map(|release| release.parse())
-                .collect::<Result<_, _>>()?,
+                .into_iter()
+                .map(|release| {
+                    let back = self.marks.remove(&release);
+                    let back = back.map(RolledBackRecord::into_rolled_back).transpose()?;
+                    Ok((release.parse()?, back))
+                })
+                .collect::<Result<_, NameError>>()?,
             outcome: self.outcome.map(OutcomeRecord::into_outcome).transpose()?,
             rolled_back: self
                 .rolled_back
@@ -176,6 +188,11 @@ impl Record {
                 .into_iter()
                 .map(TidingRecord::into_tiding)
                 .collect::<Result<_, _>>()?,
+            switched: self.switched.map(Time),
+            reached: self.reached.map(Into::into),
+            lookout: (self.lookout.map(LookoutRecord::into_lookout))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 }
@@ -228,6 +245,7 @@ impl From<&Settings> for SettingsRecord {
             soak_ms: ms(settings.soak),
             soak_error_rate: settings.soak_error_rate.map(|Rate(rate)| rate),
             hooks: settings.hooks.iter().map(|hook| (*hook).into()).collect(),
+            after: AfterRecord::of(&settings.after),
             canary: settings.canary.as_deref().map(Into::into),
         }
     }
@@ -248,6 +266,7 @@ impl SettingsRecord {
             soak: Duration::from_millis(self.soak_ms),
             soak_error_rate: self.soak_error_rate.map(Rate),
             hooks: self.hooks.into_iter().map(Into::into).collect(),
+            after: (self.after.map(AfterRecord::into_after)).unwrap_or_default(),
             canary: (self.canary.map(CanaryRecord::into_canary))
                 .transpose()?
                 .map(Box::new),
@@ -268,6 +287,8 @@ impl DeploymentRecord {
             weight: self.weight.map(weight).transpose()?,
             planned: self.planned,
             before_switch: self.before_switch.into(),
+            force: self.force,
+            because: self.because.map(CauseRecord::into_cause).transpose()?,
         })
     }
 }
@@ -292,6 +313,7 @@ impl From<&Outcome> for OutcomeRecord {
         Self {
             generation: outcome.generation.0,
             kind: outcome.kind.into(),
+            by: outcome.by.clone(),
             release: text(outcome.release.as_ref()),
             slot: text(outcome.slot.as_ref()),
             previous: text(outcome.previous.as_ref()),
@@ -299,6 +321,7 @@ impl From<&Outcome> for OutcomeRecord {
             entered: marks(&outcome.entered),
             cause: (&outcome.cause).into(),
             at: outcome.at.0,
+            reached: outcome.reached.as_ref().map(Into::into),
         }
     }
 }
@@ -308,6 +331,7 @@ impl OutcomeRecord {
         Ok(Outcome {
             generation: Generation(self.generation),
             kind: self.kind.into(),
+            by: self.by,
             release: parse(self.release)?,
             slot: parse(self.slot)?,
             previous: parse(self.previous)?,
@@ -315,8 +339,16 @@ impl OutcomeRecord {
             entered: times(&self.entered),
             cause: self.cause.into_cause()?,
             at: Time(self.at),
+            reached: self.reached.map(Into::into),
         })
     }
+}
+
+fn marks_of(state: &State) -> BTreeMap<String, RolledBackRecord> {
+    let known = (state.marked.iter()).filter_map(|(id, back)| Some((id, back.as_ref()?)));
+    known
+        .map(|(id, back)| (id.to_string(), back.into()))
+        .collect()
 }
 
 impl From<&RolledBack> for RolledBackRecord {
@@ -329,6 +361,7 @@ impl From<&RolledBack> for RolledBackRecord {
             release: text(back.release.as_ref()),
             cause: (&back.cause).into(),
             at: back.at.0,
+            reached: back.reached.as_ref().map(Into::into),
         }
     }
 }
@@ -343,6 +376,7 @@ impl RolledBackRecord {
             release: parse(self.release)?,
             cause: self.cause.into_cause()?,
             at: Time(self.at),
+            reached: self.reached.map(Into::into),
         })
     }
 }

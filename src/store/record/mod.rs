@@ -5,6 +5,7 @@
 //! Version 2 has weights, and hooks and verdicts that end something. What has none of them is written as version 1, which an older slotd
 //! can read.
 
+mod after;
 mod causes;
 mod convert;
 mod hooks;
@@ -47,6 +48,9 @@ pub(super) struct Record {
     prev: Option<String>,
     soaked: bool,
     marked: BTreeSet<String>,
+    /// Of those that are marked, how they were rolled back. A version that does not know of it knows that they were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    marks: BTreeMap<String, RolledBackRecord>,
     outcome: Option<OutcomeRecord>,
     rolled_back: Option<RolledBackRecord>,
     settings: SettingsRecord,
@@ -62,6 +66,34 @@ pub(super) struct Record {
     /// A version that does not know of them tells nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     untold: Vec<TidingRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    switched: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reached: Option<ProbeRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lookout: Option<LookoutRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LookoutRecord {
+    streak: u8,
+    failing: Option<CauseRecord>,
+    left: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct AfterRecord {
+    failing: FailingRecord,
+    keep_warm_ms: u64,
+    frozen: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FailingRecord {
+    Unseen,
+    Told,
+    Left,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -140,6 +172,9 @@ struct SettingsRecord {
     soak_error_rate: Option<u32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     hooks: Vec<HookRecord>,
+    /// A version that does not know of it looks no more when the soak is over, and lets the old slot go then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<AfterRecord>,
     /// A version that does not know of it switches at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     canary: Option<CanaryRecord>,
@@ -186,6 +221,15 @@ enum FailedRecord {
     MaxHold,
 }
 
+/// What a verdict lacks: requests, or latencies for a quantile.
+#[derive(Debug, Serialize, Deserialize)]
+struct LackRecord {
+    live: bool,
+    quantile: Option<QuantileRecord>,
+    has: u64,
+    needs: u64,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct PlanRecord {
     step: usize,
@@ -221,6 +265,11 @@ struct DeploymentRecord {
     /// A version that does not know of it finds the time for health passed, and ends the deployment, should it run.
     #[serde(default, skip_serializing_if = "StageRecord::is_ahead")]
     before_switch: StageRecord,
+    /// A version that does not know of it deploys what is marked anyhow.
+    #[serde(default, skip_serializing_if = "is_not")]
+    force: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    because: Option<CauseRecord>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -352,6 +401,8 @@ struct ProbeRecord {
 struct OutcomeRecord {
     generation: u64,
     kind: KindRecord,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    by: String,
     release: Option<String>,
     slot: Option<String>,
     previous: Option<String>,
@@ -360,6 +411,8 @@ struct OutcomeRecord {
     entered: Vec<(String, u64)>,
     cause: CauseRecord,
     at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reached: Option<ProbeRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -371,6 +424,13 @@ struct RolledBackRecord {
     release: Option<String>,
     cause: CauseRecord,
     at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reached: Option<ProbeRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct MarkRecord {
+    back: Option<Box<RolledBackRecord>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -378,8 +438,11 @@ struct RolledBackRecord {
 enum CauseRecord {
     Switched,
     Standby,
+    /// An older reader takes one that is marked for one that could not be put on disk.
     Unprepared {
         why: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        marked: Option<MarkRecord>,
     },
     Unbuilt {
         failure: FailureRecord,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::convert::{ms, weight};
-use super::{CanaryRecord, FailedRecord, PlanRecord, QuantileRecord, QuietRecord};
+use super::{CanaryRecord, FailedRecord, LackRecord, PlanRecord, QuantileRecord, QuietRecord};
 use crate::deploy::{
-    Canary, CanaryStep, Checks, Failed, NameError, Plan, Quantile, Quiet, Rate, Ratio, Time,
+    Canary, CanaryStep, Checks, Failed, Lack, NameError, Plan, Quantile, Quiet, Rate, Ratio, Time,
 };
 
 impl From<&Canary> for CanaryRecord {
@@ -100,6 +100,46 @@ impl From<PlanRecord> for Plan {
             holds: plan.holds,
             check: plan.check.into(),
             finished: plan.finished,
+        }
+    }
+}
+
+impl From<&Lack> for LackRecord {
+    fn from(lack: &Lack) -> Self {
+        let (live, quantile, has, needs) = match lack {
+            Lack::Requests { live, has, needs } => (live, None, has, needs),
+            Lack::Latencies {
+                live,
+                quantile,
+                has,
+                needs,
+            } => (live, Some((*quantile).into()), has, needs),
+        };
+        Self {
+            live: *live,
+            quantile,
+            has: *has,
+            needs: *needs,
+        }
+    }
+}
+
+impl From<LackRecord> for Lack {
+    fn from(lack: LackRecord) -> Self {
+        let LackRecord {
+            live,
+            quantile,
+            has,
+            needs,
+        } = lack;
+        match quantile {
+            None => Self::Requests { live, has, needs },
+            Some(quantile) => Self::Latencies {
+                live,
+                quantile: quantile.into(),
+                has,
+                needs,
+            },
         }
     }
 }

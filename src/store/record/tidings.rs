@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CauseRecord, FailureRecord, KindRecord, OccasionRecord, OutcomeRecord, RolledBackRecord,
+    CauseRecord, FailureRecord, KindRecord, LackRecord, OccasionRecord, OutcomeRecord,
+    RolledBackRecord,
 };
 use crate::deploy::{Generation, NameError, Notice, Tiding, Time, Topic, Weight};
 
@@ -36,6 +37,23 @@ enum NoticeRecord {
     },
     RolledBack {
         back: RolledBackRecord,
+    },
+    Returned {
+        back: RolledBackRecord,
+    },
+    Failing {
+        of: u64,
+        slot: String,
+        cause: CauseRecord,
+        /// What takes its place.
+        to: Option<String>,
+        /// Why nothing does.
+        why: Option<String>,
+    },
+    Holds {
+        of: u64,
+        step: usize,
+        lack: LackRecord,
     },
     Weighed {
         slot: String,
@@ -82,6 +100,28 @@ impl TidingRecord {
                 cause: cause.into(),
             },
             Notice::RolledBack(back) => NoticeRecord::RolledBack { back: back.into() },
+            Notice::Returned(back) => NoticeRecord::Returned { back: back.into() },
+            Notice::Failing {
+                generation,
+                slot,
+                cause,
+                to,
+            } => NoticeRecord::Failing {
+                of: generation.0,
+                slot: slot.to_string(),
+                cause: cause.into(),
+                to: (to.as_ref()).and_then(|to| to.as_ref().ok().map(ToString::to_string)),
+                why: to.as_ref().and_then(|to| to.as_ref().err().cloned()),
+            },
+            Notice::Holds {
+                generation,
+                step,
+                lack,
+            } => NoticeRecord::Holds {
+                of: generation.0,
+                step: *step,
+                lack: lack.into(),
+            },
             Notice::Weighed {
                 slot,
                 weight,
@@ -105,7 +145,6 @@ impl TidingRecord {
                 failure: failure.as_ref().map(Into::into),
             },
             Notice::Phase { .. }
-            | Notice::Holds { .. }
             | Notice::Draining { .. }
             | Notice::Forced { .. }
             | Notice::Stopped { .. }
@@ -135,6 +174,28 @@ impl TidingRecord {
                 cause: cause.into_cause()?,
             },
             NoticeRecord::RolledBack { back } => Notice::RolledBack(back.into_rolled_back()?),
+            NoticeRecord::Returned { back } => Notice::Returned(back.into_rolled_back()?),
+            NoticeRecord::Failing {
+                of,
+                slot,
+                cause,
+                to,
+                why,
+            } => Notice::Failing {
+                generation: Generation(of),
+                slot: slot.parse()?,
+                cause: cause.into_cause()?,
+                to: match (to, why) {
+                    (Some(id), _) => Some(Ok(id.parse()?)),
+                    (None, Some(why)) => Some(Err(why)),
+                    (None, None) => None,
+                },
+            },
+            NoticeRecord::Holds { of, step, lack } => Notice::Holds {
+                generation: Generation(of),
+                step,
+                lack: lack.into(),
+            },
             NoticeRecord::Weighed {
                 slot,
                 weight,

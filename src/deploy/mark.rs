@@ -1,0 +1,74 @@
+//! Releases that were rolled back automatically, and what is not done with them any more.
+//!
+//! **Invariant:** one that is marked becomes active again only when somebody says so by name: nothing brings it back by itself.
+
+use super::deployment::candidate_release;
+use super::event::Probe;
+use super::names::{Generation, ReleaseId, SlotName, Time};
+use super::state::{Cause, Kind};
+use super::step::Draft;
+
+/// A switch that was taken back because its watch failed: the old slot is active again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    /// Of the switch.
+    pub generation: Generation,
+    /// The slot that failed.
+    pub from: SlotName,
+    /// Its release.
+    pub left: Option<ReleaseId>,
+    /// The slot that is active again.
+    pub to: SlotName,
+    /// The release that is live again.
+    pub release: Option<ReleaseId>,
+    /// Why.
+    pub cause: Cause,
+    /// When.
+    pub at: Time,
+    /// What the public listener answered once the routers had the table, as far as that could be found out.
+    pub reached: Option<Probe>,
+}
+
+impl Draft {
+    /// What was left in a rollback that nobody asked for is marked. A deployment of the same bits that is under way ends.
+    pub(super) fn mark(&mut self, back: &RolledBack) {
+        // The same bits may have run in both slots; what is live is not marked.
+        if back.left == back.release {
+            return;
+        }
+        let Some(left) = &back.left else { return };
+        (self.state.marked).insert(left.clone(), Some(back.clone()));
+        let held = self.state.deployment.as_ref();
+        let again = held.is_some_and(|held| {
+            let same = candidate_release(held, &self.state.slots).as_ref() == Some(left);
+            same && held.kind == Kind::Deploy && !held.force
+        });
+        if again {
+            self.fail(Cause::Marked(Some(Box::new(back.clone()))));
+        }
+    }
+
+    /// The release of a deployment is known before it is on disk, and marked.
+    pub(super) fn barred(&mut self, generation: Generation, release: &ReleaseId) {
+        let back = self.state.marked.get(release).cloned().flatten();
+        self.unprepared(generation, Cause::Marked(back.map(Box::new)));
+    }
+
+    /// A deployment ends whose release is marked, unless it was forced.
+    pub(super) fn bar(&mut self, generation: Generation, release: &ReleaseId) -> bool {
+        let held = self.state.deployment.as_ref();
+        let barred = held.is_some_and(|held| held.generation == generation && !held.force);
+        let barred = barred && self.state.marked.contains_key(release);
+        if barred {
+            self.barred(generation, release);
+        }
+        barred
+    }
+
+    /// A release that served through its soak is not one that was rolled back any more.
+    pub(super) fn unmark(&mut self) {
+        if let Some(live) = self.state.live().cloned() {
+            self.state.marked.remove(&live);
+        }
+    }
+}
