@@ -237,3 +237,37 @@ fn a_release_that_keeps_ending_after_its_soak_is_left_for_the_one_before() {
         "{history}"
     );
 }
+
+#[test]
+fn the_old_slot_is_kept_beyond_the_soak_and_a_rollback_gives_it_the_traffic_at_once() {
+    let (project, running) = serving("soak = '0s'\nkeep_warm = '10m'\nkeep_warm_frozen = true");
+    let boot = slot(&status(&project), "blue")["boot_id"].clone();
+    done(&project, &["deploy", "build-2"]);
+    let kept = status(&project);
+    let blue = slot(&kept, "blue");
+    assert_eq!(
+        (&kept["state"], &blue["condition"]),
+        (&"idle".into(), &"warm".into())
+    );
+    // Where there are no units nothing is frozen.
+    assert!(
+        blue["detail"].as_str().unwrap().starts_with("kept until "),
+        "{blue}"
+    );
+    assert_eq!((&blue["boot_id"], &blue["weight"]), (&boot, &0.into()));
+    assert_eq!(kept["standing"]["old"]["boot_id"], boot);
+    let back = done(&project, &["rollback"]);
+    assert_eq!(
+        (&back["slot"], running.who().as_str()),
+        (&"blue".into(), "1")
+    );
+    assert_eq!(slot(&status(&project), "blue")["boot_id"], boot);
+    // A deployment that needs the slot takes it.
+    until(&project, |status| {
+        slot(status, "green")["condition"] == "idle"
+    });
+    done(&project, &["deploy", "build-2"]);
+    let third = done(&project, &["deploy", "build-1"]);
+    assert_eq!(third["slot"], "blue");
+    assert_ne!(slot(&status(&project), "blue")["boot_id"], boot);
+}

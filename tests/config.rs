@@ -439,8 +439,8 @@ fn a_refusal_names_file_line_key_and_remedy() {
         refusal_of_line("helth = \"/healthz\""),
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
-         drain_streams, drain_tunnels, stop_timeout, soak, after_soak, soak_error_rate, keep, \
-         hosts, paths, listener, sticky, allow_privileged_user, user, env_file, git, env, limits, hooks, canary, notices, auto, staging)"
+         drain_streams, drain_tunnels, stop_timeout, soak, after_soak, keep_warm, keep_warm_frozen, soak_error_rate, keep, \
+         hosts, paths, listener, sticky, preview, preview_token_sha256, allow_privileged_user, user, env_file, git, env, limits, hooks, canary, notices, auto, staging)"
     );
     assert_eq!(
         refusal_of_line("drain = 120"),
@@ -484,6 +484,14 @@ fn what_makes_no_sense_is_refused_where_it_stands() {
         (
             "slots = [\"blue\", \"live\"]",
             ":2: slots: \"live\" is a name of slot's own",
+        ),
+        (
+            "preview = \"*.example.org\"",
+            ":2: preview: \"*.example.org\" is no domain; write what follows the app's name",
+        ),
+        (
+            "preview_token_sha256 = \"secret\"",
+            ":2: preview_token_sha256: it is not the 64 hexadecimal digits of a SHA-256; make a token",
         ),
         (
             "sticky = \"header:X User\"",

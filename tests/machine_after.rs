@@ -382,3 +382,149 @@ fn nobody_looks_after_a_soak_where_that_is_turned_off_or_the_slot_is_being_left(
     app.routed();
     assert_eq!(pace(&app, "blue"), Some(Pace::Soak));
 }
+
+/// r1 is in blue, r2 has soaked in green, and the old slot is kept for 30 minutes from the switch.
+fn kept(frozen: bool) -> App {
+    let mut app = App::with(Settings {
+        after: After {
+            keep_warm: Duration::from_secs(1800),
+            frozen,
+            ..After::default()
+        },
+        ..settings()
+    });
+    app.serve(1).settle().serve(2).settle();
+    assert_eq!((app.state.name(), app.is("blue")), ("idle", "warm"));
+    app
+}
+
+fn demands(app: &App, wanted: impl Fn(&Effect) -> bool) -> bool {
+    effects(&app.state).iter().any(wanted)
+}
+
+fn freezes(app: &App) -> bool {
+    demands(app, |it| matches!(it, Effect::Freeze { .. }))
+}
+
+#[test]
+fn the_old_slot_is_kept_beyond_the_soak_and_takes_the_traffic_back_at_once() {
+    let mut app = kept(false);
+    app.drained("blue");
+    assert!(!freezes(&app));
+    // 40 s of it was the soak.
+    app.wait(1800 - 40 - 1);
+    assert_eq!((app.is("blue"), app.weight("blue")), ("warm", 0));
+    let mut back = app.clone();
+    back.rollback().routed();
+    assert_eq!((back.active(), back.state.kept.as_ref()), ("blue", None));
+    assert!(back.told.iter().all(
+        |it| !matches!(it, Notice::Phase { phase: "starting", generation, .. } if generation.0 == 3)
+    ));
+    app.wait(1);
+    assert_eq!(
+        (app.is("blue"), app.state.kept.as_ref()),
+        ("draining", None)
+    );
+}
+
+#[test]
+fn without_a_soak_the_old_slot_is_kept_from_the_switch_and_a_shorter_time_than_the_soak_keeps_nothing()
+ {
+    let with = |soak, keep_warm| {
+        let mut app = App::with(Settings {
+            soak: Duration::from_secs(soak),
+            after: After {
+                keep_warm: Duration::from_secs(keep_warm),
+                ..After::default()
+            },
+            ..settings()
+        });
+        app.serve(1).settle().serve(2);
+        app
+    };
+    let mut app = with(0, 60);
+    assert_eq!(app.is("blue"), "warm");
+    app.wait(60);
+    assert_eq!(app.is("blue"), "draining");
+    let mut app = with(40, 30);
+    app.wait(40);
+    assert_eq!(app.is("blue"), "draining");
+}
+
+#[test]
+fn a_deployment_takes_the_slot_that_is_kept_and_gives_it_back_when_it_ends_before_that() {
+    let mut app = kept(false);
+    app.deploy(3);
+    assert_eq!((app.is_waiting(), app.is("blue")), (true, "draining"));
+    let mut aborted = app.clone();
+    aborted.on(aborted.ask_abort());
+    assert_eq!(aborted.is("blue"), "warm");
+    assert!(aborted.state.kept.is_some());
+    app.drained("blue").stopped("blue");
+    assert_eq!(
+        (app.is("blue"), app.state.kept.as_ref()),
+        ("starting", None)
+    );
+    // What is frozen has nothing to drain.
+    let mut app = kept(true);
+    app.drained("blue").deploy(3);
+    assert_eq!((app.is_waiting(), app.is("blue")), (true, "stopping"));
+    app.stopped("blue");
+    assert_eq!(app.is("blue"), "starting");
+}
+
+#[test]
+fn what_is_kept_frozen_drains_first_and_is_thawed_and_probed_before_it_serves_again() {
+    let mut app = kept(true);
+    let blue = slot("blue");
+    assert!(demands(
+        &app,
+        |it| matches!(it, Effect::Drain { slot, .. } if *slot == blue)
+    ));
+    assert!(!freezes(&app));
+    app.drained("blue");
+    assert!(freezes(&app));
+    assert_eq!(pace(&app, "blue"), None, "a probe would thaw it");
+    let boot = app.boot(&blue);
+    // A late answer of before changes nothing.
+    let frozen = app.state.clone();
+    app.probed(&blue, true).drained("blue");
+    assert_eq!(app.state, frozen);
+    for ask in [app.ask_rollback(), app.ask_swap("green", "blue")] {
+        let mut app = app.clone();
+        app.on(ask);
+        assert_eq!((app.active(), app.phase()), ("green", Some("ready")));
+        assert_eq!(
+            (freezes(&app), pace(&app, "blue")),
+            (false, Some(Pace::Gate))
+        );
+        app.probed(&blue, false);
+        assert_eq!(app.active(), "green");
+        app.probed(&blue, true).routed();
+        assert_eq!((app.active(), app.boot(&blue)), ("blue", boot.clone()));
+        assert_eq!(app.state.live(), Some(&release(1)));
+    }
+}
+
+#[test]
+fn a_slot_that_is_kept_may_end_or_be_stopped_and_is_not_started_again_after_a_reboot() {
+    let mut app = kept(true);
+    app.drained("blue");
+    let mut ended = app.clone();
+    ended.vanished("blue", crashed()).stopped("blue");
+    assert_eq!(
+        (ended.is("blue"), ended.state.kept.as_ref()),
+        ("idle", None)
+    );
+    let mut stopped = app.clone();
+    stopped.on(stopped.ask_stop("blue", false));
+    assert_eq!(
+        (stopped.is("blue"), stopped.state.kept.as_ref()),
+        ("stopping", None)
+    );
+    let mut found = app.clone();
+    found.recover(&app.facts());
+    assert_eq!(found.state, app.state, "a restart of slotd changes nothing");
+    app.recover(&app.facts_after_reboot());
+    assert_eq!((app.is("blue"), app.state.kept.as_ref()), ("idle", None));
+}

@@ -833,6 +833,7 @@ fn after_a_reboot_in_any_phase_what_served_is_started_and_nothing_is_active_twic
                 Effect::Probe { .. }
                 | Effect::Drain { .. }
                 | Effect::Stop { .. }
+                | Effect::Freeze { .. }
                 | Effect::Measure(_) => {
                     panic!("{phase}: {effect:?}")
                 }

@@ -685,6 +685,7 @@ fn act(effect: &Effect) -> Option<String> {
             }
         )),
         Effect::Drain { slot, .. } => Some(format!("drain {slot}")),
+        Effect::Freeze { slot, .. } => Some(format!("freeze {slot}")),
         Effect::Stop { slot } => Some(format!("stop {slot}")),
         Effect::Hook(occasion) => Some(format!("run {}", occasion.hook.name())),
         Effect::Measure(what) => Some(format!("measure {}", what.slot)),

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use slot::router::h1::body::{Body, Pieces};
 use slot::router::h1::fields::Fields;
-use slot::router::h1::forward::{self, Hop, Toward};
+use slot::router::h1::forward::{self, Added, Hop, Toward};
 use slot::router::h1::request::Request;
 use slot::router::h1::response::Response;
 use slot::router::h1::scan::{Scan, Scanned};
@@ -114,8 +114,8 @@ fn understand(bytes: &[u8], head: Span, side: Side) -> Result<(String, Body), u1
                 Toward {
                     version: 1,
                     close: false,
-                    cookie: None,
                 },
+                &Added::default(),
             );
             Body::new(response.framing, false)
         }

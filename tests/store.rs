@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use slot::deploy::{
     After, BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Deployment, Failed,
-    Failing, Finding, Fingerprint, Generation, Hook, Keyed, Kind, Lack, Lookout, Notice, Occasion,
-    Outcome, Phase, Plan, Probe, Quantile, Quiet, Rate, Ratio, ReleaseId, RolledBack, Service,
-    Settings, Slot, SlotName, Stage, State, Tiding, Time, Topic, UnitFailure, Watch, Weight,
+    Failing, Finding, Fingerprint, Generation, Hook, Kept, Keyed, Kind, Lack, Lookout, Notice,
+    Occasion, Outcome, Phase, Plan, Probe, Quantile, Quiet, Rate, Ratio, ReleaseId, RolledBack,
+    Service, Settings, Slot, SlotName, Stage, State, Tiding, Time, Topic, UnitFailure, Watch,
+    Weight,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -191,6 +192,13 @@ fn failing() -> [State; 3] {
     let mut kept = busy();
     kept.settings.after.keep_warm = Duration::from_secs(1800);
     kept.settings.after.frozen = true;
+    kept.watch = None;
+    kept.kept = Some(Kept {
+        slot: slot("blue"),
+        until: Time(1_763_701_800_000),
+        freezes: true,
+        frozen: true,
+    });
     [told, left, kept]
 }
 

@@ -363,7 +363,7 @@ struct Browser {
 
 impl Browser {
     fn asks(&mut self, running: &Running) -> usize {
-        let answer = running.get_with("/", &self.cookie);
+        let answer = running.answer("localhost", "/", &self.cookie);
         let set = answer
             .lines()
             .find_map(|line| line.strip_prefix("Set-Cookie: "));
@@ -402,5 +402,60 @@ fn a_browser_that_saw_the_new_version_keeps_to_it_while_its_share_grows() {
     assert!((25..=35).contains(&thirty), "{thirty}");
     done(&project, &["promote"]);
     assert_eq!(look(), [0, 100]);
+    running.end();
+}
+
+#[test]
+fn a_candidate_without_weight_is_seen_by_whoever_names_its_slot_its_release_or_its_version() {
+    // The SHA-256 of `secret`.
+    let token = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    let lines = format!("preview = 'example.org'\npreview_token_sha256 = '{token}'");
+    let (project, running) = serving(&lines);
+    // The release that answers, or the status.
+    let who = |host: &str, fields: &str| {
+        let answer = running.answer(host, "/", fields);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap();
+        let release = head
+            .lines()
+            .find_map(|line| line.strip_prefix("Slot-Release: "));
+        let name = match status {
+            "200" => body.split(' ').nth(1).unwrap(),
+            _ => status,
+        };
+        (name.to_owned(), release.map(str::to_owned))
+    };
+    let (nobody, live) = (("404".to_owned(), None), ("1".to_owned(), None));
+    for name in ["green", "v2"] {
+        assert_eq!(who(&format!("{name}.slot.example.org"), ""), nobody);
+    }
+    let deployed = done(
+        &project,
+        &["deploy", "build-2", "--weight", "0", "--version", "v2"],
+    );
+    let id = deployed["release"].as_str().unwrap();
+    let candidate = ("2".to_owned(), Some(id.to_owned()));
+    // The routers are told when it has passed its gates, which nobody waits for.
+    let began = Instant::now();
+    let until = |host: &str, wanted: &str| {
+        while who(host, "").0 != wanted {
+            assert!(began.elapsed() < LONG, "{host} never was {wanted}");
+        }
+    };
+    until("green.slot.example.org", "2");
+    for name in ["green", "v2", id] {
+        assert_eq!(who(&format!("{name}.slot.example.org"), ""), candidate);
+        let field = format!("slot-preview: secret {name}\r\n");
+        assert_eq!(who("localhost", &field), candidate);
+    }
+    assert_eq!(who("blue.slot.example.org", "").0, "1");
+    assert_eq!(who("localhost", ""), live);
+    // What served the name of its slot is not what its slot runs next.
+    done(&project, &["promote"]);
+    done(&project, &["deploy", "build-3", "--weight", "0"]);
+    until("blue.slot.example.org", "3");
+    assert_eq!(who("v2.slot.example.org", ""), candidate);
+    done(&project, &["abort"]);
+    until("blue.slot.example.org", "404");
     running.end();
 }

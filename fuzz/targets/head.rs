@@ -102,9 +102,9 @@ fn response(bytes: &[u8], head: Span, to_head: bool) {
     let toward = Toward {
         version: 1,
         close: first.framing == Framing::UntilClose,
-        cookie: None,
     };
-    forward::response(&mut out, bytes, &fields, &first, toward);
+    let added = forward::Added::default();
+    forward::response(&mut out, bytes, &fields, &first, toward, &added);
     let (again, fields) = reread(&out, false, |span, fields| {
         Response::parse(&out, span, to_head, fields, &Limits::default())
     });

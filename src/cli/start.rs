@@ -119,6 +119,11 @@ async fn serve(
             "{file}: user = \"{user}\" is for units; here the app runs as the user that started slotctl\n"
         ));
     }
+    if std::mem::take(&mut app.after.frozen) {
+        note(&format!(
+            "{file}: keep_warm_frozen is for units, whose control groups can be frozen; here the old slot is kept, and runs\n"
+        ));
+    }
     let (data, _lock) = data_directory(&match &options.data {
         Some(data) => data.clone(),
         None => project.file.canonicalize()?.with_file_name(DATA),

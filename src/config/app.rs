@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::after::after;
 use super::auto::auto;
 use super::canary::rate;
+use super::clients::{preview, preview_token, sticky};
 use super::env::{env_file, environment, unprintable};
 use super::error::{ConfigError, Source};
 use super::notices::notices;
@@ -15,7 +16,6 @@ use super::section::{Section, Value};
 use super::trust::replaceable;
 use super::{App, AppLimits, Bind, Canary, Drain, Hooks, Ports, Ready, SEED, Semantics, Staging};
 use crate::deploy::{AppName, Hook, Rate, SlotName};
-use crate::router::table::sticky::By;
 
 /// Names in `/run/slot` and `/var/lib/slot` that are taken, and prefixes of slot's own units.
 const APP_NAMES_TAKEN: [&str; 3] = ["router", "slotd", "slotctl"];
@@ -84,6 +84,9 @@ impl App {
         let paths = each(keys.take("paths"), "/", "[\"/\"]", prefix)?;
         let listener = keys.take("listener").map(|value| listener(&value));
         let sticky = keys.take("sticky").map(|value| sticky(&value));
+        let preview_under = keys.take("preview").map(|value| preview(&value));
+        let token = keys.take("preview_token_sha256");
+        let token = token.map(|value| preview_token(&value));
         let allow_privileged = keys
             .take("allow_privileged_user")
             .map_or(Ok(false), |value| value.flag())?;
@@ -137,6 +140,8 @@ impl App {
             paths,
             listener: listener.transpose()?,
             sticky: sticky.transpose()?,
+            preview: preview_under.transpose()?,
+            preview_token: token.transpose()?,
             user: user.transpose()?,
             env_file: env_file.transpose()?,
             remote,
@@ -500,7 +505,7 @@ fn prefix(value: &Value<'_>) -> Result<String, ConfigError> {
 }
 
 /// `example.org`, `*.example.org` or `*` (RFC 1123, section 2.1).
-fn host(value: &Value<'_>) -> Result<String, ConfigError> {
+pub(super) fn host(value: &Value<'_>) -> Result<String, ConfigError> {
     let host = value.text("\"example.org\"")?;
     let name = host.strip_prefix("*.").unwrap_or(&host);
     let label = |label: &str| {
@@ -530,16 +535,6 @@ pub(super) fn listener(value: &Value<'_>) -> Result<String, ConfigError> {
         format!("{name:?} cannot be the name of a listener"),
         "write the FileDescriptorName= of its socket unit: \"http\"",
     ))
-}
-
-fn sticky(value: &Value<'_>) -> Result<By, ConfigError> {
-    let by = value.text("\"cookie\"")?;
-    by.parse().map_err(|_| {
-        value.error(
-            format!("{by:?} is nothing that a client could be known by"),
-            "write \"cookie\" (one of slot's own), \"header:X-User\" (a field of its requests) or \"address\"",
-        )
-    })
 }
 
 pub(super) fn user(value: &Value<'_>, allow_privileged: bool) -> Result<String, ConfigError> {

@@ -7,6 +7,7 @@ mod after;
 mod app;
 mod auto;
 mod canary;
+mod clients;
 mod drain;
 mod edit;
 mod env;
@@ -132,7 +133,7 @@ pub struct App {
     pub stop_timeout: Duration,
     /// `soak = "60s"`; `0s`: none.
     pub soak: Duration,
-    /// `after_soak = "report"`.
+    /// `after_soak = "report"`, `keep_warm = "30m"`, `keep_warm_frozen = true`.
     pub after: After,
     /// `soak_error_rate = "10%"`: the most requests of a new release that may fail while it is watched; `off`: they are not counted.
     pub soak_error_rate: Option<Rate>,
@@ -147,6 +148,10 @@ pub struct App {
     /// `sticky = "cookie"`, `"header:X-User"` or `"address"`: by what a client keeps to a slot while several have a weight; absent: it
     /// does not.
     pub sticky: Option<By>,
+    /// `preview = "example.org"`: `green.web.example.org` reaches what runs in a slot, `1a2b3c4d.web.example.org` a release.
+    pub preview: Option<String>,
+    /// `preview_token_sha256 = "2bb8…"`: so does `Slot-Preview: TOKEN NAME` with the token of which this is the SHA-256.
+    pub preview_token: Option<String>,
     /// `user = "deploy"`; absent: a dynamic user `slot-app-<name>`.
     pub user: Option<String>,
     /// `env_file = "/etc/slot/web.env"`, which PID 1 reads for the app, or `./` relative to the release, which the app's own user

@@ -162,6 +162,8 @@ impl SlotMachine {
             paths: vec!["/".to_owned()],
             listener: Some(LISTENER.to_owned()),
             sticky: None,
+            preview: None,
+            preview_token: None,
             user: None,
             env_file: env_file.map(|file| repository.join(file).to_string_lossy().into_owned()),
             env: std::collections::BTreeMap::new(),

@@ -137,7 +137,7 @@ impl FromStr for Check {
 pub struct Managed<U> {
     owner: Owner,
     world: Arc<Live<U>>,
-    tasks: [AbortHandle; 3],
+    tasks: [AbortHandle; 4],
 }
 
 impl<U> Drop for Managed<U> {
@@ -223,11 +223,12 @@ impl<U: Units> Managed<U> {
             tokio::spawn(async move { world.watch_units(owner).await })
         };
         let stager = tokio::spawn(Arc::clone(&world).keep_staging(owner.clone()));
+        let shower = tokio::spawn(Arc::clone(&world).keep_previews(owner.state()));
         let notifier = tokio::spawn(Arc::clone(&world).keep_notices());
         Ok(Self {
             owner,
             world,
-            tasks: [watcher, stager, notifier].map(|task| task.abort_handle()),
+            tasks: [watcher, stager, notifier, shower].map(|task| task.abort_handle()),
         })
     }
 

@@ -169,6 +169,7 @@ impl<U: Units> Live<U> {
                 return self.probe(slot, boot, pace, report).await;
             }
             Effect::Measure(what) => return self.measure(what, report).await,
+            Effect::Freeze { slot, boot } => return self.freeze(slot, boot, report).await,
             Effect::Route(route) => self.route(route, &report).await,
             Effect::Drain { slot, boot, until } => self.drained(slot, boot, until).await,
             Effect::Stop { slot } => {
@@ -216,6 +217,9 @@ impl<U: Units> Live<U> {
 
     async fn probe(&self, slot: SlotName, boot: BootId, pace: Pace, report: mpsc::Sender<Event>) {
         let mut pause = GATE_PAUSE.0;
+        if pace == Pace::Gate {
+            self.units.thaw(&slot).await;
+        }
         loop {
             if pace == Pace::Lookout {
                 tokio::time::sleep(LOOKOUT_PAUSE).await;
@@ -249,6 +253,29 @@ impl<U: Units> Live<U> {
                 Pace::Soak => tokio::time::sleep(SOAK_PAUSE).await,
                 Pace::Lookout => {}
             }
+        }
+    }
+
+    async fn freeze(&self, slot: SlotName, boot: BootId, report: mpsc::Sender<Event>) {
+        loop {
+            match self.units.seen(&slot).await {
+                Seen::Running(running) if running == boot => {}
+                other => {
+                    for event in self.changes(&slot, Some(boot.clone()), other) {
+                        // The owner may have ended; then nobody needs to know.
+                        let _ = report.send(event).await;
+                    }
+                    return;
+                }
+            }
+            match self.units.freeze(&slot).await {
+                Ok(()) => return self.go_on("freeze"),
+                Err(why) => self.hold_up(
+                    "freeze",
+                    format!("slot {slot} is kept, and runs, because it cannot be frozen: {why}"),
+                ),
+            }
+            tokio::time::sleep(AGAIN * 10).await;
         }
     }
 

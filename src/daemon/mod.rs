@@ -28,6 +28,7 @@ pub mod owner;
 mod places;
 mod plans;
 mod prepare;
+mod previews;
 mod reach;
 mod remember;
 mod route;

@@ -162,6 +162,8 @@ fn part(
         generation: route.generation.0,
         routes: routes.collect(),
         sticky: sticky(app, route, &slots, last),
+        // It changes when no weight does: see `previews`.
+        preview: None,
         slots,
         hold_ms: millis(match app.semantics {
             // Nobody starts it again, so there is nothing to hold requests for but a deployment that is about to switch.

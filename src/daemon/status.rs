@@ -8,11 +8,12 @@ use super::fetch::FETCH;
 use super::tell;
 use super::units::Units;
 use crate::deploy::{
-    ByClass, Condition, Deployment, Generation, Phase, Service, Slot, SlotName, State, plan,
+    ByClass, Condition, Deployment, Generation, Kept, Phase, Service, Slot, SlotName, State, plan,
 };
 use crate::telemetry::chain;
 use crate::wire::api;
 use crate::wire::control::{InFlight, Listing, Stats};
+use crate::wire::date::utc;
 
 /// Until when somebody who began an attempt waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -203,9 +204,11 @@ impl<U: Units> Managed<U> {
         let (detail, until) = match &slot.condition {
             Condition::Active(service) => (Some(service_name(service)), None),
             Condition::Failed(failure) => (Some(failure.text.clone()), None),
-            Condition::Warm { drain: until, .. } | Condition::Draining { until, .. } => {
-                (None, Some(until.map(|until| until.0)))
-            }
+            Condition::Warm { drain: until, .. } => (
+                (state.kept_in(name)).map(kept_until),
+                Some(until.map(|until| until.0)),
+            ),
+            Condition::Draining { until, .. } => (None, Some(until.map(|until| until.0))),
             Condition::Standby { .. } if slot.boot.is_none() => {
                 (Some("between two runs".to_owned()), None)
             }
@@ -379,6 +382,11 @@ fn health(state: &State, name: &SlotName, slot: &Slot) -> Option<&'static str> {
         | Condition::Stopping { .. }
         | Condition::Failed(_) => return None,
     })
+}
+
+fn kept_until(kept: &Kept) -> String {
+    let how = if kept.frozen { "frozen" } else { "kept" };
+    format!("{how} until {}", utc(kept.until.0))
 }
 
 fn service_name(service: &Service) -> String {

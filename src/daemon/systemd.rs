@@ -9,6 +9,7 @@ mod build;
 mod door;
 mod errand;
 mod hook;
+mod place;
 mod stage;
 mod users;
 
@@ -23,12 +24,13 @@ use self::answerer::{Answerer, Unit, own};
 use self::build::Setup;
 use self::errand::Errand;
 use self::hook::Hooks;
+use self::place::slot;
 use self::stage::Stage;
 use self::users::clash;
 use super::errand::{Broken, Call};
 use super::live::blocking;
 use super::units::{Report, Unbuilt, Units};
-use crate::config::{App, Bind, Ports};
+use crate::config::App;
 use crate::deploy::{
     AppName, BootId, Limits, Occasion, Probe, ReleaseId, Seen, SlotName, UnitFailure,
 };
@@ -40,6 +42,7 @@ use crate::staging::{Made, Promoted, TREE};
 use crate::systemd::{
     Bus, CallError, Properties, StartError, UnitName, Watch, how_it_ended, journal, seen, user,
 };
+use crate::telemetry::chain;
 use crate::units::STAGING;
 
 /// The slots of one app.
@@ -294,46 +297,6 @@ fn elsewhere(slot: &Slot, at: &Address, variable: &str, places: &[SocketAddr]) -
     )
 }
 
-/// Where a slot of an app is.
-fn slot(app: &App, name: &SlotName, run: &Path) -> Slot {
-    let service = UnitName::service(&app.name, name);
-    let socket = Address::Unix(app.socket(run, name));
-    match app.bind {
-        Bind::Port => {
-            // A file in /etc/slot/apps without a slot's ports is refused when it is read.
-            let Ports { port, internal } = app.ports.get(name).copied().unwrap_or(Ports {
-                port: 0,
-                internal: 0,
-            });
-            Slot {
-                service,
-                socket: None,
-                upstream: Address::loopback(port),
-                health: Address::loopback(internal),
-                variable: if port == internal {
-                    "PORT"
-                } else {
-                    "INTERNAL_PORT"
-                },
-            }
-        }
-        Bind::Unix => Slot {
-            service,
-            socket: None,
-            upstream: socket.clone(),
-            health: socket,
-            variable: "SOCKET",
-        },
-        Bind::Fd => Slot {
-            service,
-            socket: Some(UnitName::socket(&app.name, name)),
-            upstream: socket.clone(),
-            health: socket,
-            variable: "LISTEN_FDS",
-        },
-    }
-}
-
 /// A start that could not be asked for, as a unit's failure.
 fn not_asked(error: &CallError) -> UnitFailure {
     let (result, remedy) = match error {
@@ -435,6 +398,15 @@ impl Units for SystemdUnits {
         // It may run from a time when the file said `bind = "fd"`.
         let socket = UnitName::socket(&self.app, name);
         self.bus.stop(&slot.service, Some(&socket)).await
+    }
+
+    async fn freeze(&self, name: &SlotName) -> Result<(), String> {
+        let frozen = self.bus.freeze(&self.slot(name).service).await;
+        frozen.map_err(|error| chain(&error))
+    }
+
+    async fn thaw(&self, name: &SlotName) {
+        self.bus.thaw(&self.slot(name).service).await;
     }
 
     async fn seen(&self, name: &SlotName) -> Seen {

@@ -16,7 +16,7 @@ use crate::router::table::TableError;
 use crate::store::{FileError, replace_volatile};
 use crate::traffic::{Routers, TrafficError, table_on_disk};
 use crate::wire::control::InFlight;
-use crate::wire::table::{App, Table};
+use crate::wire::table::{App, Preview, Table};
 
 /// How often the routers are compared with the table, for what no event tells.
 const COMPARE: Duration = Duration::from_secs(2);
@@ -185,6 +185,24 @@ impl Tables {
         self.swap(&mut current, next).await
     }
 
+    /// Says what of an app can be previewed; returns when every thread of every router has it. False if the app has no part yet.
+    ///
+    /// # Errors
+    /// As for [`Tables::publish`].
+    pub async fn show(&self, app: &str, preview: Option<Preview>) -> Result<bool, PublishError> {
+        self.gathered().await;
+        let mut current = self.current.lock().await;
+        let mut next = current.clone();
+        let Some(part) = next.apps.iter_mut().find(|part| part.name == app) else {
+            return Ok(false);
+        };
+        if part.preview != preview {
+            part.preview = preview;
+            self.swap(&mut current, next).await?;
+        }
+        Ok(true)
+    }
+
     /// Takes an app out of the table.
     ///
     /// # Errors
@@ -262,9 +280,11 @@ pub fn fit(apps: &[config::App]) -> Result<(), TableError> {
     })
 }
 
-/// A table in which an app has this part.
-fn with(table: &Table, part: App) -> Table {
+/// A table in which an app has this part, with what can be previewed of it as it is.
+fn with(table: &Table, mut part: App) -> Table {
     let mut next = table.clone();
+    let before = next.apps.iter().find(|app| app.name == part.name);
+    part.preview = before.and_then(|app| app.preview.clone());
     next.apps.retain(|app| app.name != part.name);
     next.apps.push(part);
     next.apps.sort_by(|one, other| one.name.cmp(&other.name));

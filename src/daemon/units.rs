@@ -89,6 +89,21 @@ pub trait Units: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// Freezes what runs in a slot: it keeps its memory and is not run (freezer of cgroups(7)). One that is frozen is a success.
+    ///
+    /// # Errors
+    /// Why it cannot be had, in a sentence.
+    fn freeze(&self, _slot: &SlotName) -> impl Future<Output = Result<(), String>> + Send {
+        std::future::ready(Err(
+            "nothing here can freeze a process with all of its children".to_owned(),
+        ))
+    }
+
+    /// Thaws what runs in a slot, if it is frozen; tries again by itself as long as it is not given up.
+    fn thaw(&self, _slot: &SlotName) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Where the directories are that the app's releases share, as the app sees it.
     fn shared(&self) -> PathBuf;
 

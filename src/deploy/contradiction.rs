@@ -65,6 +65,10 @@ impl State {
             .iter()
             .flat_map(|watch| watch.old.iter().chain([&watch.new]))
             .all(|name| condition(name).is_some());
-        (!watched).then_some("a slot is watched that is none of the app's")
+        let kept = self
+            .kept
+            .as_ref()
+            .is_none_or(|kept| condition(&kept.slot).is_some());
+        (!watched || !kept).then_some("a slot is watched that is none of the app's")
     }
 }

@@ -149,6 +149,7 @@ impl Draft {
         self.lock(Kind::Rollback, by, settings, wait);
         match running {
             Some(slot) => self.shift(&slot),
+            None if self.thaw(&release) => {}
             None => self.place(release, self.now.after(SLOT_WAIT)),
         }
         Ok(())
@@ -390,7 +391,12 @@ impl Draft {
     fn make_room(&mut self) {
         let watch = self.state.watch.as_ref();
         let watch = watch.filter(|watch| watch.rolling_back.is_none());
-        if let Some(old) = watch.and_then(|watch| watch.old.clone()) {
+        let kept = self.state.kept.as_ref().map(|kept| kept.slot.clone());
+        for old in watch
+            .and_then(|watch| watch.old.clone())
+            .into_iter()
+            .chain(kept)
+        {
             self.drain(&old);
         }
     }

@@ -40,6 +40,14 @@ pub enum Effect {
         /// How often.
         pace: Pace,
     },
+    /// The slot's unit is frozen: its processes are not run, and keep their memory. Not answered. A probe at the pace of a gate thaws it, and so
+    /// does a stop.
+    Freeze {
+        /// Where.
+        slot: SlotName,
+        /// Which run.
+        boot: BootId,
+    },
     /// Every router has this app's part of the table. Answered by `Routed`.
     Route(Route),
     /// The routers are asked until nothing is in flight at the slot. Answered by `Drained`, or by `Overdue`.
@@ -236,6 +244,23 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
         Condition::Active(Service::Up) if watches(state, name) => probe(Pace::Soak),
         Condition::Active(Service::Up) if state.is_on_lookout(name) => probe(Pace::Lookout),
         Condition::Warm { .. } if slot.boot.is_none() => start(&state.settings),
+        Condition::Warm { .. } if state.kept_in(name).is_some_and(|kept| kept.frozen) => {
+            Some(Effect::Freeze {
+                slot: name.clone(),
+                boot: slot.boot.clone()?,
+            })
+        }
+        // Nothing is cut so that it can be frozen.
+        Condition::Warm { gated: true, .. }
+            if state.kept_in(name).is_some_and(|kept| kept.freezes)
+                && !state.lingering.contains(name) =>
+        {
+            Some(Effect::Drain {
+                slot: name.clone(),
+                boot: slot.boot.clone(),
+                until: ByClass::all(None),
+            })
+        }
         Condition::Warm { gated: false, .. } => probe(Pace::Gate),
         Condition::Standby { gated: false } => probe(Pace::Gate),
         Condition::Trial { .. } => probe(Pace::Soak),

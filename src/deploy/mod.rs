@@ -36,6 +36,7 @@ mod effect;
 mod event;
 mod guard;
 mod hook;
+mod keep;
 mod lookout;
 mod mark;
 mod names;
@@ -57,6 +58,7 @@ pub use effect::{Effect, Limits, Pace, Route, effects};
 pub use event::{End, Event, Probe, Refusal, Request, UnitFailure, UnitResult};
 pub use guard::{Expected, Fingerprint, Guard, KEY_AGE, KEYS, Keyed, Serving, Unexpected};
 pub use hook::{Hook, Occasion, Stage};
+pub use keep::Kept;
 pub use lookout::Lookout;
 pub use mark::RolledBack;
 pub use names::{

@@ -134,6 +134,7 @@ impl Draft {
         self.state.lingering.clear();
         self.look_anew();
         self.switched();
+        self.state.kept = None;
         let now = self.now;
         let settings = self.state.settings.clone();
         let names: Vec<SlotName> = self.state.slots.keys().cloned().collect();

@@ -108,7 +108,7 @@ impl Draft {
             Condition::Warm {
                 drain,
                 gated: false,
-            } if probe.pass => {
+            } if probe.pass && self.state.kept_in(name).is_none() => {
                 let drain = *drain;
                 self.set(name, Condition::Warm { drain, gated: true });
             }
@@ -273,6 +273,7 @@ impl Draft {
             .slots
             .keys()
             .filter(|name| self.is_warm(name) && Some(*name) != kept.as_ref())
+            .filter(|name| self.state.kept_in(name).is_none())
             .cloned()
             .collect();
         for name in warm {
@@ -306,26 +307,22 @@ impl Draft {
         }
     }
 
-    /// A deployment that waited for the slot is over: what drained for it is kept for the soak again.
+    /// A deployment that waited for the slot is over: what drained for it is kept again.
     pub(super) fn keep_warm(&mut self) {
-        let Some(old) = self
-            .state
-            .watch
-            .as_ref()
-            .and_then(|watch| watch.old.clone())
-        else {
-            return;
-        };
-        if let Some(slot) = self.state.slots.get_mut(&old)
-            && let Condition::Draining {
-                until,
-                withdrawn: false,
-            } = slot.condition
-        {
-            slot.condition = Condition::Warm {
-                drain: until,
-                gated: true,
-            };
+        let watched = self.state.watch.as_ref().and_then(|it| it.old.clone());
+        let kept = self.state.kept.as_ref().map(|kept| kept.slot.clone());
+        for old in watched.into_iter().chain(kept) {
+            if let Some(slot) = self.state.slots.get_mut(&old)
+                && let Condition::Draining {
+                    until,
+                    withdrawn: false,
+                } = slot.condition
+            {
+                slot.condition = Condition::Warm {
+                    drain: until,
+                    gated: true,
+                };
+            }
         }
     }
 
@@ -340,13 +337,13 @@ impl Draft {
         };
         match slot.condition {
             Condition::Draining { .. } => self.stop(name, false),
+            Condition::Warm { .. } => self.freeze(name),
             Condition::Idle
             | Condition::Starting
             | Condition::Ready
             | Condition::Standby { .. }
             | Condition::Trial { .. }
             | Condition::Active(_)
-            | Condition::Warm { .. }
             | Condition::Stopping { .. }
             | Condition::Failed(_) => {}
         }

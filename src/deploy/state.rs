@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::event::{Probe, UnitFailure, UnitResult};
 use super::guard::Keyed;
 use super::hook::{Hook, Occasion, Stage};
+use super::keep::Kept;
 use super::lookout::Lookout;
 use super::mark::RolledBack;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
-use super::plan::{Plan, verdict_due};
+use super::plan::Plan;
 use super::policy::{ByClass, Settings};
 use super::tiding::{Tiding, Topic};
 use super::verdict::Finding;
@@ -66,6 +67,8 @@ pub struct State {
     pub reached: Option<Probe>,
     /// What is seen of the active slot when its soak is over.
     pub lookout: Lookout,
+    /// The old slot, while it is kept beyond its soak.
+    pub kept: Option<Kept>,
 }
 
 /// An attempt, from its start to its switch.
@@ -480,6 +483,7 @@ impl State {
             switched: None,
             reached: None,
             lookout: Lookout::default(),
+            kept: None,
         }
     }
 
@@ -532,41 +536,5 @@ impl State {
             (None, Some(_)) => "switched",
             (None, None) => "idle",
         }
-    }
-
-    /// When time alone will change something: the next moment for [`Event::Tick`](super::Event::Tick).
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Time> {
-        let deployment = self
-            .deployment
-            .as_ref()
-            .filter(|held| held.before_switch != Stage::Runs)
-            .and_then(|deployment| match &deployment.phase {
-                Phase::Waiting { until, .. }
-                | Phase::Starting { until, .. }
-                | Phase::Ready { until, .. } => Some(*until),
-                Phase::Trial { .. } => verdict_due(deployment),
-                Phase::Preparing { .. } | Phase::Shifting { .. } => None,
-            });
-        let watch = self.soak().map(|watch| watch.until);
-        let slots = self
-            .slots
-            .iter()
-            .filter_map(|(name, slot)| match &slot.condition {
-                Condition::Draining { .. } if self.lingering.contains(name) => None,
-                Condition::Draining { until, .. } => until.last(),
-                Condition::Active(Service::Booting { until }) => Some(*until),
-                Condition::Active(Service::Down { retry, .. }) => *retry,
-                Condition::Idle
-                | Condition::Starting
-                | Condition::Ready
-                | Condition::Standby { .. }
-                | Condition::Trial { .. }
-                | Condition::Active(Service::Up | Service::ByHand)
-                | Condition::Warm { .. }
-                | Condition::Stopping { .. }
-                | Condition::Failed(_) => None,
-            });
-        slots.chain(deployment).chain(watch).min()
     }
 }

@@ -106,6 +106,45 @@ pub fn step(state: &State, event: Event, now: Time) -> Result<Step, Refusal> {
     Ok(draft.finish())
 }
 
+impl State {
+    /// When time alone will change something: the next moment for [`Event::Tick`](super::Event::Tick).
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        let deployment = self
+            .deployment
+            .as_ref()
+            .filter(|held| held.before_switch != Stage::Runs)
+            .and_then(|deployment| match &deployment.phase {
+                Phase::Waiting { until, .. }
+                | Phase::Starting { until, .. }
+                | Phase::Ready { until, .. } => Some(*until),
+                Phase::Trial { .. } => verdict_due(deployment),
+                Phase::Preparing { .. } | Phase::Shifting { .. } => None,
+            });
+        let watch = self.soak().map(|watch| watch.until);
+        let kept = self.kept.as_ref().map(|kept| kept.until);
+        let slots = self
+            .slots
+            .iter()
+            .filter_map(|(name, slot)| match &slot.condition {
+                Condition::Draining { .. } if self.lingering.contains(name) => None,
+                Condition::Draining { until, .. } => until.last(),
+                Condition::Active(Service::Booting { until }) => Some(*until),
+                Condition::Active(Service::Down { retry, .. }) => *retry,
+                Condition::Idle
+                | Condition::Starting
+                | Condition::Ready
+                | Condition::Standby { .. }
+                | Condition::Trial { .. }
+                | Condition::Active(Service::Up | Service::ByHand)
+                | Condition::Warm { .. }
+                | Condition::Stopping { .. }
+                | Condition::Failed(_) => None,
+            });
+        slots.chain(deployment).chain(watch).chain(kept).min()
+    }
+}
+
 /// A state that is being changed.
 pub(super) struct Draft {
     pub(super) state: State,
@@ -195,6 +234,7 @@ impl Draft {
         if self.state.soak().is_some_and(|watch| watch.until <= now) {
             self.soak_ends();
         }
+        self.kept_long_enough();
         match self
             .state
             .deployment

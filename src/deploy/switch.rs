@@ -172,8 +172,12 @@ impl Draft {
             Some(cause) => self.due_after_leaving(&deployment, cause),
             None => self.due_after(deployment.kind, deployment.generation, left),
         }
+        self.state.kept = None;
         if soak.is_zero() {
             self.unmark();
+            if let Some(from) = from.filter(|_| deployment.kind != Kind::Rollback) {
+                self.keep(from);
+            }
         } else {
             self.state.watch = Some(Watch {
                 generation: deployment.generation,

@@ -177,6 +177,9 @@ impl Draft {
                 active: self.state.active.clone(),
             });
         }
+        if self.swap_to_frozen(&to, &by, &settings)? {
+            return Ok(());
+        }
         if !self.is_running(&to) {
             return self.promote(to, by, settings);
         }

@@ -108,6 +108,9 @@ impl Draft {
             slot: watch.new,
             cause,
         });
+        if let Some(old) = watch.old {
+            self.keep(old);
+        }
         self.let_go();
     }
 
@@ -129,6 +132,7 @@ impl Draft {
 
     /// The slot that was kept for the watch is gone: the new one is kept whatever comes.
     pub(super) fn old_slot_gone(&mut self, name: &SlotName) {
+        self.unkeep(name);
         let Some(watch) = self
             .state
             .watch

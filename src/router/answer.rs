@@ -95,6 +95,7 @@ fn error_type(status: u16) -> &'static str {
 fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         408 => "Request Timeout",
         413 => "Content Too Large",

@@ -23,7 +23,7 @@ use super::connection::{After, Client};
 use super::counts::Class;
 use super::exchange::Asked;
 use super::h1::body::{Body, BodyError};
-use super::h1::forward::{self, Toward};
+use super::h1::forward::{self, Added, Toward};
 use super::h1::framing::Framing;
 use super::h1::response::Response;
 use super::h1::scan::{Scan, Scanned};
@@ -33,7 +33,6 @@ use super::roll::Call;
 use super::runs::Lease;
 use super::stream::{Stream, Unread};
 use super::told::{self, Limit};
-use super::whose;
 
 /// Nobody is to blame for what was told to end.
 const ENDED: Answer = Answer::to_sound(503, "the slot was told to end before the app had answered");
@@ -355,11 +354,15 @@ impl<'a> Attempt<'a> {
                 || response.is_stream
                 || self.client.has_left()
                 || worker.draining.get(),
-            cookie: whose::cookie(self.upload.head(), &self.asked.minted),
         };
         toward.close |= is_endless(&response, toward);
         let mut out = worker.spare.head();
-        forward::response(&mut out, bytes, &fields, &response, toward);
+        let release = self.asked.aside.release();
+        let added = Added {
+            cookie: self.asked.aside.cookie(self.upload.head()),
+            release: release.as_deref(),
+        };
+        forward::response(&mut out, bytes, &fields, &response, toward, &added);
         drop(fields);
         self.buffer.consume(head.end as usize);
         Ok(match response.status {

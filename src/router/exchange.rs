@@ -14,6 +14,7 @@ use super::answer::Answer;
 use super::attempt::{Attempt, Failed, Outcome};
 use super::connection::{After, Client};
 use super::h1::body::{Body, BodyError, Pieces};
+use super::h1::fields::Known;
 use super::h1::forward::{self, Hop, Written};
 use super::h1::framing::Framing;
 use super::h1::request::Request;
@@ -23,7 +24,7 @@ use super::relay::Relay;
 use super::runs::{Lease, Run};
 use super::stream::Stream;
 use super::told::{self, Limit};
-use super::whose::Minted;
+use super::whose::Aside;
 
 /// What of a request is remembered until it is answered.
 #[derive(Debug)]
@@ -48,8 +49,8 @@ pub struct Asked {
     pub wants_stream: bool,
     /// When its head was whole.
     pub since: Millis,
-    /// What its client is known by from now on, if that is new.
-    pub minted: Minted,
+    /// What few requests have.
+    pub aside: Aside,
 }
 
 /// Serves the request whose head is `head` in the client's buffer.
@@ -122,8 +123,11 @@ fn understand(
         upgrades: request.upgrades,
         wants_stream: request.wants_stream,
         since: worker.alarms.now(),
-        minted: Minted::default(),
+        aside: Aside::default(),
     };
+    if let Some(wish) = fields.values(bytes, Known::SlotPreview).next() {
+        asked.aside.wish(wish);
+    }
     let body = Body::new(request.framing, false);
     buffer.consume(head.end as usize);
     if request.framing == Framing::Empty {

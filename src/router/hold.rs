@@ -16,7 +16,7 @@ use super::exchange::Asked;
 use super::h1::{Span, path, target};
 use super::runs::{Lease, Picked};
 use super::told::Limit;
-use super::whose::{Minted, Whose};
+use super::whose::{Aside, Whose};
 use super::worker::Worker;
 
 /// What routes are matched on, inside the head that goes upstream.
@@ -25,7 +25,7 @@ pub struct Key<'a> {
     head: &'a [u8],
     authority: Span,
     path: Span,
-    minted: &'a Minted,
+    aside: &'a Aside,
 }
 
 impl<'a> Key<'a> {
@@ -35,7 +35,7 @@ impl<'a> Key<'a> {
             head,
             authority: asked.written.authority,
             path: asked.written.path,
-            minted: &asked.minted,
+            aside: &asked.aside,
         }
     }
 
@@ -71,12 +71,13 @@ impl<'a> Key<'a> {
             true => Cow::Owned(host.to_ascii_lowercase()),
             false => Cow::Borrowed(host),
         };
-        let whose = |by: &_| Whose::of(client, self.head, by, self.minted);
+        let whose = |by: &_| Whose::of(client, self.head, by, self.aside);
         Ok(Some(routing.pick(
             client.listener,
             &host,
             raw,
             &normal,
+            self.aside,
             whose,
         )))
     }
@@ -149,6 +150,9 @@ const TOO_MANY: Answer = Answer::to_sound(503, "too many requests wait for an ap
     .of_limit(Limit::HeldRequests);
 const NO_WEIGHT: Answer = Answer::to_sound(503, "the app takes no requests now");
 const NO_APP: Answer = Answer::to_sound(404, "no app has this host and path");
+const NO_PREVIEW: Answer =
+    Answer::to_sound(404, "no slot or version of this name can be previewed");
+const FORBIDDEN: Answer = Answer::to_sound(403, "the token in Slot-Preview is not the app's");
 const AMBIGUOUS: Answer = Answer::to_sound(
     400,
     "the path leads to different apps when it is normalised",
@@ -214,6 +218,8 @@ impl Patience {
                 }
                 Some(Picked::NoWeight) => return Err(NO_WEIGHT.into()),
                 Some(Picked::NoApp) => return Err(NO_APP.into()),
+                Some(Picked::NoPreview) => return Err(NO_PREVIEW.into()),
+                Some(Picked::Forbidden) => return Err(FORBIDDEN.into()),
                 Some(Picked::Ambiguous) => return Err(AMBIGUOUS.into()),
                 None => {
                     let hold_ms = worker.limits().held_without_table.as_millis() as u64;

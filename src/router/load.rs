@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::limits::Limits;
+use super::table::preview::Named;
 use super::table::{Builder, Route, Table, TableError};
 use crate::wire;
 
@@ -84,6 +85,15 @@ pub fn compile(
         }
         if let Some(sticky) = &app.sticky {
             builder.sticky(&sticky.by, sticky.salt, &sticky.places)?;
+        }
+        if let Some(preview) = &app.preview {
+            let named = preview.runs.iter().map(|run| Named {
+                slot: &run.slot,
+                boot_id: run.boot_id.as_deref(),
+                release: &run.release,
+                names: &run.names,
+            });
+            builder.preview(preview.domain.as_deref(), preview.token.as_deref(), named)?;
         }
         for route in &app.routes {
             builder.route(Route {

@@ -16,7 +16,7 @@ use super::ramp::Ramp;
 use super::stream::{Stream, Unread};
 use super::table::sticky::By;
 use super::table::{self, Bounds, Table, Upstream};
-use super::whose::Whose;
+use super::whose::{Aside, Whose};
 
 /// A connection used within this many milliseconds may get a request that cannot be sent twice:
 /// servers close idle ones after seconds (gunicorn 2, Node 5).
@@ -200,6 +200,10 @@ pub enum Picked {
     NoWeight,
     /// No app has such requests.
     NoApp,
+    /// It names a run that there is not.
+    NoPreview,
+    /// It names a run, and does not know what one has to know for that.
+    Forbidden,
     /// Normalising the path leads to another app than reading it as it is.
     Ambiguous,
 }
@@ -283,14 +287,18 @@ impl Routing {
     /// table has nothing left that could still be counted by an older one.
     ///
     /// `whose` is asked only where clients are to keep to a slot.
-    pub fn pick<'a>(
+    pub fn pick(
         &self,
         listener: usize,
         host: &str,
         raw: &str,
         normal: &str,
-        whose: impl FnOnce(&By) -> Whose<'a>,
+        aside: &Aside,
+        whose: impl FnOnce(&By) -> Whose,
     ) -> Picked {
+        if let Some((index, name)) = self.table.preview(listener, host) {
+            return self.named(index, name, aside);
+        }
         let Some(index) = self.table.find(listener, host, normal) else {
             return Picked::NoApp;
         };
@@ -298,15 +306,22 @@ impl Routing {
             return Picked::Ambiguous;
         }
         let app = &self.table.apps()[index];
+        if let Some(wish) = aside.wished() {
+            let preview = app.preview.as_ref();
+            return match preview.and_then(|preview| preview.wished(wish)) {
+                Some(name) => self.named(index, name, aside),
+                None => Picked::Forbidden,
+            };
+        }
         let ticket = &self.tickets[index];
         let take_ticket = || ticket.set(ticket.get().wrapping_add(1));
         let kept = app.sticky.as_ref().and_then(|sticky| {
             let key = match whose(&sticky.by) {
                 Whose::Known(key) => key,
-                Whose::New(random, minted) => {
+                Whose::New(random) => {
                     let key = sticky.mint(table::place(ticket.get()), random);
                     take_ticket();
-                    minted.set(Some(key));
+                    aside.mint(key);
                     key
                 }
                 Whose::Unknown => return None,
@@ -323,6 +338,16 @@ impl Routing {
             take_ticket();
         }
         Picked::Slot(Lease::new(&self.runs[index][slot]))
+    }
+
+    /// The run of an app that a request names, whatever its weight.
+    fn named(&self, index: usize, name: &str, aside: &Aside) -> Picked {
+        let preview = self.table.apps()[index].preview.as_ref();
+        let Some(run) = preview.and_then(|preview| preview.find(name)) else {
+            return Picked::NoPreview;
+        };
+        aside.previews(&run.release);
+        Picked::Slot(Lease::new(&self.runs[index][run.slot]))
     }
 
     /// How long the app of a run holds requests, in milliseconds.

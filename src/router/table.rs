@@ -8,6 +8,7 @@
 //!
 //! **Invariant:** weights of an app add up to 100, or to 0.
 
+pub mod preview;
 pub mod sticky;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use self::preview::Preview;
 use self::sticky::{PLACES, Sticky};
 use super::h1::target;
 
@@ -48,6 +50,14 @@ pub enum TableError {
     /// Clients cannot be kept to their slots in this way.
     #[error("app {app:?} cannot keep clients to its slots: {why}")]
     Sticky {
+        /// The app.
+        app: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Its runs cannot be named in this way.
+    #[error("the previews of app {app:?} make no sense: {why}")]
+    Preview {
         /// The app.
         app: String,
         /// What is wrong.
@@ -177,6 +187,8 @@ pub struct App {
     pub slots: Vec<Slot>,
     /// How clients keep to them; absent while they need not, as one slot has all requests.
     pub sticky: Option<Sticky>,
+    /// What requests can name; absent: nothing.
+    pub preview: Option<Preview>,
 }
 
 impl App {
@@ -252,6 +264,8 @@ struct Hosts {
     exact: HashMap<Box<str>, Paths>,
     /// By the name after `*.`.
     suffix: HashMap<Box<str>, Paths>,
+    /// The app by the name behind that of a run.
+    previews: HashMap<Box<str>, usize>,
     any: Paths,
 }
 
@@ -298,6 +312,18 @@ impl Table {
     #[must_use]
     pub fn find(&self, listener: usize, host: &str, path: &str) -> Option<usize> {
         self.listeners.get(listener)?.find(host, path)
+    }
+
+    /// The index of the app of which a host names a run, and the name. A route of exactly this host goes ahead.
+    #[must_use]
+    pub fn preview<'h>(&self, listener: usize, host: &'h str) -> Option<(usize, &'h str)> {
+        let hosts = self.listeners.get(listener)?;
+        if hosts.previews.is_empty() || hosts.exact.contains_key(host) {
+            return None;
+        }
+        let dots = host.match_indices('.').filter(|(at, _)| *at > 0);
+        dots.map(|(at, _)| (&host[..at], &host[at + 1..]))
+            .find_map(|(name, behind)| Some((*hosts.previews.get(behind)?, name)))
     }
 
     /// All apps; indices are positions in it.
@@ -357,6 +383,7 @@ impl<'a> Builder<'a> {
             bounds,
             slots: Vec::new(),
             sticky: None,
+            preview: None,
         });
         Ok(())
     }
@@ -399,58 +426,6 @@ impl<'a> Builder<'a> {
             boot_id,
             ready,
         });
-        Ok(())
-    }
-
-    /// Has the clients of the app that was added last keep to its slots, all of which it has. `places` says how many places in a row
-    /// which slot has; if it is empty, they follow the weights in the order of the slots.
-    ///
-    /// # Errors
-    /// There is no such way, or the places are not what the weights say.
-    pub fn sticky(
-        &mut self,
-        by: &str,
-        salt: u64,
-        places: &[(u8, String)],
-    ) -> Result<(), TableError> {
-        let Some(app) = self.table.apps.last_mut() else {
-            return Ok(());
-        };
-        let refused = |why: &str| TableError::Sticky {
-            app: app.name.clone(),
-            why: why.to_owned(),
-        };
-        let by = by.parse().map_err(refused)?;
-        let own = |(index, slot): (usize, &Slot)| (index, slot.weight);
-        let rows: Vec<(usize, u8)> = match places {
-            [] => app.slots.iter().enumerate().map(own).collect(),
-            _ => {
-                let index = |name: &String| app.slots.iter().position(|slot| slot.name == *name);
-                let rows = places
-                    .iter()
-                    .map(|(count, name)| Some((index(name)?, *count)));
-                let rows: Option<_> = rows.collect();
-                rows.ok_or_else(|| refused("a place is that of a slot that is not there"))?
-            }
-        };
-        let all = rows
-            .iter()
-            .flat_map(|(slot, count)| std::iter::repeat_n(*slot as u8, usize::from(*count)));
-        let all: Vec<u8> = all.collect();
-        let shared = app.slots.iter().enumerate().all(|(index, slot)| {
-            let own = all.iter().filter(|place| usize::from(**place) == index);
-            own.count() == usize::from(slot.weight)
-        });
-        if !shared || app.slots.len() > usize::from(PLACES) {
-            return Err(refused("its places are not what the weights say"));
-        }
-        // Where all weights are 0 there are none.
-        let several = app.slots.iter().filter(|slot| slot.weight > 0).count() > 1;
-        app.sticky = all
-            .try_into()
-            .ok()
-            .filter(|_| several)
-            .map(|places| Sticky { by, salt, places });
         Ok(())
     }
 
@@ -518,6 +493,10 @@ impl<'a> Builder<'a> {
                 for ((listener, host, path), app) in &self.routes {
                     if listener.map_or(!own, |l| own && l == name) {
                         hosts.insert(host, path, *app);
+                        let preview = self.table.apps[*app].preview.as_ref();
+                        if let Some(domain) = preview.and_then(|it| it.domain.clone()) {
+                            hosts.previews.insert(domain, *app);
+                        }
                     }
                 }
             }

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** who is not trusted has no say in what its address is.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 
 use super::connection::Client;
@@ -12,27 +12,78 @@ use super::h1::tokens::trim;
 use super::peers::{Peers, client_of};
 use super::table::sticky::{By, Key};
 
-/// The key that was made for a request's client, once there is one: every try for the request goes by it, and the answer tells it.
-pub type Minted = Cell<Option<Key>>;
+/// What of few requests is remembered until they are answered; the others stay small.
+#[derive(Debug, Default)]
+pub struct Aside(OnceCell<Box<Rare>>);
+
+#[derive(Debug, Default)]
+struct Rare {
+    minted: Cell<Option<Key>>,
+    wish: OnceCell<Box<[u8]>>,
+    release: RefCell<Option<Box<str>>>,
+}
+
+impl Aside {
+    fn rare(&self) -> &Rare {
+        self.0.get_or_init(Box::default)
+    }
+
+    /// A key was made for the client: every try for the request goes by it, and the answer tells it.
+    pub fn mint(&self, key: Key) {
+        self.rare().minted.set(Some(key));
+    }
+
+    /// It names a run.
+    pub fn wish(&self, wish: &[u8]) {
+        // It does so once.
+        _ = self.rare().wish.set(wish.into());
+    }
+
+    /// What it names a run by.
+    pub fn wished(&self) -> Option<&[u8]> {
+        self.0.get()?.wish.get().map(|wish| &**wish)
+    }
+
+    /// It goes to a run of this release, which it has named.
+    pub fn previews(&self, release: &str) {
+        *self.rare().release.borrow_mut() = Some(release.into());
+    }
+
+    /// Which that is.
+    pub fn release(&self) -> Option<Box<str>> {
+        self.0.get()?.release.borrow().clone()
+    }
+
+    /// What the client is told that has been given a key, if the request went upstream as `head`.
+    pub fn cookie(&self, head: &[u8]) -> Option<Cookie> {
+        let scheme = || again::values(head, "X-Forwarded-Proto").next();
+        let key = self.0.get()?.minted.get()?;
+        Some(Cookie {
+            value: key.digits(),
+            secure: scheme().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https")),
+        })
+    }
+}
 
 /// Whose a request is.
 #[derive(Debug)]
-pub enum Whose<'a> {
+pub enum Whose {
     /// Of the client with this key.
     Known(Key),
-    /// Of one that is to get a key: made of this number, and put here.
-    New(u64, &'a Minted),
+    /// Of one that is to get a key, made of this number.
+    New(u64),
     /// Nothing says it.
     Unknown,
 }
 
-impl<'a> Whose<'a> {
+impl Whose {
     /// Whose the request is that goes upstream as `head`.
-    pub fn of(client: &Client, head: &[u8], by: &By, minted: &'a Minted) -> Self {
+    pub fn of(client: &Client, head: &[u8], by: &By, aside: &Aside) -> Self {
+        let minted = || aside.0.get().and_then(|rare| rare.minted.get());
         let key = match by {
             By::Cookie => again::cookie(head, COOKIE)
                 .map(Key::of_cookie)
-                .or(minted.get()),
+                .or_else(minted),
             By::Header(name) => again::values(head, name)
                 .find(|value| !value.is_empty())
                 .map(Key::of),
@@ -45,19 +96,10 @@ impl<'a> Whose<'a> {
         };
         match (key, by) {
             (Some(key), _) => Self::Known(key),
-            (None, By::Cookie) => Self::New(client.worker.ids.number(), minted),
+            (None, By::Cookie) => Self::New(client.worker.ids.number()),
             (None, By::Header(_) | By::Address) => Self::Unknown,
         }
     }
-}
-
-/// What the answer to a request says that went upstream as `head`.
-pub fn cookie(head: &[u8], minted: &Minted) -> Option<Cookie> {
-    let scheme = || again::values(head, "X-Forwarded-Proto").next();
-    minted.get().map(|key| Cookie {
-        value: key.digits(),
-        secure: scheme().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https")),
-    })
 }
 
 /// The client is the last one of the list that is not trusted itself: what is before that, anybody may have written.

@@ -13,6 +13,7 @@
 mod bus;
 mod call;
 mod failure;
+mod freeze;
 mod jobs;
 pub mod journal;
 mod names;

@@ -55,6 +55,8 @@ pub struct Properties {
     pub restarts: u32,
     /// How many descriptors PID 1 keeps for it (`FDSTORE=1`, sd_notify(3)): a stop closes them.
     pub stored: u32,
+    /// Its processes are not run, or are about not to be (`FreezerState`).
+    pub is_frozen: bool,
 }
 
 impl Properties {
@@ -112,6 +114,7 @@ impl Properties {
             status_text: text("StatusText"),
             restarts: number("NRestarts"),
             stored: number("NFileDescriptorStore"),
+            is_frozen: matches!(text("FreezerState").as_str(), "frozen" | "freezing"),
         }
     }
 }

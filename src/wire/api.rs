@@ -52,6 +52,7 @@ pub use super::auto::{AtRemote, Hold};
 
 use super::control::{Connection, InFlight};
 use super::release::Origin;
+pub use super::standing::{Run, Standing};
 
 /// Every app that slotd knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,7 +208,7 @@ pub struct SlotStatus {
     pub unit: String,
     /// `idle`, `starting`, `ready`, `standby`, `trial` (up, and given what it was told to be), `active`, `warm`, `draining`, `stopping`, `failed`.
     pub condition: String,
-    /// For `active`: `up`, `booting`, `down: ` and why, `stopped-by-hand`; for `failed`: how; for `standby`: `between two runs`.
+    /// For `active`: `up`, `booting`, `down: ` and why, `stopped-by-hand`; for `failed`: how; for `standby`: `between two runs`; for `warm`, beyond its soak: `kept until …`, `frozen until …`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// What its symlink names.
@@ -430,54 +431,6 @@ pub struct RolledBack {
     /// What the public listener answered once the routers had the table again; absent until then, and where nobody could be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached: Option<String>,
-}
-
-/// How an app stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
-    /// As [`Status::state`].
-    pub state: String,
-    /// What the active slot runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub active: Option<Run>,
-    /// What is to become active.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub candidate: Option<Run>,
-    /// What is kept to go back to, while it runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub old: Option<Run>,
-    /// When an attempt last switched, milliseconds since the epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub switched_at_ms: Option<u64>,
-    /// Failed probes in a row, after the switch.
-    #[serde(default)]
-    pub health_fail_streak: u8,
-    /// Why the last switch was taken back by itself, if it was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollback_cause: Option<String>,
-    /// When, milliseconds since the epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollback_at_ms: Option<u64>,
-    /// Who began the attempt under way, or the last one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub initiated_by: Option<String>,
-    /// The commit that is live, where its release is of one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub commit: Option<String>,
-    /// The commit that `rollback` goes to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous_commit: Option<String>,
-}
-
-/// What runs in a slot.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
-    /// The slot.
-    pub slot: String,
-    /// The release.
-    pub release: Option<String>,
-    /// The run, once it is up.
-    pub boot_id: Option<String>,
 }
 
 /// The evidence of a failed candidate (all that one screen shows).

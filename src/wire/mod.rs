@@ -16,6 +16,7 @@ pub mod notice;
 pub mod release;
 pub mod setup;
 pub mod staging;
+mod standing;
 pub mod table;
 
 use std::io::{self, BufRead, Read};

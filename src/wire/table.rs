@@ -36,6 +36,38 @@ pub struct App {
     /// How its clients keep to a slot while several have a weight; absent: they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
+    /// What requests can name; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Preview>,
+}
+
+/// Runs that a request reaches whatever their weight, if it names them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preview {
+    /// `web.example.org`: the part of a host before it is a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// The SHA-256, in hexadecimal digits, of the token in `Slot-Preview: TOKEN NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// What there is; any other name is 404.
+    pub runs: Vec<Named>,
+}
+
+/// A run of a slot that has names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// Its slot.
+    pub slot: String,
+    /// The run: while the slot has another one, this has no names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// The release that it runs, which the answers say in `Slot-Release`.
+    pub release: String,
+    /// What it is called, in any case of letters. No other run has the same name.
+    pub names: Vec<String>,
 }
 
 /// How clients keep to a slot while shares grow: a client's key and the salt give it one of a hundred places, and places belong to slots.

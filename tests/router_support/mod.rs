@@ -284,6 +284,7 @@ pub fn app(name: &str, host: &str, path: &str, slots: Vec<Slot>) -> App {
         hold_ms: 10_000,
         limits: slot::wire::table::Limits::default(),
         sticky: None,
+        preview: None,
     }
 }
 

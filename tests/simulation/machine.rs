@@ -48,6 +48,8 @@ struct Unit {
     phase: Run,
     healthy: u64,
     gated: bool,
+    /// Its processes stand still.
+    frozen: bool,
     release: Option<ReleaseId>,
 }
 
@@ -122,6 +124,7 @@ impl Machine {
             phase: Run::Ended(End::ByHand),
             healthy: 100,
             gated: false,
+            frozen: false,
             release: None,
         };
         let mut machine = Self {
@@ -712,6 +715,19 @@ impl Machine {
                     self.plan(after, Coming::Perform(self.deployer, effect.clone()));
                 }
             }
+            Effect::Freeze { slot, boot } => {
+                let held = (slot.clone(), Some(boot.clone()));
+                if self.in_flight.get(&held).is_some_and(|held| *held > 0) {
+                    return Err(format!("{slot} is frozen with something in flight"));
+                }
+                let unit = self.units.get_mut(slot).expect("a known slot");
+                if unit.phase == Run::Running(boot.clone()) {
+                    unit.frozen = true;
+                    // Whoever reaches it again has been probed since.
+                    unit.gated = false;
+                    self.note("frozen");
+                }
+            }
             Effect::Stop { slot } => self.stop(slot)?,
             Effect::Hook(occasion) => {
                 let fails = self.random.percent(25);
@@ -810,6 +826,7 @@ impl Machine {
                 unit.phase = Run::Coming;
                 unit.release = Some(release.clone());
                 unit.gated = false;
+                unit.frozen = false;
                 let run = unit.run;
                 unit.healthy = if !self.faulty || self.random.percent(75) {
                     100
@@ -849,6 +866,7 @@ impl Machine {
         }
         unit.phase = Run::Running(boot.clone());
         unit.gated = false;
+        unit.frozen = false;
         let release = unit.release.clone();
         self.answer(Event::Appeared {
             slot: name.clone(),
@@ -884,8 +902,19 @@ impl Machine {
 
     fn probe(&mut self, name: &SlotName, boot: &BootId, effect: &Effect) {
         let unit = self.units.get_mut(name).expect("a known slot");
+        let gate = matches!(
+            effect,
+            Effect::Probe {
+                pace: slot::deploy::Pace::Gate,
+                ..
+            }
+        );
+        if gate && unit.phase == Run::Running(boot.clone()) && std::mem::take(&mut unit.frozen) {
+            self.note("thawed");
+        }
+        let unit = self.units.get_mut(name).expect("a known slot");
         if unit.phase == Run::Running(boot.clone()) {
-            let pass = self.random.between(0, 100) < unit.healthy;
+            let pass = !unit.frozen && self.random.between(0, 100) < unit.healthy;
             unit.gated |= pass;
             let probe = Probe {
                 pass,
@@ -1032,6 +1061,9 @@ impl Machine {
             if known != Some(boot) {
                 // Another run than the table's: its end has not reached the deployer yet.
                 return Ok(());
+            }
+            if unit.frozen {
+                return Err(format!("a request reached {active}, which is frozen"));
             }
             if !unit.gated {
                 return Err(format!(
@@ -1379,7 +1411,8 @@ fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
                 1..6 => Failing::Told,
                 _ => Failing::Left,
             },
-            ..After::default()
+            keep_warm: Duration::from_secs(random.between(0, 4) * 20),
+            frozen: random.percent(50),
         },
         canary: random.percent(50).then(|| Box::new(canary(random))),
     }

@@ -92,6 +92,8 @@ fn the_simulation_reaches_what_it_is_for() {
         "rolled-back",
         "marked",
         "failing",
+        "frozen",
+        "thawed",
         "left",
         "not left",
         "returned",

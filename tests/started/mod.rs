@@ -222,22 +222,20 @@ impl Running {
     }
 
     pub fn get_from(&self, path: &str) -> String {
-        let answer = self.get_with(path, "");
+        let answer = self.answer("localhost", path, "");
         answer
             .split_once("\r\n\r\n")
             .map_or(answer.clone(), |(_, body)| body.to_owned())
     }
 
     /// One request with more fields; head and body of the answer.
-    pub fn get_with(&self, path: &str, fields: &str) -> String {
+    pub fn answer(&self, host: &str, path: &str, fields: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
         stream
             .write_all(
-                format!(
-                    "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{fields}\r\n"
-                )
-                .as_bytes(),
+                format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{fields}\r\n")
+                    .as_bytes(),
             )
             .unwrap();
         let mut answer = String::new();

@@ -111,6 +111,42 @@ def test_a_release_that_keeps_ending_after_its_soak_is_told_and_left_for_the_one
     assert f"release {first['release']} takes its place (after_soak)" in told, told
 
 
+def test_an_old_slot_that_is_kept_is_frozen_and_thawed_and_probed_before_it_serves_again(machine):
+    keep = 'hosts = ["cold.test"]\nkeep_warm = "10m"\nkeep_warm_frozen = true\n'
+    app = App(machine, "cold", keep + SOAK.format("0s"))
+
+    def frozen(slot):
+        app.wait_until(lambda _: "=frozen" in machine.out(f"systemctl show -p FreezerState cold@{slot}.service"))
+
+    first = app.deploy("one")
+    boot = app.slot("blue")["boot_id"]
+    with load_of(machine, app) as load:
+        app.deploy("two")
+        frozen("blue")
+        blue = app.slot("blue")
+        assert (blue["condition"], blue["weight"], blue["boot_id"]) == ("warm", 0, boot), blue
+        assert blue["detail"].startswith("frozen until "), blue
+        assert app.status()["warnings"] == []
+        # It stays so when slotd is another.
+        machine.run("systemctl restart slotd.service")
+        frozen("blue")
+        back = app.slotctl("rollback")
+        assert (back["success"], back["slot"], back["release"]) == (True, "blue", first["release"]), back
+        phases = dict(back["phases_ms"])
+        assert "ready" in phases and "starting" not in phases, back
+        assert app.slot("blue")["boot_id"] == boot
+        answers_only(load, "one")
+        # A deployment that needs the slot takes it, frozen as it is.
+        app.wait_for_slot("green", "idle")
+        app.deploy("three")
+        frozen("blue")
+        app.deploy("four")
+        answers_only(load, "four")
+        result = load.stop()
+    assert app.slot("blue")["boot_id"] != boot
+    nothing_failed(result, reconnects=16)
+
+
 def test_a_deploy_goes_on_when_the_slotctl_that_began_it_is_killed(machine):
     app = make_app(machine, "lost", "0s")
     app.deploy("one")

@@ -138,6 +138,7 @@ name = "{name}"
 # health_timeout = "30s"   # from then to the first answer of `health` that passes
 # soak = "60s"             # how long a new release is watched, and taken back if it fails
 # soak_error_rate = "10%"  # and the most of its requests that may fail then; "off": they are not counted
+# keep_warm = "30m"        # the old release is kept running for longer than the soak, for a rollback that is immediate
 # after_soak = "report"    # what becomes of one that fails later; "rollback": the one before takes its place
 # drain = "120s"           # how long the old release may finish what is in flight; "0s": as long as that takes
 # stop_timeout = "10s"     # from SIGTERM to SIGKILL
@@ -149,6 +150,9 @@ name = "{name}"
 
 # By what a client keeps to the version that it saw while a share grows: "cookie", "header:X-User" or "address".
 # sticky = "cookie"
+
+# green.{name}.example.org, and a release's id or label instead, reach what runs there, whatever its share.
+# preview = "example.org"
 
 # user = "deploy"                     # a user of its own, unless said
 {env}# env_file = "/etc/slot/{name}.env"   # for secrets: root's own, 0600

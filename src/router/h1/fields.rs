@@ -20,6 +20,8 @@ pub enum Known {
     Http2Settings,
     KeepAlive,
     ProxyConnection,
+    /// What only the router is to see.
+    SlotPreview,
     Te,
     TransferEncoding,
     Upgrade,
@@ -57,6 +59,7 @@ impl Known {
             10 if is("keep-alive") => Self::KeepAlive,
             12 if is("content-type") => Self::ContentType,
             12 if is("x-request-id") => Self::XRequestId,
+            12 if is("slot-preview") => Self::SlotPreview,
             14 if is("content-length") => Self::ContentLength,
             14 if is("http2-settings") => Self::Http2Settings,
             15 if is("x-forwarded-for") => Self::XForwardedFor,
@@ -109,6 +112,7 @@ impl Known {
                 | Self::XForwardedProto
                 | Self::XForwardedOther
                 | Self::XRequestId
+                | Self::SlotPreview
                 | Self::Via
         )
     }

@@ -152,7 +152,8 @@ pub fn request(
             | Known::XForwardedFor
             | Known::XForwardedHost
             | Known::XForwardedProto
-            | Known::XRequestId => {}
+            | Known::XRequestId
+            | Known::SlotPreview => {}
             Known::XForwardedOther if !hop.trusted => {}
             Known::Expect if !request.expects_continue => {}
             _ if stays_here(field, fields, buffer, request.connection) => {}
@@ -224,6 +225,34 @@ pub struct Cookie {
     pub secure: bool,
 }
 
+/// What the router adds to a response that is not interim.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Added<'a> {
+    /// For a client that has none.
+    pub cookie: Option<Cookie>,
+    /// What answers, where the request has named it.
+    pub release: Option<&'a str>,
+}
+
+impl Added<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        if let Some(cookie) = &self.cookie {
+            for part in [&b"Set-Cookie: "[..], COOKIE.as_bytes(), b"=", &cookie.value] {
+                out.extend_from_slice(part);
+            }
+            out.extend_from_slice(b"; Path=/; HttpOnly; SameSite=Lax");
+            out.extend_from_slice(if cookie.secure {
+                b"; Secure\r\n"
+            } else {
+                b"\r\n"
+            });
+        }
+        if let Some(release) = self.release {
+            push_field(out, b"Slot-Release", release.as_bytes());
+        }
+    }
+}
+
 /// How a response is passed to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Toward {
@@ -231,8 +260,6 @@ pub struct Toward {
     pub version: u8,
     /// The connection ends after this response.
     pub close: bool,
-    /// What it is given besides, with a response that is not interim.
-    pub cookie: Option<Cookie>,
 }
 
 /// Writes the head of `response` for the client at the end of `out`.
@@ -242,6 +269,7 @@ pub fn response(
     fields: &Fields,
     response: &Response,
     toward: Toward,
+    added: &Added<'_>,
 ) {
     let mut as_is = AsTheyCame::new(buffer);
     match response.line {
@@ -274,19 +302,8 @@ pub fn response(
         }
     }
     as_is.write(out);
-    if let Some(cookie) = toward
-        .cookie
-        .filter(|_| response.status >= 200 || response.status == 101)
-    {
-        for part in [&b"Set-Cookie: "[..], COOKIE.as_bytes(), b"=", &cookie.value] {
-            out.extend_from_slice(part);
-        }
-        out.extend_from_slice(b"; Path=/; HttpOnly; SameSite=Lax");
-        out.extend_from_slice(if cookie.secure {
-            b"; Secure\r\n"
-        } else {
-            b"\r\n"
-        });
+    if response.status >= 200 || response.status == 101 {
+        added.write(out);
     }
     if response.status == 101 {
         out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
@@ -358,10 +375,14 @@ mod tests {
     }
 
     fn answered(text: &str, toward: Toward) -> String {
+        answered_with(text, toward, &Added::default())
+    }
+
+    fn answered_with(text: &str, toward: Toward, added: &Added<'_>) -> String {
         let (bytes, mut fields, mut out) = (text.as_bytes(), Fields::default(), Vec::new());
         let parsed =
             Response::parse(bytes, head(text), false, &mut fields, &Limits::default()).unwrap();
-        response(&mut out, bytes, &fields, &parsed, toward);
+        response(&mut out, bytes, &fields, &parsed, toward, added);
         String::from_utf8(out).unwrap()
     }
 
@@ -438,7 +459,6 @@ mod tests {
                 Toward {
                     version: 1,
                     close: false,
-                    cookie: None
                 }
             ),
             format!("{plain}\r\n")
@@ -449,7 +469,6 @@ mod tests {
                 Toward {
                     version: 1,
                     close: true,
-                    cookie: None
                 }
             ),
             format!("{plain}Connection: close\r\n\r\n")
@@ -460,7 +479,6 @@ mod tests {
                 Toward {
                     version: 0,
                     close: false,
-                    cookie: None
                 }
             ),
             format!("{plain}Connection: keep-alive\r\n\r\n")
@@ -470,39 +488,54 @@ mod tests {
     #[test]
     fn an_upgrade_that_is_required_is_still_named() {
         let text = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n";
-        let [go_on, last] = [false, true].map(|close| {
-            answered(
-                text,
-                Toward {
-                    version: 1,
-                    close,
-                    cookie: None,
-                },
-            )
-        });
+        let [go_on, last] = [false, true].map(|close| answered(text, Toward { version: 1, close }));
         assert!(go_on.ends_with("\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
         assert!(last.ends_with("\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n"));
     }
 
     #[test]
-    fn a_client_is_given_a_cookie_beside_those_of_the_app_and_not_with_what_is_interim() {
-        let toward = |secure| Toward {
+    fn what_is_added_stands_beside_what_the_app_says_and_not_with_what_is_interim() {
+        let toward = Toward {
             version: 1,
             close: true,
+        };
+        let added = |secure, release| Added {
             cookie: Some(Cookie {
                 value: *b"0123456789abcdef",
                 secure,
             }),
+            release,
         };
         let own = "Set-Cookie: slot=0123456789abcdef; Path=/; HttpOnly; SameSite=Lax";
         let text = "HTTP/1.1 304 Not Modified\r\nSet-Cookie: slot=theirs\r\n\r\n";
         let plain = text.strip_suffix("\r\n").unwrap();
-        assert_eq!(
-            [false, true].map(|secure| answered(text, toward(secure))),
-            ["", "; Secure"].map(|end| format!("{plain}{own}{end}\r\nConnection: close\r\n\r\n"))
-        );
+        for (secure, release, end) in [
+            (false, None, "\r\n"),
+            (
+                true,
+                Some("1a2b3c4d"),
+                "; Secure\r\nSlot-Release: 1a2b3c4d\r\n",
+            ),
+        ] {
+            assert_eq!(
+                answered_with(text, toward, &added(secure, release)),
+                format!("{plain}{own}{end}Connection: close\r\n\r\n")
+            );
+        }
         let interim = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
-        assert_eq!(answered(interim, toward(false)), interim);
+        assert_eq!(
+            answered_with(interim, toward, &added(true, Some("1"))),
+            interim
+        );
+    }
+
+    #[test]
+    fn who_is_to_preview_what_is_not_for_the_app() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nSlot-Preview: secret green\r\nslot_preview: x\r\nConnection: Slot-Preview\r\n\r\n";
+        assert_eq!(
+            asked(text).unwrap(),
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{TAIL}")
+        );
     }
 
     #[test]
@@ -514,7 +547,6 @@ mod tests {
                 Toward {
                     version: 0,
                     close: true,
-                    cookie: None
                 }
             ),
             "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
@@ -525,7 +557,6 @@ mod tests {
                 Toward {
                     version: 1,
                     close: false,
-                    cookie: None
                 }
             ),
             text

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 
 use super::super::h1::tokens::is_token;
+use super::{Builder, Slot, TableError};
 
 /// How many places there are: weights are per cent.
 pub const PLACES: u8 = 100;
@@ -89,9 +90,9 @@ pub struct Sticky {
     /// What they are known by.
     pub by: By,
     /// Of the trial.
-    pub(super) salt: u64,
+    salt: u64,
     /// The index of each place's slot.
-    pub(super) places: [u8; PLACES as usize],
+    places: [u8; PLACES as usize],
 }
 
 impl Sticky {
@@ -109,6 +110,60 @@ impl Sticky {
         // Half of all numbers, so that adding never overflows.
         let mixed = (random >> 1) / places * places + u64::from(place % PLACES);
         Key(unmix(mixed) ^ mix(self.salt))
+    }
+}
+
+impl Builder<'_> {
+    /// Has the clients of the app that was added last keep to its slots, all of which it has. `places` says how many places in a row
+    /// which slot has; if it is empty, they follow the weights in the order of the slots.
+    ///
+    /// # Errors
+    /// There is no such way, or the places are not what the weights say.
+    pub fn sticky(
+        &mut self,
+        by: &str,
+        salt: u64,
+        places: &[(u8, String)],
+    ) -> Result<(), TableError> {
+        let Some(app) = self.table.apps.last_mut() else {
+            return Ok(());
+        };
+        let refused = |why: &str| TableError::Sticky {
+            app: app.name.clone(),
+            why: why.to_owned(),
+        };
+        let by = by.parse().map_err(refused)?;
+        let own = |(index, slot): (usize, &Slot)| (index, slot.weight);
+        let rows: Vec<(usize, u8)> = match places {
+            [] => app.slots.iter().enumerate().map(own).collect(),
+            _ => {
+                let index = |name: &String| app.slots.iter().position(|slot| slot.name == *name);
+                let rows = places
+                    .iter()
+                    .map(|(count, name)| Some((index(name)?, *count)));
+                let rows: Option<_> = rows.collect();
+                rows.ok_or_else(|| refused("a place is that of a slot that is not there"))?
+            }
+        };
+        let all = rows
+            .iter()
+            .flat_map(|(slot, count)| std::iter::repeat_n(*slot as u8, usize::from(*count)));
+        let all: Vec<u8> = all.collect();
+        let shared = app.slots.iter().enumerate().all(|(index, slot)| {
+            let own = all.iter().filter(|place| usize::from(**place) == index);
+            own.count() == usize::from(slot.weight)
+        });
+        if !shared || app.slots.len() > usize::from(PLACES) {
+            return Err(refused("its places are not what the weights say"));
+        }
+        // Where all weights are 0 there are none.
+        let several = app.slots.iter().filter(|slot| slot.weight > 0).count() > 1;
+        app.sticky = all
+            .try_into()
+            .ok()
+            .filter(|_| several)
+            .map(|places| Sticky { by, salt, places });
+        Ok(())
     }
 }
 

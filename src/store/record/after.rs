@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::convert::ms;
-use super::{AfterRecord, CauseRecord, FailingRecord, LookoutRecord};
-use crate::deploy::{After, Failing, Generation, Lookout, NameError};
+use super::{AfterRecord, CauseRecord, FailingRecord, KeptRecord, LookoutRecord};
+use crate::deploy::{After, Failing, Generation, Kept, Lookout, NameError, Time};
 
 impl From<Failing> for FailingRecord {
     fn from(failing: Failing) -> Self {
@@ -59,6 +59,28 @@ impl LookoutRecord {
             streak: self.streak,
             failing: self.failing.map(CauseRecord::into_cause).transpose()?,
             left: self.left.map(Generation),
+        })
+    }
+}
+
+impl From<&Kept> for KeptRecord {
+    fn from(kept: &Kept) -> Self {
+        Self {
+            slot: kept.slot.to_string(),
+            until: kept.until.0,
+            freezes: kept.freezes,
+            frozen: kept.frozen,
+        }
+    }
+}
+
+impl KeptRecord {
+    pub(super) fn into_kept(self) -> Result<Kept, NameError> {
+        Ok(Kept {
+            slot: self.slot.parse()?,
+            until: Time(self.until),
+            freezes: self.freezes,
+            frozen: self.frozen,
         })
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::returns::marks_of;
+use super::back::marks_of;
 use super::tidings::{TidingRecord, topics};
 use super::{
     AfterRecord, ByClassRecord, CanaryRecord, CauseRecord, ConditionRecord, DeploymentRecord,
-    FIRST, FailureRecord, KeyRecord, KindRecord, LookoutRecord, OccasionRecord, OutcomeRecord,
-    PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord, SettingsRecord, SlotRecord,
-    VERSION, WatchRecord,
+    FIRST, FailureRecord, KeptRecord, KeyRecord, KindRecord, LookoutRecord, OccasionRecord,
+    OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord,
+    SettingsRecord, SlotRecord, VERSION, WatchRecord,
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
@@ -128,6 +128,7 @@ impl Record {
             switched: state.switched.map(|at| at.0),
             reached: state.reached.as_ref().map(Into::into),
             lookout: LookoutRecord::of(&state.lookout),
+            kept: state.kept.as_ref().map(Into::into),
         }
     }
 
@@ -192,6 +193,7 @@ impl Record {
             lookout: (self.lookout.map(LookoutRecord::into_lookout))
                 .transpose()?
                 .unwrap_or_default(),
+            kept: self.kept.map(KeptRecord::into_kept).transpose()?,
         })
     }
 }

@@ -6,12 +6,12 @@
 //! can read.
 
 mod after;
+mod back;
 mod causes;
 mod convert;
 mod hooks;
 mod keyed;
 mod plans;
-mod returns;
 mod tidings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +73,17 @@ pub(super) struct Record {
     reached: Option<ProbeRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lookout: Option<LookoutRecord>,
+    /// A version that does not know of it lets the slot go, which stops it, frozen or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kept: Option<KeptRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptRecord {
+    slot: String,
+    until: u64,
+    freezes: bool,
+    frozen: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use super::RolledBackRecord;
 use super::convert::{parse, text};
 use crate::deploy::{Generation, NameError, RolledBack, State, Time};
 
+/// Of the releases that are marked, how.
 pub(super) fn marks_of(state: &State) -> BTreeMap<String, RolledBackRecord> {
     let known = (state.marked.iter()).filter_map(|(id, back)| Some((id, back.as_ref()?)));
     known
