@@ -909,10 +909,9 @@ impl Machine {
                 ..
             }
         );
-        if gate && unit.phase == Run::Running(boot.clone()) {
-            if std::mem::take(&mut unit.frozen) {
-                self.note("thawed");
-            }
+        let is_thawed = gate && unit.phase == Run::Running(boot.clone());
+        if is_thawed && std::mem::take(&mut unit.frozen) {
+            self.note("thawed");
         }
         let unit = self.units.get_mut(name).expect("a known slot");
         if unit.phase == Run::Running(boot.clone()) {
