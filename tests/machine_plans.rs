@@ -242,9 +242,56 @@ fn the_apps_own_check_has_the_last_word_on_each_step() {
             assert_eq!((app.cause(), app.weight("green")), ("hook-failed", 0));
             continue;
         }
-        measured(&mut app, 0, 5_000, 0);
-        assert_eq!((runs(&app), app.weight("green")), (0, 10));
+        assert_eq!((runs(&app), app.weight("green")), (0, 10), "at once");
     }
+}
+
+#[test]
+fn a_check_that_passes_while_the_plan_stands_still_is_good_when_that_goes_on() {
+    let mut checked = app();
+    checked.state.settings.hooks = [Hook::Check].into();
+    let mut app = deployed(checked);
+    app.wait(60);
+    measured(&mut app, 0, 5_000, 0);
+    app.on(Event::Pause { paused: true });
+    app.wait(86_400);
+    app.on(Event::Hooked {
+        hook: Hook::Check,
+        generation: app.state.generation,
+        failure: None,
+    });
+    app.wait(86_400);
+    assert_eq!(app.weight("green"), 1);
+    app.on(Event::Pause { paused: false });
+    assert_eq!(app.weight("green"), 10);
+}
+
+#[test]
+fn a_deployer_that_was_away_for_longer_than_a_verdict_may_take_waits_for_it_anew() {
+    let mut app = deployed(app());
+    app.now = app.now.after(Duration::from_secs(86_400));
+    let facts = app.facts();
+    app.recover(&facts);
+    app.wait(599);
+    assert_eq!(app.weight("green"), 1);
+    measured(&mut app, 0, 100, 0);
+    assert_eq!(app.weight("green"), 10);
+}
+
+#[test]
+fn errors_in_a_soak_count_while_the_next_deployment_is_prepared() {
+    let mut counting = app();
+    counting.state.settings.soak_error_rate = Some(Rate(1_000));
+    let mut app = deployed(counting);
+    app.on(app.ask_promote("green")).routed();
+    let generation = app.state.generation;
+    app.on(app.begin());
+    app.on(Event::Measured {
+        of: Measured::Soak,
+        generation,
+        evidence: counted(200, 100),
+    });
+    assert_eq!(app.active(), "blue");
 }
 
 #[test]

@@ -36,6 +36,9 @@ impl<U: Units> Live<U> {
     ) -> Event {
         let (app, name) = (self.app.name.as_str(), slot.as_str());
         let run = boot.as_ref().map(BootId::as_str);
+        if let Some(run) = run {
+            self.tables.unnamed(app, run).await;
+        }
         type Count = fn(&InFlight) -> u64;
         let classes: [(_, _, _, Count); 2] = [
             ("requests", until.requests, Duration::ZERO, |it| it.requests),

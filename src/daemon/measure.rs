@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::live::{Live, PROBE_LIMIT};
+use super::route::internal_name;
 use super::units::Units;
 use super::world::World;
 use crate::config::Canary;
@@ -100,8 +101,8 @@ impl Both {
     }
 }
 
-/// Where a count comes from: a router's process, and a run of a slot.
-type Source = (String, u64, String, Option<String>);
+/// Where a count comes from: a router's process, a part of the table, and a run of a slot.
+type Source = (String, u64, String, String, Option<String>);
 
 /// A count when it was first seen, and the last time.
 #[derive(Debug, Default)]
@@ -144,6 +145,7 @@ impl Tallies {
             let source = (
                 instance.to_owned(),
                 stats.since_ms,
+                slot.app.clone(),
                 slot.slot.clone(),
                 slot.boot_id.clone(),
             );
@@ -169,7 +171,7 @@ impl Tallies {
     /// What there is to judge by, at a moment.
     fn evidence(&mut self, now: Instant) -> Evidence {
         let mut all = self.probed.clone();
-        for ((_, _, slot, boot), counted) in &self.sources {
+        for ((_, _, _, slot, boot), counted) in &self.sources {
             let side = match self.is_candidate(slot, boot.as_deref()) {
                 true => &mut all.candidate,
                 false => &mut all.live,
@@ -198,9 +200,16 @@ impl<U: Units> Live<U> {
         let began = Instant::now();
         let (kind, generation) = (of.of, of.generation);
         let mut tallies = Tallies::new(of, self.now().0);
+        let internal = self.app.internal_listener.as_ref();
+        let internal = internal.map(|_| internal_name(&self.app));
+        let parts: Vec<String> = [self.app.name.to_string()]
+            .into_iter()
+            .chain(internal)
+            .collect();
         loop {
-            // What the routers do not say is missing, and a verdict waits for it.
-            if let Ok(told) = self.tables.routers().figures(self.app.name.as_str()).await {
+            for part in &parts {
+                // What the routers do not say is missing, and a verdict waits for it.
+                let told = self.tables.routers().figures(part).await.unwrap_or_default();
                 for (instance, stats) in told {
                     if let Ok(stats) = stats {
                         tallies.take(&instance, &stats);
@@ -269,7 +278,7 @@ impl<U: Units> Live<U> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy::{BootId, Generation};
+    use crate::deploy::{BootId, Generation, Time};
 
     const BOOT: &str = "0123456789abcdef0123456789abcdef";
 
@@ -278,6 +287,7 @@ mod tests {
         let of = Measurement {
             of,
             generation: Generation(3),
+            since: Time::default(),
             slot: "green".parse().unwrap(),
             boot,
             beside: "blue".parse().unwrap(),

@@ -58,6 +58,8 @@ fn pause(failures: u32, chance: u64) -> Duration {
 struct Standing {
     failures: u32,
     again: Option<Instant>,
+    /// When it last had its turn.
+    last: Option<Instant>,
 }
 
 /// What a round made of a receiver: why its oldest notice is still there, if it is.
@@ -151,12 +153,16 @@ impl<U: Units> Live<U> {
                 }
                 continue;
             }
-            // Who takes his goes before who may take long.
-            due.sort_by_key(|it| standings.get(&it.key()).map_or(0, |it| it.failures));
+            // Who takes his goes before who may take long, and whose turn is longest ago before who has just had one.
+            due.sort_by_key(|it| {
+                let known = standings.get(&it.key());
+                known.map_or((0, None), |it| (it.failures, it.last))
+            });
             for (key, failed) in self.round(due).await {
                 let standing = standings.entry(key).or_default();
+                standing.last = Some(Instant::now());
                 match failed {
-                    None => *standing = Standing::default(),
+                    None => (standing.failures, standing.again) = (0, None),
                     Some(_) => {
                         standing.failures += 1;
                         let chance = RandomState::new().hash_one(standing.failures);
@@ -234,6 +240,10 @@ impl Work {
         let mut round = Round::new();
         for receiver in &self.receivers {
             let key = receiver.key();
+            if !call.is_wanted() || std::time::Instant::now() >= until {
+                // Of who had no turn there is nothing to say.
+                break;
+            }
             let mut failed = None;
             while failed.is_none() && call.is_wanted() && std::time::Instant::now() < until {
                 match self.oldest(receiver) {

@@ -203,6 +203,18 @@ impl Tables {
         Ok(true)
     }
 
+    /// Returns when no name leads to a run any more, so that nothing new comes to it when it has no weight either.
+    pub async fn unnamed(&self, app: &str, boot: &str) {
+        let leads = |table: &Table| {
+            let part = table.apps.iter().find(|part| part.name == app);
+            let mut runs = part.iter().filter_map(|it| it.preview.as_ref());
+            runs.any(|it| it.runs.iter().any(|run| run.boot_id.as_deref() == Some(boot)))
+        };
+        while leads(&*self.current.lock().await) {
+            tokio::time::sleep(AWAY).await;
+        }
+    }
+
     /// Takes an app out of the table.
     ///
     /// # Errors

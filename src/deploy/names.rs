@@ -206,6 +206,13 @@ impl Time {
         )
     }
 
+    /// This moment and a span earlier.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
+
     /// How long it is from an earlier moment to this one; zero if that is not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

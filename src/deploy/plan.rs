@@ -104,6 +104,8 @@ pub struct Measurement {
     pub of: Measured,
     /// Of the attempt.
     pub generation: Generation,
+    /// Since when the step or the soak goes on: one that begins anew is measured anew.
+    pub since: Time,
     /// The slot that is new.
     pub slot: SlotName,
     /// Its run.
@@ -152,24 +154,27 @@ pub(super) fn measurement(state: &State) -> Option<Measurement> {
         Some((
             Measured::Step(plan.step),
             held.generation,
+            plan.since,
             slot,
             state.active.as_ref()?,
         ))
     };
     let of_soak = || {
-        let watch = state.soak().filter(|_| state.deployment.is_none())?;
+        let watch = state.soak()?;
         state.settings.soak_error_rate?;
         Some((
             Measured::Soak,
             watch.generation,
+            Time::default(),
             &watch.new,
             watch.old.as_ref()?,
         ))
     };
-    let (of, generation, slot, beside) = of_plan().or_else(of_soak)?;
+    let (of, generation, since, slot, beside) = of_plan().or_else(of_soak)?;
     Some(Measurement {
         of,
         generation,
+        since,
         slot: slot.clone(),
         boot: state.slots.get(slot)?.boot.clone()?,
         beside: beside.clone(),
@@ -292,8 +297,13 @@ impl Draft {
             return;
         };
         match failed {
-            // The next evidence finds it passed.
-            None => plan.check = Stage::Passed,
+            // What was counted meanwhile would have ended it.
+            None => {
+                plan.check = Stage::Passed;
+                if plan.paused.is_none() {
+                    self.step_passed();
+                }
+            }
             Some(cause) => self.fail(cause),
         }
     }
@@ -312,6 +322,19 @@ impl Draft {
             failed: Failed::MaxHold,
             text,
         }));
+    }
+
+    /// A deployer that was away has counted nothing: a step whose time is over has all of `max_hold` for its verdict.
+    pub(super) fn plan_recovers(&mut self) {
+        let held = self.state.deployment.as_ref();
+        let lasts = held
+            .and_then(plan)
+            .filter(|(_, plan, _)| plan.paused.is_none())
+            .and_then(|(canary, plan, _)| Some(canary.steps.get(plan.step)?.lasts));
+        let now = self.now;
+        if let (Some(lasts), Some(plan)) = (lasts, self.state.plan_mut()) {
+            plan.since = plan.since.max(now.before(lasts));
+        }
     }
 
     /// Somebody stops the clock of the plan, or lets it go on.
@@ -337,6 +360,9 @@ impl Draft {
             (Some(since), false) => {
                 plan.paused = None;
                 plan.since = plan.since.after(now.since(since));
+                if plan.check == Stage::Passed {
+                    self.step_passed();
+                }
             }
             (Some(_), true) | (None, false) => {}
         }
@@ -356,7 +382,7 @@ impl Draft {
     fn soak_measured(&mut self, generation: Generation, evidence: &Evidence) {
         let watched = self.state.soak().map(|watch| watch.generation);
         let most = (self.state.settings.soak_error_rate)
-            .filter(|_| watched == Some(generation) && self.state.deployment.is_none());
+            .filter(|_| watched == Some(generation));
         if let Some(finding) = most.and_then(|most| worse(most, evidence)) {
             self.watch_failed(Cause::Judged(finding));
         }

@@ -108,7 +108,7 @@ impl Draft {
             Condition::Warm {
                 drain,
                 gated: false,
-            } if probe.pass && self.state.kept_in(name).is_none() => {
+            } if probe.pass && self.state.kept_in(name).is_none_or(|kept| !kept.frozen) => {
                 let drain = *drain;
                 self.set(name, Condition::Warm { drain, gated: true });
             }

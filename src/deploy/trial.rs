@@ -177,14 +177,18 @@ impl Draft {
                 active: self.state.active.clone(),
             });
         }
+        let release = self.state.slots.get(&to).and_then(|it| it.release.clone());
+        let marked = release.filter(|it| self.state.marked.contains_key(it));
+        if let Some(release) = marked.clone().filter(|_| self.state.kept_in(&to).is_some()) {
+            return Err(Refusal::Marked { release });
+        }
         if self.swap_to_frozen(&to, &by, &settings)? {
             return Ok(());
         }
         if !self.is_running(&to) {
             return self.promote(to, by, settings);
         }
-        let release = self.state.slots.get(&to).and_then(|it| it.release.clone());
-        if let Some(release) = release.filter(|it| self.state.marked.contains_key(it)) {
+        if let Some(release) = marked {
             return Err(Refusal::Marked { release });
         }
         self.refuse_if_locked()?;

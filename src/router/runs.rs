@@ -103,14 +103,17 @@ pub struct Lease {
     class: Class,
     /// Since when the answer is the run's to give.
     since: Instant,
+    /// Its answer is one of those that the run is judged by. Who names a run has chosen it: that says nothing of its share.
+    counts: bool,
 }
 
 impl Lease {
-    fn new(run: &Rc<Run>) -> Self {
+    fn new(run: &Rc<Run>, counts: bool) -> Self {
         let lease = Self {
             run: Rc::clone(run),
             class: Class::Request,
             since: Instant::now(),
+            counts,
         };
         lease
             .run
@@ -137,6 +140,7 @@ impl Lease {
             run: Rc::new(run),
             class,
             since: Instant::now(),
+            counts: true,
         }
     }
 
@@ -165,18 +169,24 @@ impl Lease {
 
     /// The head of its answer is here.
     pub fn head_came(&self) {
-        let micros = self.since.elapsed().as_micros() as u64;
-        self.run.counts.share(self.run.thread).took(micros);
+        if self.counts {
+            let micros = self.since.elapsed().as_micros() as u64;
+            self.run.counts.share(self.run.thread).took(micros);
+        }
     }
 
     /// The slot answered.
     pub fn answered(&self, status: u16) {
-        self.run.counts.share(self.run.thread).answered(status);
+        if self.counts {
+            self.run.counts.share(self.run.thread).answered(status);
+        }
     }
 
     /// The slot gave no answer.
     pub fn failed(&self) {
-        self.run.counts.share(self.run.thread).failed();
+        if self.counts {
+            self.run.counts.share(self.run.thread).failed();
+        }
     }
 }
 
@@ -337,7 +347,7 @@ impl Routing {
         if kept.is_none() {
             take_ticket();
         }
-        Picked::Slot(Lease::new(&self.runs[index][slot]))
+        Picked::Slot(Lease::new(&self.runs[index][slot], true))
     }
 
     /// The run of an app that a request names, whatever its weight.
@@ -347,7 +357,7 @@ impl Routing {
             return Picked::NoPreview;
         };
         aside.previews(&run.release);
-        Picked::Slot(Lease::new(&self.runs[index][run.slot]))
+        Picked::Slot(Lease::new(&self.runs[index][run.slot], false))
     }
 
     /// How long the app of a run holds requests, in milliseconds.

@@ -386,9 +386,26 @@ impl Machine {
         if is == Some(was.step) || (is.is_none() && !switches) {
             return Ok(());
         }
-        if switches && !matches!(event, Event::Measured { .. }) {
+        let by_plan = matches!(
+            event,
+            Event::Measured { .. } | Event::Hooked { .. } | Event::Pause { .. }
+        );
+        if switches && !by_plan {
             // Somebody gave it everything.
             self.note("promoted in a plan");
+            return Ok(());
+        }
+        let checked = matches!(
+            event,
+            Event::Hooked {
+                hook: Hook::Check,
+                failure: None,
+                ..
+            }
+        );
+        // The check comes after the verdict, and may end while the plan stands still.
+        if checked || (was.check == Stage::Passed && matches!(event, Event::Pause { .. })) {
+            self.note("a check passed");
             return Ok(());
         }
         let Event::Measured { evidence, .. } = event else {

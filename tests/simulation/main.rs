@@ -109,6 +109,7 @@ fn the_simulation_reaches_what_it_is_for() {
         "hook-failed",
         "after_switch",
         "a step passed",
+        "a check passed",
         "promoted in a plan",
         "held",
         "error-rate",

@@ -185,6 +185,12 @@ async fn deploy(client: &Client, wanted: &Wanted, memory: &mut Memory) -> anyhow
         memory.forget()?;
         return Ok(Exit::Ok);
     }
+    if outcome.cause == "no-idle-slot" {
+        // What drains may do so for longer than any number of tries.
+        memory.take_back()?;
+        note(&format!("{}: {}\n", wanted.name(), outcome.text));
+        return Ok(Exit::Failed);
+    }
     let ended = match (outcome.success, outcome.release) {
         (true, Some(release)) => Some(Ended::Served(release)),
         (true, None) => None,
