@@ -54,12 +54,7 @@ impl<U: Units> Live<U> {
         if app.preview.is_none() && app.preview_token.is_none() {
             return None;
         }
-        let (root, slots) = (self.root.clone(), state.slots.iter());
-        let mut gated: Vec<Gated> = slots
-            .filter_map(|(name, slot)| gated(name.clone(), slot))
-            .collect();
-        // Of two runs of the same bits the active one has their names.
-        gated.sort_by_key(|run| state.active.as_ref() != Some(&run.slot));
+        let (root, gated) = (self.root.clone(), gated(state));
         let labelled = blocking(move || {
             let labelled = gated.into_iter().map(|run| {
                 let record = Record::read(&root, &run.release);
@@ -77,11 +72,15 @@ impl<U: Units> Live<U> {
     }
 }
 
-/// A slot's run, if it has passed its gates and is not on its way out.
-fn gated(name: SlotName, slot: &Slot) -> Option<Gated> {
-    let is_gated = match &slot.condition {
+/// The runs that have passed their gates and are not on their way out, the active one first: of two with the same bits it has their names.
+fn gated(state: &State) -> Vec<Gated> {
+    let is_gated = |name: &SlotName, slot: &Slot| match &slot.condition {
         Condition::Active(Service::Up) | Condition::Trial { .. } => true,
-        Condition::Standby { gated } | Condition::Warm { gated, .. } => *gated,
+        Condition::Standby { gated } => *gated,
+        // What is frozen answers nobody, and nothing may be in flight when it is.
+        Condition::Warm { gated, .. } => {
+            *gated && state.kept_in(name).is_none_or(|kept| !kept.freezes)
+        }
         Condition::Idle
         | Condition::Starting
         | Condition::Ready
@@ -90,12 +89,19 @@ fn gated(name: SlotName, slot: &Slot) -> Option<Gated> {
         | Condition::Stopping { .. }
         | Condition::Failed(_) => false,
     };
-    let (boot, release) = (slot.boot.clone()?, slot.release.clone()?);
-    is_gated.then_some(Gated {
-        slot: name,
-        boot,
-        release,
-    })
+    let slots = state.slots.iter();
+    let gated = slots.filter(|(name, slot)| is_gated(name, slot));
+    let mut gated: Vec<Gated> = gated
+        .filter_map(|(name, slot)| {
+            Some(Gated {
+                slot: name.clone(),
+                boot: slot.boot.clone()?,
+                release: slot.release.clone()?,
+            })
+        })
+        .collect();
+    gated.sort_by_key(|run| state.active.as_ref() != Some(&run.slot));
+    gated
 }
 
 /// Each name once: slots' names go ahead of releases' ids, those of labels, and a label that several releases have is nobody's. Of two runs
@@ -133,14 +139,71 @@ fn named<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::app::settings;
     use super::*;
+    use crate::config::App;
+    use crate::deploy::{ByClass, Kept, Time, Weight};
+
+    const BOOT: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn what_may_not_have_requests_has_no_names() {
+        let app = App::parse("command = \"./server\"\n", "slot.toml").expect("a file");
+        let mut state = State::new(settings(&app));
+        let [blue, green] = ["blue", "green"].map(|name| name.parse::<SlotName>().expect("a name"));
+        let warm = |gated| Condition::Warm {
+            drain: ByClass::default(),
+            gated,
+        };
+        let (serves, down) = (Service::Up, Service::ByHand);
+        let trial = Condition::Trial {
+            weight: Weight::NONE,
+            streak: 0,
+        };
+        let told = |state: &State| -> Vec<String> {
+            let gated = gated(state).into_iter();
+            gated.map(|run| run.slot.to_string()).collect()
+        };
+        for (condition, named) in [
+            (Condition::Ready, false),
+            (trial, true),
+            (Condition::Standby { gated: false }, false),
+            (Condition::Standby { gated: true }, true),
+            (warm(false), false),
+            (Condition::Active(down), false),
+            (Condition::Active(serves), true),
+            (warm(true), true),
+        ] {
+            let slot = Slot {
+                release: Some("1a2b3c4d".parse().expect("an id")),
+                boot: Some(BOOT.parse().expect("an id")),
+                condition,
+                ..Slot::idle()
+            };
+            state.slots.insert(green.clone(), slot.clone());
+            let expected: &[&str] = if named { &["green"] } else { &[] };
+            assert_eq!(told(&state), expected, "{:?}", slot.condition);
+        }
+        state.kept = Some(Kept {
+            slot: green.clone(),
+            until: Time(1),
+            freezes: true,
+            frozen: false,
+        });
+        assert!(told(&state).is_empty());
+        state.kept = None;
+        // The active one first, whatever the order of their names.
+        state.slots.insert(blue, state.slots[&green].clone());
+        state.active = Some(green);
+        assert_eq!(told(&state), ["green", "blue"]);
+    }
 
     #[test]
     fn a_name_is_that_of_one_run_and_a_slots_name_of_its_own() {
         let run = |slot: &str, release: &str, label: Option<&str>| {
             let run = Gated {
                 slot: slot.parse().expect("a name"),
-                boot: "0123456789abcdef0123456789abcdef".parse().expect("an id"),
+                boot: BOOT.parse().expect("an id"),
                 release: release.parse().expect("an id"),
             };
             (run, label.map(str::to_owned))
