@@ -209,7 +209,12 @@ impl<U: Units> Live<U> {
         loop {
             for part in &parts {
                 // What the routers do not say is missing, and a verdict waits for it.
-                let told = self.tables.routers().figures(part).await.unwrap_or_default();
+                let told = self
+                    .tables
+                    .routers()
+                    .figures(part)
+                    .await
+                    .unwrap_or_default();
                 for (instance, stats) in told {
                     if let Ok(stats) = stats {
                         tallies.take(&instance, &stats);

@@ -208,7 +208,11 @@ impl Tables {
         let leads = |table: &Table| {
             let part = table.apps.iter().find(|part| part.name == app);
             let mut runs = part.iter().filter_map(|it| it.preview.as_ref());
-            runs.any(|it| it.runs.iter().any(|run| run.boot_id.as_deref() == Some(boot)))
+            runs.any(|it| {
+                it.runs
+                    .iter()
+                    .any(|run| run.boot_id.as_deref() == Some(boot))
+            })
         };
         while leads(&*self.current.lock().await) {
             tokio::time::sleep(AWAY).await;

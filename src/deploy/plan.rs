@@ -381,8 +381,7 @@ impl Draft {
 
     fn soak_measured(&mut self, generation: Generation, evidence: &Evidence) {
         let watched = self.state.soak().map(|watch| watch.generation);
-        let most = (self.state.settings.soak_error_rate)
-            .filter(|_| watched == Some(generation));
+        let most = (self.state.settings.soak_error_rate).filter(|_| watched == Some(generation));
         if let Some(finding) = most.and_then(|most| worse(most, evidence)) {
             self.watch_failed(Cause::Judged(finding));
         }

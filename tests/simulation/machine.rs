@@ -783,7 +783,7 @@ impl Machine {
     fn measured(&mut self) -> Evidence {
         let (requests, errors) = match self.random.between(0, 100) {
             0..3 if self.faulty => (200, 100),
-            3..40 => (2, 0),
+            3..60 => (2, 0),
             _ => (200, 1),
         };
         let sample = |requests, errors| Sample {
@@ -1457,7 +1457,7 @@ fn canary(random: &mut Random) -> Canary {
             1 => Quiet::Probe,
             _ => Quiet::Advance,
         },
-        max_hold: Duration::from_secs(random.between(3, 20)),
+        max_hold: Duration::from_secs(random.between(1, 6)),
     }
 }
 
