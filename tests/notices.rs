@@ -12,6 +12,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -85,12 +86,12 @@ impl Told {
     fn at(listener: TcpListener, answers: &[u16]) -> Self {
         let at = listener.local_addr().unwrap();
         let (to, came) = channel();
-        let answers = answers.to_vec();
-        // It ends with the test's process.
+        let answers = Arc::new(Mutex::new(answers.to_vec().into_iter()));
+        // They end with the test's process. One that was killed may leave a connection that nobody closes for a while.
         std::thread::spawn(move || {
-            let mut answers = answers.into_iter();
             for stream in listener.incoming() {
-                serve(stream.unwrap(), &mut answers, &to);
+                let (stream, answers, to) = (stream.unwrap(), Arc::clone(&answers), to.clone());
+                std::thread::spawn(move || serve(stream, &answers, &to));
             }
         });
         Self { at, came }
@@ -119,7 +120,7 @@ impl Told {
     }
 }
 
-fn serve(stream: TcpStream, answers: &mut impl Iterator<Item = u16>, to: &Sender<Came>) {
+fn serve(stream: TcpStream, answers: &Mutex<std::vec::IntoIter<u16>>, to: &Sender<Came>) {
     let mut from = BufReader::new(&stream);
     loop {
         let mut lines = Vec::new();
@@ -153,8 +154,9 @@ fn serve(stream: TcpStream, answers: &mut impl Iterator<Item = u16>, to: &Sender
         {
             return;
         }
-        let answer = answers.next().unwrap_or(204);
-        to.send(came).unwrap();
+        let answer = answers.lock().unwrap().next().unwrap_or(204);
+        // The test may be over.
+        let _ = to.send(came);
         if write!(&stream, "HTTP/1.1 {answer} X\r\ncontent-length: 0\r\n\r\n").is_err() {
             return;
         }
@@ -372,6 +374,8 @@ fn a_kill_at_any_moment_of_a_deployment_loses_no_event() {
             }
         }
         kill(running);
+        // It would look for slotd for a while.
+        deploy.kill().unwrap();
         deploy.wait().unwrap();
     }
     let running = project.start(&[]);
