@@ -153,6 +153,22 @@ fn what_is_dropped_is_deployed_once_and_what_failed_or_was_left_does_not_come_ba
 }
 
 #[test]
+fn a_link_to_a_file_and_a_pipe_are_not_read() {
+    let watching = Watching::new();
+    let _running = watching.project.start(&[]);
+    let there = watching.project.directory.path();
+    let (link, pipe) = (there.join("link"), there.join("pipe"));
+    std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+    run(there, &["mkfifo", "pipe"]);
+    for path in [link, pipe] {
+        let (code, said) = watching.look(&["--path", path.to_str().unwrap()]);
+        assert_ne!(code, Some(0), "{said}");
+        assert!(said.contains("links to files are not followed"), "{said}");
+    }
+    assert_eq!(watching.status()["generation"], 0);
+}
+
+#[test]
 fn a_hold_is_respected_over_restarts_and_people_deploy_all_the_same() {
     let watching = Watching::new();
     let running = watching.project.start(&[]);

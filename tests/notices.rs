@@ -86,7 +86,8 @@ impl Told {
     fn at(listener: TcpListener, answers: &[u16]) -> Self {
         let at = listener.local_addr().unwrap();
         let (to, came) = channel();
-        let answers = Arc::new(Mutex::new(answers.to_vec().into_iter()));
+        let answers = answers.to_vec();
+        let answers = Arc::new(Mutex::new(answers.into_iter()));
         // They end with the test's process. One that was killed may leave a connection that nobody closes for a while.
         std::thread::spawn(move || {
             for stream in listener.incoming() {

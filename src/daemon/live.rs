@@ -261,6 +261,7 @@ impl<U: Units> Live<U> {
             match self.units.seen(&slot).await {
                 Seen::Running(running) if running == boot => {}
                 other => {
+                    self.go_on("freeze");
                     for event in self.changes(&slot, Some(boot.clone()), other) {
                         // The owner may have ended; then nobody needs to know.
                         let _ = report.send(event).await;

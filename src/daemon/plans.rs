@@ -7,8 +7,8 @@ use super::tell;
 use super::units::Units;
 use super::world::World;
 use crate::deploy::{
-    Deployment, Event, Guard, Measured, Quantile, Sample, Sides, State, Verdict, judge, plan,
-    step_ends,
+    Deployment, Event, Guard, Measured, Quantile, Quiet, Sample, Sides, State, Verdict, judge,
+    plan, step_ends,
 };
 use crate::wire::api;
 
@@ -50,6 +50,8 @@ impl<U: Units> Live<U> {
         let left = until.map(|until| until.since(self.now()));
         let left = left.filter(|left| !left.is_zero());
         let lack = match &verdict {
+            // It goes on without.
+            Some(Verdict::Hold(_)) if canary.quiet == Quiet::Advance => None,
             Some(Verdict::Hold(lack)) => Some(lack.to_string()),
             Some(Verdict::Pass | Verdict::Fail(_)) => None,
             None => Some("what the routers count".to_owned()),
@@ -57,7 +59,7 @@ impl<U: Units> Live<U> {
         let text = match (plan.finished, plan.paused, left, lack) {
             (true, ..) => "somebody to say how to go on: every step has passed; `slotctl promote` or `slotctl abort`".to_owned(),
             (_, Some(_), ..) => "`slotctl resume`: the plan stands still".to_owned(),
-            (_, _, Some(left), None) => format!("{} more; so far it passes", tell::span(left)),
+            (_, _, Some(left), None) => format!("{} more; nothing speaks against it so far", tell::span(left)),
             (_, _, Some(left), Some(lack)) => format!("{} more, and {lack}", tell::span(left)),
             (_, _, None, Some(lack)) => lack,
             (_, _, None, None) => "its check to end, and the next count".to_owned(),

@@ -5,10 +5,11 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -63,7 +64,8 @@ impl Stamp {
 impl Dropped {
     /// Whether nothing was written to it, nor put in its place.
     pub(super) fn is_still_so(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|about| Stamp::of(&about) == self.stamp)
+        let about = fs::symlink_metadata(&self.path);
+        about.is_ok_and(|about| about.is_file() && Stamp::of(&about) == self.stamp)
     }
 }
 
@@ -100,12 +102,18 @@ pub(super) async fn find(path: &Path, known: Option<&Dropped>) -> io::Result<Opt
 
 /// The file of a path, or the newest one of a directory.
 fn newest(path: &Path) -> io::Result<Option<(PathBuf, Stamp)>> {
-    let about = match fs::metadata(path) {
+    // Whoever may put a link there would have the file read that it leads to, which he may not be allowed to read himself.
+    let about = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         about => about?,
     };
-    if !about.is_dir() {
+    if about.is_file() {
         return Ok(Some((path.to_owned(), Stamp::of(&about))));
+    }
+    if !fs::metadata(path)?.is_dir() {
+        return Err(io::Error::other(
+            "it is neither a file nor a directory; links to files are not followed",
+        ));
     }
     let mut found: Option<(PathBuf, Stamp)> = None;
     for entry in fs::read_dir(path)? {
@@ -131,7 +139,10 @@ fn newest(path: &Path) -> io::Result<Option<(PathBuf, Stamp)>> {
 
 fn digest(path: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut Hashing(&mut hasher))?;
+    let mut options = File::options();
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let mut file = options.read(true).custom_flags(flags).open(path)?;
+    io::copy(&mut file, &mut Hashing(&mut hasher))?;
     Ok(hasher
         .finalize()
         .iter()
