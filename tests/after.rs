@@ -10,38 +10,10 @@ use std::fs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use started::{Project, Running};
-
-/// A project with releases 1 and 2, of which 1 serves.
-fn serving(lines: &str) -> (Project, Running) {
-    let project = Project::with("");
-    let file = project.directory.path().join("slot.toml");
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("soak = '0s'", lines)).unwrap();
-    let text = "{\"name\":\"2\",\"behaviour\":\"serves\"}";
-    fs::write(project.directory.path().join("build-2/release.json"), text).unwrap();
-    let running = project.serving(&["build-1"], "release 1 ");
-    (project, running)
-}
-
-fn json(project: &Project, words: &[&str]) -> (Option<i32>, Value) {
-    let (code, said) = project.ask(&[&["--json"], words].concat());
-    let last = said.lines().last().unwrap_or_default();
-    let parsed = serde_json::from_str(last);
-    (
-        code,
-        parsed.unwrap_or_else(|error| panic!("{error}: {said}")),
-    )
-}
-
-fn done(project: &Project, words: &[&str]) -> Value {
-    let (code, value) = json(project, words);
-    assert_eq!(code, Some(0), "{words:?}: {value}");
-    value
-}
+use started::Project;
 
 fn status(project: &Project) -> Value {
-    done(project, &["status"])
+    project.done(&["status"])
 }
 
 /// Waits until the status is as wanted.
@@ -88,7 +60,7 @@ fn kill_slot(project: &Project, slot: &str) {
 
 /// Release 2 is killed in its soak: release 1 serves again.
 fn rolled_back(project: &Project) -> String {
-    let id = done(project, &["deploy", "build-2"])["release"].clone();
+    let id = project.done(&["deploy", "build-2"])["release"].clone();
     kill_slot(project, "green");
     until(project, |status| {
         status["active"] == "blue" && status["state"] == "idle"
@@ -98,7 +70,7 @@ fn rolled_back(project: &Project) -> String {
 
 #[test]
 fn what_was_rolled_back_by_itself_is_deployed_again_by_force_alone() {
-    let (project, running) = serving("soak = '60s'");
+    let (project, running) = started::serving("soak = '60s'");
     let id = rolled_back(&project);
     until(&project, |status| {
         slot(status, "green")["condition"] == "idle"
@@ -106,7 +78,7 @@ fn what_was_rolled_back_by_itself_is_deployed_again_by_force_alone() {
 
     // Its id is known beforehand: nothing is begun.
     let before = status(&project)["generation"].clone();
-    let (code, refused) = json(&project, &["deploy", "--release", &id]);
+    let (code, refused) = project.json(&["deploy", "--release", &id]);
     assert_ne!(code, Some(0));
     assert_eq!(refused["code"], "refused");
     let error = refused["error"].as_str().unwrap();
@@ -117,7 +89,7 @@ fn what_was_rolled_back_by_itself_is_deployed_again_by_force_alone() {
     assert_eq!(status(&project)["generation"], before);
 
     // The same bits are the same release.
-    let (code, failed) = json(&project, &["deploy", "build-2"]);
+    let (code, failed) = project.json(&["deploy", "build-2"]);
     assert_ne!(code, Some(0));
     assert_eq!(
         (&failed["cause"], &failed["phase"], &failed["release"]),
@@ -130,7 +102,7 @@ fn what_was_rolled_back_by_itself_is_deployed_again_by_force_alone() {
     assert_eq!(slot(&status(&project), "green")["condition"], "idle");
     assert_eq!(running.who(), "1");
 
-    let forced = done(&project, &["deploy", "build-2", "--force"]);
+    let forced = project.done(&["deploy", "build-2", "--force"]);
     assert_eq!(
         (&forced["release"], &forced["slot"]),
         (&id.into(), &"green".into())
@@ -140,8 +112,8 @@ fn what_was_rolled_back_by_itself_is_deployed_again_by_force_alone() {
 
 #[test]
 fn a_rollback_is_verified_at_the_public_listener_and_the_status_says_how_the_app_stands() {
-    let (project, running) = serving("soak = '60s'");
-    done(&project, &["deploy", "build-2"]);
+    let (project, running) = started::serving("soak = '60s'");
+    project.done(&["deploy", "build-2"]);
     let soaking = status(&project);
     let standing = &soaking["standing"];
     assert_eq!(
@@ -162,7 +134,7 @@ fn a_rollback_is_verified_at_the_public_listener_and_the_status_says_how_the_app
         "{standing}"
     );
     // It is asked for: the slot that is kept has the traffic at once.
-    let back = done(&project, &["rollback"]);
+    let back = project.done(&["rollback"]);
     assert_eq!(back["slot"], "blue");
     let found = |told: &Value| {
         let found = told["reached"].as_str().unwrap_or_default();
@@ -196,9 +168,9 @@ fn a_rollback_is_verified_at_the_public_listener_and_the_status_says_how_the_app
 
 #[test]
 fn a_release_that_keeps_ending_after_its_soak_is_left_for_the_one_before() {
-    let (project, running) = serving("soak = '0s'\nafter_soak = 'rollback'");
+    let (project, running) = started::serving("soak = '0s'\nafter_soak = 'rollback'");
     let first = status(&project)["live"].clone();
-    let second = done(&project, &["deploy", "build-2"])["release"].clone();
+    let second = project.done(&["deploy", "build-2"])["release"].clone();
     // Three times in a row; on a busy machine a probe may pass in between, and then it is counted anew.
     let began = std::time::Instant::now();
     loop {
@@ -232,7 +204,7 @@ fn a_release_that_keeps_ending_after_its_soak_is_left_for_the_one_before() {
     );
     assert_eq!(left["standing"]["initiated_by"], "slotd (after_soak)");
     assert_eq!(running.who(), "1");
-    let (code, refused) = json(&project, &["deploy", "--release", second.as_str().unwrap()]);
+    let (code, refused) = project.json(&["deploy", "--release", second.as_str().unwrap()]);
     assert_ne!(code, Some(0), "{refused}");
     let history = fs::read_to_string(project.home().join("history.jsonl")).unwrap();
     assert_eq!(
@@ -244,9 +216,10 @@ fn a_release_that_keeps_ending_after_its_soak_is_left_for_the_one_before() {
 
 #[test]
 fn the_old_slot_is_kept_beyond_the_soak_and_a_rollback_gives_it_the_traffic_at_once() {
-    let (project, running) = serving("soak = '0s'\nkeep_warm = '10m'\nkeep_warm_frozen = true");
+    let (project, running) =
+        started::serving("soak = '0s'\nkeep_warm = '10m'\nkeep_warm_frozen = true");
     let boot = slot(&status(&project), "blue")["boot_id"].clone();
-    done(&project, &["deploy", "build-2"]);
+    project.done(&["deploy", "build-2"]);
     let kept = status(&project);
     let blue = slot(&kept, "blue");
     assert_eq!(
@@ -260,7 +233,7 @@ fn the_old_slot_is_kept_beyond_the_soak_and_a_rollback_gives_it_the_traffic_at_o
     );
     assert_eq!((&blue["boot_id"], &blue["weight"]), (&boot, &0.into()));
     assert_eq!(kept["standing"]["old"]["boot_id"], boot);
-    let back = done(&project, &["rollback"]);
+    let back = project.done(&["rollback"]);
     assert_eq!(
         (&back["slot"], running.who().as_str()),
         (&"blue".into(), "1")
@@ -270,8 +243,8 @@ fn the_old_slot_is_kept_beyond_the_soak_and_a_rollback_gives_it_the_traffic_at_o
     until(&project, |status| {
         slot(status, "green")["condition"] == "idle"
     });
-    done(&project, &["deploy", "build-2"]);
-    let third = done(&project, &["deploy", "build-1"]);
+    project.done(&["deploy", "build-2"]);
+    let third = project.done(&["deploy", "build-1"]);
     assert_eq!(third["slot"], "blue");
     assert_ne!(slot(&status(&project), "blue")["boot_id"], boot);
 }

@@ -77,16 +77,21 @@ fn a_release_that_is_known_to_be_marked_before_it_is_on_disk_is_not_put_there() 
     assert_eq!(app.state, ended, "a late one is a no-op");
 }
 
-#[test]
-fn a_release_that_was_rolled_back_is_deployed_by_force_and_a_soak_that_it_survives_unmarks_it() {
-    let mut app = rolled_back();
-    app.on(forced(&app));
+/// Release 2 is deployed although it was rolled back, all the way to the switch.
+fn serve_by_force(app: &mut App) {
+    app.on(forced(app));
     let generation = app.state.generation;
     app.on(Event::Prepared {
         generation,
         release: release(2),
     });
     app.pass_gates();
+}
+
+#[test]
+fn a_release_that_was_rolled_back_is_deployed_by_force_and_a_soak_that_it_survives_unmarks_it() {
+    let mut app = rolled_back();
+    serve_by_force(&mut app);
     assert_eq!(app.state.live(), Some(&release(2)));
     assert!(
         app.state.marked.contains_key(&release(2)),
@@ -120,13 +125,7 @@ fn a_deployment_of_the_same_bits_ends_when_they_are_rolled_back() {
 fn a_swap_does_not_bring_back_what_was_rolled_back() {
     let mut app = in_soak();
     app.vanished("green", crashed()).routed().stopped("green");
-    app.on(forced(&app));
-    let generation = app.state.generation;
-    app.on(Event::Prepared {
-        generation,
-        release: release(2),
-    });
-    app.pass_gates();
+    serve_by_force(&mut app);
     let green = slot("green");
     for _ in 0..3 {
         app.probed(&green, false);

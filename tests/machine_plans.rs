@@ -84,6 +84,16 @@ fn measured(app: &mut App, step: usize, requests: u64, errors: u64) {
     });
 }
 
+/// The first step passes after so many seconds, and not a second before.
+fn passes_after(app: &mut App, seconds: u64, why: &str) {
+    app.wait(seconds - 1);
+    measured(app, 0, 5_000, 0);
+    assert_eq!(app.weight("green"), 1, "{why}");
+    app.wait(1);
+    measured(app, 0, 5_000, 0);
+    assert_eq!(app.weight("green"), 10);
+}
+
 #[test]
 fn a_candidate_goes_from_step_to_step_by_time_and_verdict_and_then_has_everything() {
     let mut app = deployed(app());
@@ -189,12 +199,7 @@ fn a_pause_stops_the_clock_and_not_the_look_at_it() {
             continue;
         }
         app.on(Event::Pause { paused: false });
-        app.wait(9);
-        measured(&mut app, 0, 5_000, 0);
-        assert_eq!(app.weight("green"), 1, "ten seconds were left of it");
-        app.wait(1);
-        measured(&mut app, 0, 5_000, 0);
-        assert_eq!(app.weight("green"), 10);
+        passes_after(&mut app, 10, "ten seconds were left of it");
     }
 }
 
@@ -207,12 +212,7 @@ fn a_weight_that_somebody_gives_pauses_the_plan_which_goes_on_with_its_own() {
     assert_eq!(app.weight("green"), 30);
     app.on(Event::Pause { paused: false });
     assert_eq!(app.weight("green"), 1);
-    app.wait(59);
-    measured(&mut app, 0, 5_000, 0);
-    assert_eq!(app.weight("green"), 1, "the step began anew");
-    app.wait(1);
-    measured(&mut app, 0, 5_000, 0);
-    assert_eq!(app.weight("green"), 10);
+    passes_after(&mut app, 60, "the step began anew");
 }
 
 #[test]

@@ -13,46 +13,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use started::{LONG, Project, Running};
 
-/// A project with releases 1, 2 and 3, of which 1 serves.
-fn serving(lines: &str) -> (Project, Running) {
-    let project = Project::with("");
-    let file = project.directory.path().join("slot.toml");
-    let (soak, text) = ("soak = '0s'", fs::read_to_string(&file).unwrap());
-    let lines = if lines.contains("soak") {
-        lines.to_owned()
-    } else {
-        format!("{soak}\n{lines}")
-    };
-    fs::write(&file, text.replace(soak, &lines)).unwrap();
-    for name in ["2", "3"] {
-        let path = project.directory.path().join(format!("build-{name}"));
-        fs::create_dir_all(&path).unwrap();
-        let text = format!("{{\"name\":\"{name}\",\"behaviour\":\"serves\"}}");
-        fs::write(path.join("release.json"), text).unwrap();
-    }
-    let running = project.serving(&["build-1"], "release 1 ");
-    (project, running)
-}
-
-/// Asks for JSON: the exit status, and the last line of what was said.
-fn json(project: &Project, words: &[&str]) -> (Option<i32>, Value) {
-    let (code, said) = project.ask(&[&["--json"], words].concat());
-    let last = said.lines().last().unwrap_or_default();
-    let parsed = serde_json::from_str(last);
-    (
-        code,
-        parsed.unwrap_or_else(|error| panic!("{error}: {said}")),
-    )
-}
-
-fn done(project: &Project, words: &[&str]) -> Value {
-    let (code, value) = json(project, words);
-    assert_eq!(code, Some(0), "{words:?}: {value}");
-    value
-}
-
 fn refused(project: &Project, words: &[&str]) -> String {
-    let (code, value) = json(project, words);
+    let (code, value) = project.json(words);
     assert_ne!(code, Some(0), "{words:?}: {value}");
     value["error"].as_str().unwrap().to_owned()
 }
@@ -96,11 +58,8 @@ fn processes(project: &Project, slot: &str) -> Vec<Pid> {
 
 #[test]
 fn a_release_is_deployed_at_10_per_cent_raised_to_50_and_promoted() {
-    let (project, running) = serving("");
-    let deployed = done(
-        &project,
-        &["deploy", "build-2", "--weight", "10", "--version", "v2"],
-    );
+    let (project, running) = started::serving("");
+    let deployed = project.done(&["deploy", "build-2", "--weight", "10", "--version", "v2"]);
     assert_eq!(deployed["success"], true);
     assert_eq!(
         (&deployed["cause"], &deployed["phase"]),
@@ -123,7 +82,7 @@ fn a_release_is_deployed_at_10_per_cent_raised_to_50_and_promoted() {
     let [one, two, _] = of_a_hundred(&running);
     assert!((8..=12).contains(&two) && one + two == 100, "{one} {two}");
 
-    let status = done(&project, &["status"]);
+    let status = project.done(&["status"]);
     assert_eq!(
         (&status["state"], &status["active"]),
         (&"shifting".into(), &"blue".into())
@@ -140,7 +99,7 @@ fn a_release_is_deployed_at_10_per_cent_raised_to_50_and_promoted() {
     }
 
     // By its label, with the app's name.
-    let weighed = done(&project, &["weight", "slot:v2", "50"]);
+    let weighed = project.done(&["weight", "slot:v2", "50"]);
     assert_eq!(
         weighed["weights"],
         serde_json::json!({"blue": 50, "green": 50})
@@ -152,7 +111,7 @@ fn a_release_is_deployed_at_10_per_cent_raised_to_50_and_promoted() {
     let [_, two, _] = of_a_hundred(&running);
     assert!((45..=55).contains(&two), "{two}");
 
-    let listed = done(&project, &["ps"]);
+    let listed = project.done(&["ps"]);
     let green = slot_of(&listed, "green");
     assert_eq!(
         (&green["label"], &green["weight"]),
@@ -168,7 +127,7 @@ fn a_release_is_deployed_at_10_per_cent_raised_to_50_and_promoted() {
         assert!(shown.contains(word), "{word}: {shown}");
     }
 
-    let promoted = done(&project, &["weight", "green", "100"]);
+    let promoted = project.done(&["weight", "green", "100"]);
     assert_eq!(
         (&promoted["cause"], &promoted["success"]),
         (&"switched".into(), &true.into())
@@ -180,8 +139,8 @@ fn a_release_is_deployed_at_10_per_cent_raised_to_50_and_promoted() {
 
 #[test]
 fn a_weight_of_0_is_healthy_and_gets_nothing_until_it_is_promoted() {
-    let (project, running) = serving("");
-    let deployed = done(&project, &["deploy", "build-2", "--weight", "0"]);
+    let (project, running) = started::serving("");
+    let deployed = project.done(&["deploy", "build-2", "--weight", "0"]);
     assert_eq!(deployed["weight"], 0);
     assert_eq!(of_a_hundred(&running), [100, 0, 0]);
     let (code, said) = project.ask(&["promote"]);
@@ -192,16 +151,16 @@ fn a_weight_of_0_is_healthy_and_gets_nothing_until_it_is_promoted() {
 
 #[test]
 fn an_aborted_release_gets_nothing_more_stops_and_is_told_of() {
-    let (project, running) = serving("");
-    done(&project, &["deploy", "build-2", "--weight", "50"]);
-    let aborted = done(&project, &["abort"]);
+    let (project, running) = started::serving("");
+    project.done(&["deploy", "build-2", "--weight", "50"]);
+    let aborted = project.done(&["abort"]);
     assert_eq!(
         aborted["weights"],
         serde_json::json!({"blue": 100, "green": 0})
     );
     assert_eq!(of_a_hundred(&running), [100, 0, 0]);
     project.until("\"condition\":\"idle\"");
-    let status = done(&project, &["status"]);
+    let status = project.done(&["status"]);
     assert_eq!(
         (&status["active"], &status["last"]["cause"]),
         (&"blue".into(), &"aborted".into())
@@ -215,14 +174,14 @@ fn an_aborted_release_gets_nothing_more_stops_and_is_told_of() {
 
 #[test]
 fn a_candidate_that_dies_at_its_weight_has_nothing_and_the_deployment_failed() {
-    let (project, running) = serving("");
-    done(&project, &["deploy", "build-2", "--weight", "50"]);
+    let (project, running) = started::serving("");
+    project.done(&["deploy", "build-2", "--weight", "50"]);
     for pid in processes(&project, "green") {
         kill(pid, Signal::SIGKILL).unwrap();
     }
     project.until("\"cause\":\"exited\"");
     assert_eq!(of_a_hundred(&running), [100, 0, 0]);
-    let status = done(&project, &["status"]);
+    let status = project.done(&["status"]);
     assert_eq!(
         (&status["active"], &status["deployment"]),
         (&"blue".into(), &Value::Null)
@@ -232,11 +191,11 @@ fn a_candidate_that_dies_at_its_weight_has_nothing_and_the_deployment_failed() {
 
 #[test]
 fn the_only_live_slot_is_stopped_by_force_alone_and_then_every_request_is_refused_at_once() {
-    let (project, running) = serving("");
+    let (project, running) = started::serving("");
     let said = refused(&project, &["stop", "blue"]);
     assert!(said.contains("--force"), "{said}");
     assert_eq!(of_a_hundred(&running), [100, 0, 0]);
-    let stopped = done(&project, &["stop", "blue", "--force"]);
+    let stopped = project.done(&["stop", "blue", "--force"]);
     assert_eq!(
         stopped["weights"],
         serde_json::json!({"blue": 0, "green": 0})
@@ -247,7 +206,7 @@ fn the_only_live_slot_is_stopped_by_force_alone_and_then_every_request_is_refuse
         assert!(answer.contains("takes no requests now"), "{answer}");
     }
     assert!(began.elapsed() < LONG);
-    let status = done(&project, &["status"]);
+    let status = project.done(&["status"]);
     assert_eq!(
         (&status["active"], &status["serving"]),
         (&Value::Null, &false.into())
@@ -259,8 +218,8 @@ fn the_only_live_slot_is_stopped_by_force_alone_and_then_every_request_is_refuse
 
 #[test]
 fn a_route_swaps_two_slots_and_only_from_the_one_that_is_active() {
-    let (project, running) = serving("soak = '10m'");
-    done(&project, &["deploy", "build-2", "--weight", "0"]);
+    let (project, running) = started::serving("soak = '10m'");
+    project.done(&["deploy", "build-2", "--weight", "0"]);
     let said = refused(
         &project,
         &["route", "slot", "--from", "green", "--to", "gone"],
@@ -269,29 +228,20 @@ fn a_route_swaps_two_slots_and_only_from_the_one_that_is_active() {
         said.contains("has no slot gone") && said.contains("green (trial"),
         "{said}"
     );
-    let swapped = done(
-        &project,
-        &["route", "slot", "--from", "blue", "--to", "green"],
-    );
+    let swapped = project.done(&["route", "slot", "--from", "blue", "--to", "green"]);
     assert_eq!(swapped["cause"], "switched");
     assert_eq!(of_a_hundred(&running), [0, 100, 0]);
     // Done already, and then back to what is warm.
-    let again = done(
-        &project,
-        &["route", "slot", "--from", "blue", "--to", "green"],
-    );
+    let again = project.done(&["route", "slot", "--from", "blue", "--to", "green"]);
     assert_eq!(again["switches"], false);
-    done(
-        &project,
-        &["route", "--from", "slot:green", "--to", "slot:blue"],
-    );
+    project.done(&["route", "--from", "slot:green", "--to", "slot:blue"]);
     assert_eq!(of_a_hundred(&running), [100, 0, 0]);
     running.end();
 }
 
 #[test]
 fn what_no_weight_can_be_is_refused_and_so_is_a_name_that_means_nothing_or_too_much() {
-    let (project, running) = serving("slots = ['blue', 'green', 'canary']\nsoak = '10m'");
+    let (project, running) = started::serving("slots = ['blue', 'green', 'canary']\nsoak = '10m'");
     for wrong in ["101", "-1", "ten", ""] {
         let (code, said) = project.ask(&["weight", "green", "--", wrong]);
         assert_eq!(code, Some(2), "{wrong}: {said}");
@@ -300,7 +250,7 @@ fn what_no_weight_can_be_is_refused_and_so_is_a_name_that_means_nothing_or_too_m
         let said = refused(&project, &["weight", slot, "10"]);
         assert!(said.contains(word), "{said}");
     }
-    let (code, said) = json(&project, &["weight", "v9", "10"]);
+    let (code, said) = project.json(&["weight", "v9", "10"]);
     assert_eq!(
         (code, &said["code"]),
         (Some(7), &"not-found".into()),
@@ -319,7 +269,7 @@ fn what_no_weight_can_be_is_refused_and_so_is_a_name_that_means_nothing_or_too_m
         "{said}"
     );
     // Three of them run: one warm for the soak, one active, one at a weight.
-    let listed = done(&project, &["ps"]);
+    let listed = project.done(&["ps"]);
     let conditions =
         ["blue", "green", "canary"].map(|name| slot_of(&listed, name)["condition"].clone());
     assert_eq!(conditions, ["warm", "active", "trial"].map(Value::from));
@@ -328,9 +278,9 @@ fn what_no_weight_can_be_is_refused_and_so_is_a_name_that_means_nothing_or_too_m
 
 #[test]
 fn a_rollback_goes_ahead_of_a_candidate_at_a_weight() {
-    let (project, running) = serving("slots = ['blue', 'green', 'canary']");
+    let (project, running) = started::serving("slots = ['blue', 'green', 'canary']");
     project.deploy(&["build-2"]);
-    done(&project, &["deploy", "build-3", "--weight", "30"]);
+    project.done(&["deploy", "build-3", "--weight", "30"]);
     let (code, said) = project.ask(&["rollback"]);
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(of_a_hundred(&running), [100, 0, 0]);
@@ -339,13 +289,13 @@ fn a_rollback_goes_ahead_of_a_candidate_at_a_weight() {
 
 #[test]
 fn a_deployer_that_was_killed_ends_a_deployment_whose_candidate_ended_with_it() {
-    let (project, mut running) = serving("");
-    done(&project, &["deploy", "build-2", "--weight", "50"]);
+    let (project, mut running) = started::serving("");
+    project.done(&["deploy", "build-2", "--weight", "50"]);
     started::signal(&running.child, Signal::SIGKILL);
     running.child.wait().unwrap();
     let running = project.serving(&[], "release 1 ");
     assert_eq!(of_a_hundred(&running), [100, 0, 0]);
-    let status = done(&project, &["status"]);
+    let status = project.done(&["status"]);
     assert_eq!(
         (&status["active"], &status["deployment"]),
         (&"blue".into(), &Value::Null)
@@ -379,7 +329,7 @@ impl Browser {
 
 #[test]
 fn a_browser_that_saw_the_new_version_keeps_to_it_while_its_share_grows() {
-    let (project, running) = serving("sticky = 'cookie'");
+    let (project, running) = started::serving("sticky = 'cookie'");
     let mut browsers: Vec<Browser> = (0..100).map(|_| Browser::default()).collect();
     // How many see each version; nobody has gone back from version 2.
     let mut look = || {
@@ -393,14 +343,14 @@ fn a_browser_that_saw_the_new_version_keeps_to_it_while_its_share_grows() {
         counts
     };
     assert_eq!(look(), [100, 0], "while nothing is on trial");
-    done(&project, &["deploy", "build-2", "--weight", "10"]);
+    project.done(&["deploy", "build-2", "--weight", "10"]);
     // Those who are new are spread by their number, on each of the router's threads.
     let ten = look()[1];
     assert!((5..=15).contains(&ten), "{ten}");
-    done(&project, &["weight", "green", "30"]);
+    project.done(&["weight", "green", "30"]);
     let thirty = look()[1];
     assert!((25..=35).contains(&thirty), "{thirty}");
-    done(&project, &["promote"]);
+    project.done(&["promote"]);
     assert_eq!(look(), [0, 100]);
     running.end();
 }
@@ -410,7 +360,7 @@ fn a_candidate_without_weight_is_seen_by_whoever_names_its_slot_its_release_or_i
     // The SHA-256 of `secret`.
     let token = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
     let lines = format!("preview = 'example.org'\npreview_token_sha256 = '{token}'");
-    let (project, running) = serving(&lines);
+    let (project, running) = started::serving(&lines);
     // The release that answers, or the status.
     let who = |host: &str, fields: &str| {
         let answer = running.answer(host, "/", fields);
@@ -429,10 +379,7 @@ fn a_candidate_without_weight_is_seen_by_whoever_names_its_slot_its_release_or_i
     for name in ["green", "v2"] {
         assert_eq!(who(&format!("{name}.slot.example.org"), ""), nobody);
     }
-    let deployed = done(
-        &project,
-        &["deploy", "build-2", "--weight", "0", "--version", "v2"],
-    );
+    let deployed = project.done(&["deploy", "build-2", "--weight", "0", "--version", "v2"]);
     let id = deployed["release"].as_str().unwrap();
     let candidate = ("2".to_owned(), Some(id.to_owned()));
     // The routers are told when it has passed its gates, which nobody waits for.
@@ -451,11 +398,11 @@ fn a_candidate_without_weight_is_seen_by_whoever_names_its_slot_its_release_or_i
     assert_eq!(who("blue.slot.example.org", "").0, "1");
     assert_eq!(who("localhost", ""), live);
     // What served the name of its slot is not what its slot runs next.
-    done(&project, &["promote"]);
-    done(&project, &["deploy", "build-3", "--weight", "0"]);
+    project.done(&["promote"]);
+    project.done(&["deploy", "build-3", "--weight", "0"]);
     until("blue.slot.example.org", "3");
     assert_eq!(who("v2.slot.example.org", ""), candidate);
-    done(&project, &["abort"]);
+    project.done(&["abort"]);
     until("blue.slot.example.org", "404");
     running.end();
 }

@@ -188,6 +188,13 @@ impl App {
             .join("http.sock")
     }
 
+    /// The `Host` of what slot itself asks the app: some frameworks answer only to hosts that they know.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let own = self.hosts.iter().find(|host| !host.contains('*'));
+        own.map_or("localhost", String::as_str)
+    }
+
     /// What slot itself tells the app of a slot (`PORT`, `SOCKET`, `SLOT_*`), without `SLOT_RELEASE`, which is known
     /// only when the slot starts.
     #[must_use]

@@ -115,9 +115,9 @@ impl Embedded {
             .await
             .map_err(|error| failure("resources", chain(&error)))?;
         let injected = self.app.injected(&self.run, slot);
-        let launch = self.launch_of(&self.app.command, &release, injected);
-        let launch = launch
-            .await?
+        let env_file = self.env_file(&release).await?;
+        let launch = self
+            .launch_of(&self.app.command, &release, env_file, injected)
             .map_err(|error| failure("config", error.to_string()))?;
         let mut env = launch.env;
         env.insert("SLOT_RELEASE".into(), id.as_str().into());
@@ -136,15 +136,15 @@ impl Embedded {
     }
 
     /// How a command of the app's is executed in a release, in its environment.
-    async fn launch_of(
+    fn launch_of(
         &self,
         command: &[String],
         release: &Path,
+        env_file: Option<(PathBuf, String)>,
         injected: BTreeMap<String, String>,
-    ) -> Result<Result<Launch, LaunchError>, UnitFailure> {
-        let env_file = self.env_file(release).await?;
+    ) -> Result<Launch, LaunchError> {
         let injected = injected.into_iter();
-        Ok(launch(&Order {
+        launch(&Order {
             command,
             release,
             inherited: &self.inherited,
@@ -153,7 +153,7 @@ impl Embedded {
             injected: &injected
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
-        }))
+        })
     }
 
     /// The app's `env_file`, and what stands in it.
@@ -269,9 +269,7 @@ impl Embedded {
 
     async fn probed(&self, slot: &SlotName, limit: Duration) -> Result<Probe, String> {
         let (public, internal) = self.addresses(slot);
-        let host = self.app.hosts.iter().find(|host| !host.contains('*'));
-        let host = host.map_or("localhost", String::as_str);
-        let answer = ask(&internal, host, &self.app.health, limit)
+        let answer = ask(&internal, self.app.host(), &self.app.health, limit)
             .await
             .map_err(|error| chain(&error))?;
         let group = self.child(slot).and_then(Child::group);
@@ -417,7 +415,6 @@ impl Units for Embedded {
             return Ok(());
         };
         let unit = format!("{}@{SETUP}", self.app.name);
-        let injected = self.app.injected_in_setup().into_iter();
         let env_file = match self.app.semantics {
             // The app's secrets are not the build's.
             Semantics::Slot => None,
@@ -432,17 +429,8 @@ impl Units for Embedded {
                 })?
             }
         };
-        let launched = launch(&Order {
-            command,
-            release: &site.path(),
-            inherited: &self.inherited,
-            env: &self.app.env,
-            env_file: env_file.as_ref().map(|(path, text)| EnvFile { path, text }),
-            injected: &injected
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        });
-        let ended = match launched {
+        let injected = self.app.injected_in_setup();
+        let ended = match self.launch_of(command, &site.path(), env_file, injected) {
             Ok(launch) => {
                 let program = Program {
                     argv: launch.argv,

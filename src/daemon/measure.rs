@@ -262,11 +262,9 @@ impl<U: Units> Live<U> {
             requests: 1,
             ..Tally::default()
         };
-        let host = self.app.hosts.iter().find(|host| !host.contains('*'));
-        let host = host.map_or("localhost", String::as_str);
         let began = Instant::now();
         let answer = match self.units.upstream(slot).parse::<Address>() {
-            Ok(at) => ask(&at, host, path, PROBE_LIMIT).await.ok(),
+            Ok(at) => ask(&at, self.app.host(), path, PROBE_LIMIT).await.ok(),
             Err(_) => None,
         };
         match answer {

@@ -115,12 +115,7 @@ impl SystemdUnits {
             stage: Stage::of(app, run),
             hooks: Hooks::of(app, run),
             file,
-            // Some frameworks answer only to hosts that they know.
-            host: app
-                .hosts
-                .iter()
-                .find(|host| !host.contains('*'))
-                .map_or_else(|| "localhost".to_owned(), Clone::clone),
+            host: app.host().to_owned(),
             path: app.health.clone(),
             program: app
                 .command

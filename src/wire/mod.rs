@@ -35,3 +35,16 @@ fn read_line<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Result<T> {
     }
     serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
+
+/// Reads what has a sentence of another user's process in it, if it has, which is cut after so many characters.
+fn read_said<T: DeserializeOwned>(
+    from: &mut impl BufRead,
+    longest: usize,
+    sentence: impl FnOnce(&mut T) -> Option<&mut String>,
+) -> io::Result<T> {
+    let mut said = read_line(from)?;
+    if let Some(text) = sentence(&mut said) {
+        *text = text.chars().take(longest).collect();
+    }
+    Ok(said)
+}

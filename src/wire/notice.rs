@@ -58,11 +58,10 @@ impl Said {
     /// # Errors
     /// The unit is gone, or says something else, or says too much ([`io::ErrorKind::UnexpectedEof`]).
     pub fn read(from: &mut impl BufRead) -> io::Result<Self> {
-        let mut said = super::read_line(from)?;
-        if let Self::Refused { why } | Self::Failed { why } = &mut said {
-            *why = why.chars().take(LONGEST_SENTENCE).collect();
-        }
-        Ok(said)
+        super::read_said(from, LONGEST_SENTENCE, |said| match said {
+            Self::Refused { why } | Self::Failed { why } => Some(why),
+            _ => None,
+        })
     }
 }
 

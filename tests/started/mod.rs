@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 pub const SLOTCTL: &str = env!("CARGO_BIN_EXE_slotctl");
 
@@ -34,6 +35,27 @@ pub fn signal(child: &Child, signal: Signal) {
 pub fn left_in(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap();
     entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// A project with releases 1, 2 and 3, of which 1 serves.
+pub fn serving(lines: &str) -> (Project, Running) {
+    let project = Project::with("");
+    let file = project.directory.path().join("slot.toml");
+    let (soak, text) = ("soak = '0s'", std::fs::read_to_string(&file).unwrap());
+    let lines = if lines.contains("soak") {
+        lines.to_owned()
+    } else {
+        format!("{soak}\n{lines}")
+    };
+    std::fs::write(&file, text.replace(soak, &lines)).unwrap();
+    for name in ["2", "3"] {
+        let path = project.directory.path().join(format!("build-{name}"));
+        std::fs::create_dir_all(&path).unwrap();
+        let text = format!("{{\"name\":\"{name}\",\"behaviour\":\"serves\"}}");
+        std::fs::write(path.join("release.json"), text).unwrap();
+    }
+    let running = project.serving(&["build-1"], "release 1 ");
+    (project, running)
 }
 
 /// A project whose app is the demo's.
@@ -107,6 +129,24 @@ impl Project {
             output.status.code(),
             String::from_utf8_lossy(&said).into_owned(),
         )
+    }
+
+    /// Asks for JSON: the exit status, and the last line of what was said.
+    pub fn json(&self, words: &[&str]) -> (Option<i32>, Value) {
+        let (code, said) = self.ask(&[&["--json"], words].concat());
+        let last = said.lines().last().unwrap_or_default();
+        let parsed = serde_json::from_str(last);
+        (
+            code,
+            parsed.unwrap_or_else(|error| panic!("{error}: {said}")),
+        )
+    }
+
+    /// Asks for what must succeed.
+    pub fn done(&self, words: &[&str]) -> Value {
+        let (code, value) = self.json(words);
+        assert_eq!(code, Some(0), "{words:?}: {value}");
+        value
     }
 
     /// Waits until the status says something.

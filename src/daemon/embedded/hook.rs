@@ -47,9 +47,10 @@ impl Embedded {
         let release = self.root.home(id);
         let mut injected = self.app.injected_in_setup();
         injected.extend(facts(occasion, upstream));
-        let launch = self.launch_of(command, &release, injected).await?;
-        let launch =
-            launch.map_err(|error| failure("config", format!("cannot be run: {error}")))?;
+        let env_file = self.env_file(&release).await?;
+        let launch = self
+            .launch_of(command, &release, env_file, injected)
+            .map_err(|error| failure("config", format!("cannot be run: {error}")))?;
         Ok(Program {
             argv: launch.argv,
             env: launch.env,
