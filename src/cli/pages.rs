@@ -2,12 +2,10 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use anyhow::Context;
 use clap::CommandFactory;
-use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::args::{Cli, EXAMPLE};
@@ -123,16 +121,6 @@ in a project, where slotctl start listens; asked before the next one
 .I /run/slot/slotd.sock
 where slotd listens
 ";
-
-/// A completion script.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn completions(shell: Shell, to: &mut impl io::Write) -> io::Result<()> {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "slotctl", &mut text);
-    to.write_all(&text)
-}
 
 #[cfg(test)]
 mod tests {
