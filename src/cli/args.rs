@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
-pub use machine::{AppReload, Config, ConfigCheck, ConfigShow, Listener, ListenerAdd, ListenerRemove};
+pub use machine::{
+    AppReload, Config, ConfigCheck, ConfigShow, Listener, ListenerAdd, ListenerRemove,
+};
 pub use units::{Auto, Build, Completions, Fetch, Hook, Launch, Man, Notify, Stage};
 
 use super::client::SOCKET;

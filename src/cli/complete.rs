@@ -66,7 +66,9 @@ pub fn apps() -> Vec<CompletionCandidate> {
     let managed = managed.map(|app| candidate(&app.app, &app.state));
     let broken = apps.broken.keys();
     let broken = broken.filter(|name| apps.apps.iter().all(|app| app.app != **name));
-    managed.chain(broken.map(|name| candidate(name, "broken"))).collect()
+    managed
+        .chain(broken.map(|name| candidate(name, "broken")))
+        .collect()
 }
 
 /// Every slot of the app that is meant; with several apps and none named, `APP:SLOT`.
@@ -76,7 +78,9 @@ pub fn slots() -> Vec<CompletionCandidate> {
     };
     if let Some(app) = meant(&apps) {
         let slots = app.slots.iter();
-        return slots.map(|slot| candidate(&slot.slot, &about(slot))).collect();
+        return slots
+            .map(|slot| candidate(&slot.slot, &about(slot)))
+            .collect();
     }
     let all = apps.apps.iter().flat_map(|app| {
         let slots = app.slots.iter();
@@ -160,20 +164,28 @@ where
     let project = project::Project::find(None).ok().flatten();
     let reached = project::reached(&global, project.as_ref()).ok()?;
     let client = Client::new(reached.socket(), None);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let answer = async { tokio::time::timeout(PATIENCE, question(client)).await };
     runtime.ok()?.block_on(answer).ok()?.ok()
 }
 
 /// The options of every command, as far as they are written. They are looked for by hand: a line that is not whole cannot be parsed.
 fn global() -> Global {
-    let words: Vec<OsString> = std::env::args_os().skip_while(|word| word != "--").collect();
+    let words: Vec<OsString> = std::env::args_os()
+        .skip_while(|word| word != "--")
+        .collect();
     let option = |name: &str| {
         let joined = format!("{name}=");
         words.iter().enumerate().find_map(|(at, word)| {
             let word = word.to_str()?;
             let own = word.strip_prefix(&joined).map(str::to_owned);
-            own.or_else(|| (word == name).then(|| words.get(at + 1)?.to_str().map(str::to_owned)).flatten())
+            own.or_else(|| {
+                (word == name)
+                    .then(|| words.get(at + 1)?.to_str().map(str::to_owned))
+                    .flatten()
+            })
         })
     };
     let socket = option("--socket").map(Into::into);

@@ -84,7 +84,10 @@ pub async fn run(global: &Global, command: &Listener) -> anyhow::Result<Exit> {
 
 async fn add(client: &Client, options: &ListenerAdd, json: bool) -> anyhow::Result<Exit> {
     let address = &options.address;
-    let name = options.name.clone().unwrap_or_else(|| address.port.to_string());
+    let name = options
+        .name
+        .clone()
+        .unwrap_or_else(|| address.port.to_string());
     ready_to_change(&format!("add listener {name}"))?;
     let (path, unit) = (listener_path(&name), listener_socket(&name));
     let there = all()?.into_iter().find(|it| it.name == name);
@@ -128,7 +131,10 @@ async fn add(client: &Client, options: &ListenerAdd, json: bool) -> anyhow::Resu
             tell(json, name, unit, accepting, &text)
         }
         Err(error) => {
-            let holders: Vec<String> = holders(address.port).iter().map(ToString::to_string).collect();
+            let holders: Vec<String> = holders(address.port)
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             let held = match holders.is_empty() {
                 true => String::new(),
                 false => format!("port {} is taken by {}; ", address.port, holders.join(", ")),
@@ -187,8 +193,15 @@ async fn remove(client: &Client, options: &ListenerRemove, json: bool) -> anyhow
     })?;
     end(name)?;
     let unit = listener_socket(name);
-    let text = format!("Listener {name} is gone ({unit}). What came in there goes on to its end.\n");
-    tell(json, name.clone(), unit, upgraded.and_then(|it| it.accepting), &text)
+    let text =
+        format!("Listener {name} is gone ({unit}). What came in there goes on to its end.\n");
+    tell(
+        json,
+        name.clone(),
+        unit,
+        upgraded.and_then(|it| it.accepting),
+        &text,
+    )
 }
 
 /// Closes the socket and takes its files away, which no new instance of the router has any more.
@@ -231,7 +244,12 @@ fn unneeded(name: &str) -> anyhow::Result<()> {
 
 /// Whether a router runs; then slotd has to be there to exchange it.
 async fn runs(client: &Client) -> anyhow::Result<bool> {
-    let shown = systemctl(&["list-units", "--no-legend", "--plain", "slot-router@*.service"])?;
+    let shown = systemctl(&[
+        "list-units",
+        "--no-legend",
+        "--plain",
+        "slot-router@*.service",
+    ])?;
     if shown.trim().is_empty() {
         return Ok(false);
     }
@@ -243,12 +261,20 @@ async fn upgrade(client: &Client, runs: bool) -> anyhow::Result<Option<Upgraded>
     if !runs {
         return Ok(None);
     }
-    Ok(Some(client.ask(Method::POST, "/router/upgrade", empty()).await?))
+    Ok(Some(
+        client.ask(Method::POST, "/router/upgrade", empty()).await?,
+    ))
 }
 
 /// The highest number of an instance that does not run: those that slotd starts begin at 1.
 fn unused() -> anyhow::Result<u8> {
-    let shown = systemctl(&["list-units", "--no-legend", "--plain", "--all", "slot-router@*.service"])?;
+    let shown = systemctl(&[
+        "list-units",
+        "--no-legend",
+        "--plain",
+        "--all",
+        "slot-router@*.service",
+    ])?;
     let is_loaded = |number: &u8| shown.contains(&format!("slot-router@{number}.service"));
     // As the template's own names go, and slotd's rule.
     let free = (1..=99).rev().find(|number| !is_loaded(number));
@@ -264,7 +290,10 @@ fn all() -> anyhow::Result<Vec<Public>> {
     if units.is_empty() {
         return Ok(Vec::new());
     }
-    let mut words = vec!["show", "--property=Id,Listen,FileDescriptorName,ActiveState"];
+    let mut words = vec![
+        "show",
+        "--property=Id,Listen,FileDescriptorName,ActiveState",
+    ];
     words.extend(units.iter().map(String::as_str));
     let mut all = read(&systemctl(&words)?);
     all.sort_by(|one, other| one.unit.cmp(&other.unit));
@@ -276,7 +305,9 @@ fn read(shown: &str) -> Vec<Public> {
     let one = |paragraph: &str| {
         let values = |name: &'static str| {
             let pairs = paragraph.lines().filter_map(|line| line.split_once('='));
-            pairs.filter(move |(key, _)| *key == name).map(|(_, value)| value)
+            pairs
+                .filter(move |(key, _)| *key == name)
+                .map(|(_, value)| value)
         };
         let first = |name: &'static str| values(name).next().unwrap_or_default().to_owned();
         Public {
@@ -288,7 +319,11 @@ fn read(shown: &str) -> Vec<Public> {
             listening: matches!(first("ActiveState").as_str(), "active"),
         }
     };
-    shown.split("\n\n").map(one).filter(|it| !it.unit.is_empty()).collect()
+    shown
+        .split("\n\n")
+        .map(one)
+        .filter(|it| !it.unit.is_empty())
+        .collect()
 }
 
 fn table(listeners: &[Public]) -> String {
@@ -301,9 +336,17 @@ fn table(listeners: &[Public]) -> String {
     );
     let mut text = format!("{:<name$}  {:<address$}  UNIT\n", "NAME", "ADDRESS");
     for it in listeners {
-        let state = if it.listening { "" } else { " (does not listen)" };
+        let state = if it.listening {
+            ""
+        } else {
+            " (does not listen)"
+        };
         let addresses = it.addresses.join(" ");
-        let _ = writeln!(text, "{:<name$}  {addresses:<address$}  {}{state}", it.name, it.unit);
+        let _ = writeln!(
+            text,
+            "{:<name$}  {addresses:<address$}  {}{state}",
+            it.name, it.unit
+        );
     }
     text
 }

@@ -18,6 +18,7 @@ pub mod connections;
 pub mod demo;
 pub mod deploy;
 pub mod deployer;
+mod examples;
 pub mod exit;
 mod fetch;
 pub mod follow;

@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use clap_mangen::Man;
 
 use super::args::{Cli, EXAMPLE};
-use super::exit;
+use super::{examples, exit};
 
 /// Writes `slotctl.1` and one page for each command that is not hidden: `slotctl-deploy.1`, `slotctl-app-add.1`.
 ///
@@ -73,6 +73,13 @@ fn ending(name: &str) -> String {
             ".SH EXAMPLES\n.nf\n{}\n.fi",
             example.replace('-', "\\-")
         );
+    } else {
+        let command = name.trim_start_matches("slotctl-").replace('-', " ");
+        text.push_str(".SH EXAMPLES\n");
+        for (line, about) in examples::of(&command) {
+            let line = line.replace('-', "\\-").replace('"', "\\(dq");
+            let _ = writeln!(text, ".TP\n.B {line}\n{}", about.replace('-', "\\-"));
+        }
     }
     text.push_str(".SH \"EXIT STATUS\"\n");
     for (exit, meaning) in exit::MEANINGS {

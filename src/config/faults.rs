@@ -112,7 +112,9 @@ fn faults<'t>(
 
 /// What makes the text no TOML: of each line the first, since what follows is often of the same making.
 fn not_toml(source: Source<'_>, wrong: &[toml::de::Error]) -> Vec<ConfigError> {
-    let errors = wrong.iter().map(|error| super::section::no_toml(source, error));
+    let errors = wrong
+        .iter()
+        .map(|error| super::section::no_toml(source, error));
     let mut found: Vec<ConfigError> = errors.collect();
     found.sort_by_key(|fault| (fault.line, fault.column));
     found.dedup_by_key(|fault| fault.line);
@@ -157,12 +159,7 @@ fn take_out(
     Some(path)
 }
 
-fn within(
-    value: &mut DeValue<'_>,
-    text: &str,
-    at: (usize, usize),
-    path: &str,
-) -> Option<String> {
+fn within(value: &mut DeValue<'_>, text: &str, at: (usize, usize), path: &str) -> Option<String> {
     match value {
         DeValue::Table(inner) => take_out(inner, text, at, &format!("{path}.")),
         DeValue::Array(items) => {
@@ -229,7 +226,10 @@ mod tests {
             ]
         );
         // Characters are counted, and not bytes.
-        assert_eq!(told("env = { \"Ä\" = 1, \"ö ö\" = 1 }\ncommand = \"x\"\n"), ["1:9 env.Ä", "1:18 env.ö ö"]);
+        assert_eq!(
+            told("env = { \"Ä\" = 1, \"ö ö\" = 1 }\ncommand = \"x\"\n"),
+            ["1:9 env.Ä", "1:18 env.ö ö"]
+        );
     }
 
     #[test]
@@ -260,7 +260,10 @@ mod tests {
                 "command = \"x\"\n[[notices]]\nurl = 1\n[[notices]]\nevents = []\n",
                 &["3:7 notices.url", "5:10 notices.events"],
             ),
-            ("command = \"x\"\n[ports]\nblue = { port = 1 }\n", &["3:17 ports.blue.port"]),
+            (
+                "command = \"x\"\n[ports]\nblue = { port = 1 }\n",
+                &["3:17 ports.blue.port"],
+            ),
         ] {
             assert_eq!(told(text), expected, "{text}");
         }
@@ -269,12 +272,21 @@ mod tests {
     #[test]
     fn a_right_file_has_no_fault_and_one_that_is_no_toml_has_those_alone() {
         assert_eq!(told("command = \"./server\"\n"), [""; 0]);
-        assert_eq!(told("command = \"./server\nsoak = 5\nkeep =\n"), ["1:20 ", "3:7 "]);
+        assert_eq!(
+            told("command = \"./server\nsoak = 5\nkeep =\n"),
+            ["1:20 ", "3:7 "]
+        );
     }
 
     #[test]
     fn what_is_found_first_is_what_the_parser_says() {
-        for text in ["", "x", "soak = 1\ncommand = 2\n", "[git]\n", "command = \"x\"\nslots = []\n"] {
+        for text in [
+            "",
+            "x",
+            "soak = 1\ncommand = 2\n",
+            "[git]\n",
+            "command = \"x\"\nslots = []\n",
+        ] {
             let first = App::parse(text, "slot.toml").unwrap_err();
             assert!(App::faults(text, "slot.toml").contains(&first), "{text}");
         }

@@ -129,7 +129,10 @@ impl Walk<'_> {
                 from: Some((self.said.file.to_owned(), place(self.said.text, at).0)),
             },
             None => {
-                let machines = self.machine.iter().find(|it| is("x-machine") && it.key == key);
+                let machines = self
+                    .machine
+                    .iter()
+                    .find(|it| is("x-machine") && it.key == key);
                 let default = || match (about.get("default"), about["x-absent"].as_str()) {
                     (Some(value), _) => Shown::Value(value.clone()),
                     (None, words) => Shown::Absent(words.unwrap_or("none").to_owned()),
@@ -149,15 +152,20 @@ impl Walk<'_> {
 fn json(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::from(text.as_ref()),
-        DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix())
+        DeValue::Integer(digits) => {
+            i64::from_str_radix(digits.as_str(), digits.radix()).map_or(Value::Null, Value::from)
+        }
+        DeValue::Float(digits) => digits
+            .as_str()
+            .parse::<f64>()
             .map_or(Value::Null, Value::from),
-        DeValue::Float(digits) => digits.as_str().parse::<f64>().map_or(Value::Null, Value::from),
         DeValue::Boolean(flag) => Value::from(*flag),
         DeValue::Datetime(time) => Value::from(time.to_string()),
         DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
         DeValue::Table(table) => {
             let entries = table.iter();
-            let entries = entries.map(|(key, value)| (key.get_ref().to_string(), json(value.get_ref())));
+            let entries =
+                entries.map(|(key, value)| (key.get_ref().to_string(), json(value.get_ref())));
             Value::Object(entries.collect())
         }
     }

@@ -23,7 +23,9 @@ use text::{assignment, word};
 pub use fetch::{fetch_service, fetch_socket};
 pub use generate::{GenerateError, generate};
 pub use hook::{hook_service, hook_socket};
-pub use listener::{LISTENERS, is_listener, listener, listener_drop_in, listener_path, listener_socket};
+pub use listener::{
+    LISTENERS, is_listener, listener, listener_drop_in, listener_path, listener_socket,
+};
 pub use notify::{notify_service, notify_socket};
 pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
 pub use setup::{setup_service, setup_socket};

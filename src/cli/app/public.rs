@@ -82,7 +82,10 @@ pub fn sockets() -> anyhow::Result<Vec<String>> {
         "--value",
         "slot-router@1.service",
     ])?;
-    Ok(sockets.split_ascii_whitespace().map(str::to_owned).collect())
+    Ok(sockets
+        .split_ascii_whitespace()
+        .map(str::to_owned)
+        .collect())
 }
 
 /// The ports in `[::]:80 (Stream)`, one address on each line.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::super::args::{AppReload, Global};
 use super::super::client::{Client, ClientError, empty};
-use super::super::exit::Exit;
+use super::super::exit::{Ended, Exit};
 use super::super::term::{harmless, note, say, say_json};
 use super::add::{allow, check, watch};
 use super::{APPS, file_of, is_machines_own, systemctl};
@@ -27,11 +27,8 @@ const GENERATED: &str = "/run/systemd/generator";
 /// What came of it.
 #[derive(Serialize)]
 struct Answer {
-    success: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    #[serde(flatten)]
+    ended: Ended,
     /// Apps that go by their files now.
     reloaded: Vec<String>,
     /// The others, and why.
@@ -62,7 +59,11 @@ pub async fn run(global: &Global, options: &AppReload) -> anyhow::Result<Exit> {
         None => files().iter().filter_map(|file| name_of(file)).collect(),
     };
     let is_root = nix::unistd::geteuid().is_root();
-    let apps = if is_root { read_all(&names)? } else { Vec::new() };
+    let apps = if is_root {
+        read_all(&names)?
+    } else {
+        Vec::new()
+    };
     let apps: Vec<(App, bool)> = apps.into_iter().map(with_watch).collect();
     if is_root {
         systemctl(&["daemon-reload"])?;
@@ -73,7 +74,9 @@ pub async fn run(global: &Global, options: &AppReload) -> anyhow::Result<Exit> {
             Ok(_) => {
                 reloaded.push(name.to_string());
                 // Only now: until slotd goes by the file it may have to stop a slot that is not named there any more.
-                if let Some((app, watches_otherwise)) = apps.iter().find(|(app, _)| app.name == *name) {
+                if let Some((app, watches_otherwise)) =
+                    apps.iter().find(|(app, _)| app.name == *name)
+                {
                     allow(app)?;
                     if *watches_otherwise {
                         watch(app)?;
@@ -101,7 +104,9 @@ fn with_watch(app: App) -> (App, bool) {
     units.retain(|unit| unit.path.starts_with(&name));
     let differs = match units.is_empty() {
         true => read(&format!("{name}timer")).is_ok(),
-        false => units.iter().any(|unit| read(&unit.path).ok().as_ref() != Some(&unit.text)),
+        false => units
+            .iter()
+            .any(|unit| read(&unit.path).ok().as_ref() != Some(&unit.text)),
     };
     (app, differs)
 }
@@ -121,9 +126,7 @@ fn tell(
     let whys = refused.values().map(String::as_str).collect::<Vec<_>>();
     if json {
         say_json(&Answer {
-            success,
-            code: (!success).then(|| exit.code()),
-            error: (!success).then(|| whys.join("\n")),
+            ended: exit.ended(|| whys.join("\n")),
             reloaded,
             refused,
         })?;
@@ -160,7 +163,10 @@ fn read_all(names: &[AppName]) -> anyhow::Result<Vec<App>> {
         }
     }
     if !faults.is_empty() {
-        let lines: Vec<String> = faults.iter().map(|fault| harmless(&fault.to_string())).collect();
+        let lines: Vec<String> = faults
+            .iter()
+            .map(|fault| harmless(&fault.to_string()))
+            .collect();
         return Err(Exit::Input.because(format!(
             "nothing was taken over, and everything goes on by the settings that it has:\n{}",
             lines.join("\n")

@@ -101,7 +101,9 @@ fn address(text: &str) -> Result<Address, String> {
         Err(_) => 0,
     };
     match port {
-        0 => Err("write a port (443), or an address and a port (127.0.0.1:8081, [::1]:8081)".to_owned()),
+        0 => Err(
+            "write a port (443), or an address and a port (127.0.0.1:8081, [::1]:8081)".to_owned(),
+        ),
         port => Ok(Address {
             text: text.to_owned(),
             port,
@@ -128,7 +130,17 @@ mod tests {
         assert_eq!(port("443"), Some(443));
         assert_eq!(port("127.0.0.1:8081"), Some(8081));
         assert_eq!(port("[::1]:8081"), Some(8081));
-        for wrong in ["", "0", "65536", "http", "localhost:80", "127.0.0.1", "80 81", "::1", "+443"] {
+        for wrong in [
+            "",
+            "0",
+            "65536",
+            "http",
+            "localhost:80",
+            "127.0.0.1",
+            "80 81",
+            "::1",
+            "+443",
+        ] {
             assert_eq!(port(wrong), None, "{wrong:?}");
         }
         assert!(name("internal-2").is_ok());

@@ -6,21 +6,19 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::super::app::APPS;
+use super::super::app::{APPS, public};
 use super::super::args::ConfigCheck;
-use super::super::exit::Exit;
+use super::super::exit::{Ended, Exit};
 use super::super::project::{self, FILE};
 use super::super::term::{harmless, say, say_json};
+use super::MACHINE;
 use crate::config::{App, ConfigError, Machine, SlotMachine, locate};
 
 /// What is said about all files.
 #[derive(Serialize)]
 struct Answer {
-    success: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    #[serde(flatten)]
+    ended: Ended,
     files: Vec<Checked>,
 }
 
@@ -63,13 +61,12 @@ pub fn check(options: &ConfigCheck, json: bool) -> anyhow::Result<Exit> {
     let faults: usize = files.iter().map(|file| file.faults.len()).sum();
     let exit = if faults == 0 { Exit::Ok } else { Exit::Input };
     if json {
+        let many = || match faults {
+            1 => "there is one fault".to_owned(),
+            some => format!("there are {some} faults"),
+        };
         say_json(&Answer {
-            success: faults == 0,
-            code: (faults > 0).then(|| exit.code()),
-            error: (faults > 0).then(|| match faults {
-                1 => "there is one fault".to_owned(),
-                some => format!("there are {some} faults"),
-            }),
+            ended: exit.ended(many),
             files,
         })?;
     } else {
@@ -98,11 +95,22 @@ fn one(path: &Path, machine: bool) -> Checked {
                 problem: format!("it cannot be read: {error}"),
                 remedy: "name a file that is there, of text, and that you may read".to_owned(),
             };
-            return checked(if is_machine { "machine" } else { "app" }, None, vec![fault]);
+            return checked(
+                if is_machine { "machine" } else { "app" },
+                None,
+                vec![fault],
+            );
         }
     };
     if is_machine {
-        return checked("machine", None, Machine::faults(&text, &file, None));
+        // What the router would refuse, where there is one: the names of listeners that it does not have.
+        let known = (path == Path::new(MACHINE)).then(public::listeners);
+        let known = known.and_then(Result::ok).filter(|known| !known.is_empty());
+        let names = known
+            .as_ref()
+            .map(|known| known.iter().map(String::as_str).collect::<Vec<_>>());
+        let faults = Machine::faults(&text, &file, names.as_deref());
+        return checked("machine", None, faults);
     }
     if SlotMachine::is_meant(&text) {
         let here = path.parent().unwrap_or(Path::new("."));
@@ -156,7 +164,9 @@ fn told(checked: &Checked) -> String {
     };
     let lines = checked.faults.iter().map(line);
     // Each is a line, whatever is quoted in it.
-    lines.map(|line| format!("{}\n", harmless(line.trim_end()))).collect()
+    lines
+        .map(|line| format!("{}\n", harmless(line.trim_end())))
+        .collect()
 }
 
 impl From<ConfigError> for Fault {

@@ -77,7 +77,10 @@ pub fn show(global: &Global, options: &ConfigShow) -> anyhow::Result<Exit> {
         file: None,
         settings: Vec::new(),
         machine: rows(machine_settings(machine)),
-        slotctl: vec![socket(global, project.as_ref().filter(|_| named.is_none()))?],
+        slotctl: vec![socket(
+            global,
+            project.as_ref().filter(|_| named.is_none()),
+        )?],
     };
     if let Some(project) = &project {
         let file = project.file.display().to_string();
@@ -172,7 +175,12 @@ fn table(answer: &Answer) -> String {
         let gap = if text.is_empty() { "" } else { "\n" };
         let _ = writeln!(text, "{gap}{title}");
         for row in rows {
-            let line = format!("  {:<keys$}  {:<values$}  {}", row.key, value(row), from(row));
+            let line = format!(
+                "  {:<keys$}  {:<values$}  {}",
+                row.key,
+                value(row),
+                from(row)
+            );
             let _ = writeln!(text, "{}", harmless(&line));
         }
     };
