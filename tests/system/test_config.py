@@ -85,9 +85,19 @@ def test_a_slot_that_is_added_can_be_started_after_a_reload(machine, app, load):
     change(machine, "s/^\\[ports\\]/[ports]\\nred = 20900/")
     machine.run("slotctl app reload web")
     assert '"web@red.service"' in machine.out("cat /etc/polkit-1/rules.d/60-slot-app-web.rules")
-    assert {slot["slot"] for slot in app.status()["slots"]} == {"blue", "green", "red"}
+    # The slot is there with the next deployment, and a deployment can have it.
     app.deploy("two", "--wait=stopped")
-    answers_only(load, "two", requests=20)
+    assert {slot["slot"] for slot in app.status()["slots"]} == {"blue", "green", "red"}
+    change(machine, 's/^slots = .*/slots = ["blue", "red"]/; s/^green = /#&/')
+    refused = machine.run("slotctl app reload web", check=False)
+    assert refused.returncode != 0 and "slot green is active" in refused.stderr, refused
+    # slotd may still stop what it runs.
+    assert '"web@green.service"' in machine.out("cat /etc/polkit-1/rules.d/60-slot-app-web.rules")
+    change(machine, 's/^slots = .*/slots = ["red", "green"]/; s/^#green/green/; /^blue = /d')
+    machine.run("slotctl app reload web")
+    app.deploy("three", "--wait=stopped")
+    assert app.active() == "red"
+    answers_only(load, "three", requests=20)
 
 
 def test_members_of_the_group_reload_what_slotd_reads_and_others_nothing(machine, app):
@@ -121,7 +131,7 @@ def test_every_unit_says_where_it_is_documented(machine, app):
     listed = machine.out("systemctl list-units --all --state=loaded --plain --no-legend 'slot*' 'web@*' | cut -d' ' -f1").split()
     assert {"slotd.service", "slotd.socket", "slot.slice", "slot-router.socket", "slot-router-documented.socket"} <= set(listed), listed
     for unit in listed:
-        assert machine.show(unit, "Documentation")["Documentation"].startswith("man:slot"), unit
+        assert "man:slot" in machine.show(unit, "Documentation")["Documentation"], unit
     machine.run("slotctl listener remove documented")
 
 

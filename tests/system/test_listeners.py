@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from machine import Machine
 from slots import QUICK, App, answers_only
 
 
@@ -116,3 +117,27 @@ def test_without_a_router_the_first_connection_to_a_new_port_starts_one(fresh):
     assert fresh.json("slotctl --json listener add 8085")["accepting"] is None
     assert serves(fresh, "127.0.0.1:8085")
     assert serves(fresh, "127.0.0.1:80")
+
+
+def test_a_purge_of_the_package_takes_away_what_was_added_and_nothing_that_an_administrator_wrote(fresh):
+    own = "/etc/systemd/system/slot-router-own.socket"
+    fresh.write(own, "[Socket]\nListenStream=8087\nService=slot-router@98.service\n")
+    fresh.run("slotctl listener add 8086")
+    assert listens(fresh, 8086)
+    fresh.run("dpkg -P slotctl", timeout=120)
+    assert not listens(fresh, 8086) and left(fresh, "8086") == ""
+    assert fresh.out(f"cat {own} | head -n 1") == "[Socket]"
+
+
+def test_a_listener_is_there_after_a_reboot():
+    with Machine(kept=True) as machine:
+        machine.install()
+        app = App(machine, "web", QUICK)
+        app.deploy("one", "--wait=stopped")
+        machine.run("slotctl listener add 8088")
+        machine.reboot()
+        # The listener that was added is the first that is asked.
+        assert serves(machine, "127.0.0.1:8088") and serves(machine, "127.0.0.1:80")
+        assert machine.json("slotctl --json listener add 8088")["accepting"] is None
+        machine.run("slotctl listener remove 8088")
+        assert not listens(machine, 8088) and serves(machine, "127.0.0.1:80")

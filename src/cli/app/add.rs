@@ -134,7 +134,12 @@ pub(super) fn allow(app: &App) -> anyhow::Result<()> {
             rule.display()
         )));
     }
-    Ok(replace(&rule, polkit_rule(app).as_bytes(), 0o644)?)
+    let text = polkit_rule(app);
+    // polkitd reads all rules again whenever one is written.
+    if fs::read_to_string(&rule).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    Ok(replace(&rule, text.as_bytes(), 0o644)?)
 }
 
 /// Starts what deploys it by itself, and stops what did before.
