@@ -146,6 +146,10 @@ pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
     let mut notes = remarks(status, now);
     notes.extend(last(status).map(|last| (Tone::of(last.1), last.0)));
     notes.extend(status.staging.as_ref().map(staging));
+    if !status.previews.is_empty() {
+        let text = format!("preview at {}", status.previews.join(", "));
+        notes.push((Tone::Plain, text));
+    }
     let held = status.hold.as_ref().map(|hold| held(hold, now));
     notes.extend(held);
     let warnings = status.warnings.iter();
