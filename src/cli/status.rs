@@ -104,7 +104,10 @@ pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
                 let _ = write!(text, "{}", paint.bad(" (not up: requests are held)"));
             }
         }
-        _ => text.push_str("  nothing is deployed yet"),
+        _ if status.last.is_none() => text.push_str("  nothing is deployed yet"),
+        _ => text.push_str(&paint.bad(
+            "  no slot is active, requests are answered with 503: `slotctl deploy` makes one active",
+        )),
     }
     if let Some(previous) = &status.prev {
         let _ = write!(text, ", `slotctl rollback` goes to {previous}");
@@ -425,7 +428,20 @@ pub fn time_until(until: u64, now: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::api::Deadlines;
+    use crate::wire::api::{Deadlines, Outcome};
+
+    #[test]
+    fn what_was_never_deployed_is_told_from_what_was_stopped() {
+        let mut status = Status::default();
+        let said = |status: &Status| table(status, 0, Paint::default(), 200);
+        assert!(said(&status).contains("nothing is deployed yet"));
+        status.last = Some(Outcome::default());
+        assert!(
+            said(&status).contains("no slot is active"),
+            "{}",
+            said(&status)
+        );
+    }
 
     #[test]
     fn a_drain_says_when_each_class_is_cut_where_they_differ() {

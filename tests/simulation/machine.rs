@@ -1105,6 +1105,9 @@ impl Machine {
             }
             match route.active.as_ref() == Some(&active) {
                 true => self.note("served"),
+                false if self.state.migrating().is_some_and(|it| it.slot == active) => {
+                    self.note("served while it is left");
+                }
                 false => self.note("served on trial"),
             }
             let boot = Some(boot.clone());
