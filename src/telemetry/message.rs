@@ -123,10 +123,7 @@ mod tests {
 
     #[test]
     fn an_events_cause_has_an_id_of_its_own_or_that_of_the_event() {
-        assert_eq!(
-            of_event("ended", Some("switched")),
-            id("ended/switched")
-        );
+        assert_eq!(of_event("ended", Some("switched")), id("ended/switched"));
         assert_eq!(of_event("ended", Some("latency")), id("ended/judged"));
         assert_eq!(of_event("ended", Some("of-tomorrow")), id("ended"));
         assert_eq!(of_event("down", Some("exit-code")), id("down"));
