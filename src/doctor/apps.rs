@@ -2,7 +2,7 @@
 
 use super::facts::{AppFacts, Facts, Stand, State};
 use super::finding::{Finding, Level, Mend};
-use super::units::{faults, reloaded};
+use super::units::{REINSTALL, faults, reloaded};
 use crate::config::Bind;
 use crate::telemetry::bytes;
 
@@ -62,7 +62,7 @@ pub(super) fn units(facts: &Facts) -> Vec<Finding> {
                 continue;
             }
             let missing = if unit.starts_with("slot-") {
-                "install the package again: `apt install --reinstall slotctl`, or `dpkg -i` of its file"
+                REINSTALL
             } else {
                 &again
             };

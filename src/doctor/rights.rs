@@ -2,6 +2,7 @@
 
 use super::facts::{AppFacts, Facts, Kind, Owned, Place};
 use super::finding::{Finding, Mend};
+use super::units::REINSTALL;
 
 /// polkit's unit, on every distribution.
 const POLKIT: &str = "polkit.service";
@@ -12,9 +13,13 @@ pub(super) fn polkit(facts: &Facts) -> Vec<Finding> {
     let why = "slotd, which is not root, may start and stop no unit: every deployment fails";
     if !facts.rights.rule {
         found.push(
-            Finding::problem("polkit-rule", "/usr/share/polkit-1/rules.d/60-slot.rules", "is not there")
-                .because("slotd may exchange no router, and start no build, fetch, hook or notice")
-                .mended_by("install the package again: `apt install --reinstall slotctl`, or `dpkg -i` of its file"),
+            Finding::problem(
+                "polkit-rule",
+                "/usr/share/polkit-1/rules.d/60-slot.rules",
+                "is not there",
+            )
+            .because("slotd may exchange no router, and start no build, fetch, hook or notice")
+            .mended_by(REINSTALL),
         );
     }
     if !facts.rights.bus {
@@ -31,7 +36,7 @@ pub(super) fn polkit(facts: &Facts) -> Vec<Finding> {
                     Some(app) => format!("the bus lets slotd freeze nothing, and {} has keep_warm_frozen: its old slot is kept running", app.name),
                     None => "the bus lets slotd freeze nothing: an app with keep_warm_frozen would be kept running".to_owned(),
                 })
-                .mended_by("install the package again: `apt install --reinstall slotctl`, or `dpkg -i` of its file")
+                .mended_by(REINSTALL)
         }
         };
         found.push(finding(if freezes.is_some() {

@@ -2,6 +2,7 @@
 
 use super::facts::{Facts, Slotd, UnitFacts};
 use super::finding::{Finding, Mend};
+use crate::wire::api::{Apps, Status};
 
 /// The oldest systemd that slot is for (Debian 12's).
 const OLDEST: u32 = 252;
@@ -10,7 +11,7 @@ const OLDEST: u32 = 252;
 const ENABLED: [&str; 2] = ["slotd.socket", "slotd.service"];
 
 /// What brings back what belongs to the package.
-const REINSTALL: &str =
+pub(super) const REINSTALL: &str =
     "install the package again: `apt install --reinstall slotctl`, or `dpkg -i` of its file";
 
 pub(super) fn systemd(facts: &Facts) -> Vec<Finding> {
@@ -274,10 +275,7 @@ pub(super) fn slotd(facts: &Facts) -> Vec<Finding> {
 }
 
 /// Apps that slotd cannot manage. Of those whose file is wrong the file itself is the finding.
-fn broken<'a>(
-    facts: &'a Facts,
-    says: &'a crate::wire::api::Apps,
-) -> impl Iterator<Item = Finding> + 'a {
+fn broken<'a>(facts: &'a Facts, says: &'a Apps) -> impl Iterator<Item = Finding> + 'a {
     let is_known = |name: &str| facts.apps.get(name).is_some_and(|app| app.app.is_err());
     let broken = says.broken.iter().filter(move |(name, _)| !is_known(name));
     broken.map(|(name, why)| {
@@ -289,7 +287,7 @@ fn broken<'a>(
 }
 
 /// What slotd itself knows to be wrong with an app.
-fn standing(status: &crate::wire::api::Status) -> Vec<Finding> {
+fn standing(status: &Status) -> Vec<Finding> {
     let app = &status.app;
     let mut found = Vec::new();
     let active = status
