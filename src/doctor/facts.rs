@@ -44,7 +44,7 @@ pub struct Facts {
     pub apps: BTreeMap<String, AppFacts>,
     /// Directories below `/var/lib/slot` that are of no app, with what they take, in bytes.
     pub orphans: Seen<BTreeMap<PathBuf, u64>>,
-    /// Users and groups that slot's units name.
+    /// What slot's processes are allowed by.
     pub rights: Rights,
     /// Paths whose owner and mode matter.
     pub places: Vec<Place>,
@@ -265,7 +265,7 @@ pub enum Kind {
     Secret,
     /// A directory above a secret: root's, and nobody else may write there.
     Above,
-    /// A file that slotd writes.
+    /// A file, a directory or a symlink that slotd writes.
     Slotd,
 }
 

@@ -37,7 +37,7 @@ pub async fn facts() -> Facts {
         of_apps.insert(name, about);
     }
     let names: BTreeSet<String> = of_apps.keys().cloned().collect();
-    let sockets = units::sockets().unwrap_or_default();
+    let sockets = units::sockets();
     let found = units::units(&sockets, &by_name(&of_apps));
     let systemd = match &found {
         Ok(_) => version(),

@@ -76,8 +76,14 @@ pub fn places(apps: &BTreeMap<String, Option<&App>>) -> Vec<Place> {
             Path::new(APPS).join(format!("{name}.toml")),
             Kind::Settings,
         ));
-        places.push(place(root.join("state.json"), Kind::Slotd));
-        places.push(place(root.join("history.jsonl"), Kind::Slotd));
+        let files = ["state.json", "history.jsonl", "releases", "live", "prev"].map(str::to_owned);
+        let slots = app
+            .iter()
+            .flat_map(|app| &app.slots)
+            .map(ToString::to_string);
+        for file in files.into_iter().chain(slots) {
+            places.push(place(root.join(file), Kind::Slotd));
+        }
         places.push(place(&root, Kind::OfApp));
         if let Ok(name) = name.parse() {
             places.push(place(polkit_rule_path(&name), Kind::Settings));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::super::app::systemctl;
+use super::super::app::{public, systemctl};
 use super::super::listeners::{holders, taken_ports};
 use crate::config::{App, Bind};
 use crate::doctor::{Listener, UnitFacts};
@@ -23,23 +23,14 @@ const OWN: [&str; 5] = [
 /// What is done for an app beside running it.
 const ERRANDS: [&str; 6] = ["setup", "fetch", "stage", "hook", "notify", "watch"];
 
-/// The socket units that the router's instances have, by which the public is reached.
-pub fn sockets() -> anyhow::Result<Vec<String>> {
-    let sockets = systemctl(&[
-        "show",
-        "--property=TriggeredBy",
-        "--value",
-        "slot-router@1.service",
-    ])?;
-    let mut sockets: Vec<String> = sockets
-        .split_ascii_whitespace()
-        .map(str::to_owned)
-        .collect();
+/// The socket units by which the public is reached; the first one also where the router's unit cannot be asked.
+pub fn sockets() -> Vec<String> {
+    let mut sockets = public::sockets().unwrap_or_default();
     let first = "slot-router.socket".to_owned();
     if !sockets.contains(&first) {
         sockets.push(first);
     }
-    Ok(sockets)
+    sockets
 }
 
 /// Every unit of slot's, and of these apps.
@@ -123,11 +114,7 @@ pub fn listeners(sockets: &[String]) -> BTreeMap<String, Vec<Listener>> {
     let taken = taken_ports();
     let of = |name: &String| {
         let listen = systemctl(&["show", "--property=Listen", "--value", name]).unwrap_or_default();
-        // `[::]:80 (Stream)`; a unix socket has no port.
-        let mut ports: Vec<u16> = listen
-            .split_ascii_whitespace()
-            .filter_map(|word| word.rsplit_once(':')?.1.parse().ok())
-            .collect();
+        let mut ports: Vec<u16> = public::ports(&listen).collect();
         ports.sort_unstable();
         ports.dedup();
         let listeners = ports.into_iter().map(|port| {
