@@ -49,13 +49,17 @@ pub fn facts(name: &str, file: PathBuf, app: Result<Box<App>, String>, boot: &st
         .map_or_else(|_| Vec::new(), |app| texts(app, &file));
     let known = release::list(&root);
     let recorded: BTreeSet<String> = known.iter().map(|(id, _)| id.to_string()).collect();
-    let mut names: Vec<String> = ["live", "prev"].map(str::to_owned).to_vec();
+    let state = state(&root, boot);
+    let mut names: BTreeSet<String> = ["live", "prev"].map(str::to_owned).into();
+    if let State::Stands(stand) = &state {
+        // Where the file is wrong, or names others now.
+        names.extend(stand.weights.keys().cloned());
+    }
     names.extend(
         app.iter()
             .flat_map(|app| &app.slots)
             .map(ToString::to_string),
     );
-    let state = state(&root, boot);
     AppFacts {
         texts,
         aside: aside(&root),
@@ -140,7 +144,7 @@ fn aside(root: &Path) -> Vec<PathBuf> {
     aside
 }
 
-fn links(root: &Path, names: &[String]) -> Seen<BTreeMap<String, Link>> {
+fn links(root: &Path, names: &BTreeSet<String>) -> Seen<BTreeMap<String, Link>> {
     let mut links = BTreeMap::new();
     for name in names {
         let target = match fs::read_link(root.join(name)) {
