@@ -177,7 +177,7 @@ fn healthy() -> Facts {
         orphans: Ok(BTreeMap::new()),
         rights: Rights {
             missing: Vec::new(),
-            rule: true,
+            rule: Ok(true),
             bus: true,
             orphans: Some(BTreeMap::new()),
         },
@@ -760,7 +760,7 @@ const BROKEN: &[Broken] = &[
         Level::Problem,
         "/usr/share/polkit-1/rules.d/60-slot.rules",
         "reinstall",
-        |facts| facts.rights.rule = false,
+        |facts| facts.rights.rule = Ok(false),
     ),
     (
         "bus-policy",

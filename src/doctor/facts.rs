@@ -216,12 +216,12 @@ pub struct PolkitRule {
 }
 
 /// What slot's processes are allowed by, beside the apps' own rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
     /// Users and groups that slot's units name and that do not exist.
     pub missing: Vec<String>,
-    /// The package's own rule for polkit.
-    pub rule: bool,
+    /// Whether the package's own rule for polkit is there.
+    pub rule: Seen<bool>,
     /// The package's own policy for the bus.
     pub bus: bool,
     /// Rules of apps that have no file any more: the app's name and the rule.

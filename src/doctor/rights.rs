@@ -11,7 +11,7 @@ pub(super) fn polkit(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(daemon(facts));
     let why = "slotd, which is not root, may start and stop no unit: every deployment fails";
-    if !facts.rights.rule {
+    if facts.rights.rule == Ok(false) {
         found.push(
             Finding::problem(
                 "polkit-rule",
@@ -56,17 +56,17 @@ pub(super) fn polkit(facts: &Facts) -> Vec<Finding> {
             .mended_by("`systemd-sysusers slot.conf`, then `systemctl restart slotd.service`"),
         );
     }
-    let mut right = found.is_empty();
+    let mut right = found.is_empty() && facts.rights.rule.is_ok();
     for (name, app) in &facts.apps {
         let rule = rule(name, app, why);
         right = right && rule.is_none() && app.rule.found.is_ok();
         found.extend(rule);
     }
-    if !facts.root && !facts.apps.is_empty() {
+    if !facts.root {
         found.push(Finding::unseen(
             "polkit-app-rule",
             "/etc/polkit-1/rules.d",
-            "only root and polkit may look into it: use sudo",
+            "only root and polkit may look at rules: use sudo",
         ));
     } else if right {
         found.push(Finding::ok(

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from contextlib import contextmanager
 
 import pytest
 from machine import Failed, Machine
@@ -216,32 +217,32 @@ def test_what_is_broken_is_named_and_what_is_said_to_do_mends_it(machine, app, b
         machine.run(f"test ! -e /root/web.toml || mv /root/web.toml {APP}; systemctl daemon-reload")
 
 
-def test_a_port_that_somebody_else_has_is_named_with_who_has_it(machine, app):
-    is_well(machine)
-    text = machine.out(f"cat {APP}")
-    port = re.search(rf"{app.idle()} = (\d+)", text)[1]
-    with_port = machine.spawn(f"exec python3 -m http.server --bind 127.0.0.1 {port}")
+@contextmanager
+def listening(machine, port):
+    """Somebody else's server on a port."""
+    machine.run(f"systemd-run --quiet --unit=other python3 -m http.server --bind 127.0.0.1 {port}")
     try:
         machine.wait_for(f"curl -sS http://127.0.0.1:{port}/")
-        finding = names(doctor(machine), ("port-taken", f"port {port}"))
-        assert "python3 (pid" in finding["text"], finding
+        yield
     finally:
-        with_port.terminate()
-        with_port.wait(10)
+        machine.run("systemctl stop other.service")
+
+
+def test_a_port_that_somebody_else_has_is_named_with_who_has_it(machine, app):
+    is_well(machine)
+    port = re.search(rf"{app.idle()} = (\d+)", machine.out(f"cat {APP}"))[1]
+    with listening(machine, port):
+        finding = names(doctor(machine), ("port-taken", f"port {port}"))
+        assert re.search(r"python3 \(pid \d+, other.service\)", finding["text"]), finding
     is_well(machine)
 
 
 def test_the_public_port_that_somebody_else_has_is_named_with_who_has_it(machine, app):
     is_well(machine)
     machine.run("systemctl stop slot-router.socket")
-    other = machine.spawn("exec python3 -m http.server 80")
-    try:
-        machine.wait_for("curl -sS http://127.0.0.1:80/")
+    with listening(machine, 80):
         finding = names(doctor(machine), ("socket-taken", "slot-router.socket"))
-        assert "python3 (pid" in finding["text"], finding
-    finally:
-        other.terminate()
-        other.wait(10)
+        assert re.search(r"python3 \(pid \d+, other.service\)", finding["text"]), finding
     machine.run("systemctl start slot-router.socket")
     is_well(machine)
 

@@ -15,15 +15,15 @@ use super::super::client::{Client, ClientError, SOCKET, empty};
 use super::super::listeners::{holders, taken_ports};
 use super::{apps, paths, units};
 use crate::config::{App, Machine};
-use crate::doctor::{AppFacts, Facts, Held, Rights, Seen, Slotd, UnitFacts};
+use crate::doctor::{AppFacts, Facts, Held, Seen, Slotd, UnitFacts};
 use crate::telemetry::chain;
 use crate::traffic::Routers;
 use crate::wire::api::Apps;
 use crate::wire::control::Stats;
 use crate::wire::table::Table;
 
-/// slotd answers within that, or hangs.
-const ANSWER: Duration = Duration::from_secs(5);
+/// slotd answers within that, or hangs: it waits for a router that does, which takes five seconds.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// Looks at the machine.
 pub async fn facts() -> Facts {
@@ -77,11 +77,7 @@ pub async fn facts() -> Facts {
             .map(drop)
             .map_err(|error| chain(&error)),
         orphans: paths::orphans(&names),
-        rights: if booted {
-            paths::rights(&names)
-        } else {
-            Rights::default()
-        },
+        rights: paths::rights(&names),
         places: paths::places(&by_name(&of_apps)),
         leftovers: paths::leftovers(&names),
         disks: paths::disks(),

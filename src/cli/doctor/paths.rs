@@ -50,7 +50,8 @@ pub fn rights(apps: &BTreeSet<String>) -> Rights {
     });
     Rights {
         missing: missing.into_iter().map(str::to_owned).collect(),
-        rule: Path::new(RULE).exists(),
+        // Its folder is polkit's own on some distributions.
+        rule: Path::new(RULE).try_exists().map_err(|error| unseen(&error)),
         bus: Path::new(POLICY).exists(),
         orphans: rules,
     }
