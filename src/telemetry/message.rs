@@ -26,6 +26,7 @@ pub const TOPICS: &[(&str, &str)] = &[
     ("ended/start-timeout", "3b4f17ff13284a878967427c1a41471d"),
     ("ended/health-timeout", "4104733502e346f2a29c196be5d0f365"),
     ("ended/exited", "8c943f4d396c484ba3352f10055b58e5"),
+    ("ended/rebooted", "574c8a860edb42c8983212f7e7182a2c"),
     ("ended/stopped-by-hand", "6d6264cda74240c4974ac7abebbdbdc7"),
     ("ended/probes-failed", "33de7648b134473c8b22a9b0913bb49e"),
     // A check of its plan was not passed: error-rate, latency, …
