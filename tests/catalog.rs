@@ -147,6 +147,30 @@ fn every_topic_is_one_that_the_code_names() {
 }
 
 #[test]
+fn every_cause_of_an_attempts_end_or_a_soaks_is_explained_by_itself() {
+    let source = include_str!("../src/deploy/state.rs");
+    let (_, code) = source
+        .split_once("pub fn code(&self)")
+        .expect("causes have codes");
+    let (code, _) = code.split_once("\n    }\n").expect("the function ends");
+    let codes = code
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| !word.is_empty());
+    let mut known = 0;
+    for code in codes.filter(|code| *code != "reboot") {
+        let topics = ["ended", "soak"].map(|event| format!("{event}/{code}"));
+        let explained = TOPICS
+            .iter()
+            .any(|(topic, _)| topics.iter().any(|it| it == topic));
+        assert!(explained, "{code} has no id of its own");
+        known += 1;
+    }
+    assert!(known > 20, "{known}");
+}
+
+#[test]
 fn an_entry_has_a_subject_a_page_and_a_text_made_of_fields_that_its_lines_have() {
     for (id, entry) in entries() {
         let topic = topic(id);

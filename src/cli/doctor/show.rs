@@ -174,3 +174,82 @@ fn summary(findings: &[Finding], root: bool, paint: Paint) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Mend;
+
+    fn finding(level: Level, object: &str, text: &str) -> Finding {
+        Finding {
+            level,
+            check: "unit",
+            object: object.to_owned(),
+            text: text.to_owned(),
+            why: String::new(),
+            remedy: String::new(),
+            journal: String::new(),
+            mend: None,
+        }
+    }
+
+    #[test]
+    fn the_worst_comes_last_with_what_to_do_and_columns_are_aligned() {
+        let stale = Finding {
+            why: "it runs by what they said before".to_owned(),
+            remedy: "`systemctl daemon-reload`".to_owned(),
+            mend: Some(Mend::Reload),
+            ..finding(Level::Warning, "slotd.service", "is stale")
+        };
+        let down = Finding {
+            journal: "journalctl -b -u web@blue".to_owned(),
+            ..finding(Level::Problem, "web@blue.service", "is down\x1b[2J")
+        };
+        let findings = [down, stale, finding(Level::Ok, "clock", "is synchronised")];
+        let shown = text(&findings, &[], true, Paint::default(), usize::MAX);
+        let expected = "\
+ok       clock             is synchronised
+warning  slotd.service     is stale
+           why: it runs by what they said before
+           do:  `systemctl daemon-reload`
+problem  web@blue.service  is down\u{fffd}[2J
+           see: `journalctl -b -u web@blue`
+
+1 problem, 1 warning.
+`sudo slotctl doctor --fix` mends 1 of it.
+";
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn what_was_done_is_said_and_what_could_not_be_seen_is_counted() {
+        let mended = [
+            Mended {
+                command: "systemctl daemon-reload".to_owned(),
+                error: None,
+            },
+            Mended {
+                command: "rm /x".to_owned(),
+                error: Some("no such file".to_owned()),
+            },
+        ];
+        let findings = [finding(
+            Level::Unseen,
+            "slotd.service",
+            "could not be looked at",
+        )];
+        let shown = text(&findings, &mended, false, Paint::default(), 80);
+        for part in [
+            "done: systemctl daemon-reload\nnot done: rm /x: no such file\n",
+            "No problem, and no warning.\n1 of it could not be looked at: `sudo slotctl doctor` sees more.\n",
+        ] {
+            assert!(shown.contains(part), "{shown}");
+        }
+        let object = serde_json::to_value(object(&findings, &mended)).unwrap();
+        assert_eq!(
+            (&object["success"], &object["unseen"]),
+            (&true.into(), &1.into())
+        );
+        assert_eq!(object["fixed"][1]["error"], "no such file");
+    }
+}
