@@ -802,8 +802,11 @@ fn a_file_cut_anywhere_is_kept_aside_whole_and_never_read_as_absent() {
     for length in 0..whole.len() - 1 {
         let place = Place::new();
         fs::write(place.path(), &whole[..length]).unwrap();
+        let seen = place.file.look().unwrap().unwrap_err();
+        assert!(place.path().exists(), "what is only looked at stays");
         match place.file.load().unwrap() {
             Loaded::Corrupt { aside, why } => {
+                assert_eq!(why, seen);
                 assert!(!why.is_empty());
                 assert_eq!(aside, place.directory.path().join("state.json.corrupt-1"));
                 assert_eq!(fs::read(&aside).unwrap(), &whole[..length]);

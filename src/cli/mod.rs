@@ -16,6 +16,7 @@ pub mod connections;
 pub mod demo;
 pub mod deploy;
 pub mod deployer;
+mod doctor;
 pub mod exit;
 mod fetch;
 pub mod follow;
@@ -182,6 +183,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             None => wait_for(status::run(&client(global)?, global.json))?,
         },
         Command::Releases => wait_for(releases::run(&client(&reached(global)?)?, global.json))?,
+        Command::Doctor(options) => wait_for(doctor::run(options, global.json))?,
         Command::Router(args::Router::Upgrade(options)) => {
             // It is the machine's, whatever project this directory is of.
             let client = Client::new(global.socket(), None);

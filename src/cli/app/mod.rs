@@ -23,7 +23,7 @@ use super::term::note;
 use crate::deploy::AppName;
 
 /// The apps' files.
-const APPS: &str = "/etc/slot/apps";
+pub(super) const APPS: &str = "/etc/slot/apps";
 /// What `app add` enables.
 const UNITS: [&str; 3] = ["slot-router.socket", "slotd.socket", "slotd.service"];
 
@@ -79,7 +79,7 @@ pub fn listen(socket: &Path) -> anyhow::Result<()> {
 }
 
 /// sd_booted(3).
-fn systemd_runs() -> bool {
+pub(super) fn systemd_runs() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
@@ -107,7 +107,7 @@ fn ready_to_change(doing: &str) -> anyhow::Result<()> {
 }
 
 /// Runs systemctl(1) and gives what it printed.
-fn systemctl(words: &[&str]) -> anyhow::Result<String> {
+pub(super) fn systemctl(words: &[&str]) -> anyhow::Result<String> {
     let line = || format!("systemctl {}", words.join(" "));
     let output = Command::new("systemctl")
         .args(words)

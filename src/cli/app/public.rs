@@ -60,24 +60,34 @@ pub fn addresses() -> Vec<String> {
 /// # Errors
 /// systemd does not say.
 pub fn listeners() -> anyhow::Result<Vec<String>> {
-    // `Sockets=` is there as its effect on the other side (systemd.service(5)).
+    let sockets = sockets()?;
+    if sockets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut words = vec!["show", "--property=FileDescriptorName", "--value"];
+    words.extend(sockets.iter().map(String::as_str));
+    let names = systemctl(&words)?;
+    Ok(names.split_ascii_whitespace().map(str::to_owned).collect())
+}
+
+/// Every socket that `Sockets=` in the router's unit names.
+///
+/// # Errors
+/// systemd does not say.
+pub fn sockets() -> anyhow::Result<Vec<String>> {
+    // It is there as its effect on the other side (systemd.service(5)).
     let sockets = systemctl(&[
         "show",
         "--property=TriggeredBy",
         "--value",
         "slot-router@1.service",
     ])?;
-    let mut words = vec!["show", "--property=FileDescriptorName", "--value"];
-    words.extend(sockets.split_ascii_whitespace());
-    if words.len() == 3 {
-        return Ok(Vec::new());
-    }
-    let names = systemctl(&words)?;
-    Ok(names.split_ascii_whitespace().map(str::to_owned).collect())
+    let sockets = sockets.split_ascii_whitespace().map(str::to_owned);
+    Ok(sockets.collect())
 }
 
 /// The ports in `[::]:80 (Stream)`, one address on each line.
-fn ports(listen: &str) -> impl Iterator<Item = u16> {
+pub fn ports(listen: &str) -> impl Iterator<Item = u16> {
     listen
         .split_ascii_whitespace()
         .filter_map(|word| word.rsplit_once(':')?.1.parse().ok())
