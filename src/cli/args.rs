@@ -3,6 +3,7 @@
 //! **Invariant:** what is parsed is valid in itself; whether files exist or slotd answers is not asked here.
 
 mod shares;
+mod token;
 mod units;
 mod words;
 
@@ -17,6 +18,7 @@ use super::exit;
 use crate::deploy::{AppName, Key, Label, Serving, SlotName};
 
 pub use shares::{Abort, Pause, Route, Stop, Weight};
+pub use token::{ScopeName, Token, TokenNew};
 pub use words::{Span, Target};
 
 use words::span;
@@ -121,6 +123,9 @@ pub enum Command {
     /// Exchange the router for a new instance of it
     #[command(subcommand)]
     Router(Router),
+    /// Make tokens for slotd's API over TCP
+    #[command(subcommand)]
+    Token(Token),
     /// Show the journal of an app: slotd, router and the app itself
     Logs(Logs),
     /// Start an app in its slot's environment (what ExecStart= of an app's unit calls)
