@@ -70,6 +70,6 @@ pub async fn serve<U: Units>(
     let served = axum::serve(door, service)
         .with_graceful_shutdown(ended)
         .await;
-    others.join_all().await;
+    while others.join_next().await.is_some() {}
     served
 }
