@@ -3,6 +3,7 @@
 //! **Invariant:** what is parsed is valid in itself; whether files exist or slotd answers is not asked here.
 
 mod shares;
+mod token;
 mod units;
 mod words;
 
@@ -17,6 +18,7 @@ use super::exit;
 use crate::deploy::{AppName, Key, Label, Serving, SlotName};
 
 pub use shares::{Abort, Pause, Route, Stop, Weight};
+pub use token::{ScopeName, Token, TokenNew};
 pub use words::{Span, Target};
 
 use words::span;
@@ -130,6 +132,9 @@ pub enum Command {
     ///
     /// The exit status is 1 if there is a problem, and 0 if there are warnings at most.
     Doctor(Doctor),
+    /// Make tokens for slotd's API over TCP
+    #[command(subcommand)]
+    Token(Token),
     /// Show the journal of an app: slotd, router and the app itself
     Logs(Logs),
     /// Start an app in its slot's environment (what ExecStart= of an app's unit calls)

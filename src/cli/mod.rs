@@ -44,6 +44,7 @@ pub mod stage;
 pub mod start;
 pub mod status;
 pub mod term;
+mod token;
 
 use std::future::Future;
 use std::io::stderr;
@@ -189,6 +190,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             let client = Client::new(global.socket(), None);
             wait_for(router::upgrade(&client, options, global.json))?
         }
+        Command::Token(args::Token::New(options)) => token::new(options, global.json)?,
         Command::Logs(options) => {
             match wait_for(logs::run(&client(&reached(global)?)?, options, global.json))? {}
         }

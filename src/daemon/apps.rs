@@ -212,6 +212,17 @@ impl<U: Units> Apps<U> {
         }
     }
 
+    /// An app that is managed, as [`Apps::get`] finds it; none is taken up.
+    pub async fn known(&self, name: Option<&str>) -> Option<Arc<Managed<U>>> {
+        if name.is_none() {
+            return self.get(None).await.ok();
+        }
+        let managed = self.managed.read().await;
+        let mut all = managed.iter();
+        let found = all.find(|(known, _)| Some(known.as_str()) == name);
+        found.map(|(_, app)| Arc::clone(app))
+    }
+
     /// Every app that is managed, and what is wrong with those that cannot be, or whose file is; of a deployer that has just started,
     /// once it knows them.
     pub async fn all(&self) -> (Vec<Arc<Managed<U>>>, BTreeMap<String, String>) {
