@@ -1,15 +1,11 @@
 """Installing, upgrading, removing and purging the package."""
 
-import subprocess
-from pathlib import Path
-
 import pytest
 from apps import place, register
-from machine import PACKAGES, Machine
+from machine import Machine
 from slots import QUICK, App
 from versions import OURS, another, install
 
-RPMLINT = Path(__file__).resolve().parents[2] / "packaging/rpm/rpmlint.toml"
 NEEDRESTART = "/etc/needrestart/conf.d/slot.conf"
 # What other packages write whenever anything is installed or run: their own caches, databases and logs.
 OTHERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/packages", "/tests", "/var/lib/dpkg", "/var/cache", "/var/log", "/var/tmp", "/srv", "/var/lib/systemd")
@@ -28,7 +24,7 @@ def things(machine):
     """Every file there is, every user and group, and every unit that systemd knows of or has at work."""
     prune = " -o ".join(f"-path {path}" for path in OTHERS)
     files = machine.out(f"find / -xdev \\( {prune} \\) -prune -o -print").splitlines()
-    caches = machine.out("find /var/cache /run -xdev -iname '*slot*'").splitlines()
+    caches = machine.out("find /var/cache /run -xdev -path /run/systemd -prune -o -iname '*slot*' -print").splitlines()
     names = machine.out("cut -d: -f1,3 /etc/passwd /etc/group; getent group slot || true").splitlines()
     units = machine.out("systemctl list-unit-files --plain --no-legend | cut -d' ' -f1,2; systemctl list-units --all --plain --no-legend | cut -d' ' -f1")
     # Sessions and scopes of the machine come and go.
@@ -61,6 +57,8 @@ def test_an_upgrade_touches_neither_apps_nor_sockets_and_a_removal_leaves_nothin
 
 def test_a_removal_stops_everything_and_keeps_the_apps_data_and_a_purge_leaves_what_was_there_before(bare):
     machine = bare
+    # The bus starts it when it is asked for.
+    machine.run("systemctl start polkit")
     before = things(machine)
     machine.install()
     # With whatever makes something: a build, a hook, a unix socket, a static user and a dynamic one, and a remote that is never fetched.
@@ -77,7 +75,7 @@ def test_a_removal_stops_everything_and_keeps_the_apps_data_and_a_purge_leaves_w
     assert "rror" not in told.stdout + told.stderr, told
     assert machine.run("curl -sS -m 10 http://127.0.0.1/", check=False).returncode == 7, "somebody still listens"
     assert machine.out("systemctl list-units --all --plain --no-legend 'slot*' 'web*' 'shop*' | grep -v not-found || true") == ""
-    assert machine.out("pgrep -fa '/usr/lib/slot|/var/lib/slot' || true") == ""
+    assert machine.out("pgrep -fa '[/](usr|var)/lib/slot' || true") == ""
     assert machine.out("cat /var/lib/private/slot-app/web/shared/uploads/mine") == "kept"
     assert machine.out("ls /etc/slot/apps; cat /var/lib/slot/web/live/marker") == "shop.toml\nweb.toml\ntwo"
     # It is there again with the package, and then gone for good.
@@ -138,7 +136,7 @@ def test_needrestart_leaves_alone_what_it_would_cut(fresh):
     App(fresh, "web", QUICK)
     # As needrestart itself reads the file and goes by it: a pattern with 0 is a unit that it does not restart.
     ask = """
-        do "/etc/needrestart/conf.d/slot.conf" or die "$@ $!";
+        do "/etc/needrestart/conf.d/slot.conf"; die $@ if $@;
         for my $unit (@ARGV) {
             my @known = grep { $unit =~ /$_/ } keys %{$nrconf{override_rc}};
             print $unit, "\n" if @known and not grep { $nrconf{override_rc}{$_} } @known;
@@ -146,14 +144,6 @@ def test_needrestart_leaves_alone_what_it_would_cut(fresh):
     """
     units = ["slot-router@3.service", "web@blue.service", "slot-setup@web.service", "slotd.service", "nginx.service"]
     assert fresh.out(["perl", "-e", ask, *units]).split() == units[:3]
-
-
-def test_lintian_and_rpmlint_have_nothing_to_say_that_is_not_overridden_with_a_reason():
-    (deb,), (rpm,) = (list(PACKAGES.glob(f"*.{kind}")) for kind in ("deb", "rpm"))
-    said = subprocess.run(["lintian", "--allow-root", "--fail-on", "error,warning", "--tag-display-limit", "0", deb], text=True, capture_output=True)
-    assert (said.returncode, said.stdout) == (0, ""), said
-    said = subprocess.run(["rpmlint", "--config", RPMLINT, rpm], text=True, capture_output=True)
-    assert said.returncode == 0 and " 0 errors, 0 warnings" in said.stdout, said
 
 
 def test_what_is_written_survives_a_reboot_and_a_power_cut():

@@ -57,12 +57,13 @@ def test_the_package_is_upgraded_removed_and_purged_as_the_readme_says(server):
 def test_the_rpm_is_installed_and_removed_as_the_readme_says(server):
     # Of Debian's packages rpm knows nothing.
     server.write("/usr/local/bin/rpm", '#!/bin/sh\nexec /usr/bin/rpm --dbpath /var/lib/rpm --nodeps --force-debian "$@"\n', mode="0755")
-    server.run("mkdir -p /var/lib/rpm && rpm --initdb && cp /packages/slotctl-*.rpm /root/")
+    server.run("mkdir -p /var/lib/rpm && /usr/bin/rpm --dbpath /var/lib/rpm --initdb && cp /packages/slotctl-*.rpm /root/")
     (lines,) = blocks("rpm")
-    typed(server, lines.splitlines()[0])
+    install, remove = lines.splitlines()
+    typed(server, install)
     server.run("cd /root/web && slotctl init && slotctl deploy ./build")
     assert serves(server)
-    typed(server, lines)
+    typed(server, remove)
     left = re.search(r"there is no purge; (`.*?`) are what is left", README.read_text(), re.DOTALL)[1]
     server.run(f"rm -rf {' '.join(re.findall(r'`([^`]+)`', left))}")
     assert server.out("find / -xdev -name 'slot*' ! -path '/proc/*' ! -path '/root/*' ! -path '/packages/*' ! -path '/tests/*'") == ""

@@ -10,7 +10,7 @@ from versions import OURS, another, install, of_systemd, runs_as_installed
 
 # Something that a test makes when what waits for it may go on.
 GO = "/srv/go"
-LOAD = ("--connections", "20", "--pause-ms", "17")
+LOAD = ("--connections", "48", "--pause-ms", "40")
 
 
 @contextlib.contextmanager
