@@ -66,18 +66,20 @@ def test_a_removal_stops_everything_and_keeps_the_apps_data_and_a_purge_leaves_w
     web = App(machine, "web", lines)
     machine.run("useradd --system --no-create-home runs && chown -R root /srv")
     shop = App(machine, "shop", QUICK + 'hosts = ["shop.test"]\nuser = "runs"\n')
-    for app in (web, shop):
+    cold = App(machine, "cold", QUICK + 'hosts = ["cold.test"]\nkeep_warm = "10m"\nkeep_warm_frozen = true\n')
+    for app, wait in ((web, "stopped"), (shop, "stopped"), (cold, "switched")):
         app.deploy("one")
-        app.deploy("two", "--wait=stopped")
+        app.deploy("two", f"--wait={wait}")
+    machine.wait_for("systemctl show -P FreezerState cold@blue | grep -qx frozen")
     machine.run("echo kept >$(readlink -f /var/lib/slot-app/web)/shared/uploads/mine")
     assert machine.out("curl -sS -m 10 http://127.0.0.1/") == "release two"
     told = machine.run("dpkg -r slotctl", timeout=120)
     assert "rror" not in told.stdout + told.stderr, told
     assert machine.run("curl -sS -m 10 http://127.0.0.1/", check=False).returncode == 7, "somebody still listens"
-    assert machine.out("systemctl list-units --all --plain --no-legend 'slot*' 'web*' 'shop*' | grep -v not-found || true") == ""
+    assert machine.out("systemctl list-units --all --plain --no-legend 'slot*' 'web*' 'shop*' 'cold*' | grep -v not-found || true") == ""
     assert machine.out("pgrep -fa '[/](usr|var)/lib/slot' || true") == ""
     assert machine.out("cat /var/lib/private/slot-app/web/shared/uploads/mine") == "kept"
-    assert machine.out("ls /etc/slot/apps; cat /var/lib/slot/web/live/marker") == "shop.toml\nweb.toml\ntwo"
+    assert machine.out("ls /etc/slot/apps; cat /var/lib/slot/web/live/marker") == "cold.toml\nshop.toml\nweb.toml\ntwo"
     # It is there again with the package, and then gone for good.
     machine.install()
     machine.run("systemctl enable --now slot-router.socket slotd.socket slotd.service")

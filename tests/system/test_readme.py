@@ -56,7 +56,7 @@ def test_the_package_is_upgraded_removed_and_purged_as_the_readme_says(server):
 
 def test_the_rpm_is_installed_and_removed_as_the_readme_says(server):
     # Of Debian's packages rpm knows nothing.
-    server.write("/usr/local/bin/rpm", '#!/bin/sh\nexec /usr/bin/rpm --dbpath /var/lib/rpm --nodeps --force-debian "$@"\n', mode="0755")
+    server.write("/usr/local/bin/rpm", '#!/bin/sh\nexec /usr/bin/rpm --dbpath /var/lib/rpm --nodeps "$@"\n', mode="0755")
     server.run("mkdir -p /var/lib/rpm && /usr/bin/rpm --dbpath /var/lib/rpm --initdb && cp /packages/slotctl-*.rpm /root/")
     (lines,) = blocks("rpm")
     install, remove = lines.splitlines()
