@@ -439,7 +439,7 @@ fn a_refusal_names_file_line_key_and_remedy() {
         refusal_of_line("helth = \"/healthz\""),
         "slot.toml:2: unknown key `helth`; did you mean `health`? (the keys are name, \
          command, setup_command, setup_timeout, shared_dirs, slots, bind, ready, ports, health, start_timeout, health_timeout, drain, drain_requests, \
-         drain_streams, drain_tunnels, stop_timeout, soak, after_soak, keep_warm, keep_warm_frozen, soak_error_rate, keep, \
+         drain_streams, drain_tunnels, stop_timeout, soak, migrate, after_soak, keep_warm, keep_warm_frozen, soak_error_rate, keep, \
          hosts, paths, listener, sticky, preview, preview_token_sha256, allow_privileged_user, user, env_file, git, env, limits, hooks, canary, notices, auto, staging)"
     );
     assert_eq!(

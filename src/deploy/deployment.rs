@@ -16,7 +16,7 @@ impl Draft {
         self.refuse_if_locked()?;
         let weight = request.weight.filter(|weight| *weight != Weight::ALL);
         if let Some(slot) = self.state.next_slot(&request.settings.slots).cloned()
-            && let Some(weight) = weight.filter(|weight| *weight > self.state.rest())
+            && let Some(weight) = weight.filter(|weight| *weight > self.state.available())
         {
             return Err(self.too_much(slot, weight));
         }

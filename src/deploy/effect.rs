@@ -199,11 +199,11 @@ fn route(state: &State) -> Route {
         generation: state.routed,
         active: state.active.clone(),
         trials: state
-            .trials()
+            .given()
             .map(|(name, weight)| (name.clone(), weight))
             .collect(),
         tried: state
-            .trials()
+            .given()
             .filter_map(|(name, _)| Some(state.slots.get(name)?.generation))
             .min(),
         ready: matches!(service, Some(Service::Up)),
@@ -253,7 +253,8 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
         // Nothing is cut so that it can be frozen.
         Condition::Warm { gated: true, .. }
             if state.kept_in(name).is_some_and(|kept| kept.freezes)
-                && !state.lingering.contains(name) =>
+                && !state.lingering.contains(name)
+                && !state.migrates(name) =>
         {
             Some(Effect::Drain {
                 slot: name.clone(),

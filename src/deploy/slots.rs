@@ -273,7 +273,7 @@ impl Draft {
             .slots
             .keys()
             .filter(|name| self.is_warm(name) && Some(*name) != kept.as_ref())
-            .filter(|name| self.state.kept_in(name).is_none())
+            .filter(|name| self.state.kept_in(name).is_none() && !self.state.migrates(name))
             .cloned()
             .collect();
         for name in warm {
@@ -283,6 +283,9 @@ impl Draft {
 
     /// A warm slot begins to drain, once no router sends to it any more; its deadline was set when it lost the weight.
     pub(super) fn drain(&mut self, name: &SlotName) {
+        if self.state.migrates(name) {
+            self.migrated();
+        }
         if self.state.lingering.contains(name) {
             return;
         }
@@ -371,7 +374,7 @@ impl Draft {
         };
         match slot.condition {
             Condition::Warm { .. } | Condition::Draining { .. }
-                if !self.state.lingering.contains(name) =>
+                if !self.state.lingering.contains(name) && !self.state.migrates(name) =>
             {
                 self.force(name);
                 Ok(())

@@ -87,6 +87,9 @@ pub struct Status {
     /// Where the app is reached: `http://127.0.0.1:80/`.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// The hosts at which one slot is reached whatever its weight, where the app's file lets them: `green.web.example.org`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previews: Vec<String>,
     /// Each slot.
     pub slots: Vec<SlotStatus>,
     /// The attempt that holds the lock.

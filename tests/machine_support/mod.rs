@@ -56,6 +56,7 @@ pub fn settings() -> Settings {
         stop_timeout: Duration::from_secs(10),
         soak: Duration::from_secs(40),
         soak_error_rate: None,
+        migrate: None,
         hooks: BTreeSet::new(),
         after: After::default(),
         canary: None,

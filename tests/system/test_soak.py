@@ -29,7 +29,8 @@ def test_waiting_for_the_soak_returns_when_it_has_ended_and_for_the_stop_when_th
 
 @pytest.mark.parametrize(("name", "fault", "cause"), [
     ("sick", "unhealthy-after=2", "probes-failed"),
-    ("crash", "exit-after=2", "exited"),
+    # Long after everybody has looked away.
+    ("crash", "exit-after=20", "exited"),
     # Its unit would start it again, and again; the first time is once too often while there is a release to go back to.
     ("leaves", "end-after=2", "exited"),
     ("hangs", "hang-after=2", "exited"),
@@ -37,7 +38,7 @@ def test_waiting_for_the_soak_returns_when_it_has_ended_and_for_the_stop_when_th
 def test_a_release_that_fails_in_its_soak_is_rolled_back_and_marked_with_what_it_held_as_the_only_loss(machine, name, fault, cause):
     if name == "hangs":
         machine.write(f"/etc/systemd/system/{name}@.service.d/watchdog.conf", "[Service]\nWatchdogSec=1s\n")
-    app = make_app(machine, name, "20s")
+    app = make_app(machine, name, "40s")
     first = app.deploy("one", "--wait=switched")
     with load_of(machine, app) as load:
         failed = app.deploy("two", "--wait=soaked", faults=fault, check=False)
@@ -71,6 +72,22 @@ def test_a_release_that_fails_in_its_soak_is_rolled_back_and_marked_with_what_it
     marked = app.deploy("two", faults=fault, check=False)
     assert (marked["cause"], marked["release"]) == ("marked", failed["release"]), marked
     assert app.active() == "blue"
+
+
+def test_a_release_of_which_the_kernel_kills_a_process_for_its_memory_is_rolled_back_and_that_is_said(machine):
+    app = make_app(machine, "hungry", "60s")
+    first = app.deploy("one")
+    app.deploy("two")
+    # The machines have no memory controller. This is how systemd-oomd tells PID 1 what it did, which makes the same of it as of the kernel's own
+    # word: extended attributes of the unit's control group.
+    group = machine.show("hungry@green.service", "ControlGroup")["ControlGroup"]
+    for name in ("user.oomd_ooms", "user.oomd_kills"):
+        machine.run(["python3", "-c", f"import os; os.setxattr('/sys/fs/cgroup{group}', '{name}', b'1')"])
+    machine.run("systemctl kill -s KILL hungry@green.service")
+    status = app.wait_until(lambda status: status["active"] == "blue" and status["state"] == "idle")
+    back = status["rolled_back"]
+    assert (back["to_release"], back["cause"]) == (first["release"], "exited"), back
+    assert "was killed because memory ran out" in back["text"], back
 
 
 def test_a_rollback_during_a_soak_goes_to_the_slot_that_is_kept_warm_for_it(machine):

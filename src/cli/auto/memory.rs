@@ -26,6 +26,9 @@ struct Kept {
 struct TriedKept {
     wanted: String,
     tries: u32,
+    /// The attempt, once it has begun; gone when it is known how that ended.
+    #[serde(default)]
+    generation: Option<u64>,
     served: Option<String>,
     failed: Option<String>,
 }
@@ -72,6 +75,7 @@ impl Memory {
         self.kept.tried = Some(TriedKept {
             wanted: wanted.to_owned(),
             tries: before.map_or(0, |it| it.tries) + 1,
+            generation: None,
             served: None,
             failed: None,
         });
@@ -79,10 +83,24 @@ impl Memory {
         self.write()
     }
 
+    /// What is tried has begun, as this attempt.
+    pub(super) fn begun(&mut self, generation: u64) -> anyhow::Result<()> {
+        if let Some(tried) = &mut self.kept.tried {
+            tried.generation = Some(generation);
+        }
+        self.write()
+    }
+
+    /// The attempt of which it is not known how it ended.
+    pub(super) fn unknown(&self) -> Option<u64> {
+        self.kept.tried.as_ref()?.generation
+    }
+
     /// It was not tried after all.
     pub(super) fn take_back(&mut self) -> anyhow::Result<()> {
         if let Some(tried) = &mut self.kept.tried {
             tried.tries = tried.tries.saturating_sub(1);
+            tried.generation = None;
         }
         self.write()
     }
@@ -96,6 +114,7 @@ impl Memory {
     /// It ended so; `None`: that says nothing of it.
     pub(super) fn end(&mut self, ended: Option<Ended>) -> anyhow::Result<()> {
         if let Some(tried) = &mut self.kept.tried {
+            tried.generation = None;
             match ended {
                 Some(Ended::Served(release)) => tried.served = Some(release),
                 Some(Ended::Failed(cause)) => tried.failed = Some(cause),

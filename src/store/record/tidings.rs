@@ -1,6 +1,6 @@
 //! Notices that are to be told elsewhere, between the state and their record.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     CauseRecord, FailureRecord, KindRecord, LackRecord, OccasionRecord, OutcomeRecord,
@@ -72,6 +72,13 @@ enum NoticeRecord {
         occasion: OccasionRecord,
         failure: Option<FailureRecord>,
     },
+}
+
+/// Those that this version can tell of.
+pub(super) fn known<'d, D: Deserializer<'d>>(found: D) -> Result<Vec<TidingRecord>, D::Error> {
+    let found = Vec::<serde_json::Value>::deserialize(found)?;
+    let known = found.into_iter().map(serde_json::from_value);
+    Ok(known.filter_map(Result::ok).collect())
 }
 
 impl TidingRecord {
