@@ -55,7 +55,7 @@ pub enum AppError {
     },
     /// Its file is gone, or cannot be made into units.
     #[error(
-        "the file of app {name} is wrong: {why}. Until it is right, and `systemctl daemon-reload` or `slotctl app add` has read it, no \
+        "the file of app {name} is wrong: {why}. Until it is right, and `slotctl app reload` or `systemctl daemon-reload` has read it, no \
          slot is started; what runs goes on"
     )]
     WrongFile {
