@@ -16,7 +16,8 @@
 //! - L0, decisions without I/O: [`deploy`], [`router::h1`], [`router::table`].
 //! - L1, bytes and words: [`wire`], [`config`], [`telemetry`].
 //! - L2, one adapter per outside thing: [`systemd`], [`children`], [`store`], [`release`],
-//!   [`git`], [`staging`], [`probe`], [`traffic`], [`preflight`], [`launch`], [`units`], [`load`], the rest of [`router`].
+//!   [`git`], [`staging`], [`probe`], [`traffic`], [`preflight`], [`launch`], [`units`], [`load`], [`doctor`] (decisions over what [`cli`] has
+//!   collected), the rest of [`router`].
 //! - L3: [`daemon`], where one task owns the state of an app.
 //! - L4: [`api`] and [`cli`]: parse, ask, render.
 //!
@@ -30,6 +31,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod deploy;
+pub mod doctor;
 pub mod git;
 pub mod launch;
 pub mod load;

@@ -11,12 +11,17 @@
 //! | `slot_generation` | the attempt's number |
 //! | `slot_phase` | `preparing`, `starting`, … |
 //! | `slot_cause` | why an attempt ended: `switched`, `start-timeout`, … |
+//! | `message_id` | what kind of line it is, where that is explained ([`message`]) |
 //!
 //! What slotd tells of an app also has how it stands then ([`Standing`](crate::wire::api::Standing)): `slot_state`; `slot_active`,
 //! `slot_candidate` and `slot_old`, each with `…_release` and `…_boot_id`; `slot_switched_at_ms`, `slot_health_fail_streak`,
 //! `slot_rollback_cause`, `slot_rollback_at_ms`, `slot_initiated_by`, `slot_commit`, `slot_previous_commit`.
 //!
+//! Who changed what by the API has fields of its own, from `slot_audit` on; `src/api/audit.rs` lists them.
+//!
 //! **Invariant:** nothing here decides anything, and no line is needed for correctness.
+
+pub mod message;
 
 use std::error::Error;
 use std::fs::OpenOptions;

@@ -108,6 +108,13 @@ impl Watching {
         said
     }
 
+    /// What is remembered names an attempt of which it is not known how it ended.
+    fn remembers_an_attempt(&self) -> bool {
+        let kept = fs::read(self.memory.join("tried.json")).unwrap_or_default();
+        let kept: Value = serde_json::from_slice(&kept).unwrap_or_default();
+        kept["tried"]["generation"].is_u64()
+    }
+
     fn leaves_drop(&self) -> String {
         self.leaves(&["--path", self.drop.to_str().unwrap()])
     }
@@ -150,6 +157,63 @@ fn what_is_dropped_is_deployed_once_and_what_failed_or_was_left_does_not_come_ba
     assert_eq!(running.who(), "one");
     watching.drops("four", "serves");
     watching.deploys(&running, "four");
+}
+
+#[test]
+fn a_try_whose_end_nobody_saw_is_not_made_again() {
+    let watching = Watching::with(|elsewhere| {
+        let gate = elsewhere.join("gate");
+        format!(
+            "health_timeout = '2s'\n[hooks]\nbefore_switch = ['cat', '{}']\n",
+            gate.display()
+        )
+    });
+    let gate = watching.elsewhere.path().join("gate");
+    run(Path::new("/"), &["mkfifo", gate.to_str().unwrap()]);
+    let running = watching.project.start(&[]);
+    let (memory, drop) = (&watching.memory, &watching.drop);
+    let words = ["--socket", ".slot/slotd.sock", "--app", "slot", "auto"];
+    for (name, behaviour) in [("one", "serves"), ("two", "never-healthy")] {
+        watching.drops(name, behaviour);
+        let looks = [
+            ["--memory", memory.to_str().unwrap()],
+            ["--path", drop.to_str().unwrap()],
+        ];
+        let mut look = watching
+            .project
+            .slotctl(&[&words[..], &looks.concat()].concat())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = std::time::Instant::now();
+        while !watching.remembers_an_attempt() {
+            assert!(began.elapsed() < started::LONG, "it never began");
+        }
+        look.kill().unwrap();
+        look.wait().unwrap();
+        let opened = std::thread::spawn({
+            let gate = gate.clone();
+            move || std::fs::write(gate, "")
+        });
+        watching.over();
+        let said = watching.leaves_drop();
+        match behaviour {
+            "serves" => {
+                opened.join().unwrap().unwrap();
+                assert_eq!(said, "");
+            }
+            _ => {
+                // Its hook was never reached.
+                std::fs::read(&gate).unwrap();
+                opened.join().unwrap().unwrap();
+                assert!(
+                    said.contains("is not deployed again: it failed (health-timeout)"),
+                    "{said}"
+                );
+            }
+        }
+        assert_eq!(running.who(), "one");
+    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("preflight", 2),
     ("units", 2),
     ("load", 2),
+    ("doctor", 2),
     ("router", 2),
     ("daemon", 3),
     ("api", 4),

@@ -402,7 +402,7 @@ fn a_rollback_goes_ahead_of_a_plan_and_a_plan_outlives_its_deployer_but_not_the_
     let mut rebooted = deployed(self::app());
     let facts = rebooted.facts_after_reboot();
     rebooted.recover(&facts);
-    assert_eq!((rebooted.phase(), rebooted.cause()), (None, "exited"));
+    assert_eq!((rebooted.phase(), rebooted.cause()), (None, "rebooted"));
     assert_eq!(rebooted.active(), "blue");
     app.rollback();
     assert_eq!(app.weight("green"), 0);

@@ -101,6 +101,7 @@ fn settings() -> Settings {
         stop_timeout: Duration::from_secs(10),
         soak: Duration::ZERO,
         soak_error_rate: None,
+        migrate: None,
         hooks: BTreeSet::new(),
         after: After::default(),
         canary: None,

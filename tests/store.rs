@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use slot::deploy::{
     After, BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Deployment, Failed,
-    Failing, Finding, Fingerprint, Generation, Hook, Kept, Keyed, Kind, Lack, Lookout, Notice,
-    Occasion, Outcome, Phase, Plan, Probe, Quantile, Quiet, Rate, Ratio, ReleaseId, RolledBack,
-    Service, Settings, Slot, SlotName, Stage, State, Tiding, Time, Topic, UnitFailure, Watch,
-    Weight,
+    Failing, Finding, Fingerprint, Generation, Hook, Kept, Keyed, Kind, Lack, Lookout, Migrate,
+    Migration, Notice, Occasion, Outcome, Phase, Plan, Probe, Quantile, Quiet, Rate, Ratio,
+    ReleaseId, RolledBack, Service, Settings, Slot, SlotName, Stage, State, Tiding, Time, Topic,
+    UnitFailure, Watch, Weight,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -56,6 +56,7 @@ fn settings() -> Settings {
         stop_timeout: Duration::from_secs(10),
         soak: Duration::ZERO,
         soak_error_rate: None,
+        migrate: None,
         hooks: BTreeSet::new(),
         after: After::default(),
         canary: None,
@@ -176,7 +177,7 @@ fn reached() -> State {
 }
 
 /// A release failed after its soak, and the one before it is to take its place.
-fn failing() -> [State; 3] {
+fn failing() -> [State; 4] {
     let mut told = busy();
     told.lookout = Lookout {
         streak: 3,
@@ -199,7 +200,19 @@ fn failing() -> [State; 3] {
         freezes: true,
         frozen: true,
     });
-    [told, left, kept]
+    let mut migrating = busy();
+    migrating.settings.migrate = Some(Migrate {
+        keeps: "5".parse().unwrap(),
+        lasts: Duration::from_secs(30),
+    });
+    migrating.migration = Some(Migration {
+        slot: "blue".parse().unwrap(),
+        weight: "5".parse().unwrap(),
+        since: Time(1_000_000_000),
+        until: Time(1_000_030_000),
+        streak: 1,
+    });
+    [told, left, kept, migrating]
 }
 
 /// The candidate has a weight, and so has a slot that was started by hand.
@@ -540,6 +553,21 @@ fn with_tidings() -> State {
     state
 }
 
+#[test]
+fn what_a_newer_version_tells_of_is_passed_over_and_the_rest_is_not() {
+    let place = Place::new();
+    let state = with_tidings();
+    place.file.save(&state).unwrap();
+    let text = fs::read_to_string(place.path()).unwrap();
+    let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let untold = file["untold"].as_array_mut().unwrap();
+    untold[1]["topic"] = "from-tomorrow".into();
+    fs::write(place.path(), file.to_string()).unwrap();
+    let mut expected = state;
+    expected.untold.remove(1);
+    assert_eq!(place.loaded().0, expected);
+}
+
 /// Every variant of every part at least once.
 fn states() -> Vec<State> {
     let mut lingering = busy();
@@ -774,8 +802,11 @@ fn a_file_cut_anywhere_is_kept_aside_whole_and_never_read_as_absent() {
     for length in 0..whole.len() - 1 {
         let place = Place::new();
         fs::write(place.path(), &whole[..length]).unwrap();
+        let seen = place.file.look().unwrap().unwrap_err();
+        assert!(place.path().exists(), "what is only looked at stays");
         match place.file.load().unwrap() {
             Loaded::Corrupt { aside, why } => {
+                assert_eq!(why, seen);
                 assert!(!why.is_empty());
                 assert_eq!(aside, place.directory.path().join("state.json.corrupt-1"));
                 assert_eq!(fs::read(&aside).unwrap(), &whole[..length]);

@@ -300,7 +300,7 @@ fn a_deployer_that_was_killed_ends_a_deployment_whose_candidate_ended_with_it() 
         (&status["active"], &status["deployment"]),
         (&"blue".into(), &Value::Null)
     );
-    assert_eq!(status["last"]["cause"], "exited");
+    assert_eq!(status["last"]["cause"], "rebooted");
     running.end();
 }
 
@@ -390,6 +390,10 @@ fn a_candidate_without_weight_is_seen_by_whoever_names_its_slot_its_release_or_i
         }
     };
     until("green.slot.example.org", "2");
+    assert_eq!(
+        project.done(&["status"])["previews"],
+        serde_json::json!(["green.slot.example.org", "blue.slot.example.org"])
+    );
     for name in ["green", "v2", id] {
         assert_eq!(who(&format!("{name}.slot.example.org"), ""), candidate);
         let field = format!("slot-preview: secret {name}\r\n");

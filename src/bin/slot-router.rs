@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use slot::router::settings::Settings;
 use slot::router::{Config, Server, Source, unit};
+use slot::telemetry::message;
 
 /// Passes HTTP/1.1 requests to the slots that a table names.
 ///
@@ -54,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     let settings = settings.map(|file| Settings::read(file, &names));
     let Settings { machine, problem } = settings.transpose()?.unwrap_or_default();
     if let Some(problem) = &problem {
-        tracing::error!("{problem}");
+        tracing::error!(message_id = message::id("router-settings"), "{problem}");
     }
     let config = Config {
         table: arguments.table.map_or(Source::None, Source::File),

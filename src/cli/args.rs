@@ -4,6 +4,7 @@
 
 mod machine;
 mod shares;
+mod token;
 mod units;
 mod words;
 
@@ -22,6 +23,7 @@ use super::{complete, exit};
 use crate::deploy::{AppName, Key, Label, Serving, SlotName};
 
 pub use shares::{Abort, Pause, Route, Stop, Weight};
+pub use token::{ScopeName, Token, TokenNew};
 pub use words::{Span, Target};
 
 use words::span;
@@ -129,6 +131,18 @@ pub enum Command {
     /// Exchange the router for a new instance of it
     #[command(subcommand)]
     Router(Router),
+    /// Say what is wrong with slot on this machine, and what to do about it
+    ///
+    /// Looks at systemd, polkit and the bus; at slot's units and those of apps (installed, read, failed, limited, replaced); at the public
+    /// sockets, the router's instances and their table; at app files, states, symlinks and releases; at ports, owners and modes, disks and
+    /// the clock. Each line is ok, warning or problem, or unseen where it could not be looked at; what is not ok has what to do. It needs no
+    /// slotd that runs, and asks one that does. Without root it sees less, and says so.
+    ///
+    /// The exit status is 1 if there is a problem, and 0 if there are warnings at most.
+    Doctor(Doctor),
+    /// Make tokens for slotd's API over TCP
+    #[command(subcommand)]
+    Token(Token),
     /// Add, list and remove the public sockets that the router takes connections from
     #[command(subcommand)]
     Listener(Listener),
@@ -172,6 +186,18 @@ pub struct Demo {
     /// Exit after the table, with status 0 only if nothing failed
     #[arg(long)]
     pub once: bool,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Do what is safe, and say what was done; takes root
+    ///
+    /// That is: `systemctl daemon-reload` where units are newer than what systemd has read of them (not while an app's file is wrong),
+    /// `systemctl reset-failed` of slot's units that nothing needs, the directories of `systemd-tmpfiles --create slot.conf`, and the removal
+    /// of temporary files that a crash has left and that no process has open. Nothing that serves is started, stopped or changed.
+    #[arg(long)]
+    pub fix: bool,
 }
 
 /// `start`.

@@ -18,6 +18,7 @@ pub mod connections;
 pub mod demo;
 pub mod deploy;
 pub mod deployer;
+mod doctor;
 mod examples;
 pub mod exit;
 mod fetch;
@@ -47,6 +48,7 @@ pub mod stage;
 pub mod start;
 pub mod status;
 pub mod term;
+mod token;
 
 use std::future::Future;
 use std::io::stderr;
@@ -188,11 +190,13 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             None => wait_for(status::run(&client(global)?, global.json))?,
         },
         Command::Releases => wait_for(releases::run(&client(&reached(global)?)?, global.json))?,
+        Command::Doctor(options) => wait_for(doctor::run(options, global.json))?,
         Command::Router(args::Router::Upgrade(options)) => {
             // It is the machine's, whatever project this directory is of.
             let client = Client::new(global.socket(), None);
             wait_for(router::upgrade(&client, options, global.json))?
         }
+        Command::Token(args::Token::New(options)) => token::new(options, global.json)?,
         Command::Listener(command) => wait_for(listener::run(global, command))?,
         Command::Config(args::Config::Check(options)) => config::check(options, global.json)?,
         Command::Config(args::Config::Show(options)) => config::show(global, options)?,

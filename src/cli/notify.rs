@@ -67,17 +67,17 @@ pub fn run(request: &Request) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a file says, but for the end of its line.
+/// What a file says, but for the end of its line. Where PID 1 reads it for the unit, it is there, and empty, even if `secret_file` is not.
 fn secret(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
-    let mut secret = fs::read(path).with_context(|| {
-        let path = path.display();
-        format!("cannot read the secret {path}; make it: `openssl rand -hex 32 > {path}`, for root alone")
-    })?;
+    const REMEDY: &str = "write one into the file that `secret_file` of [[notices]] names (`openssl rand -hex 32`, for root alone); the unit \
+                          slot-notify@ of the app reads it when it is next started: `systemctl stop` it, and slotd does";
+    let mut secret = fs::read(path)
+        .with_context(|| format!("cannot read the secret {}; {REMEDY}", path.display()))?;
     while secret.last().is_some_and(u8::is_ascii_whitespace) {
         secret.pop();
     }
     if secret.is_empty() {
-        bail!("the secret {} is empty; write one into it", path.display());
+        bail!("there is no secret to sign with; {REMEDY}");
     }
     Ok(secret)
 }

@@ -272,6 +272,7 @@ fn in_soak(outcome: &Outcome) -> bool {
 /// Which gate or time-out a cause stands for, in the words of the app's file.
 fn gate(outcome: &Outcome) -> Option<&'static str> {
     Some(match outcome.cause.as_str() {
+        "rebooted" => "at its weight: the machine was restarted",
         "exited" if in_soak(outcome) => "the soak: it has to stay up",
         "build-failed" => "setup_command has to end with status 0",
         "build-timeout" => "setup_command has to end within setup_timeout",

@@ -86,17 +86,29 @@ impl Upload {
     /// # Errors
     /// If no thread can be had.
     pub fn body(self) -> io::Result<(Body, Packing)> {
+        self.body_if(|| Ok(()))
+    }
+
+    /// The same; when all of it has been read, what `whole` says decides whether the request ends well or breaks off.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub fn body_if(
+        self,
+        whole: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<(Body, Packing)> {
         match self {
             Self::Path(source) => {
                 let (sent, size) = (Arc::default(), Some(source.size));
                 let counter = Arc::clone(&sent);
                 send(sent, size, move |chunks| {
-                    source.pack(&mut Counting { chunks, counter })
+                    source.pack(&mut Counting { chunks, counter })?;
+                    whole()
                 })
             }
             Self::Archive(mut archive) => send(archive.read, archive.size, move |chunks| {
                 io::copy(&mut archive.plain, chunks)
-                    .map(drop)
+                    .and_then(|_| whole())
                     .map_err(|error| match error.kind() {
                         io::ErrorKind::BrokenPipe => error,
                         kind => io::Error::new(
@@ -361,6 +373,19 @@ mod tests {
                 "link 777 0",
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_not_what_was_looked_at_breaks_off_when_all_of_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server");
+        write(&path, "#!/bin/sh\n", 0o755);
+        let (body, _) = Upload::look_over(&path)
+            .unwrap()
+            .body_if(|| Err(io::Error::other("it changed")))
+            .unwrap();
+        let error = body.collect().await.map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "it changed");
     }
 
     #[test]

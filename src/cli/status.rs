@@ -104,7 +104,10 @@ pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
                 let _ = write!(text, "{}", paint.bad(" (not up: requests are held)"));
             }
         }
-        _ => text.push_str("  nothing is deployed yet"),
+        _ if status.last.is_none() => text.push_str("  nothing is deployed yet"),
+        _ => text.push_str(&paint.bad(
+            "  no slot is active, requests are answered with 503: `slotctl deploy` makes one active",
+        )),
     }
     if let Some(previous) = &status.prev {
         let _ = write!(text, ", `slotctl rollback` goes to {previous}");
@@ -146,6 +149,10 @@ pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
     let mut notes = remarks(status, now);
     notes.extend(last(status).map(|last| (Tone::of(last.1), last.0)));
     notes.extend(status.staging.as_ref().map(staging));
+    if !status.previews.is_empty() {
+        let text = format!("preview at {}", status.previews.join(", "));
+        notes.push((Tone::Plain, text));
+    }
     let held = status.hold.as_ref().map(|hold| held(hold, now));
     notes.extend(held);
     let warnings = status.warnings.iter();
@@ -421,7 +428,20 @@ pub fn time_until(until: u64, now: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::api::Deadlines;
+    use crate::wire::api::{Deadlines, Outcome};
+
+    #[test]
+    fn what_was_never_deployed_is_told_from_what_was_stopped() {
+        let mut status = Status::default();
+        let said = |status: &Status| table(status, 0, Paint::default(), 200);
+        assert!(said(&status).contains("nothing is deployed yet"));
+        status.last = Some(Outcome::default());
+        assert!(
+            said(&status).contains("no slot is active"),
+            "{}",
+            said(&status)
+        );
+    }
 
     #[test]
     fn a_drain_says_when_each_class_is_cut_where_they_differ() {

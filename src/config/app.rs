@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use super::after::after;
+use super::after::{after, migrate};
 use super::auto::auto;
 use super::canary::rate;
 use super::clients::{preview, preview_token, sticky};
@@ -77,6 +77,7 @@ impl App {
         };
         let stop_timeout = positive(keys.take("stop_timeout"), 10)?;
         let soak = span(keys.take("soak"), 60)?;
+        let migrate = migrate(keys.take("migrate"))?;
         let after = after(&mut keys)?;
         let soak_error_rate = keys
             .take("soak_error_rate")
@@ -137,6 +138,7 @@ impl App {
             drain,
             stop_timeout,
             soak,
+            migrate,
             after,
             soak_error_rate,
             keep: keep as usize,

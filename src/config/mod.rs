@@ -52,7 +52,7 @@ pub(crate) use span::systemd as systemd_span;
 pub use staging::Staging;
 pub use window::{NoWindow, Window};
 
-use crate::deploy::{After, AppName, Rate, SlotName};
+use crate::deploy::{After, AppName, Migrate, Rate, SlotName};
 use crate::router::table::sticky::By;
 
 /// Where a release keeps what its [`App::shared_dirs`] had in them when it was deployed.
@@ -137,6 +137,8 @@ pub struct App {
     pub stop_timeout: Duration,
     /// `soak = "60s"`; `0s`: none.
     pub soak: Duration,
+    /// `migrate = "99:1"`: what the old slot keeps at a switch, for ten seconds or as long as it says; absent or `off`: nothing.
+    pub migrate: Option<Migrate>,
     /// `after_soak = "report"`, `keep_warm = "30m"`, `keep_warm_frozen = true`.
     pub after: After,
     /// `soak_error_rate = "10%"`: the most requests of a new release that may fail while it is watched; `off`: they are not counted.

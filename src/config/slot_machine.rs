@@ -151,6 +151,7 @@ impl SlotMachine {
             },
             stop_timeout: drain_timeout,
             soak: Duration::ZERO,
+            migrate: None,
             after: After {
                 failing: Failing::Unseen,
                 ..After::default()

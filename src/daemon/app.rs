@@ -157,6 +157,7 @@ pub fn settings(app: &App) -> Settings {
         drain: app.drain.by_class(),
         stop_timeout: app.stop_timeout,
         soak: app.soak,
+        migrate: app.migrate,
         soak_error_rate: app.soak_error_rate,
         hooks: app.hooks.commands.keys().copied().collect(),
         after: app.after,

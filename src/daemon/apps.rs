@@ -13,7 +13,7 @@ use super::tables::Tables;
 use super::units::Units;
 use crate::config::App;
 use crate::deploy::{AppName, Phase};
-use crate::telemetry::chain;
+use crate::telemetry::{chain, message};
 
 /// How often it is looked whether an app that could not be taken up can be.
 const MEND: Duration = Duration::from_secs(2);
@@ -118,7 +118,12 @@ impl<U: Units> Apps<U> {
         };
         for name in names {
             if let Err(error) = self.take_up(&name).await {
-                tracing::error!(slot_app = name.as_str(), "{}", chain(&error));
+                tracing::error!(
+                    message_id = message::id("app-broken"),
+                    slot_app = name.as_str(),
+                    "{}",
+                    chain(&error)
+                );
             }
         }
         if let Err(error) = self.tables.is_whole().await {
@@ -133,7 +138,11 @@ impl<U: Units> Apps<U> {
             let broken: Vec<String> = self.broken.read().await.keys().cloned().collect();
             for name in broken {
                 match self.take_up(&name).await {
-                    Ok(_) => tracing::info!(slot_app = name.as_str(), "can be managed again"),
+                    Ok(_) => tracing::info!(
+                        message_id = message::id("app-mended"),
+                        slot_app = name.as_str(),
+                        "can be managed again"
+                    ),
                     Err(AppError::NoSuchApp { .. }) => {
                         self.broken.write().await.remove(&name);
                     }
@@ -201,6 +210,17 @@ impl<U: Units> Apps<U> {
             Some(app) => Ok(app),
             None => self.take_up(name).await,
         }
+    }
+
+    /// An app that is managed, as [`Apps::get`] finds it; none is taken up.
+    pub async fn known(&self, name: Option<&str>) -> Option<Arc<Managed<U>>> {
+        if name.is_none() {
+            return self.get(None).await.ok();
+        }
+        let managed = self.managed.read().await;
+        let mut all = managed.iter();
+        let found = all.find(|(known, _)| Some(known.as_str()) == name);
+        found.map(|(_, app)| Arc::clone(app))
     }
 
     /// Every app that is managed, and what is wrong with those that cannot be, or whose file is; of a deployer that has just started,

@@ -12,7 +12,7 @@ use super::owner::AskError;
 use super::units::Units;
 use super::world::World;
 use crate::store::replace;
-use crate::telemetry::chain;
+use crate::telemetry::{chain, message};
 use crate::wire::api::Hold;
 
 impl<U: Units> Live<U> {
@@ -52,7 +52,13 @@ impl<U: Units> Managed<U> {
         let bytes = serde_json::to_vec(&hold).expect("a hold is strings and a number");
         let path = world.hold_file();
         let written = blocking(move || replace(&path, &bytes, 0o644)).await;
-        written.map_err(|error| AskError::NotCommitted(chain(&error)))
+        written.map_err(|error| AskError::NotCommitted(chain(&error)))?;
+        tracing::info!(
+            message_id = message::id("held"),
+            slot_app = self.app().name.as_str(),
+            "{hold}"
+        );
+        Ok(())
     }
 
     /// Lets them be again.
@@ -65,7 +71,15 @@ impl<U: Units> Managed<U> {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(AskError::NotCommitted(error.to_string()))
             }
-            Ok(()) | Err(_) => Ok(()),
+            Err(_) => Ok(()),
+            Ok(()) => {
+                tracing::info!(
+                    message_id = message::id("unheld"),
+                    slot_app = self.app().name.as_str(),
+                    "nothing holds automatic deployments any more"
+                );
+                Ok(())
+            }
         }
     }
 

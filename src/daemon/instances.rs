@@ -15,7 +15,7 @@ use super::succession::{self, Doing, Instance, Next};
 use crate::config::{Machine, MachineError};
 use crate::deploy::BootId;
 use crate::systemd::{Bus, StartError, UnitName, journal};
-use crate::telemetry::chain;
+use crate::telemetry::{chain, message};
 use crate::traffic::{Routers, TrafficError};
 use crate::wire::api::Upgraded;
 
@@ -125,7 +125,15 @@ impl Instances {
         let this = Arc::clone(self);
         let task = tokio::spawn(async move {
             let _turn = this.turn.lock().await;
-            this.exchange(limit).await
+            let exchanged = this.exchange(limit).await;
+            if let Err(error) = &exchanged {
+                tracing::error!(
+                    message_id = message::id("router-not-upgraded"),
+                    "{}",
+                    chain(error)
+                );
+            }
+            exchanged
         });
         match task.await {
             Ok(upgraded) => upgraded,
@@ -158,7 +166,10 @@ impl Instances {
                 problem,
             });
         }
-        tracing::info!("slot-router@{new} accepts");
+        tracing::info!(
+            message_id = message::id("router-upgraded"),
+            "slot-router@{new} accepts"
+        );
         let mut draining = Vec::new();
         for instance in self.look().await? {
             let accepts = matches!(instance.doing, Doing::Accepts { .. });
@@ -212,6 +223,7 @@ impl Instances {
                 return true;
             };
             tracing::info!(
+                message_id = message::id("routers-mended"),
                 ?seen,
                 "the router's instances are not as they should be: {next:?}"
             );
@@ -225,7 +237,11 @@ impl Instances {
                 }
             };
             if let Err(error) = done {
-                tracing::error!("{}", chain(&error));
+                tracing::error!(
+                    message_id = message::id("router-not-upgraded"),
+                    "{}",
+                    chain(&error)
+                );
                 return false;
             }
         }

@@ -130,7 +130,7 @@ impl<U: Units> Live<U> {
     /// Has sent what waits, for as long as the app is managed.
     pub(super) async fn keep_notices(self: Arc<Self>) {
         for problem in self.app.notices.iter().filter_map(Receiver::secret_problem) {
-            self.keep_warning(problem);
+            self.keep_warning("notices-secret", problem);
         }
         let outbox = self.outbox();
         let keys = self.app.notices.iter().map(Receiver::key).collect();

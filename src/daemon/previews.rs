@@ -10,10 +10,21 @@ use tokio::sync::watch;
 
 use super::live::{AGAIN, Live, blocking};
 use super::units::Units;
+use crate::config::App;
 use crate::deploy::{BootId, Condition, ReleaseId, Service, Slot, SlotName, State};
 use crate::release::Record;
 use crate::telemetry::chain;
 use crate::wire::table;
+
+/// The hosts of the slots that can be asked, the active one's last: what everybody sees is on the app's own.
+pub(super) fn hosts(app: &App, state: &State) -> Vec<String> {
+    let Some(domain) = &app.preview else {
+        return Vec::new();
+    };
+    let runs = gated(state).into_iter().rev();
+    runs.map(|run| format!("{}.{}.{domain}", run.slot, app.name))
+        .collect()
+}
 
 /// A run that can be asked, and what it runs.
 struct Gated {

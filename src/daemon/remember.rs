@@ -15,7 +15,7 @@ use crate::deploy::{
     State, Tiding, Time,
 };
 use crate::store::Entry;
-use crate::telemetry::chain;
+use crate::telemetry::{chain, message};
 use crate::wire::api;
 use crate::wire::control::{InFlight, Stats};
 
@@ -199,7 +199,11 @@ impl<U: Units> Live<U> {
     pub(super) fn hold_up(&self, what: &'static str, text: String) {
         let mut memory = self.memory();
         if memory.held_up.get(what) != Some(&text) {
-            tracing::error!(slot_app = self.app.name.as_str(), "{text}");
+            tracing::error!(
+                message_id = message::of("held-up", what),
+                slot_app = self.app.name.as_str(),
+                "{text}"
+            );
             memory.held_up.insert(what, text);
         }
     }
@@ -233,9 +237,13 @@ impl<U: Units> Live<U> {
         self.memory().held_up.remove(what);
     }
 
-    /// Tells an administrator something that stays true until slotd restarts.
-    pub fn keep_warning(&self, text: String) {
-        tracing::error!(slot_app = self.app.name.as_str(), "{text}");
+    /// Tells an administrator something that stays true until slotd restarts; its `topic` may be explained ([`message`]).
+    pub fn keep_warning(&self, topic: &str, text: String) {
+        tracing::error!(
+            message_id = message::id(topic),
+            slot_app = self.app.name.as_str(),
+            "{text}"
+        );
         self.memory().warnings.push(text);
     }
 
@@ -441,6 +449,7 @@ impl<U: Units> Live<U> {
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
+                    message_id = message::of_event(&event.event, event.cause.as_deref()),
                     slot_app = event.app.as_str(),
                     slot_name = event.slot.as_deref(),
                     slot_release = event.release.as_deref(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::app::Managed;
 use super::fetch::FETCH;
+use super::previews;
 use super::tell;
 use super::units::Units;
 use crate::deploy::{
@@ -112,6 +113,7 @@ impl<U: Units> Managed<U> {
                 .is_some_and(|slot| slot.condition == Condition::Active(Service::Up)),
             standing: self.world().standing(&state).await,
             addresses: addresses.into_iter().collect(),
+            previews: previews::hosts(app, &state),
             slots,
             deployment: self.progress(&state),
             soak_until_ms: state.watch.as_ref().map(|watch| watch.until.0),
@@ -204,10 +206,19 @@ impl<U: Units> Managed<U> {
         let (detail, until) = match &slot.condition {
             Condition::Active(service) => (Some(service_name(service)), None),
             Condition::Failed(failure) => (Some(failure.text.clone()), None),
-            Condition::Warm { drain: until, .. } => (
-                (state.kept_in(name)).map(kept_until),
-                Some(until.map(|until| until.0)),
-            ),
+            Condition::Warm { drain: until, .. } => {
+                match state.migrating().filter(|it| it.slot == *name) {
+                    // It drains from then on.
+                    Some(left) => {
+                        let until = utc(left.until.0);
+                        (Some(format!("keeps {} until {until}", left.weight)), None)
+                    }
+                    None => (
+                        (state.kept_in(name)).map(kept_until),
+                        Some(until.map(|until| until.0)),
+                    ),
+                }
+            }
             Condition::Draining { until, .. } => (None, Some(until.map(|until| until.0))),
             Condition::Standby { .. } if slot.boot.is_none() => {
                 (Some("between two runs".to_owned()), None)

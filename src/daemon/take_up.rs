@@ -72,12 +72,15 @@ pub(super) async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> S
         Loaded::Absent => {
             // A data directory that slot-machine has left has the symlinks, and never had the file.
             if facts.slots.values().any(|found| found.release.is_some()) {
-                world.keep_warning("state.json is missing; the active slot was found by its units and symlinks instead".to_owned());
+                world.keep_warning(
+                    "state-missing",
+                    "state.json is missing; the active slot was found by its units and symlinks instead".to_owned(),
+                );
             }
             recover(&telling(rediscover(&facts, now)), &facts, now)
         }
         Loaded::Corrupt { aside, why } => {
-            world.keep_warning(format!(
+            world.keep_warning("state-corrupt", format!(
                 "state.json could not be read ({why}); it is kept as {}, and the active slot was found by the routers' table, units and symlinks instead",
                 aside.display()
             ));

@@ -94,7 +94,7 @@ pub fn decide(
 pub fn is_its_own(cause: &str) -> bool {
     !matches!(
         cause,
-        "interrupted" | "no-idle-slot" | "unrouted" | "unprepared"
+        "interrupted" | "no-idle-slot" | "rebooted" | "unrouted" | "unprepared"
     )
 }
 
@@ -191,7 +191,7 @@ mod tests {
         let often = tried("a", MOST_TRIES, None);
         let decided = decide("a", None, Some(&often), &now("r0"));
         assert!(matches!(decided, Decision::NotAgain(_)), "{decided:?}");
-        assert!(!is_its_own("interrupted") && !is_its_own("unprepared"));
+        assert!(!is_its_own("rebooted") && !is_its_own("interrupted") && !is_its_own("unprepared"));
         assert!(is_its_own("start-failed") && is_its_own("aborted") && is_its_own("preempted"));
     }
 

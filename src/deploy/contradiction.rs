@@ -20,8 +20,8 @@ impl State {
         if self.routed > self.generation {
             return Some("the table is ahead of the attempts");
         }
-        let trials = self.trials().map(|(_, weight)| weight);
-        let given: u32 = trials.map(|weight| u32::from(weight.get())).sum();
+        let given = self.given().map(|(_, weight)| weight);
+        let given: u32 = given.map(|weight| u32::from(weight.get())).sum();
         let most = self.active.as_ref().map_or(Weight::NONE, |_| Weight::ALL);
         if given > u32::from(most.get()) {
             return Some("more is given than there is");
@@ -69,6 +69,10 @@ impl State {
             .kept
             .as_ref()
             .is_none_or(|kept| condition(&kept.slot).is_some());
+        let left = self.migration.as_ref();
+        if left.is_some_and(|left| left.weight == Weight::NONE || left.weight == Weight::ALL) {
+            return Some("the old slot keeps nothing, or all");
+        }
         (!watched || !kept).then_some("a slot is watched that is none of the app's")
     }
 }

@@ -199,11 +199,11 @@ fn route(state: &State) -> Route {
         generation: state.routed,
         active: state.active.clone(),
         trials: state
-            .trials()
+            .given()
             .map(|(name, weight)| (name.clone(), weight))
             .collect(),
         tried: state
-            .trials()
+            .given()
             .filter_map(|(name, _)| Some(state.slots.get(name)?.generation))
             .min(),
         ready: matches!(service, Some(Service::Up)),
@@ -253,7 +253,8 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
         // Nothing is cut so that it can be frozen.
         Condition::Warm { gated: true, .. }
             if state.kept_in(name).is_some_and(|kept| kept.freezes)
-                && !state.lingering.contains(name) =>
+                && !state.lingering.contains(name)
+                && !state.migrates(name) =>
         {
             Some(Effect::Drain {
                 slot: name.clone(),
@@ -262,6 +263,7 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
             })
         }
         Condition::Warm { gated: false, .. } => probe(Pace::Gate),
+        Condition::Warm { .. } if state.migrates(name) => probe(Pace::Soak),
         Condition::Standby { gated: false } => probe(Pace::Gate),
         Condition::Trial { .. } => probe(Pace::Soak),
         // What the routers may still send to it is not seen yet.

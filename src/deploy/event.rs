@@ -276,7 +276,8 @@ pub struct UnitFailure {
 pub enum UnitResult {
     /// `timeout`: it was not up in time, or not down.
     Timeout,
-    /// `exit-code`, `signal`, `watchdog`, `start-limit-hit`, …: nothing is decided by which of them it is.
+    /// `exit-code`, `signal`, `watchdog`, `start-limit-hit`, …: nothing is decided by which of them it is. `reboot` is slot's own word for
+    /// a run that ended with the machine.
     Other(String),
 }
 

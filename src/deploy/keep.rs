@@ -76,6 +76,9 @@ impl Draft {
 
     /// Nothing is in flight at a slot that is to be frozen.
     pub(super) fn freeze(&mut self, name: &SlotName) {
+        if self.state.migrates(name) {
+            return;
+        }
         let Some(kept) = &mut self.state.kept else {
             return;
         };

@@ -8,6 +8,9 @@ use super::names::{Generation, ReleaseId, SlotName, Time};
 use super::state::{Cause, Kind};
 use super::step::Draft;
 
+/// How many marks are kept: releases that nobody has deployed for so long are on no disk any more.
+const MARKS: usize = 100;
+
 /// A switch that was taken back because its watch failed: the old slot is active again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolledBack {
@@ -37,7 +40,17 @@ impl Draft {
             return;
         }
         let Some(left) = &back.left else { return };
-        (self.state.marked).insert(left.clone(), Some(back.clone()));
+        let marked = &mut self.state.marked;
+        marked.insert(left.clone(), Some(back.clone()));
+        while marked.len() > MARKS {
+            // One of which the time is not known is older than any of which it is.
+            let others = marked.iter().filter(|(release, _)| *release != left);
+            let oldest = others.min_by_key(|(_, back)| back.as_ref().map(|back| back.at));
+            let Some(oldest) = oldest.map(|(release, _)| release.clone()) else {
+                break;
+            };
+            marked.remove(&oldest);
+        }
         let held = self.state.deployment.as_ref();
         let again = held.is_some_and(|held| {
             let same = candidate_release(held, &self.state.slots).as_ref() == Some(left);

@@ -39,6 +39,7 @@ mod hook;
 mod keep;
 mod lookout;
 mod mark;
+mod migrate;
 mod names;
 mod notice;
 mod plan;
@@ -61,6 +62,7 @@ pub use hook::{Hook, Occasion, Stage};
 pub use keep::Kept;
 pub use lookout::Lookout;
 pub use mark::RolledBack;
+pub use migrate::{Migrate, Migration};
 pub use names::{
     AppName, BootId, Generation, Key, Label, NameError, ReleaseId, SlotName, Time, Weight,
 };

@@ -213,6 +213,7 @@ impl Draft {
         };
         let slot = slot.clone();
         *plan = Some(Plan::at(step, self.now));
+        self.make_available(&slot, weight);
         // Others may have something too, and no plan takes it from them.
         let most = self.state.rest().with(self.state.weight(&slot));
         self.give(&slot, weight.min(most));
@@ -348,7 +349,10 @@ impl Draft {
             return Err(Refusal::PlanFinished { slot: slot.clone() });
         }
         let wanted = canary.steps.get(plan.step).map(|step| step.weight);
-        let strayed = wanted.is_some_and(|wanted| self.state.weight(slot) != wanted);
+        // Less than the step says is no other weight, where others have the rest.
+        let own = self.state.weight(slot);
+        let most = self.state.rest().with(own);
+        let strayed = wanted.is_some_and(|wanted| own != wanted.min(most));
         let step = plan.step;
         let Some(plan) = self.state.plan_mut() else {
             return Err(Refusal::NoPlan);

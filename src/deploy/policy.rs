@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::hook::Hook;
+use super::migrate::Migrate;
 use super::names::SlotName;
 use super::plan::Canary;
 use super::verdict::Rate;
@@ -91,6 +92,8 @@ pub struct Settings {
     pub hooks: BTreeSet<Hook>,
     /// What goes on once the soak is over.
     pub after: After,
+    /// What the old slot keeps for a while at a switch; nothing, if none.
+    pub migrate: Option<Migrate>,
     /// By which steps a candidate comes to its requests; none is all at once.
     pub canary: Option<Box<Canary>>,
 }

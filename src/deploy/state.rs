@@ -11,6 +11,7 @@ use super::hook::{Hook, Occasion, Stage};
 use super::keep::Kept;
 use super::lookout::Lookout;
 use super::mark::RolledBack;
+use super::migrate::Migration;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::plan::Plan;
 use super::policy::{ByClass, Settings};
@@ -69,6 +70,8 @@ pub struct State {
     pub lookout: Lookout,
     /// The old slot, while it is kept beyond its soak.
     pub kept: Option<Kept>,
+    /// The old slot, while it keeps a share; see [`State::migrating`].
+    pub migration: Option<Migration>,
 }
 
 /// An attempt, from its start to its switch.
@@ -259,7 +262,7 @@ pub enum Condition {
     },
     /// The table names it.
     Active(Service),
-    /// Kept running for the soak, at weight 0; `drain` is when its drain will have ended.
+    /// Kept running for the soak, at weight 0 or with what the last switch left to it; `drain` is when its drain will have ended.
     Warm {
         /// Per class.
         drain: ByClass<Time>,
@@ -440,6 +443,7 @@ impl Cause {
             Self::StartFailed(_) => "start-failed",
             Self::StartTimeout => "start-timeout",
             Self::HealthTimeout(_) => "health-timeout",
+            Self::Exited(failure) if failure.result.as_str() == "reboot" => "rebooted",
             Self::Exited(_) => "exited",
             Self::StoppedByHand => "stopped-by-hand",
             Self::ProbesFailed(_) => "probes-failed",
@@ -484,6 +488,7 @@ impl State {
             reached: None,
             lookout: Lookout::default(),
             kept: None,
+            migration: None,
         }
     }
 

@@ -123,6 +123,7 @@ impl State {
             });
         let watch = self.soak().map(|watch| watch.until);
         let kept = self.kept.as_ref().map(|kept| kept.until);
+        let migration = self.migration.as_ref().map(|it| it.until);
         let slots = self
             .slots
             .iter()
@@ -141,7 +142,12 @@ impl State {
                 | Condition::Stopping { .. }
                 | Condition::Failed(_) => None,
             });
-        slots.chain(deployment).chain(watch).chain(kept).min()
+        (slots
+            .chain(deployment)
+            .chain(watch)
+            .chain(kept)
+            .chain(migration))
+        .min()
     }
 }
 
@@ -152,14 +158,16 @@ pub(super) struct Draft {
     pub(super) now: Time,
     /// Who had what before.
     shares: Shares,
+    /// The old slot that kept a share before.
+    pub(super) kept_share: Option<SlotName>,
 }
 
 /// The active slot, and the others that have something.
 type Shares = (Option<SlotName>, Vec<(SlotName, Weight)>);
 
 fn shares(state: &State) -> Shares {
-    let trials = state.trials().map(|(name, weight)| (name.clone(), weight));
-    (state.active.clone(), trials.collect())
+    let given = state.given().map(|(name, weight)| (name.clone(), weight));
+    (state.active.clone(), given.collect())
 }
 
 impl Draft {
@@ -169,6 +177,7 @@ impl Draft {
             notices: Vec::new(),
             now,
             shares: shares(state),
+            kept_share: state.migrating().map(|it| it.slot.clone()),
         }
     }
 
@@ -176,6 +185,7 @@ impl Draft {
     pub(super) fn finish(mut self) -> Step {
         self.state.keep_outcome();
         self.keep_tidings();
+        self.forget_migration();
         if shares(&self.state) != self.shares {
             self.state.table += 1;
             self.state.everywhere = false;
@@ -234,6 +244,7 @@ impl Draft {
         if self.state.soak().is_some_and(|watch| watch.until <= now) {
             self.soak_ends();
         }
+        self.migrated_long_enough();
         self.kept_long_enough();
         match self
             .state

@@ -42,6 +42,11 @@ impl Draft {
             return;
         };
         let (generation, drain) = (deployment.generation, deployment.settings.drain);
+        // What is rolled back from is to have nothing.
+        let migrate = (deployment.settings.migrate).filter(|_| deployment.kind != Kind::Rollback);
+        if !self.state.migrates(slot) {
+            self.migrated();
+        }
         // A soak lasts until the routers have the table: should the switch be taken back, it goes on. A rollback is not waited for
         // any more.
         self.state.watch = self
@@ -56,6 +61,9 @@ impl Draft {
         self.set(slot, Condition::Active(Service::Up));
         self.activate(Some(slot.clone()));
         self.take_back_all();
+        if let (Some(from), Some(migrate)) = (&from, migrate) {
+            self.migrate(from, migrate);
+        }
         self.state.routed = generation;
         self.state.reached = None;
         self.enter(Phase::Shifting {

@@ -22,7 +22,10 @@ impl State {
         }
         match self.slots.get(name).map(|slot| &slot.condition) {
             Some(Condition::Trial { weight, .. }) => *weight,
-            Some(_) | None => Weight::NONE,
+            Some(_) | None => {
+                let left = self.migrating().filter(|it| it.slot == *name);
+                left.map_or(Weight::NONE, |it| it.weight)
+            }
         }
     }
 
@@ -30,11 +33,11 @@ impl State {
     #[must_use]
     pub fn rest(&self) -> Weight {
         let all = self.active.as_ref().map_or(Weight::NONE, |_| Weight::ALL);
-        self.trials()
+        self.given()
             .fold(all, |left, (_, weight)| left.without(weight))
     }
 
-    /// The slots that are given something beside the active one.
+    /// The slots on trial that are given something beside the active one.
     pub fn trials(&self) -> impl Iterator<Item = (&SlotName, Weight)> {
         self.slots
             .iter()
@@ -48,6 +51,7 @@ impl State {
 impl Draft {
     /// The candidate passed its gates, and is to stay at a weight: as much of it as the active slot still has.
     pub(super) fn try_out(&mut self, slot: &SlotName, weight: Weight) {
+        self.make_available(slot, weight);
         let weight = weight.min(self.state.rest());
         self.set(slot, Condition::trial(weight));
         self.enter(Phase::Trial {
@@ -70,7 +74,12 @@ impl Draft {
         };
         let own = self.state.weight(&slot);
         match &found.condition {
-            Condition::Active(_) if own == weight => return Ok(()),
+            // What is only left to the old slot is on its way already.
+            Condition::Active(_)
+                if own == weight || weight == Weight::ALL && self.state.available() == weight =>
+            {
+                return Ok(());
+            }
             Condition::Active(_) => return Err(Refusal::IsActive { slot, weight: own }),
             Condition::Trial { .. } => {}
             Condition::Standby { .. } if found.boot.is_none() => {
@@ -84,6 +93,12 @@ impl Draft {
                 return Err(Refusal::HookFirst { slot });
             }
             Condition::Standby { gated: true } => {}
+            // What the last switch left to it can be taken, and no more be given.
+            Condition::Warm { .. } if weight == own => return Ok(()),
+            Condition::Warm { .. } if weight == Weight::NONE => {
+                self.migrated();
+                return Ok(());
+            }
             Condition::Idle
             | Condition::Starting
             | Condition::Ready
@@ -95,6 +110,7 @@ impl Draft {
                 return Err(Refusal::TakesNoWeight { slot, condition });
             }
         }
+        self.make_available(&slot, weight);
         if weight.without(own) > self.state.rest() {
             return Err(self.too_much(slot, weight));
         }
@@ -271,6 +287,7 @@ impl Draft {
         }
         self.withdraw(name, self.state.settings.drain, None);
         self.activate(None);
+        self.migrated();
         self.take_back_all();
         self.let_go();
     }

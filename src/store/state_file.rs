@@ -39,15 +39,31 @@ impl StateFile {
         Self { path, machine_boot }
     }
 
-    /// Reads it.
+    /// Reads it, and keeps aside what cannot be read.
     ///
     /// # Errors
     /// The file is there but cannot be opened, or was written by a slotd whose format this one does not know: then nothing is done
     /// to it, and the app is left as it is.
     pub fn load(&self) -> Result<Loaded, FileError> {
+        Ok(match self.look()? {
+            Ok(None) => Loaded::Absent,
+            Ok(Some((state, rebooted))) => Loaded::State(state, rebooted),
+            Err(why) => Loaded::Corrupt {
+                aside: self.keep_aside()?,
+                why,
+            },
+        })
+    }
+
+    /// What it says, and whether the machine was started since; `None` if there is no file. What is wrong with it is the inner error.
+    /// Nothing is done to it.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub fn look(&self) -> Result<Result<Option<(Box<State>, bool)>, String>, FileError> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Absent),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
             Err(error) => return Err(FileError::of("read", &self.path)(error)),
         };
         if let Some(newer) = readable_from(&bytes).filter(|from| *from > VERSION) {
@@ -62,17 +78,11 @@ impl StateFile {
                 let rebooted = record.machine_boot != self.machine_boot;
                 let state = record.into_state().map_err(|error| error.to_string())?;
                 match state.contradiction() {
-                    None => Ok((state, rebooted)),
+                    None => Ok(Some((Box::new(state), rebooted))),
                     Some(what) => Err(what.to_owned()),
                 }
             });
-        match parsed {
-            Ok((state, rebooted)) => Ok(Loaded::State(Box::new(state), rebooted)),
-            Err(why) => Ok(Loaded::Corrupt {
-                aside: self.keep_aside()?,
-                why,
-            }),
-        }
+        Ok(parsed)
     }
 
     /// Writes it; it is on disk when this returns.

@@ -87,6 +87,9 @@ pub struct Status {
     /// Where the app is reached: `http://127.0.0.1:80/`.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// The hosts at which one slot is reached whatever its weight, where the app's file lets them: `green.web.example.org`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previews: Vec<String>,
     /// Each slot.
     pub slots: Vec<SlotStatus>,
     /// The attempt that holds the lock.
@@ -289,6 +292,19 @@ pub struct Begun {
     /// By the request with the same `Idempotency-Key` that came first; this one began nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
+}
+
+/// Whether what was deployed last serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// It does, no probe of it has just failed, and nothing is being taken back.
+    pub healthy: bool,
+    /// The app.
+    pub app: String,
+    /// The number of its last attempt.
+    pub generation: u64,
+    /// How it stands.
+    pub standing: Standing,
 }
 
 /// An attempt under way.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use slot::deploy::{
     After, BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Effect, End, Event,
-    Evidence, Expected, Facts, Failing, Fingerprint, Found, Generation, Guard, Hook, Kind, Notice,
-    Phase, Probe, Quiet, Rate, ReleaseId, Request, Route, Sample, Seen, Service, Settings, Sides,
-    SlotName, Stage, State, Step, Time, Topic, UnitFailure, Verdict, Weight, effects, judge, plan,
-    recover, rediscover, step, step_ends,
+    Evidence, Expected, Facts, Failing, Fingerprint, Found, Generation, Guard, Hook, Kind, Migrate,
+    Notice, Phase, Probe, Quiet, Rate, ReleaseId, Request, Route, Sample, Seen, Service, Settings,
+    Sides, SlotName, Stage, State, Step, Time, Topic, UnitFailure, Verdict, Weight, effects, judge,
+    plan, recover, rediscover, step, step_ends,
 };
 
 use crate::random::Random;
@@ -1105,6 +1105,9 @@ impl Machine {
             }
             match route.active.as_ref() == Some(&active) {
                 true => self.note("served"),
+                false if self.state.migrating().is_some_and(|it| it.slot == active) => {
+                    self.note("served while it is left");
+                }
                 false => self.note("served on trial"),
             }
             let boot = Some(boot.clone());
@@ -1419,6 +1422,10 @@ fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
         } else {
             Duration::from_secs(random.between(1, 15))
         },
+        migrate: random.percent(25).then(|| Migrate {
+            keeps: Weight::new(random.between(1, 20) as u8).expect("at most a fifth"),
+            lasts: Duration::from_secs(random.between(1, 12)),
+        }),
         soak_error_rate: random.percent(50).then_some(Rate(1_000)),
         hooks: (Hook::AROUND.into_iter().chain([Hook::Check]))
             .filter(|_| random.percent(20))

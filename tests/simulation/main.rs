@@ -78,6 +78,7 @@ fn the_simulation_reaches_what_it_is_for() {
         "weight lost",
         "withdrawn",
         "served on trial",
+        "served while it is left",
         "no-idle-slot",
         "start-failed",
         "start-timeout",

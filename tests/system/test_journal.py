@@ -1,6 +1,7 @@
 """A deployment's whole story is in the journal, by the fields of its app."""
 
 import json
+import re
 
 import pytest
 from slots import QUICK, App
@@ -76,3 +77,27 @@ def test_an_app_is_run_neither_as_root_nor_as_slotds_user_without_being_asked_tw
     done = machine.run("cd /srv/high && slotctl app add", check=False)
     assert done.returncode == 6, done.stdout + done.stderr
     assert "user" in done.stderr
+
+
+def test_what_slot_says_in_the_journal_is_explained_with_what_to_do(machine, app):
+    explained = machine.out("journalctl --no-pager -x -q SLOT_APP=web SLOT_CAUSE=start-failed")
+    for part in (
+        "Subject: The release of generation 2 of web did not start",
+        "Defined-By: slot",
+        "Documentation: man:slot.toml(5)",
+        "What served before serves on; no request went to the new release.",
+        "`systemctl status web@green`",
+    ):
+        assert part in explained, explained
+    kinds = {line["MESSAGE_ID"]: line for line in lines(machine, "-u slotd SLOT_APP=web") if "MESSAGE_ID" in line}
+    known = machine.out("journalctl --list-catalog")
+    assert len(kinds) >= 3 and all(kind in known for kind in kinds), kinds
+    for kind, line in kinds.items():
+        told = machine.out(f"journalctl --no-pager -x -q -n 1 -u slotd SLOT_APP=web MESSAGE_ID={kind}")
+        # A field that a line has not is left as it is.
+        assert "Subject: " in told and not re.search(r"\bSLOT_[A-Z_]+\b(?!=)", told), (line, told)
+
+
+def test_a_router_that_was_exchanged_is_explained_too(machine, app):
+    machine.run("slotctl router upgrade")
+    assert "Subject: The router was exchanged for a new instance" in machine.out("journalctl --no-pager -x -q -u slotd")

@@ -151,3 +151,61 @@ def test_a_stop_of_everything_is_503_at_once_and_no_request_reaches_it(fresh, ap
     assert (status["active"], status["serving"], weights(app)) == (None, False, {})
     app.deploy("two")
     assert fresh.out("curl -sS -m 10 http://127.0.0.1/") == "release two"
+
+
+def test_the_old_slot_keeps_a_share_after_a_switch_until_its_time_is_over_or_somebody_takes_it(fresh, app):
+    app.configure(QUICK + 'migrate = "90:10 1h"\n')
+    with load_of(fresh) as load:
+        deployed = app.deploy("two")
+        assert deployed["cause"] == "switched"
+        assert weights(app) == {"green": 90, "blue": 10}
+        assert abs(share(load, "beside", "one") - 10) <= 1
+        app.slotctl("weight web:blue 0")
+        answers_only(load, "two")
+        app.wait_for_slot("blue", "idle")
+        app.configure(QUICK + 'migrate = "99:1 1s"\n')
+        app.deploy("three")
+        app.wait_until(lambda status: weights(app) == {"blue": 100})
+        answers_only(load, "three")
+        app.wait_for_slot("green", "idle")
+        result = load.stop()
+    nothing_failed(result, reconnects=16)
+
+
+# Asks as each of a hundred browsers, and prints what each was answered: `release one`, …
+BROWSERS = "for i in $(seq 100); do curl -sS -m 10 -b /tmp/jar$i -c /tmp/jar$i http://127.0.0.1/; done"
+
+
+def test_a_browser_that_saw_the_new_version_keeps_it_while_its_share_grows(fresh, app):
+    app.configure(QUICK + 'sticky = "cookie"\n')
+    app.deploy("two", "--weight 10")
+    before = fresh.out(BROWSERS).splitlines()
+    for weight in (10, 50, 90):
+        app.slotctl(f"weight web:green {weight}")
+        now = fresh.out(BROWSERS).splitlines()
+        assert (len(now), set(now)) == (100, {"release one", "release two"})
+        assert not [i for i in range(100) if (before[i], now[i]) == ("release two", "release one")]
+        # Cookies are minted evenly, so it is as close as a hundred can be, but for what several threads of the router round.
+        assert abs(now.count("release two") - weight) <= 5
+        before = now
+    app.slotctl("promote")
+    assert set(fresh.out(BROWSERS).splitlines()) == {"release two"}
+
+
+def test_a_candidate_without_weight_is_previewed_by_its_host_and_any_other_name_is_404(fresh, app):
+    app.configure(QUICK + 'preview = "example.org"\n')
+    deployed = app.deploy("two", "--weight 0 --version v2")
+    hosts = app.status()["previews"]
+    assert hosts == ["green.web.example.org", "blue.web.example.org"]
+    names = ("green", "v2", deployed["release"], "blue", "v3")
+
+    def ask(name):
+        said = fresh.out(f"curl -sS -m 10 -w ' %{{http_code}}' -H 'Host: {name}.web.example.org' http://127.0.0.1/")
+        return " ".join(said.split())
+
+    # The routers are told once it has passed its gates, which no deployment waits for.
+    fresh.wait_for("curl -sSf -m 10 -H 'Host: green.web.example.org' http://127.0.0.1/")
+    answers = [ask(name) for name in names]
+    assert answers[:4] == ["release two 200"] * 3 + ["release one 200"], answers
+    assert answers[4].endswith(" 404"), answers
+    assert fresh.out("curl -sS -m 10 http://127.0.0.1/") == "release one"

@@ -81,7 +81,7 @@ pub fn listen(socket: &Path) -> anyhow::Result<()> {
 }
 
 /// sd_booted(3).
-fn systemd_runs() -> bool {
+pub(super) fn systemd_runs() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 

@@ -82,14 +82,12 @@ pub fn sockets() -> anyhow::Result<Vec<String>> {
         "--value",
         "slot-router@1.service",
     ])?;
-    Ok(sockets
-        .split_ascii_whitespace()
-        .map(str::to_owned)
-        .collect())
+    let sockets = sockets.split_ascii_whitespace().map(str::to_owned);
+    Ok(sockets.collect())
 }
 
 /// The ports in `[::]:80 (Stream)`, one address on each line.
-fn ports(listen: &str) -> impl Iterator<Item = u16> {
+pub fn ports(listen: &str) -> impl Iterator<Item = u16> {
     listen
         .split_ascii_whitespace()
         .filter_map(|word| word.rsplit_once(':')?.1.parse().ok())

@@ -62,6 +62,14 @@ impl Stamp {
 }
 
 impl Dropped {
+    /// That it is what was found, now that all of it has been read.
+    pub(super) fn was_read_whole(&self) -> io::Result<()> {
+        match self.is_still_so() {
+            true => Ok(()),
+            false => Err(io::Error::other("it changed while it was deployed")),
+        }
+    }
+
     /// Whether nothing was written to it, nor put in its place.
     pub(super) fn is_still_so(&self) -> bool {
         let about = fs::symlink_metadata(&self.path);

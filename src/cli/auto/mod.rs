@@ -7,6 +7,7 @@ mod dropped;
 mod memory;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -21,12 +22,16 @@ use super::pack::Upload;
 use super::progress::Screen;
 use super::term::note;
 use crate::config::Window;
-use crate::deploy::{Circumstances, Decision, Ended, decide, is_its_own};
+use crate::deploy::{Circumstances, Decision, Ended, Key, decide, is_its_own};
 use crate::telemetry::chain;
-use crate::wire::api::{AtRemote, Outcome, Status};
+use crate::wire::api::{AtRemote, Begun, Outcome, Status};
 
 /// How often in a row it looks again, because something may have come while it deployed.
 const ROUNDS: u32 = 10;
+
+/// How often, and how long apart, it looks whether a request of its own that broke off still holds the app; the next timer looks again.
+const LOOKS: u32 = 50;
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What the unit's `ExecStart=` says.
 #[derive(Clone, Debug)]
@@ -80,6 +85,9 @@ pub async fn run(client: &Client, request: &Request) -> anyhow::Result<Exit> {
         let status: Status = client.get("/status").await?;
         if status.deployment.is_some() {
             // What comes of it is what there is to be compared with.
+            return Ok(Exit::Ok);
+        }
+        if !learn(client, &mut memory).await? {
             return Ok(Exit::Ok);
         }
         let Some(wanted) = wanted(client, request, &mut memory).await? else {
@@ -163,10 +171,23 @@ fn said(decision: &Decision, wanted: &Wanted, status: &Status, windows: &[Window
 
 async fn deploy(client: &Client, wanted: &Wanted, memory: &mut Memory) -> anyhow::Result<Exit> {
     note(&format!("deploys {}\n", wanted.name()));
-    memory.begin(wanted.identity())?;
-    let outcome = match attempted(client, wanted).await {
+    let key = memory.begin(wanted.identity())?;
+    let outcome = match attempted(client, wanted, &key, memory).await {
         Ok(outcome) => outcome,
+        // It has begun, and what becomes of it is asked for at the next look.
+        Err(error) if memory.unknown().is_some() => return Err(error),
         Err(error) => {
+            if let Wanted::File(file) = wanted
+                && !file.is_still_so()
+            {
+                note(&format!(
+                    "{} changed while it was read, and is looked at again; nothing of it was deployed\n",
+                    wanted.name()
+                ));
+                memory.forget()?;
+                free(client).await?;
+                return Ok(Exit::Ok);
+            }
             let refused = matches!(
                 error.downcast_ref::<ClientError>(),
                 Some(ClientError::Problem { .. })
@@ -178,25 +199,7 @@ async fn deploy(client: &Client, wanted: &Wanted, memory: &mut Memory) -> anyhow
             return Err(error.context(format!("cannot deploy {}", wanted.name())));
         }
     };
-    if let Wanted::File(file) = wanted
-        && !file.is_still_so()
-    {
-        // What was deployed may have been neither this nor what is there now.
-        memory.forget()?;
-        return Ok(Exit::Ok);
-    }
-    if outcome.cause == "no-idle-slot" {
-        // What drains may do so for longer than any number of tries.
-        memory.take_back()?;
-        note(&format!("{}: {}\n", wanted.name(), outcome.text));
-        return Ok(Exit::Failed);
-    }
-    let ended = match (outcome.success, outcome.release) {
-        (true, Some(release)) => Some(Ended::Served(release)),
-        (true, None) => None,
-        (false, _) => is_its_own(&outcome.cause).then(|| Ended::Failed(outcome.cause.clone())),
-    };
-    memory.end(ended)?;
+    remember(&outcome, memory)?;
     note(&format!(
         "{}: {}, {}\n",
         wanted.name(),
@@ -210,7 +213,54 @@ async fn deploy(client: &Client, wanted: &Wanted, memory: &mut Memory) -> anyhow
     })
 }
 
-async fn attempted(client: &Client, wanted: &Wanted) -> anyhow::Result<Outcome> {
+/// What became of the last try, if whoever watched it was gone before its end: this program was killed, the machine was restarted, or the
+/// candidate waited at its last weight for somebody to say how to go on.
+/// False if that is not known yet.
+async fn learn(client: &Client, memory: &mut Memory) -> anyhow::Result<bool> {
+    let Some(generation) = memory.unknown() else {
+        return Ok(true);
+    };
+    let path = format!("/outcome?generation={generation}&wait=switched");
+    match client.poll::<Outcome, serde_json::Value>(&path).await {
+        Ok(Ok(outcome)) => remember(&outcome, memory)?,
+        Ok(Err(_)) => return Ok(false),
+        // Too many have ended since.
+        Err(ClientError::Problem { .. }) => memory.end(None)?,
+        Err(error) => return Err(error.into()),
+    }
+    Ok(true)
+}
+
+/// Waits until nothing holds the app that its own request has left there, which broke off.
+async fn free(client: &Client) -> anyhow::Result<()> {
+    for _ in 0..LOOKS {
+        let status: Status = client.get("/status").await?;
+        if status.deployment.is_none() {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// What an outcome says of what was tried.
+fn remember(outcome: &Outcome, memory: &mut Memory) -> anyhow::Result<()> {
+    match (outcome.cause.as_str(), outcome.success) {
+        // It has not ended.
+        ("trial", true) => Ok(()),
+        // What drains may do so for longer than any number of tries.
+        ("no-idle-slot", _) => memory.take_back(),
+        (_, true) => memory.end(outcome.release.clone().map(Ended::Served)),
+        (cause, false) => memory.end(is_its_own(cause).then(|| Ended::Failed(cause.to_owned()))),
+    }
+}
+
+async fn attempted(
+    client: &Client,
+    wanted: &Wanted,
+    key: &Key,
+    memory: &mut Memory,
+) -> anyhow::Result<Outcome> {
     // One line for each phase.
     let mut screen = Screen::new(false);
     let mut asked = vec![("auto", "true".to_owned())];
@@ -223,12 +273,19 @@ async fn attempted(client: &Client, wanted: &Wanted) -> anyhow::Result<Outcome> 
             let source = Upload::look_over(&file.path)?;
             asked.extend(named(&source));
             asked.extend(source.size().map(|size| ("size", size.to_string())));
-            let (body, packing) = source.body()?;
+            let file = file.clone();
+            let (body, packing) = source.body_if(move || file.was_read_whole())?;
             (body, Some(packing))
         }
     };
     let path = path_of("/deploy", &asked);
-    let begin = client.post_once(&path, None, body);
+    let begin = async {
+        let begun: Begun = client.post_once(&path, Some(key), body).await?;
+        if let Err(error) = memory.begun(begun.generation) {
+            note(&format!("how it ends may not be known later: {error:#}\n"));
+        }
+        Ok(begun)
+    };
     let attempted = attempt(client, begin, || None, Wait::Switched, &mut screen).await;
     attempted.map_err(|error| match progress.and_then(|packing| packing.error()) {
         // An upload that broke off has its reason on this side.

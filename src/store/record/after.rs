@@ -1,10 +1,15 @@
-//! What goes on after a soak, between the state and its record.
+//! What goes on after a switch and after a soak, between the state and its record.
 
 use std::time::Duration;
 
-use super::convert::ms;
-use super::{AfterRecord, CauseRecord, FailingRecord, KeptRecord, LookoutRecord};
-use crate::deploy::{After, Failing, Generation, Kept, Lookout, NameError, Time};
+use super::convert::{ms, weight};
+use super::{
+    AfterRecord, CauseRecord, FailingRecord, KeptRecord, LookoutRecord, MigrateRecord,
+    MigrationRecord,
+};
+use crate::deploy::{
+    After, Failing, Generation, Kept, Lookout, Migrate, Migration, NameError, Time,
+};
 
 impl From<Failing> for FailingRecord {
     fn from(failing: Failing) -> Self {
@@ -81,6 +86,48 @@ impl KeptRecord {
             until: Time(self.until),
             freezes: self.freezes,
             frozen: self.frozen,
+        })
+    }
+}
+
+impl From<&Migrate> for MigrateRecord {
+    fn from(migrate: &Migrate) -> Self {
+        Self {
+            keeps: migrate.keeps.get(),
+            lasts_ms: ms(migrate.lasts),
+        }
+    }
+}
+
+impl MigrateRecord {
+    pub(super) fn into_migrate(self) -> Result<Migrate, NameError> {
+        Ok(Migrate {
+            keeps: weight(self.keeps)?,
+            lasts: Duration::from_millis(self.lasts_ms),
+        })
+    }
+}
+
+impl From<&Migration> for MigrationRecord {
+    fn from(migration: &Migration) -> Self {
+        Self {
+            slot: migration.slot.to_string(),
+            weight: migration.weight.get(),
+            since: migration.since.0,
+            until: migration.until.0,
+            streak: migration.streak,
+        }
+    }
+}
+
+impl MigrationRecord {
+    pub(super) fn into_migration(self) -> Result<Migration, NameError> {
+        Ok(Migration {
+            slot: self.slot.parse()?,
+            weight: weight(self.weight)?,
+            since: Time(self.since),
+            until: Time(self.until),
+            streak: self.streak,
         })
     }
 }

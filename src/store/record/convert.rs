@@ -6,9 +6,9 @@ use super::back::marks_of;
 use super::tidings::{TidingRecord, topics};
 use super::{
     AfterRecord, ByClassRecord, CanaryRecord, CauseRecord, ConditionRecord, DeploymentRecord,
-    FIRST, FailureRecord, KeptRecord, KeyRecord, KindRecord, LookoutRecord, OccasionRecord,
-    OutcomeRecord, PhaseRecord, ProbeRecord, Record, RolledBackRecord, ServiceRecord,
-    SettingsRecord, SlotRecord, VERSION, WatchRecord,
+    FIRST, FailureRecord, KeptRecord, KeyRecord, KindRecord, LookoutRecord, MigrateRecord,
+    MigrationRecord, OccasionRecord, OutcomeRecord, PhaseRecord, ProbeRecord, Record,
+    RolledBackRecord, ServiceRecord, SettingsRecord, SlotRecord, VERSION, WatchRecord,
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
@@ -129,6 +129,7 @@ impl Record {
             reached: state.reached.as_ref().map(Into::into),
             lookout: LookoutRecord::of(&state.lookout),
             kept: state.kept.as_ref().map(Into::into),
+            migration: state.migration.as_ref().map(Into::into),
         }
     }
 
@@ -194,6 +195,7 @@ impl Record {
                 .transpose()?
                 .unwrap_or_default(),
             kept: self.kept.map(KeptRecord::into_kept).transpose()?,
+            migration: (self.migration.map(MigrationRecord::into_migration)).transpose()?,
         })
     }
 }
@@ -247,6 +249,7 @@ impl From<&Settings> for SettingsRecord {
             soak_error_rate: settings.soak_error_rate.map(|Rate(rate)| rate),
             hooks: settings.hooks.iter().map(|hook| (*hook).into()).collect(),
             after: AfterRecord::of(&settings.after),
+            migrate: settings.migrate.as_ref().map(Into::into),
             canary: settings.canary.as_deref().map(Into::into),
         }
     }
@@ -268,6 +271,7 @@ impl SettingsRecord {
             soak_error_rate: self.soak_error_rate.map(Rate),
             hooks: self.hooks.into_iter().map(Into::into).collect(),
             after: (self.after.map(AfterRecord::into_after)).unwrap_or_default(),
+            migrate: (self.migrate.map(MigrateRecord::into_migrate)).transpose()?,
             canary: (self.canary.map(CanaryRecord::into_canary))
                 .transpose()?
                 .map(Box::new),

@@ -64,8 +64,12 @@ pub(super) struct Record {
     topics: Vec<String>,
     #[serde(default, skip_serializing_if = "is_zero")]
     told: u64,
-    /// A version that does not know of them tells nobody.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// A version that does not know of them tells nobody, and one that does not know the topic of one passes it over.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "tidings::known"
+    )]
     untold: Vec<TidingRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     switched: Option<u64>,
@@ -76,6 +80,26 @@ pub(super) struct Record {
     /// A version that does not know of it lets the slot go, which stops it, frozen or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kept: Option<KeptRecord>,
+    /// A version that does not know of it gives everything to the active slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    migration: Option<MigrationRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct MigrationRecord {
+    slot: String,
+    /// Per cent.
+    weight: u8,
+    since: u64,
+    until: u64,
+    streak: u8,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct MigrateRecord {
+    /// Per cent.
+    keeps: u8,
+    lasts_ms: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -187,6 +211,9 @@ struct SettingsRecord {
     /// A version that does not know of it looks no more when the soak is over, and lets the old slot go then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     after: Option<AfterRecord>,
+    /// A version that does not know of it leaves nothing to the old slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    migrate: Option<MigrateRecord>,
     /// A version that does not know of it switches at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     canary: Option<CanaryRecord>,

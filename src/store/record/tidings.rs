@@ -1,6 +1,7 @@
 //! Notices that are to be told elsewhere, between the state and their record.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     CauseRecord, FailureRecord, KindRecord, LackRecord, OccasionRecord, OutcomeRecord,
@@ -72,6 +73,18 @@ enum NoticeRecord {
         occasion: OccasionRecord,
         failure: Option<FailureRecord>,
     },
+}
+
+/// Those that this version can tell of.
+pub(super) fn known<'d, D: Deserializer<'d>>(found: D) -> Result<Vec<TidingRecord>, D::Error> {
+    let found = Vec::<serde_json::Value>::deserialize(found)?;
+    let is_known = |record: &serde_json::Value| {
+        let topic = record["topic"].as_str();
+        topic.is_none_or(|topic| Topic::ALL.iter().any(|(name, _)| *name == topic))
+    };
+    let known = found.into_iter().filter(is_known);
+    let known = known.map(serde_json::from_value);
+    known.collect::<Result<_, _>>().map_err(D::Error::custom)
 }
 
 impl TidingRecord {
