@@ -475,6 +475,11 @@ fn the_parser_and_the_schema_agree_on_what_is_right_and_what_is_wrong() {
         let text = whole(line);
         let parsed = App::parse(&text, "f");
         assert_eq!(parsed.is_ok(), right, "the parser: {line}: {parsed:?}");
+        let faults = App::faults(&text, "f");
+        match &parsed {
+            Ok(_) => assert_eq!(faults, [], "{line}"),
+            Err(error) => assert!(faults.contains(error), "{line}: {faults:?}"),
+        }
         assert_eq!(
             is_valid(&root, &root, &toml(&text)),
             right,

@@ -91,12 +91,13 @@ pub fn slots() -> Vec<CompletionCandidate> {
 
 /// Every release on disk of the app that is meant, by id and by label.
 pub fn releases() -> Vec<CompletionCandidate> {
-    let found = known().and_then(|apps| {
-        let name = meant(&apps)?.app.clone();
-        asked(async |client: Client| {
-            let path = format!("/apps/{name}/releases");
-            client.ask::<Releases>(Method::GET, &path, empty()).await
-        })
+    let found = asked(async |client: Client| {
+        let apps: Apps = client.ask(Method::GET, "/apps", empty()).await?;
+        let Some(app) = meant(&apps) else {
+            return Ok(Releases::default());
+        };
+        let path = format!("/apps/{}/releases", app.app);
+        client.ask(Method::GET, &path, empty()).await
     });
     let releases = found.unwrap_or_default().releases;
     let ids = releases.iter().map(|release| {
