@@ -6,13 +6,13 @@ use std::ops::Range;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// As it was given to the parser, usually a path.
-    pub file: String,
+    pub file: Box<str>,
     /// The line, from 1; absent where the trouble is a key that is missing.
     pub line: Option<usize>,
     /// The character in it, from 1; absent with the line, and where a file's own parser does not say.
     pub column: Option<u32>,
     /// The key as TOML spells it (`ports.blue`); empty where the file is not TOML at all, or the key is none that there is.
-    pub key: String,
+    pub key: Box<str>,
     /// What is wrong.
     pub problem: String,
     /// What to write instead.
@@ -75,10 +75,10 @@ impl Source<'_> {
         remedy: impl Into<String>,
     ) -> ConfigError {
         ConfigError {
-            file: self.file.to_owned(),
+            file: self.file.into(),
             line: None,
             column: None,
-            key: key.to_owned(),
+            key: key.into(),
             problem: problem.into(),
             remedy: remedy.into(),
         }

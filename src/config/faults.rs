@@ -74,7 +74,7 @@ fn faults<'t>(
         let Some(at) = error.line.zip(error.column) else {
             // A key is missing. It is often there under a wrong name, and then that was said.
             let stands_in = stand_in(&mut table, &error.key);
-            if !misspelt && !removed.contains(&error.key) {
+            if !misspelt && !removed.iter().any(|key| **key == *error.key) {
                 found.push(error);
             }
             match stands_in {
@@ -204,7 +204,7 @@ mod tests {
         let faults = App::faults(text, "slot.toml");
         let place = |fault: &ConfigError| match (fault.line, fault.column) {
             (Some(line), Some(column)) => format!("{line}:{column} {}", fault.key),
-            _ => fault.key.clone(),
+            _ => fault.key.to_string(),
         };
         faults.iter().map(place).collect()
     }

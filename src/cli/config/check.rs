@@ -88,10 +88,10 @@ fn one(path: &Path, machine: bool) -> Checked {
         Ok(text) => text,
         Err(error) => {
             let fault = ConfigError {
-                file: file.clone(),
+                file: file.clone().into(),
                 line: None,
                 column: None,
-                key: String::new(),
+                key: "".into(),
                 problem: format!("it cannot be read: {error}"),
                 remedy: "name a file that is there, of text, and that you may read".to_owned(),
             };
@@ -174,7 +174,7 @@ impl From<ConfigError> for Fault {
         Self {
             line: error.line,
             column: error.column,
-            key: error.key,
+            key: error.key.into(),
             problem: error.problem,
             remedy: error.remedy,
         }
