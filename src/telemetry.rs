@@ -17,6 +17,8 @@
 //! `slot_candidate` and `slot_old`, each with `…_release` and `…_boot_id`; `slot_switched_at_ms`, `slot_health_fail_streak`,
 //! `slot_rollback_cause`, `slot_rollback_at_ms`, `slot_initiated_by`, `slot_commit`, `slot_previous_commit`.
 //!
+//! Who changed what by the API has fields of its own, from `slot_audit` on; `src/api/audit.rs` lists them.
+//!
 //! **Invariant:** nothing here decides anything, and no line is needed for correctness.
 
 pub mod message;

@@ -245,6 +245,34 @@ fn a_plan_is_steps_that_grow_and_what_each_is_held_to() {
     assert_eq!((checks.error_ratio, checks.latency.len()), (None, 0));
     assert!(canary.plan.auto_promote && canary.probes.is_empty());
     assert_eq!(canary.plan.quiet, Quiet::Probe);
+    for (written, keeps, seconds) in [("99:1", 1, 10), ("80:20 1m 30s", 20, 90)] {
+        let app = parse(&format!("migrate = \"{written}\"")).unwrap();
+        let migrate = app.migrate.unwrap();
+        assert_eq!(
+            (migrate.keeps.get(), migrate.lasts.as_secs()),
+            (keeps, seconds)
+        );
+    }
+    assert_eq!(parse("migrate = \"off\"").unwrap().migrate, None);
+    for written in [
+        "99",
+        "99:2",
+        "100:0",
+        "50:50",
+        "1:99",
+        "99:1 0s",
+        "99:1 soon",
+        "",
+        "99 :1",
+    ] {
+        let refused = parse(&format!("migrate = \"{written}\""))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("two parts that add up to 100"),
+            "{refused}"
+        );
+    }
     assert_eq!(plain.soak_error_rate, Some(Rate(1_000)));
     assert_eq!(
         parse("soak_error_rate = \"off\"").unwrap().soak_error_rate,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use machine_support::{App, failure, percent, release, settings, slot};
 use slot::deploy::{
-    ByClass, Cause, Condition, Effect, End, Event, Migrate, Refusal, Settings, effects,
+    ByClass, Cause, Condition, Effect, End, Event, Migrate, Notice, Pace, Refusal, Settings,
+    effects,
 };
 
 /// r1 is in blue and r2 has just become active in green; blue keeps 5% for 30 seconds.
@@ -125,8 +126,12 @@ fn an_old_slot_that_ends_has_nothing_any_more_and_takes_nothing_until_the_router
 }
 
 #[test]
-fn a_deployment_that_needs_the_slot_ends_it() {
-    let mut app = switched();
+fn a_deployment_that_needs_the_slot_ends_it_watched_or_not() {
+    needs_the_slot(switched());
+    needs_the_slot(switched_with(|settings| settings.soak = Duration::ZERO));
+}
+
+fn needs_the_slot(mut app: App) {
     app.deploy(3);
     assert_eq!(shares(&app), [("green", 100)]);
     app.routed().drained("blue").stopped("blue");
@@ -175,11 +180,16 @@ fn somebody_may_take_it_from_the_old_slot_but_give_it_nothing() {
     let before = app.state.clone();
     app.on(app.ask_weight("blue", 5));
     assert_eq!(app.state, before);
+    app.on(app.ask_weight("green", 100));
+    assert_eq!(app.state, before, "it has all but what is only left");
     app.on(app.ask_weight("blue", 0));
     assert_eq!(
         (shares(&app), app.is("blue")),
         (vec![("green", 100)], "warm")
     );
+    let taken = app.state.clone();
+    app.on(app.ask_weight("blue", 0));
+    assert_eq!(app.state, taken);
     assert_eq!(
         app.refused(Event::DrainNow { slot: slot("blue") }),
         Refusal::NotDraining {
@@ -190,6 +200,62 @@ fn somebody_may_take_it_from_the_old_slot_but_give_it_nothing() {
     );
     app.routed();
     assert_eq!(app.state.live(), Some(&release(2)));
+}
+
+#[test]
+fn a_drain_now_takes_the_share_and_cuts_as_soon_as_the_routers_know() {
+    let mut app = switched();
+    app.on(Event::DrainNow { slot: slot("blue") });
+    assert_eq!(
+        (shares(&app), app.is("blue")),
+        (vec![("green", 100)], "draining")
+    );
+    assert!(!drains(&app, "blue"), "the routers may still send to it");
+    app.wait(5);
+    assert_eq!(app.is("blue"), "draining");
+    app.routed();
+    assert!(drains(&app, "blue"));
+    app.wait(1);
+    assert_eq!(app.is("blue"), "stopping");
+}
+
+#[test]
+fn an_old_slot_that_is_ill_has_nothing_any_more() {
+    let mut app = switched();
+    let blue = slot("blue");
+    let probed = effects(&app.state).into_iter();
+    let paces = probed.filter_map(|effect| match effect {
+        Effect::Probe { slot, pace, .. } if slot == blue => Some(pace),
+        _ => None,
+    });
+    assert_eq!(paces.collect::<Vec<_>>(), [Pace::Soak]);
+    for pass in [false, false, true, false, false] {
+        app.probed(&blue, pass);
+    }
+    assert_eq!(shares(&app), [("blue", 5), ("green", 95)]);
+    app.probed(&blue, false);
+    assert_eq!(
+        (shares(&app), app.is("blue")),
+        (vec![("green", 100)], "warm")
+    );
+    let ill = app.told.iter().any(|it| {
+        matches!(it, Notice::Weighed { slot, cause: Some(Cause::ProbesFailed(_)), .. } if *slot == blue)
+    });
+    assert!(ill, "{:?}", app.told);
+}
+
+#[test]
+fn its_drain_is_as_long_as_it_was_to_be_at_the_switch() {
+    let mut app = switched();
+    app.state.settings.drain = ByClass::all(None);
+    app.wait(30);
+    app.routed();
+    app.wait(10);
+    let Condition::Draining { until, .. } = app.condition(&slot("blue")) else {
+        panic!("{:?}", app.condition(&slot("blue")));
+    };
+    let last = app.now.after(Duration::from_secs(120 - 10));
+    assert_eq!(*until, ByClass::all(Some(last)));
 }
 
 #[test]

@@ -208,7 +208,9 @@ fn failing() -> [State; 4] {
     migrating.migration = Some(Migration {
         slot: "blue".parse().unwrap(),
         weight: "5".parse().unwrap(),
+        since: Time(1_000_000_000),
         until: Time(1_000_030_000),
+        streak: 1,
     });
     [told, left, kept, migrating]
 }

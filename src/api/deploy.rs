@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use super::guard::{WithKey, expected, follow, guard, reported};
+use super::guard::{Began, WithKey, expected, follow, guard, reported};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named, span};
@@ -253,7 +253,7 @@ pub(super) async fn deploy<U: Units>(
     WithKey(key): WithKey,
     Asked(query): Asked<DeployQuery>,
     body: Body,
-) -> Result<Json<api::Begun>, Problem> {
+) -> Result<Began, Problem> {
     let begun = async {
         let mut wish = query.wish(peer.name(), query.guard(key)?)?;
         let checks_disk = !wish.unchecked.contains(&Check::Disk);
@@ -306,7 +306,7 @@ pub(super) async fn deploy<U: Units>(
     let started = match begun.await {
         Ok(Begun::Now(started)) => started,
         Ok(Begun::Before(app, fingerprint, generation)) => {
-            return Ok(Json(follow(&app, &fingerprint, generation, body).await?));
+            return follow(&app, &fingerprint, generation, body).await;
         }
         Err(problem) => {
             drain(body).await;
@@ -333,7 +333,7 @@ pub(super) async fn deploy<U: Units>(
     } else {
         app.upload(generation, about, reader(body)).await
     };
-    Ok(Json(api::Begun {
+    Ok(Began(api::Begun {
         generation: generation.0,
         release,
         repeated: false,

@@ -1,6 +1,8 @@
-//! Who may stay connected: everybody may ask whether slotd is there, and only those who may act keep a connection for longer than that takes.
+//! Who may stay connected: everybody may ask whether slotd is there, and only those who may look or act keep a connection for longer than that
+//! takes.
 //!
-//! **Invariant:** what others hold open is bounded in number and in time, so that slotd's descriptors are there for those who may act.
+//! **Invariant:** what those hold open who may not act is bounded in number, and of those who may not look in time, so that slotd's descriptors
+//! are there for those who may act.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,45 +17,45 @@ use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
 
-use super::peer::{Access, Peer};
+use super::peer::{Access, May, Peer};
 
 /// How many connections all of one user's processes may have who may not act.
 const OF_ONE: usize = 16;
 
-/// How many all those users may have together; slotd's limit of open files is far above.
+/// How many all those users may have together who may look, and those who may not; slotd's limit of open files is far above.
 const OF_ALL: usize = 128;
 
-/// How long each of them may last, heads that never come included.
+/// How long each connection may last of one who may not look, heads that never come included.
 const STAY: Duration = Duration::from_secs(10);
 
 /// A listener that looks at who comes.
 pub(super) struct Door {
     listener: UnixListener,
     access: Access,
-    guests: Guests,
+    readers: Guests<Option<u32>>,
+    others: Guests<Option<u32>>,
 }
 
-/// How many connections each user has who may not act.
-#[derive(Clone, Default)]
-struct Guests(Arc<Mutex<BTreeMap<Option<u32>, usize>>>);
+/// How many connections each has who is not to have any number.
+#[derive(Clone)]
+pub(super) struct Guests<K> {
+    known: Arc<Mutex<BTreeMap<K, usize>>>,
+    of_one: usize,
+    of_all: usize,
+}
 
 /// A connection.
 pub(super) struct Caller {
     stream: UnixStream,
     pub(super) peer: Peer,
-    stay: Option<Stay>,
-}
-
-/// The stay of one who may not act.
-struct Stay {
-    over: Pin<Box<Sleep>>,
-    _place: Place,
+    over: Option<Pin<Box<Sleep>>>,
+    _place: Option<Place<Option<u32>>>,
 }
 
 /// A place among the guests; it is free again when this is dropped.
-struct Place {
-    guests: Guests,
-    uid: Option<u32>,
+pub(super) struct Place<K: Ord> {
+    guests: Guests<K>,
+    whose: K,
 }
 
 impl Door {
@@ -61,40 +63,73 @@ impl Door {
         Self {
             listener,
             access,
-            guests: Guests::default(),
+            readers: Guests::new(OF_ONE, OF_ALL),
+            others: Guests::new(OF_ONE, OF_ALL),
         }
     }
-}
 
-impl Guests {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<u32>, usize>> {
-        // Nothing panics while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place, if there is one left for this user.
-    fn place(&self, uid: Option<u32>) -> Option<Place> {
-        let mut known = self.lock();
-        let all: usize = known.values().sum();
-        let own = known.entry(uid).or_default();
-        if *own >= OF_ONE || all >= OF_ALL {
-            return None;
-        }
-        *own += 1;
-        Some(Place {
-            guests: self.clone(),
-            uid,
+    /// Lets somebody in, if there is room.
+    fn caller(&self, stream: UnixStream) -> Option<Caller> {
+        let peer = Peer::of(&stream);
+        let may = self.access.may(&peer);
+        let guests = match may {
+            May::Act => None,
+            May::Read => Some(&self.readers),
+            May::Nothing => Some(&self.others),
+        };
+        let place = match guests {
+            Some(guests) => Some(guests.place(peer.uid())?),
+            None => None,
+        };
+        Some(Caller {
+            stream,
+            peer,
+            over: (may == May::Nothing).then(|| Box::pin(sleep(STAY))),
+            _place: place,
         })
     }
 }
 
-impl Drop for Place {
+impl<K: Ord + Clone> Guests<K> {
+    pub(super) fn new(of_one: usize, of_all: usize) -> Self {
+        Self {
+            known: Arc::default(),
+            of_one,
+            of_all,
+        }
+    }
+
+    /// A place, if there is one left for this one.
+    pub(super) fn place(&self, whose: K) -> Option<Place<K>> {
+        let mut known = self.lock();
+        let all: usize = known.values().sum();
+        let own = known.get(&whose).copied().unwrap_or_default();
+        if own >= self.of_one || all >= self.of_all {
+            return None;
+        }
+        known.insert(whose.clone(), own + 1);
+        drop(known);
+        Some(Place {
+            guests: self.clone(),
+            whose,
+        })
+    }
+}
+
+impl<K> Guests<K> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<K, usize>> {
+        // Nothing panics while it holds the lock.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Ord> Drop for Place<K> {
     fn drop(&mut self) {
         let mut known = self.guests.lock();
-        if let Some(own) = known.get_mut(&self.uid) {
+        if let Some(own) = known.get_mut(&self.whose) {
             *own -= 1;
             if *own == 0 {
-                known.remove(&self.uid);
+                known.remove(&self.whose);
             }
         }
     }
@@ -107,19 +142,10 @@ impl Listener for Door {
     async fn accept(&mut self) -> (Caller, SocketAddr) {
         loop {
             let (stream, address) = Listener::accept(&mut self.listener).await;
-            let peer = Peer::of(&stream);
-            let stay = if self.access.allows(&peer) {
-                None
-            } else if let Some(place) = self.guests.place(peer.uid()) {
-                Some(Stay {
-                    over: Box::pin(sleep(STAY)),
-                    _place: place,
-                })
-            } else {
-                // Dropping it closes it, which is all the answer that there is room for.
+            // Dropping it closes it, which is all the answer that there is room for.
+            let Some(caller) = self.caller(stream) else {
                 continue;
             };
-            let caller = Caller { stream, peer, stay };
             return (caller, address);
         }
     }
@@ -132,8 +158,8 @@ impl Listener for Door {
 impl Caller {
     /// An error once the stay is over; the task is woken then.
     fn may_stay(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let stay = self.stay.as_mut();
-        if stay.is_some_and(|stay| stay.over.as_mut().poll(cx).is_ready()) {
+        let over = self.over.as_mut();
+        if over.is_some_and(|over| over.as_mut().poll(cx).is_ready()) {
             return Err(io::ErrorKind::TimedOut.into());
         }
         Ok(())
@@ -226,14 +252,29 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn one_who_may_look_stays_and_has_few_connections_all_the_same() {
+        let (_directory, path) = server(Access::readers(nix::unistd::getgid().as_raw()));
+        let mut held = Vec::new();
+        for _ in 0..OF_ONE {
+            held.push(UnixStream::connect(&path).await.unwrap());
+        }
+        let mut surplus = UnixStream::connect(&path).await.unwrap();
+        assert_eq!(ends(&mut surplus).await.unwrap(), 0);
+        for stream in &mut held {
+            assert!(timeout(STAY * 2, ends(stream)).await.is_err());
+        }
+    }
+
     #[test]
     fn all_who_may_not_act_leave_room_for_those_who_may() {
-        let guests = Guests::default();
+        let guests = Guests::new(OF_ONE, OF_ALL);
         let users = 0..u32::try_from(OF_ALL).unwrap();
-        let places: Vec<Place> = users.filter_map(|uid| guests.place(Some(uid))).collect();
+        let places: Vec<_> = users.filter_map(|uid| guests.place(Some(uid))).collect();
         assert_eq!(places.len(), OF_ALL);
         assert!(guests.place(Some(4_711)).is_none());
         drop(places);
         assert!(guests.place(Some(4_711)).is_some());
+        assert_eq!(guests.lock().len(), 0, "who has none is not remembered");
     }
 }

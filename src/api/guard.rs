@@ -4,13 +4,16 @@
 
 use std::io::{self, Read};
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
+use super::audit::OfGeneration;
 use super::deploy::flowing;
 use super::problem::Problem;
 use crate::daemon::app::Managed;
@@ -93,21 +96,33 @@ fn hex(digest: Sha256) -> String {
         .collect()
 }
 
+/// An attempt was begun, and the answer says which.
+pub(super) struct Began(pub(super) api::Begun);
+
+impl IntoResponse for Began {
+    fn into_response(self) -> Response {
+        let generation = OfGeneration(self.0.generation);
+        let mut response = Json(self.0).into_response();
+        response.extensions_mut().insert(generation);
+        response
+    }
+}
+
 /// What was begun; by a request that was made before, then.
 pub(super) fn begun(
     asked: Result<std::sync::Arc<State>, AskError>,
     release: Option<String>,
-) -> Result<api::Begun, Problem> {
+) -> Result<Began, Problem> {
     let (generation, repeated) = match asked {
         Ok(state) => (state.generation, false),
         Err(AskError::Refused(Refusal::Repeated { generation, .. })) => (generation, true),
         Err(error) => return Err(error.into()),
     };
-    Ok(api::Begun {
+    Ok(Began(api::Begun {
         generation: generation.0,
         release,
         repeated,
-    })
+    }))
 }
 
 /// The answer to a deployment that was asked for before. What comes with it is taken, and compared with what came then, if that is known or
@@ -117,7 +132,7 @@ pub(super) async fn follow<U: Units>(
     fingerprint: &Fingerprint,
     generation: Generation,
     body: Body,
-) -> Result<api::Begun, Problem> {
+) -> Result<Began, Problem> {
     let mut again = fingerprint.clone();
     if again.payload.is_none() {
         again.payload = Some(payload(body).await.map_err(|error| {
@@ -143,11 +158,11 @@ pub(super) async fn follow<U: Units>(
         return Err(AskError::Refused(Refusal::KeyReused { key, generation }).into());
     }
     let release = first.outcome.and_then(|outcome| outcome.release);
-    Ok(api::Begun {
+    Ok(Began(api::Begun {
         generation: generation.0,
         release: release.map(|id| id.to_string()),
         repeated: true,
-    })
+    }))
 }
 
 async fn payload(body: Body) -> io::Result<String> {

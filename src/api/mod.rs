@@ -2,8 +2,12 @@
 //!
 //! **Invariant:** nothing is decided here but who may ask; and no path of a caller's is ever opened.
 
+mod audit;
+mod bearer;
 mod deploy;
 mod door;
+mod failures;
+mod gate;
 mod guard;
 mod hold;
 mod large;
@@ -14,16 +18,19 @@ mod problem;
 mod repository;
 mod routes;
 mod shares;
+mod tcp;
 
 use std::sync::Arc;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
-use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-pub use listener::{ListenError, listener};
-pub use peer::{Access, Peer};
+pub use listener::{ListenError, Listeners, listeners};
+pub use peer::{Access, May, Peer};
 
+use self::bearer::Bearer;
 use self::door::Door;
 use crate::daemon::apps::Apps;
 use crate::daemon::units::Units;
@@ -34,19 +41,35 @@ impl Connected<IncomingStream<'_, Door>> for Peer {
     }
 }
 
-/// Answers requests on a listener until `ended`, then lets those under way end.
+/// Answers requests on the listeners until `ended`, then lets those under way end.
 ///
 /// # Errors
-/// The listener failed.
+/// The unix socket failed.
 pub async fn serve<U: Units>(
-    listener: UnixListener,
+    listeners: Listeners,
     apps: Arc<Apps<U>>,
     access: Access,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let door = Door::new(listener, access.clone());
-    let service = routes::router(apps, access).into_make_service_with_connect_info::<Peer>();
-    axum::serve(door, service)
+    let door = Door::new(listeners.unix, access.clone());
+    let router = routes::router(apps, access);
+    let (end, over) = watch::channel(false);
+    let mut others = JoinSet::new();
+    if !listeners.tcp.is_empty() {
+        let bearer = Arc::new(Bearer::of_credential());
+        for listener in listeners.tcp {
+            let (router, bearer) = (router.clone(), Arc::clone(&bearer));
+            others.spawn(tcp::serve(listener, router, bearer, over.clone()));
+        }
+    }
+    let ended = async move {
+        ended.await;
+        end.send_replace(true);
+    };
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    let served = axum::serve(door, service)
         .with_graceful_shutdown(ended)
-        .await
+        .await;
+    while others.join_next().await.is_some() {}
+    served
 }

@@ -1,6 +1,7 @@
-//! Who asks: the kernel's word, not the caller's.
+//! Who asks, and what he may: the kernel's word on a unix socket, a token's over TCP; never the caller's own.
 
 use std::mem::size_of;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
 use nix::libc;
@@ -8,15 +9,35 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Group, Uid, User};
 use tokio::net::UnixStream;
 
+use crate::wire::token::Scope;
+
 /// The most groups that a peer may have for them to be looked at.
 const GROUPS: usize = 1024;
 
-/// The process at the other end of a unix socket, as it was when it connected (unix(7), `SO_PEERCRED`, `SO_PEERGROUPS`).
+/// Who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peer {
-    uid: Option<u32>,
-    pid: i32,
-    groups: Vec<u32>,
+pub enum Peer {
+    /// The process at the other end of a unix socket, as it was when it connected (unix(7), `SO_PEERCRED`, `SO_PEERGROUPS`).
+    Process {
+        /// Its user.
+        uid: u32,
+        /// Its number then.
+        pid: i32,
+        /// Its groups.
+        groups: Vec<u32>,
+    },
+    /// Whoever has this token.
+    Token {
+        /// Whose it is, as its line says.
+        name: String,
+        /// What it may.
+        scope: Scope,
+        /// From where.
+        from: IpAddr,
+    },
+    /// The kernel does not say.
+    #[default]
+    Nobody,
 }
 
 impl Peer {
@@ -24,12 +45,12 @@ impl Peer {
     #[must_use]
     pub fn of(stream: &UnixStream) -> Self {
         let Ok(credentials) = getsockopt(stream, sockopt::PeerCredentials) else {
-            return Self::default();
+            return Self::Nobody;
         };
         let mut groups = peer_groups(stream.as_raw_fd());
         groups.push(credentials.gid());
-        Self {
-            uid: Some(credentials.uid()),
+        Self::Process {
+            uid: credentials.uid(),
             pid: credentials.pid(),
             groups,
         }
@@ -37,38 +58,59 @@ impl Peer {
 
     /// Its user, if the kernel says who.
     pub(super) fn uid(&self) -> Option<u32> {
-        self.uid
+        match self {
+            Self::Process { uid, .. } => Some(*uid),
+            Self::Token { .. } | Self::Nobody => None,
+        }
     }
 
-    /// For journals and for `by`: `root`, `deploy (pid 4242)`.
+    /// The name of its user, if that has one.
+    pub(super) fn user(&self) -> Option<String> {
+        let uid = Uid::from_raw(self.uid()?);
+        Some(User::from_uid(uid).ok()??.name)
+    }
+
+    /// For journals and for `by`: `root`, `deploy (pid 4242)`, `token ci (10.0.0.7)`.
     #[must_use]
     pub fn name(&self) -> String {
-        let Some(uid) = self.uid else {
-            return "nobody".to_owned();
-        };
-        let known = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-        let name = known.map_or_else(|| format!("uid {uid}"), |user| user.name);
-        format!("{name} (pid {})", self.pid)
+        match self {
+            Self::Process { uid, pid, .. } => {
+                let name = self.user().unwrap_or_else(|| format!("uid {uid}"));
+                format!("{name} (pid {pid})")
+            }
+            Self::Token { name, from, .. } => format!("token {name} ({from})"),
+            Self::Nobody => "nobody".to_owned(),
+        }
     }
+}
+
+/// What somebody may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum May {
+    /// Ask whether slotd is there.
+    Nothing,
+    /// Look.
+    Read,
+    /// Look, and change what serves.
+    Act,
 }
 
 /// Who may use the API.
 #[derive(Clone, Debug)]
 pub struct Access {
     uids: Vec<u32>,
-    group: Option<u32>,
+    acting: Option<u32>,
+    reading: Option<u32>,
 }
 
 impl Access {
-    /// Root, this process's own user, and the members of a group (if the machine has it).
+    /// Root, this process's own user, and the members of two groups (if the machine has them), of which those of the second may look.
     #[must_use]
-    pub fn root_and_group(group: &str) -> Self {
-        let group = Group::from_name(group)
-            .ok()
-            .flatten()
-            .map(|group| Gid::as_raw(group.gid));
+    pub fn root_and_groups(acting: &str, reading: &str) -> Self {
+        let id = |name| Some(Gid::as_raw(Group::from_name(name).ok()??.gid));
         Self {
-            group,
+            acting: id(acting),
+            reading: id(reading),
             ..Self::own_user()
         }
     }
@@ -78,7 +120,8 @@ impl Access {
     pub fn own_user() -> Self {
         Self {
             uids: vec![0, Uid::effective().as_raw()],
-            group: None,
+            acting: None,
+            reading: None,
         }
     }
 
@@ -87,15 +130,40 @@ impl Access {
     pub(super) fn nobody() -> Self {
         Self {
             uids: Vec::new(),
-            group: None,
+            acting: None,
+            reading: None,
         }
     }
 
-    /// Whether a peer may.
+    /// The members of a group may look, and nobody acts.
+    #[cfg(test)]
+    pub(super) fn readers(group: u32) -> Self {
+        Self {
+            reading: Some(group),
+            ..Self::nobody()
+        }
+    }
+
+    /// What a peer may.
     #[must_use]
-    pub fn allows(&self, peer: &Peer) -> bool {
-        peer.uid.is_some_and(|uid| self.uids.contains(&uid))
-            || self.group.is_some_and(|group| peer.groups.contains(&group))
+    pub fn may(&self, peer: &Peer) -> May {
+        match peer {
+            Peer::Process { uid, groups, .. } => {
+                let is_in = |group: Option<u32>| group.is_some_and(|id| groups.contains(&id));
+                if self.uids.contains(uid) || is_in(self.acting) {
+                    May::Act
+                } else if is_in(self.reading) {
+                    May::Read
+                } else {
+                    May::Nothing
+                }
+            }
+            Peer::Token { scope, .. } => match scope {
+                Scope::Read => May::Read,
+                Scope::Act => May::Act,
+            },
+            Peer::Nobody => May::Nothing,
+        }
     }
 }
 
@@ -121,4 +189,50 @@ fn peer_groups(socket: RawFd) -> Vec<u32> {
         0
     });
     groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(uid: u32, groups: &[u32]) -> Peer {
+        Peer::Process {
+            uid,
+            pid: 42,
+            groups: groups.to_vec(),
+        }
+    }
+
+    #[test]
+    fn root_and_one_group_act_another_looks_and_others_do_neither() {
+        let access = Access {
+            uids: vec![0, 990],
+            acting: Some(100),
+            reading: Some(200),
+        };
+        for (peer, may) in [
+            (process(0, &[]), May::Act),
+            (process(990, &[990]), May::Act),
+            (process(1000, &[1000, 100]), May::Act),
+            (process(1000, &[200, 100]), May::Act),
+            (process(1000, &[1000, 200]), May::Read),
+            (process(1000, &[1000]), May::Nothing),
+            (Peer::Nobody, May::Nothing),
+        ] {
+            assert_eq!(access.may(&peer), may, "{peer:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_may_what_its_line_says_and_is_named_without_itself() {
+        let token = |scope| Peer::Token {
+            name: "ci".to_owned(),
+            scope,
+            from: [10, 0, 0, 7].into(),
+        };
+        let access = Access::nobody();
+        assert_eq!(access.may(&token(Scope::Read)), May::Read);
+        assert_eq!(access.may(&token(Scope::Act)), May::Act);
+        assert_eq!(token(Scope::Act).name(), "token ci (10.0.0.7)");
+    }
 }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use super::audit::Code;
 use crate::daemon::apps::AppError;
 use crate::daemon::instances::UpgradeError;
 use crate::daemon::owner::AskError;
@@ -11,7 +12,7 @@ use crate::daemon::shares::SlotError;
 use crate::deploy::{NameError, Refusal, Unexpected};
 use crate::git::GitError;
 use crate::release::ReleaseError;
-use crate::telemetry::chain;
+use crate::telemetry::{bytes, chain};
 use crate::traffic::TrafficError;
 use crate::wire::api;
 
@@ -38,9 +39,43 @@ impl Problem {
 
     pub(super) fn forbidden(who: &str) -> Self {
         let error = format!(
-            "{who} may not use slotd: only root and the members of the group slot may; use sudo, or join the group"
+            "{who} may not use slotd: root and the members of the group slot may, and those of slot-observers may look; use sudo, or join a \
+             group"
         );
         Self::of(StatusCode::FORBIDDEN, "forbidden", error)
+    }
+
+    /// Somebody who may look wants to act.
+    pub(super) fn may_only_look(who: &str) -> Self {
+        let error = format!(
+            "{who} may look, and not act: that takes root, the group slot, or a token whose scope is act"
+        );
+        Self::of(StatusCode::FORBIDDEN, "forbidden", error)
+    }
+
+    pub(super) fn unauthorized(error: &str) -> Self {
+        Self::of(StatusCode::UNAUTHORIZED, "unauthorized", error.to_owned())
+    }
+
+    pub(super) fn unavailable(error: &str) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::of(status, "no-tokens", error.to_owned())
+    }
+
+    /// Too many wrong tokens.
+    pub(super) fn too_often(seconds: u64) -> Self {
+        let error = format!(
+            "too many requests from this address had a wrong token; what comes within {seconds} s is not looked at"
+        );
+        Self::of(StatusCode::TOO_MANY_REQUESTS, "too-many-failures", error)
+    }
+
+    pub(super) fn too_large(limit: u64) -> Self {
+        let error = format!(
+            "more comes with the request than the {} that may",
+            bytes(limit)
+        );
+        Self::of(StatusCode::PAYLOAD_TOO_LARGE, "too-large", error)
     }
 
     pub(super) fn bad_request(error: String) -> Self {
@@ -204,6 +239,8 @@ impl IntoResponse for Problem {
             expected: self.expected,
             found: self.found,
         };
-        (self.status, Json(body)).into_response()
+        let mut response = (self.status, Json(body)).into_response();
+        response.extensions_mut().insert(Code(self.code));
+        response
     }
 }

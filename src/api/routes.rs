@@ -7,17 +7,18 @@ use std::time::Duration;
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::deploy::{deploy, on_disk, releases};
-use super::guard::{WithKey, begun, expected, guard, only_if};
+use super::gate::{Route, acting, look, looking, removing};
+use super::guard::{Began, WithKey, begun, expected, guard, only_if};
 use super::hold;
 use super::large::{content, lacking};
 use super::peer::{Access, Peer};
@@ -37,7 +38,7 @@ const OUTCOME_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Api<U> {
     pub(super) apps: Arc<Apps<U>>,
-    access: Access,
+    pub(super) access: Access,
 }
 
 impl<U> Clone for Api<U> {
@@ -49,41 +50,60 @@ impl<U> Clone for Api<U> {
     }
 }
 
+/// Every route but `/`. Each of an app's is there twice.
+pub(super) fn table<U: Units>() -> Vec<Route<U>> {
+    let mut all = vec![
+        looking("/status", status),
+        acting("/deploy", deploy).with_release(),
+        acting("/rollback", rollback),
+        acting("/promote", promote),
+        acting("/weight", weigh),
+        acting("/route", route),
+        acting("/abort", abort),
+        acting("/pause", pause),
+        acting("/resume", resume),
+        acting("/stop", stop),
+        acting("/drain", drain),
+        looking("/connections", connections),
+        looking("/outcome", outcome),
+        looking("/events", events),
+        looking("/health/deployment", health),
+        looking("/releases", releases),
+        looking("/repository", repository),
+        acting("/repository", module).with_release(),
+        acting("/large", lacking).with_release(),
+        acting("/large/{oid}", content).with_release(),
+        acting("/hold", hold::hold),
+        acting("/unhold", hold::unhold),
+        // It starts a unit.
+        looking("/remote", hold::remote).by_who_may_act(),
+        acting("/reload", reload),
+    ];
+    all.extend_from_within(..);
+    let half = all.len() / 2;
+    for route in &mut all[..half] {
+        route.path.insert_str(0, "/apps/{app}");
+    }
+    all.extend([
+        looking("/apps", list),
+        looking("/router", instances),
+        acting("/router/upgrade", upgrade),
+        removing("/apps/{app}", remove),
+    ]);
+    all
+}
+
 pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
     let api = Api { apps, access };
-    let of_app = Router::new()
-        .route("/status", get(status))
-        .route("/deploy", post(deploy))
-        .route("/rollback", post(rollback))
-        .route("/promote", post(promote))
-        .route("/weight", post(weigh))
-        .route("/route", post(route))
-        .route("/abort", post(abort))
-        .route("/pause", post(pause))
-        .route("/resume", post(resume))
-        .route("/stop", post(stop))
-        .route("/drain", post(drain))
-        .route("/connections", get(connections))
-        .route("/outcome", get(outcome))
-        .route("/events", get(events))
-        .route("/releases", get(releases))
-        .route("/repository", get(repository).post(module))
-        .route("/large", post(lacking))
-        .route("/large/{oid}", post(content))
-        .route("/hold", post(hold::hold))
-        .route("/unhold", post(hold::unhold))
-        .route("/remote", get(hold::remote))
-        .route("/reload", post(reload));
-    Router::new()
-        .route("/apps", get(list))
-        .route("/router", get(instances))
-        .route("/router/upgrade", post(upgrade))
-        .route("/apps/{app}", axum::routing::delete(remove))
-        .nest("/apps/{app}", of_app.clone())
-        .merge(of_app)
-        .fallback(unknown)
+    let mut routes = Router::new();
+    for route in table() {
+        let (path, to) = route.gated(&api);
+        routes = routes.route(&path, to);
+    }
+    routes
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(api.clone(), admit))
+        .fallback(unknown)
+        .layer(middleware::from_fn_with_state(api.clone(), look))
         // Anyone may ask whether slotd is there.
         .route(
             "/",
@@ -91,27 +111,6 @@ pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
         )
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(api)
-}
-
-/// Lets in who may ask, and writes down who changes something.
-async fn admit<U: Units>(
-    State(api): State<Api<U>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if !api.access.allows(&peer) {
-        return Problem::forbidden(&peer.name()).into_response();
-    }
-    if request.method() != "GET" {
-        tracing::info!(
-            "{} asks: {} {}",
-            peer.name(),
-            request.method(),
-            request.uri()
-        );
-    }
-    next.run(request).await
 }
 
 /// The app of a path, if the path names one.
@@ -193,6 +192,26 @@ async fn status<U: Units>(
     Ok(Json(status))
 }
 
+/// Whether what was deployed last serves, for who watches that and looks at the status alone: 200, or 503.
+async fn health<U: Units>(
+    State(api): State<Api<U>>,
+    Path(named): Path<Named>,
+) -> Result<Response, Problem> {
+    let status = api.app(&named).await?.status().await;
+    let is_failing = status.health_fail_streak > 0 || status.state == "rolling_back";
+    let health = api::Health {
+        healthy: status.serving && !is_failing,
+        app: status.app,
+        generation: status.generation,
+        standing: status.standing,
+    };
+    let code = match health.healthy {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Ok((code, Json(health)).into_response())
+}
+
 /// A query, whose refusal is an object like every other.
 pub(super) struct Asked<T>(pub(super) T);
 
@@ -229,21 +248,21 @@ async fn rollback<U: Units>(
     Path(named): Path<Named>,
     WithKey(key): WithKey,
     Asked(query): Asked<RollbackQuery>,
-) -> Result<Json<api::Begun>, Problem> {
+) -> Result<Began, Problem> {
     let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
     let target = ["rollback", query.to.as_deref().unwrap_or_default()];
     let guard = guard(expected, key, &target);
     let app = api.app(&named).await?;
     // A release that was there when it was asked for first may not be any more.
     if let Err(unadmitted) = app.admits(&guard) {
-        return Ok(Json(begun(Err(unadmitted), query.to)?));
+        return begun(Err(unadmitted), query.to);
     }
     let to = match &query.to {
         Some(id) => Some(on_disk(&app, id).await?),
         None => None,
     };
     let asked = app.rollback(to, peer.name(), guard).await;
-    Ok(Json(begun(asked, query.to)?))
+    begun(asked, query.to)
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{ConnectInfo, Path, State};
 use serde::Deserialize;
 
-use super::guard::{WithKey, begun, expected, guard, only_if};
+use super::guard::{Began, WithKey, begun, expected, guard, only_if};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named};
@@ -76,21 +76,21 @@ pub(super) async fn promote<U: Units>(
     Path(named): Path<Named>,
     WithKey(key): WithKey,
     Asked(query): Asked<PromoteQuery>,
-) -> Result<Json<api::Begun>, Problem> {
+) -> Result<Began, Problem> {
     let app = api.app(&named).await?;
     let expected = expected(query.expected_generation, query.expected_active.as_deref())?;
     let target = ["promote", query.slot.as_deref().unwrap_or_default()];
     let guard = guard(expected, key, &target);
     // The slot that stood by when it was asked for first is active since.
     if let Err(unadmitted) = app.admits(&guard) {
-        return Ok(Json(begun(Err(unadmitted), None)?));
+        return begun(Err(unadmitted), None);
     }
     let slot = match &query.slot {
         Some(slot) => app.slot_meant(slot).await?,
         None => app.promotable().await?,
     };
     let asked = app.promote(slot, peer.name(), guard).await;
-    Ok(Json(begun(asked, None)?))
+    begun(asked, None)
 }
 
 #[derive(Deserialize)]

@@ -39,7 +39,7 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     slot::telemetry::init("slotd")?;
-    let listener = slot::api::listener(&arguments.run.join("slotd.sock"))?;
+    let listeners = slot::api::listeners(&arguments.run.join("slotd.sock"))?;
     let bus = Bus::connect().await?;
     let boot = machine_boot("/proc".as_ref()).context("cannot tell this boot from others")?;
     let routers = Routers::in_directory(arguments.run.join("router"));
@@ -62,9 +62,9 @@ async fn main() -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let (end, mut ended) = tokio::sync::watch::channel(false);
     let serving = tokio::spawn(serve(
-        listener,
+        listeners,
         Arc::clone(&apps),
-        Access::root_and_group("slot"),
+        Access::root_and_groups("slot", "slot-observers"),
         async move {
             // Both a value and a lost sender mean the same.
             let _ = ended.changed().await;

@@ -2,21 +2,28 @@
 //!
 //! **Invariant:** what is parsed is valid in itself; whether files exist or slotd answers is not asked here.
 
+mod machine;
 mod shares;
+mod token;
 mod units;
 mod words;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::ArgValueCandidates;
 
+pub use machine::{
+    AppReload, Config, ConfigCheck, ConfigShow, Listener, ListenerAdd, ListenerRemove,
+};
 pub use units::{Auto, Build, Completions, Fetch, Hook, Launch, Man, Notify, Stage};
 
 use super::client::SOCKET;
-use super::exit;
+use super::{complete, exit};
 use crate::deploy::{AppName, Key, Label, Serving, SlotName};
 
 pub use shares::{Abort, Pause, Route, Stop, Weight};
+pub use token::{ScopeName, Token, TokenNew};
 pub use words::{Span, Target};
 
 use words::span;
@@ -53,7 +60,7 @@ The shortest way there:
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The app; otherwise that of ./slot.toml (or of a directory above), otherwise slotd's only one
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = ArgValueCandidates::new(complete::apps))]
     pub app: Option<AppName>,
     /// One JSON object on stdout instead of text
     #[arg(long, global = true)]
@@ -88,6 +95,9 @@ pub enum Command {
     /// Register, list and remove apps
     #[command(subcommand)]
     App(App),
+    /// Check an app's file, or the machine's, and show what is set
+    #[command(subcommand)]
+    Config(Config),
     /// Deploy a commit, a binary, a directory or a tar archive
     Deploy(Deploy),
     /// Make the previous release active again, or an earlier one
@@ -130,6 +140,12 @@ pub enum Command {
     ///
     /// The exit status is 1 if there is a problem, and 0 if there are warnings at most.
     Doctor(Doctor),
+    /// Make tokens for slotd's API over TCP
+    #[command(subcommand)]
+    Token(Token),
+    /// Add, list and remove the public sockets that the router takes connections from
+    #[command(subcommand)]
+    Listener(Listener),
     /// Show the journal of an app: slotd, router and the app itself
     Logs(Logs),
     /// Start an app in its slot's environment (what ExecStart= of an app's unit calls)
@@ -243,6 +259,11 @@ pub enum Format {
 pub enum App {
     /// Register the app of a slot.toml, or take over what changed in it
     Add(AppAdd),
+    /// Take over what was changed in the files in /etc/slot/apps; what runs is not touched
+    ///
+    /// A file that is wrong is refused whole, with the line, and what runs goes on by the settings that it has. Run as root it has systemd
+    /// read the units anew as well; as a member of the group `slot`, and by `systemctl reload slotd`, slotd alone reads the files again.
+    Reload(AppReload),
     /// List the apps
     List,
     /// Stop an app when it has drained, and forget it
@@ -261,7 +282,7 @@ pub struct AppAdd {
 #[derive(Debug, Args)]
 pub struct AppRemove {
     /// The app
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::apps))]
     pub name: AppName,
     /// Delete its releases, its state and its own data as well
     #[arg(long)]
@@ -293,7 +314,7 @@ pub struct Deploy {
           value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub remote: Option<Option<String>>,
     /// Deploy a release again that is still on disk: its id or its label, as `slotctl releases` lists them
-    #[arg(long, value_name = "ID", conflicts_with = "what")]
+    #[arg(long, value_name = "ID", conflicts_with = "what", add = ArgValueCandidates::new(complete::releases))]
     pub release: Option<String>,
     /// What to call the release: 1 to 64 characters without spaces and `/`
     #[arg(long = "version", value_name = "LABEL")]
@@ -335,7 +356,7 @@ pub struct Deploy {
 #[derive(Debug, Args)]
 pub struct Rollback {
     /// The release to go to: its id or its label, as `slotctl releases` lists them
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = ArgValueCandidates::new(complete::releases))]
     pub to: Option<String>,
     /// What it depends on.
     #[command(flatten)]
@@ -412,10 +433,10 @@ impl Check {
 #[derive(Clone, Debug, Default, Args)]
 pub struct Expecting {
     /// Do it only if this is still the app's generation, the number of its last attempt; else nothing is done, with status 8
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", add = ArgValueCandidates::new(complete::generations))]
     pub expected_generation: Option<u64>,
     /// Do it only if this slot, or this release, is active; else nothing is done, with status 8
-    #[arg(long, value_name = "SLOT|RELEASE")]
+    #[arg(long, value_name = "SLOT|RELEASE", add = ArgValueCandidates::new(complete::active))]
     pub expected_active: Option<Serving>,
 }
 
@@ -497,7 +518,7 @@ impl Wait {
 pub struct Promote {
     /// The slot: its name, or the id or label of its release; `APP:SLOT` names the app too. Otherwise the candidate, or the only slot that
     /// stands by
-    #[arg(value_name = "SLOT")]
+    #[arg(value_name = "SLOT", add = ArgValueCandidates::new(complete::slots))]
     pub slot: Option<Target>,
     /// What it depends on.
     #[command(flatten)]
@@ -511,7 +532,7 @@ pub struct Promote {
 #[derive(Debug, Args)]
 pub struct Drain {
     /// The slot: its name, or the id or label of its release; `APP:SLOT` names the app too
-    #[arg(value_name = "SLOT")]
+    #[arg(value_name = "SLOT", add = ArgValueCandidates::new(complete::slots))]
     pub slot: Target,
     /// Do it: whatever is in flight there is cut
     #[arg(long, required = true)]
@@ -559,7 +580,7 @@ pub struct RouterUpgrade {
 #[derive(Debug, Args)]
 pub struct Logs {
     /// Only this slot
-    #[arg(value_name = "SLOT")]
+    #[arg(value_name = "SLOT", add = ArgValueCandidates::new(complete::slots))]
     pub slot: Option<SlotName>,
     /// Go on as lines are written
     #[arg(short, long)]

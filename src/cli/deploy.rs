@@ -1,6 +1,7 @@
 //! `slotctl deploy`, `rollback`, `promote`, `drain`: each asks for one thing and shows how it ended.
 
 use std::io::{stderr, stdout};
+use std::path::Path;
 
 use super::app;
 use super::args::{Deploy, Drain, Global, Promote, Rollback};
@@ -15,14 +16,34 @@ use super::project::{Project, is_slot_machine, reached};
 use super::releases;
 use super::status::{complete, now_ms, table};
 use super::term::{Paint, note, say, say_json, width};
-use crate::deploy::AppName;
+use crate::deploy::{AppName, Cause};
 use crate::wire::api::{Outcome, Status};
+
+/// How often a deploy is begun again whose release slotd had not got whole, or not built, when it was restarted, for an upgrade of
+/// the package say.
+const AGAIN: usize = 3;
 
 /// Deploys a commit, a path, an archive, or a release that is on disk.
 ///
 /// # Errors
 /// If the path or the app's file is refused, if slotd is, or does.
 pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
+    // Standard input has been read, and a key or a number that was expected is that of the first attempt.
+    let can_repeat = options.what.as_deref() != Some(Path::new("-"))
+        && options.depending.idempotency_key.is_none()
+        && options.depending.expecting.expected_generation.is_none();
+    let mut left = if can_repeat { AGAIN } else { 0 };
+    loop {
+        let (client, outcome) = once(global, options).await?;
+        if outcome.cause != Cause::Interrupted.code() || left == 0 {
+            return show(global, &client, &outcome).await;
+        }
+        left -= 1;
+        note("slotd was restarted while the release was being prepared; it is deployed again\n");
+    }
+}
+
+async fn once(global: &Global, options: &Deploy) -> anyhow::Result<(Client, Outcome)> {
     let chosen = Chosen::of(options)?;
     let project = match &options.config {
         // A daemon of slot-machine's kind has its app already.
@@ -58,11 +79,11 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     let (body, packing) = match chosen {
         Chosen::Release(named) => {
             asked.push(("release", releases::meant(&client, &named).await?));
-            return at_hand(global, options, &client, &asked).await;
+            return at_hand(global, options, client, &asked).await;
         }
         Chosen::Remote(named) => {
             asked.push(("remote", named.unwrap_or_default()));
-            return at_hand(global, options, &client, &asked).await;
+            return at_hand(global, options, client, &asked).await;
         }
         Chosen::RemoteOr(named, error) => {
             let status: Status = client.get("/status").await?;
@@ -70,7 +91,7 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
                 return Err(error);
             }
             asked.push(("remote", named.unwrap_or_default()));
-            return at_hand(global, options, &client, &asked).await;
+            return at_hand(global, options, client, &asked).await;
         }
         Chosen::Commit(checkout) => {
             asked.extend(checkout.queries());
@@ -96,26 +117,54 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
         &mut screen,
     )
     .await;
-    match ended {
-        Ok(outcome) => show(global, &client, &outcome).await,
+    match or_interrupted(&client, ended).await {
+        Ok(outcome) => Ok((client, outcome)),
         Err(error) => Err(explain(&client, packing, error).await),
     }
+}
+
+/// What became of an attempt of this process whose connection broke, if that was a restart of slotd.
+async fn or_interrupted(
+    client: &Client,
+    ended: anyhow::Result<Outcome>,
+) -> anyhow::Result<Outcome> {
+    let broke = |error: &anyhow::Error| {
+        let error = error.downcast_ref::<ClientError>();
+        error.is_some_and(ClientError::is_passing)
+    };
+    if !ended.as_ref().is_err_and(broke) {
+        return ended;
+    }
+    let status = client.get::<Status>("/status").await.ok();
+    let is_it = |last: &Outcome| {
+        last.cause == Cause::Interrupted.code() && last.initiated_by.ends_with(&own())
+    };
+    match status.and_then(|status| status.last).filter(is_it) {
+        Some(last) => Ok(last),
+        None => ended,
+    }
+}
+
+/// How slotd names who is this process.
+fn own() -> String {
+    format!("(pid {})", std::process::id())
 }
 
 /// Deploys what need not be sent.
 async fn at_hand(
     global: &Global,
     options: &Deploy,
-    client: &Client,
+    client: Client,
     asked: &[(&str, String)],
-) -> anyhow::Result<Exit> {
+) -> anyhow::Result<(Client, Outcome)> {
     let mut screen = Screen::new(global.json);
     let path = path_of("/deploy", asked);
     let key = options.depending.idempotency_key.as_ref();
     let begin = client.post_once(&path, key, empty());
     let wait = options.watching.wait;
-    let outcome = attempt(client, begin, || None, wait, &mut screen).await?;
-    show(global, client, &outcome).await
+    let ended = attempt(&client, begin, || None, wait, &mut screen).await;
+    let outcome = or_interrupted(&client, ended).await?;
+    Ok((client, outcome))
 }
 
 fn queries(options: &Deploy) -> Vec<(&'static str, String)> {
@@ -245,9 +294,8 @@ pub(super) async fn explain(
     }
     let status = client.get::<Status>("/status").await.ok();
     // Not the one that was begun by this very upload.
-    let own = format!("(pid {})", std::process::id());
     match status.and_then(|status| status.deployment) {
-        Some(held) if !held.by.ends_with(&own) => Exit::Busy.because(format!(
+        Some(held) if !held.by.ends_with(&own()) => Exit::Busy.because(format!(
             "a deployment is in progress: generation {}, begun by {}, phase {}; wait for it, or watch it with `slotctl status`",
             held.generation, held.by, held.phase
         )),

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::scratch::Scratch;
-use crate::api::{self, Access};
+use crate::api::{self, Access, Listeners};
 use crate::config::{App, Machine};
 use crate::daemon::app::{Managed, Place};
 use crate::daemon::apps::{Apps, Source};
@@ -109,8 +109,12 @@ impl Deployer {
         let keeper = tokio::spawn(async move { tables.keep_everywhere().await });
 
         let path = run.path().join("slotd.sock");
-        let api = tokio::net::UnixListener::bind(&path)
+        let unix = tokio::net::UnixListener::bind(&path)
             .with_context(|| format!("cannot listen on {}", path.display()))?;
+        let api = Listeners {
+            unix,
+            tcp: Vec::new(),
+        };
         let (api_end, ended) = oneshot::channel::<()>();
         let served = api::serve(api, Arc::clone(&apps), Access::own_user(), async {
             // A sender that was dropped says the same.

@@ -79,7 +79,28 @@ pub struct Refused {
     pub text: String,
 }
 
+/// How a command that has more to say than an error has ended: the first fields of its JSON.
+#[derive(Debug, serde::Serialize)]
+pub struct Ended {
+    success: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
 impl Exit {
+    /// It ended with this status, because of this if it is one of failure.
+    #[must_use]
+    pub fn ended(self, error: impl FnOnce() -> String) -> Ended {
+        let failed = self != Self::Ok;
+        Ended {
+            success: !failed,
+            code: failed.then(|| self.code()),
+            error: failed.then(error),
+        }
+    }
+
     /// An error that ends slotctl with this status.
     pub fn because(self, text: impl Into<String>) -> anyhow::Error {
         Refused {

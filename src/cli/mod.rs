@@ -12,11 +12,14 @@ mod auto;
 pub mod build;
 pub mod chosen;
 pub mod client;
+mod complete;
+mod config;
 pub mod connections;
 pub mod demo;
 pub mod deploy;
 pub mod deployer;
 mod doctor;
+mod examples;
 pub mod exit;
 mod fetch;
 pub mod follow;
@@ -25,6 +28,7 @@ mod hook;
 pub mod init;
 pub mod large;
 pub mod launch;
+mod listener;
 pub mod listeners;
 pub mod logs;
 pub mod machine;
@@ -44,6 +48,7 @@ pub mod stage;
 pub mod start;
 pub mod status;
 pub mod term;
+mod token;
 
 use std::future::Future;
 use std::io::stderr;
@@ -65,6 +70,8 @@ use crate::wire::api::Problem;
 /// slotctl, from its arguments to its exit status.
 #[must_use]
 pub fn main() -> ExitCode {
+    // A shell asks what could be written next; then that is all.
+    complete::answer();
     if std::env::args_os().len() < 2 {
         // clap's own way would take SLOT_SOCKET in the environment for an argument.
         note(&Cli::command().render_help().to_string());
@@ -189,6 +196,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             let client = Client::new(global.socket(), None);
             wait_for(router::upgrade(&client, options, global.json))?
         }
+        Command::Token(args::Token::New(options)) => token::new(options, global.json)?,
+        Command::Listener(command) => wait_for(listener::run(global, command))?,
+        Command::Config(args::Config::Check(options)) => config::check(options, global.json)?,
+        Command::Config(args::Config::Show(options)) => config::show(global, options)?,
         Command::Logs(options) => {
             match wait_for(logs::run(&client(&reached(global)?)?, options, global.json))? {}
         }
@@ -241,7 +252,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Completions(options) => {
             let mut script = Vec::new();
-            pages::completions(options.shell, &mut script)?;
+            complete::script(options.shell, &mut script)?;
             term::say(&String::from_utf8_lossy(&script))?;
             Exit::Ok
         }

@@ -2,16 +2,14 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use anyhow::Context;
 use clap::CommandFactory;
-use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::args::{Cli, EXAMPLE};
-use super::exit;
+use super::{examples, exit};
 
 /// Writes `slotctl.1` and one page for each command that is not hidden: `slotctl-deploy.1`, `slotctl-app-add.1`.
 ///
@@ -75,6 +73,13 @@ fn ending(name: &str) -> String {
             ".SH EXAMPLES\n.nf\n{}\n.fi",
             example.replace('-', "\\-")
         );
+    } else {
+        let command = name.trim_start_matches("slotctl-").replace('-', " ");
+        text.push_str(".SH EXAMPLES\n");
+        for (line, about) in examples::of(&command) {
+            let line = line.replace('-', "\\-").replace('"', "\\(dq");
+            let _ = writeln!(text, ".TP\n.B {line}\n{}", about.replace('-', "\\-"));
+        }
     }
     text.push_str(".SH \"EXIT STATUS\"\n");
     for (exit, meaning) in exit::MEANINGS {
@@ -123,16 +128,6 @@ in a project, where slotctl start listens; asked before the next one
 .I /run/slot/slotd.sock
 where slotd listens
 ";
-
-/// A completion script.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn completions(shell: Shell, to: &mut impl io::Write) -> io::Result<()> {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "slotctl", &mut text);
-    to.write_all(&text)
-}
 
 #[cfg(test)]
 mod tests {

@@ -38,17 +38,21 @@ pub(super) fn migrate(value: Option<Value<'_>>) -> Result<Option<Migrate>, Confi
     shares(&written).map(Some).ok_or_else(|| {
         value.error(
             format!("{written:?} is no share for the new slot and the old one"),
-            "write two parts that add up to 100, the new slot's first and at least half, and how long that lasts if not ten seconds: \
+            "write two parts that add up to 100, the new slot's first and at least 80, and how long that lasts if not ten seconds: \
              `migrate = \"99:1\"`, `migrate = \"95:5 30s\"`",
         )
     })
 }
+
+/// More than a small share would leave a switch unproven: whether the new slot is what answers could not be told soon.
+const MOST_KEPT: u8 = 20;
 
 fn shares(written: &str) -> Option<Migrate> {
     let (parts, lasts) = written.split_once(' ').unwrap_or((written, "10s"));
     let (new, old) = parts.split_once(':')?;
     let (new, keeps): (Weight, Weight) = (new.parse().ok()?, old.parse().ok()?);
     let lasts = span::parse(lasts).filter(|lasts| !lasts.is_zero())?;
-    let fits = keeps != Weight::NONE && keeps <= new && Weight::ALL.without(keeps) == new;
+    let fits =
+        keeps != Weight::NONE && keeps.get() <= MOST_KEPT && Weight::ALL.without(keeps) == new;
     fits.then_some(Migrate { keeps, lasts })
 }

@@ -36,8 +36,12 @@ impl App {
     /// # Errors
     /// With the first key that is wrong, its line and what to write instead.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
-        let source = Source { file, text };
-        let mut keys = Section::of_file(source)?;
+        Self::read(Section::of_file(Source { file, text })?)
+    }
+
+    /// The same, of a file's keys.
+    pub(super) fn read(mut keys: Section<'_>) -> Result<Self, ConfigError> {
+        let source = keys.source();
         let name = app_name(keys.take("name"))?;
         let command = keys.take("command").map(|value| words(&value, COMMAND));
         let setup_command = keys.take("setup_command").map(|value| words(&value, SETUP));

@@ -6,11 +6,13 @@ use std::ops::Range;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// As it was given to the parser, usually a path.
-    pub file: String,
+    pub file: Box<str>,
     /// The line, from 1; absent where the trouble is a key that is missing.
     pub line: Option<usize>,
+    /// The character in it, from 1; absent with the line, and where a file's own parser does not say.
+    pub column: Option<usize>,
     /// The key as TOML spells it (`ports.blue`); empty where the file is not TOML at all, or the key is none that there is.
-    pub key: String,
+    pub key: Box<str>,
     /// What is wrong.
     pub problem: String,
     /// What to write instead.
@@ -32,6 +34,14 @@ impl std::fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// The line and the character of a byte of a text, both from 1.
+pub(super) fn place(text: &str, byte: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..byte.min(text.len())];
+    let line = before.iter().filter(|b| **b == b'\n').count();
+    let own = before.rsplit(|b| *b == b'\n').next().unwrap_or_default();
+    (line + 1, String::from_utf8_lossy(own).chars().count() + 1)
+}
+
 /// A file's name and text, from which errors take their line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'t> {
@@ -48,9 +58,10 @@ impl Source<'_> {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) -> ConfigError {
-        let before = self.text.as_bytes().iter().take(span.start);
+        let (line, column) = place(self.text, span.start);
         ConfigError {
-            line: Some(1 + before.filter(|b| **b == b'\n').count()),
+            line: Some(line),
+            column: Some(column),
             ..self.whole(key, problem, remedy)
         }
     }
@@ -63,9 +74,10 @@ impl Source<'_> {
         remedy: impl Into<String>,
     ) -> ConfigError {
         ConfigError {
-            file: self.file.to_owned(),
+            file: self.file.into(),
             line: None,
-            key: key.to_owned(),
+            column: None,
+            key: key.into(),
             problem: problem.into(),
             remedy: remedy.into(),
         }

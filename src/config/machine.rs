@@ -71,7 +71,14 @@ impl Machine {
     /// # Errors
     /// With the first key that is wrong, its line and what to write instead.
     pub fn parse(text: &str, file: &str, listeners: Option<&[&str]>) -> Result<Self, ConfigError> {
-        let mut keys = Section::of_file(Source { file, text })?;
+        Self::of(Section::of_file(Source { file, text })?, listeners)
+    }
+
+    /// The same, of a file's keys.
+    pub(super) fn of(
+        mut keys: Section<'_>,
+        listeners: Option<&[&str]>,
+    ) -> Result<Self, ConfigError> {
         let mut machine = Self::default();
         if let Some(value) = keys.take("limits") {
             let mut limits = value.section("[limits]")?;

@@ -34,20 +34,23 @@ pub(super) struct Value<'t> {
 impl<'t> Section<'t> {
     /// The file's own table.
     pub(super) fn of_file(source: Source<'t>) -> Result<Self, ConfigError> {
-        let entries = DeTable::parse(source.text).map_err(|error| {
-            source.at(
-                error.span().unwrap_or(0..0),
-                "",
-                error.message(),
-                "write TOML: `key = \"value\"` on each line (https://toml.io)",
-            )
-        })?;
-        Ok(Self {
+        let entries = DeTable::parse(source.text).map_err(|error| no_toml(source, &error))?;
+        Ok(Self::of_table(source, entries.into_inner()))
+    }
+
+    /// A file's table that was parsed before.
+    pub(super) fn of_table(source: Source<'t>, entries: DeTable<'t>) -> Self {
+        Self {
             source,
             prefix: String::new(),
-            entries: entries.into_inner(),
+            entries,
             asked: Vec::new(),
-        })
+        }
+    }
+
+    /// The file that it is of.
+    pub(super) fn source(&self) -> Source<'t> {
+        self.source
     }
 
     /// The value of a key, if the file has it.
@@ -309,6 +312,16 @@ impl<'t> Value<'t> {
     fn line(&self, example: &str) -> String {
         format!("{} = {example}", self.own_key())
     }
+}
+
+/// The text is no TOML.
+pub(super) fn no_toml(source: Source<'_>, error: &toml::de::Error) -> ConfigError {
+    source.at(
+        error.span().unwrap_or(0..0),
+        "",
+        error.message(),
+        "write TOML: `key = \"value\"` on each line (https://toml.io)",
+    )
 }
 
 fn article(value: &DeValue<'_>) -> String {

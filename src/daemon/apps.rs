@@ -55,7 +55,7 @@ pub enum AppError {
     },
     /// Its file is gone, or cannot be made into units.
     #[error(
-        "the file of app {name} is wrong: {why}. Until it is right, and `systemctl daemon-reload` or `slotctl app add` has read it, no \
+        "the file of app {name} is wrong: {why}. Until it is right, and `slotctl app reload` or `systemctl daemon-reload` has read it, no \
          slot is started; what runs goes on"
     )]
     WrongFile {
@@ -210,6 +210,17 @@ impl<U: Units> Apps<U> {
             Some(app) => Ok(app),
             None => self.take_up(name).await,
         }
+    }
+
+    /// An app that is managed, as [`Apps::get`] finds it; none is taken up.
+    pub async fn known(&self, name: Option<&str>) -> Option<Arc<Managed<U>>> {
+        if name.is_none() {
+            return self.get(None).await.ok();
+        }
+        let managed = self.managed.read().await;
+        let mut all = managed.iter();
+        let found = all.find(|(known, _)| Some(known.as_str()) == name);
+        found.map(|(_, app)| Arc::clone(app))
     }
 
     /// Every app that is managed, and what is wrong with those that cannot be, or whose file is; of a deployer that has just started,

@@ -1,7 +1,7 @@
 //! What a new slot answers, beside the slot that it is to replace or has replaced: the routers' counts, told again and again.
 //!
 //! **Invariant:** what was counted before is not evidence: a router's counts are of its whole life, and only what is added to them since
-//! the measurement began is told. Of a soak the old slot's are told whole, since it gets nothing any more.
+//! the measurement began is told. Of a soak the old slot's are told whole, since what it gets beside the new one, if anything, is as good.
 //! **Invariant:** a router that does not answer says nothing; a deployer that starts again measures anew.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -206,13 +206,19 @@ impl<U: Units> Managed<U> {
         let (detail, until) = match &slot.condition {
             Condition::Active(service) => (Some(service_name(service)), None),
             Condition::Failed(failure) => (Some(failure.text.clone()), None),
-            Condition::Warm { drain: until, .. } => (
-                (state.migrating())
-                    .filter(|it| it.slot == *name)
-                    .map(|it| format!("keeps {} until {}", it.weight, utc(it.until.0)))
-                    .or_else(|| (state.kept_in(name)).map(kept_until)),
-                Some(until.map(|until| until.0)),
-            ),
+            Condition::Warm { drain: until, .. } => {
+                match state.migrating().filter(|it| it.slot == *name) {
+                    // It drains from then on.
+                    Some(left) => {
+                        let until = utc(left.until.0);
+                        (Some(format!("keeps {} until {until}", left.weight)), None)
+                    }
+                    None => (
+                        (state.kept_in(name)).map(kept_until),
+                        Some(until.map(|until| until.0)),
+                    ),
+                }
+            }
             Condition::Draining { until, .. } => (None, Some(until.map(|until| until.0))),
             Condition::Standby { .. } if slot.boot.is_none() => {
                 (Some("between two runs".to_owned()), None)

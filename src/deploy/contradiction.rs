@@ -20,8 +20,8 @@ impl State {
         if self.routed > self.generation {
             return Some("the table is ahead of the attempts");
         }
-        let trials = self.given().map(|(_, weight)| weight);
-        let given: u32 = trials.map(|weight| u32::from(weight.get())).sum();
+        let given = self.given().map(|(_, weight)| weight);
+        let given: u32 = given.map(|weight| u32::from(weight.get())).sum();
         let most = self.active.as_ref().map_or(Weight::NONE, |_| Weight::ALL);
         if given > u32::from(most.get()) {
             return Some("more is given than there is");

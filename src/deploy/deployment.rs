@@ -389,6 +389,7 @@ impl Draft {
     /// A slot that is only kept warm is let go for a deployment that waits: it drains (which a rollback can take back), and the soak
     /// ends when it is really gone.
     fn make_room(&mut self) {
+        self.migrated();
         let watch = self.state.watch.as_ref();
         let watch = watch.filter(|watch| watch.rolling_back.is_none());
         let kept = self.state.kept.as_ref().map(|kept| kept.slot.clone());

@@ -263,6 +263,7 @@ fn slot_effect(state: &State, name: &SlotName, slot: &Slot) -> Option<Effect> {
             })
         }
         Condition::Warm { gated: false, .. } => probe(Pace::Gate),
+        Condition::Warm { .. } if state.migrates(name) => probe(Pace::Soak),
         Condition::Standby { gated: false } => probe(Pace::Gate),
         Condition::Trial { .. } => probe(Pace::Soak),
         // What the routers may still send to it is not seen yet.

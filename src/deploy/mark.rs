@@ -44,9 +44,8 @@ impl Draft {
         marked.insert(left.clone(), Some(back.clone()));
         while marked.len() > MARKS {
             // One of which the time is not known is older than any of which it is.
-            let oldest = marked
-                .iter()
-                .min_by_key(|(_, back)| back.as_ref().map(|back| back.at));
+            let others = marked.iter().filter(|(release, _)| *release != left);
+            let oldest = others.min_by_key(|(_, back)| back.as_ref().map(|back| back.at));
             let Some(oldest) = oldest.map(|(release, _)| release.clone()) else {
                 break;
             };

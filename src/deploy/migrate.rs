@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
+use super::event::Probe;
 use super::names::{SlotName, Time, Weight};
-use super::state::{Condition, State};
+use super::policy::FAILED_PROBES;
+use super::state::{Cause, Condition, State};
 use super::step::Draft;
 
 /// What an app's file says: how much the old slot keeps at a switch, and for how long.
@@ -26,8 +28,12 @@ pub struct Migration {
     pub slot: SlotName,
     /// Of new requests.
     pub weight: Weight,
+    /// The switch.
+    pub since: Time,
     /// Until when.
     pub until: Time,
+    /// Probes failed in a row.
+    pub streak: u8,
 }
 
 impl State {
@@ -64,7 +70,9 @@ impl Draft {
         self.state.migration = Some(Migration {
             slot: from.clone(),
             weight: by.keeps,
+            since: self.now,
             until: self.now.after(by.lasts),
+            streak: 0,
         });
         if self.state.migrates(from) {
             self.tell_weight(from, None);
@@ -73,16 +81,19 @@ impl Draft {
 
     /// Nothing is left to the old slot.
     pub(super) fn migrated(&mut self) {
-        let drain = self.state.settings.drain;
-        let left = self.state.migrating().map(|it| it.slot.clone());
+        let migration = self.state.migrating().cloned();
         self.state.migration = None;
-        let Some(left) = left else {
+        let Some(Migration {
+            slot: left, since, ..
+        }) = migration
+        else {
             return;
         };
+        let lasted = self.now.since(since);
         if let Some(slot) = self.state.slots.get_mut(&left)
-            && let Condition::Warm { drain: until, .. } = &mut slot.condition
+            && let Condition::Warm { drain, .. } = &mut slot.condition
         {
-            *until = drain.map(|span| self.now.after(span));
+            *drain = drain.map(|until| until.after(lasted));
         }
         self.state.lingering.insert(left.clone());
         self.tell_weight(&left, None);
@@ -101,10 +112,25 @@ impl Draft {
         if self.state.migrating().is_none() {
             self.state.migration = None;
         }
-        if let Some(left) = self.left.take()
+        if let Some(left) = self.kept_share.take()
             && self.state.weight(&left) == Weight::NONE
         {
             self.state.lingering.insert(left);
+        }
+    }
+
+    /// A probe of the slot that keeps a share: one that fails for long has none any more.
+    pub(super) fn migration_probe(&mut self, name: &SlotName, probe: Probe) {
+        let Some(migration) = self.state.migration.as_mut() else {
+            return;
+        };
+        migration.streak = match probe.pass {
+            true => 0,
+            false => migration.streak.saturating_add(1),
+        };
+        if migration.streak >= FAILED_PROBES {
+            self.migrated();
+            self.tell_weight(name, Some(Cause::ProbesFailed(probe)));
         }
     }
 

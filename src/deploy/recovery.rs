@@ -133,7 +133,7 @@ impl Draft {
             }));
         }
         self.state.lingering.clear();
-        self.left = None;
+        self.kept_share = None;
         self.look_anew();
         self.switched();
         self.state.kept = None;

@@ -3,7 +3,7 @@
 use super::event::{End, Probe, Refusal, UnitFailure, UnitResult};
 use super::names::{BootId, Generation, ReleaseId, SlotName};
 use super::notice::Notice;
-use super::policy::{DRAIN_ANSWER, FAILED_PROBES, RESTART, Settings};
+use super::policy::{ByClass, DRAIN_ANSWER, FAILED_PROBES, RESTART, Settings};
 use super::state::{Cause, Condition, Kind, Phase, Service, Slot};
 use super::step::Draft;
 
@@ -111,6 +111,9 @@ impl Draft {
             } if probe.pass && self.state.kept_in(name).is_none_or(|kept| !kept.frozen) => {
                 let drain = *drain;
                 self.set(name, Condition::Warm { drain, gated: true });
+            }
+            Condition::Warm { gated: true, .. } if self.state.migrates(name) => {
+                self.migration_probe(name, probe);
             }
             Condition::Standby { gated: false } if probe.pass => {
                 self.set(name, Condition::Standby { gated: true });
@@ -373,8 +376,21 @@ impl Draft {
             return Err(Refusal::NoSuchSlot { slot: name.clone() });
         };
         match slot.condition {
+            // What it has is taken from it first; what is in flight then is cut as soon as the routers know.
+            Condition::Warm { .. } if self.state.migrates(name) => {
+                self.migrated();
+                self.old_slot_gone(name);
+                self.set(
+                    name,
+                    Condition::Draining {
+                        until: ByClass::all(Some(self.now)),
+                        withdrawn: false,
+                    },
+                );
+                Ok(())
+            }
             Condition::Warm { .. } | Condition::Draining { .. }
-                if !self.state.lingering.contains(name) && !self.state.migrates(name) =>
+                if !self.state.lingering.contains(name) =>
             {
                 self.force(name);
                 Ok(())

@@ -262,7 +262,7 @@ pub enum Condition {
     },
     /// The table names it.
     Active(Service),
-    /// Kept running for the soak, at weight 0; `drain` is when its drain will have ended.
+    /// Kept running for the soak, at weight 0 or with what the last switch left to it; `drain` is when its drain will have ended.
     Warm {
         /// Per class.
         drain: ByClass<Time>,

@@ -159,7 +159,7 @@ pub(super) struct Draft {
     /// Who had what before.
     shares: Shares,
     /// The old slot that kept a share before.
-    pub(super) left: Option<SlotName>,
+    pub(super) kept_share: Option<SlotName>,
 }
 
 /// The active slot, and the others that have something.
@@ -177,7 +177,7 @@ impl Draft {
             notices: Vec::new(),
             now,
             shares: shares(state),
-            left: state.migrating().map(|it| it.slot.clone()),
+            kept_share: state.migrating().map(|it| it.slot.clone()),
         }
     }
 

@@ -74,7 +74,12 @@ impl Draft {
         };
         let own = self.state.weight(&slot);
         match &found.condition {
-            Condition::Active(_) if own == weight => return Ok(()),
+            // What is only left to the old slot is on its way already.
+            Condition::Active(_)
+                if own == weight || weight == Weight::ALL && self.state.available() == weight =>
+            {
+                return Ok(());
+            }
             Condition::Active(_) => return Err(Refusal::IsActive { slot, weight: own }),
             Condition::Trial { .. } => {}
             Condition::Standby { .. } if found.boot.is_none() => {
@@ -89,8 +94,8 @@ impl Draft {
             }
             Condition::Standby { gated: true } => {}
             // What the last switch left to it can be taken, and no more be given.
-            Condition::Warm { .. } if own != Weight::NONE && weight == own => return Ok(()),
-            Condition::Warm { .. } if own != Weight::NONE && weight == Weight::NONE => {
+            Condition::Warm { .. } if weight == own => return Ok(()),
+            Condition::Warm { .. } if weight == Weight::NONE => {
                 self.migrated();
                 return Ok(());
             }

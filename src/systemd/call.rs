@@ -93,6 +93,12 @@ pub enum Why {
         "no polkit rule lets this user do it; reinstall the package, which brings the rule, and see that the app is registered (`slotctl app list`)"
     )]
     NoRule,
+    /// `AccessDenied` by the bus itself, which lets root alone call this method.
+    #[error(
+        "the bus does not let this user ask for it; reinstall the package, which brings /usr/share/dbus-1/system.d/slot.conf, then \
+         `systemctl reload dbus`"
+    )]
+    NoBusPolicy,
     /// `AccessDenied` by polkit: a rule says no.
     #[error("a polkit rule forbids it; `journalctl -u polkit` and /etc/polkit-1/rules.d say which")]
     Forbidden,
@@ -103,7 +109,7 @@ enum Meaning {
     Transient,
     NotLoaded(String),
     GoingDown,
-    Denied,
+    Denied(String),
     NeedsPassword,
     Other(String, String),
 }
@@ -120,7 +126,7 @@ fn meaning(error: &zbus::Error) -> Meaning {
             }
         }
         zbus::Error::FDO(error) => match &**error {
-            fdo::Error::AccessDenied(_) => Meaning::Denied,
+            fdo::Error::AccessDenied(text) => Meaning::Denied(text.clone()),
             fdo::Error::InteractiveAuthorizationRequired(_) => Meaning::NeedsPassword,
             fdo::Error::FileNotFound(text) => Meaning::NotLoaded(text.clone()),
             // Only PID 1 answers for its name, so each of these says that it was not on the bus.
@@ -142,6 +148,17 @@ fn meaning(error: &zbus::Error) -> Meaning {
         zbus::Error::InputOutput(_) => Meaning::Transient,
         other => Meaning::Other("zbus".to_owned(), other.to_string()),
     }
+}
+
+/// Whether the bus has refused a call, and not PID 1, which says `Access denied`: the error has the same name, and zbus keeps no sender of it.
+fn is_of_bus(text: &str) -> bool {
+    // dbus-daemon, and dbus-broker.
+    [
+        "Rejected send message",
+        "Sender is not authorized to send message",
+    ]
+    .iter()
+    .any(|said| text.starts_with(said))
 }
 
 impl Bus {
@@ -179,10 +196,12 @@ impl Bus {
                     verb,
                     why: Why::NoRule,
                 },
-                Meaning::Denied => CallError::Denied {
+                Meaning::Denied(text) => CallError::Denied {
                     unit,
                     verb,
-                    why: if self.has_polkit().await {
+                    why: if is_of_bus(&text) {
+                        Why::NoBusPolicy
+                    } else if self.has_polkit().await {
                         Why::Forbidden
                     } else {
                         Why::NoPolkit
@@ -350,5 +369,41 @@ impl Bus {
             Ok::<_, zbus::Error>(found)
         };
         asked.await.unwrap_or(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_bus_refuses_is_told_from_what_pid_1_does() {
+        assert!(is_of_bus(
+            "Rejected send message, 2 matched rules; type=\"method_call\", sender=\":1.7\""
+        ));
+        assert!(is_of_bus("Sender is not authorized to send message"));
+        assert!(!is_of_bus("Access denied"));
+        assert!(!is_of_bus("Permission denied"));
+    }
+
+    #[test]
+    fn each_reason_says_what_is_missing_and_what_to_do() {
+        for (why, names, remedy) in [
+            (
+                Why::NoPolkit,
+                "polkit is not installed",
+                "apt install polkitd",
+            ),
+            (Why::NoRule, "no polkit rule", "reinstall the package"),
+            (Why::NoBusPolicy, "the bus", "dbus-1/system.d/slot.conf"),
+            (
+                Why::Forbidden,
+                "a polkit rule forbids it",
+                "journalctl -u polkit",
+            ),
+        ] {
+            let said = why.to_string();
+            assert!(said.contains(names) && said.contains(remedy), "{said}");
+        }
     }
 }

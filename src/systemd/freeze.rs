@@ -1,7 +1,7 @@
 //! Freezing units and thawing them (`FreezeUnit`, `ThawUnit`, org.freedesktop.systemd1(5)): the freezer of their control groups, so that
 //! every process of a unit stands still.
 //!
-//! Both are answered when it is done. A unit that is stopped is thawed for that by PID 1.
+//! Both are answered when it is done. A unit that is to be stopped is thawed before: not every PID 1 does that by itself.
 
 use std::time::Duration;
 

@@ -185,6 +185,10 @@ impl Bus {
             if is_down(&before) {
                 return before.result == "timeout" && is_sigkilled(&before);
             }
+            if before.is_frozen {
+                // systemd 252 thaws what it stops, 257 refuses to stop it. What is wrong is said by the stop.
+                let _ = self.call(unit, "thaw", "ThawUnit", &unit.as_str()).await;
+            }
             let until = Instant::now() + before.stop_limit.min(LONG_STOP) + MARGIN;
             match self.job(unit, "stop", "StopUnit", until).await {
                 Ok(_) => {

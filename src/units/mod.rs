@@ -5,6 +5,7 @@
 mod fetch;
 mod generate;
 mod hook;
+mod listener;
 mod notify;
 mod polkit;
 mod setup;
@@ -22,6 +23,9 @@ use text::{assignment, word};
 pub use fetch::{fetch_service, fetch_socket};
 pub use generate::{GenerateError, generate};
 pub use hook::{hook_service, hook_socket};
+pub use listener::{
+    LISTENERS, is_listener, listener, listener_drop_in, listener_path, listener_socket,
+};
 pub use notify::{notify_service, notify_socket};
 pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
 pub use setup::{setup_service, setup_socket};
@@ -134,7 +138,7 @@ pub fn stand_in(name: &AppName, source: &Path, problem: &str) -> Vec<UnitFile> {
         "# {problem}\n\
          [Unit]\n\
          Description=Slot %i of {name}, whose file is wrong ({source})\n\
-         Documentation=man:slot.toml(5)\n\
+         Documentation=man:slot.toml(5) man:slot@.service(5)\n\
          SourcePath={source}\n\
          RefuseManualStart=yes\n\
          StartLimitIntervalSec=0\n\
@@ -173,7 +177,7 @@ fn header(app: &App, source: &Path, what: &str) -> String {
          # `systemctl edit {name}@` adds to it for every slot of {name}.\n\
          [Unit]\n\
          Description={what} %i of {name}\n\
-         Documentation=man:slot.toml(5)\n\
+         Documentation=man:slot@.service(5) man:slot.toml(5)\n\
          SourcePath={source}\n",
         name = app.name,
     )

@@ -44,10 +44,10 @@ pub(super) fn notify_drop_in(app: &App, source: &Path) -> Option<UnitFile> {
         if let Some(path) = &receiver.secret_file {
             // %d: where PID 1 puts what it has read (systemd.unit(5), "Specifiers").
             let _ = write!(command, " --secret {key}=%d/{key}");
-            // The parser lets no character through that means something here. A file that is gone is empty then, and concerns its own
+            // The parser lets no character through that means something here. A file that is gone is an empty line then, and concerns its own
             // receiver alone, instead of being why the unit cannot start (systemd.exec(5), "SetCredential=").
             let _ = writeln!(settings, "LoadCredential={key}:{path}");
-            let _ = writeln!(settings, "SetCredential={key}:");
+            let _ = writeln!(settings, "SetCredential={key}:\\n");
         }
     }
     Some(drop_in(&notify_service(name), source, &command, &settings))

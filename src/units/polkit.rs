@@ -26,7 +26,8 @@ pub fn app_of_rule(path: &Path) -> Option<&str> {
     name.strip_prefix("60-slot-app-")?.strip_suffix(".rules")
 }
 
-/// Its text: start, stop, restart, reset-failed, freeze and thaw of exactly this app's units, for the user `slot` (polkit(8)).
+/// Its text: start, stop and reset-failed of exactly this app's units, for the user `slot` (polkit(8)). slotd restarts nothing; who may stop a unit
+/// may freeze it, and who may start it may thaw it: PID 1 asks for both by those names.
 ///
 /// Those of builds, fetches, staging, hooks and notices are in the package's own rule, which comes and goes with their templates.
 /// Sockets are among them whatever `bind` is: a slot that began with `bind = "fd"` has one to stop when the file says otherwise now.
@@ -45,7 +46,7 @@ pub fn polkit_rule(app: &App) -> String {
          \x20       return polkit.Result.NOT_HANDLED;\n\
          \x20   }}\n\
          \x20   var units = [{units}];\n\
-         \x20   var verbs = [\"start\", \"stop\", \"restart\", \"reset-failed\", \"freeze\", \"thaw\"];\n\
+         \x20   var verbs = [\"start\", \"stop\", \"reset-failed\"];\n\
          \x20   var unit = action.lookup(\"unit\");\n\
          \x20   var verb = action.lookup(\"verb\");\n\
          \x20   // Calls that name no unit or no verb have neither; they are not these.\n\

@@ -294,6 +294,19 @@ pub struct Begun {
     pub repeated: bool,
 }
 
+/// Whether what was deployed last serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// It does, no probe of it has just failed, and nothing is being taken back.
+    pub healthy: bool,
+    /// The app.
+    pub app: String,
+    /// The number of its last attempt.
+    pub generation: u64,
+    /// How it stands.
+    pub standing: Standing,
+}
+
 /// An attempt under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {

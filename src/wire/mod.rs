@@ -18,6 +18,7 @@ pub mod setup;
 pub mod staging;
 mod standing;
 pub mod table;
+pub mod token;
 
 use std::io::{self, BufRead, Read};
 

@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use slot::wire::api::{Apps, Begun, Outcome, Problem, Progress, Report, SlotStatus, Status};
 use slot::wire::control::InFlight;
+use slot::wire::release::{Release, Releases};
 
 /// What the fake was asked, in order: `POST /apps/web/deploy?drain=5000ms`.
 pub type Asked = Arc<Mutex<Vec<String>>>;
@@ -187,6 +188,7 @@ fn router(script: Script, asked: Asked, uploaded: Arc<Mutex<Vec<u8>>>) -> Router
             get(|| async { ([("content-type", "text/event-stream")], ": hello\n\n") }),
         )
         .route("/outcome", get(outcome))
+        .route("/releases", get(async || Json(releases())))
         .route("/deploy", post(deploy))
         .route(
             "/rollback",
@@ -281,6 +283,21 @@ pub fn status() -> Status {
             },
         ],
         ..Status::default()
+    }
+}
+
+pub fn releases() -> Releases {
+    let release = |id: &str, label: Option<&str>, live| Release {
+        id: id.to_owned(),
+        label: label.map(str::to_owned),
+        live,
+        ..Release::default()
+    };
+    Releases {
+        releases: vec![
+            release("99887766", Some("v2"), true),
+            release("55443322", None, false),
+        ],
     }
 }
 

@@ -332,7 +332,7 @@ impl App {
             rebooted: false,
             slots: slots.map(|name| (name.clone(), found(name))).collect(),
             routed: serving.cloned(),
-            shared: self.state.trials().map(|(name, _)| name.clone()).collect(),
+            shared: self.state.given().map(|(name, _)| name.clone()).collect(),
             serving: serving.and_then(|name| self.state.slots[name].boot.clone()),
             generation: self.state.generation,
             live: self.state.live().cloned(),

@@ -1423,7 +1423,7 @@ fn settings(random: &mut Random, slots: &[SlotName]) -> Settings {
             Duration::from_secs(random.between(1, 15))
         },
         migrate: random.percent(25).then(|| Migrate {
-            keeps: Weight::new(random.between(1, 50) as u8).expect("at most a half"),
+            keeps: Weight::new(random.between(1, 20) as u8).expect("at most a fifth"),
             lasts: Duration::from_secs(random.between(1, 12)),
         }),
         soak_error_rate: random.percent(50).then_some(Rate(1_000)),

@@ -4,6 +4,8 @@
     streams.py sse HOST:PORT|unix:PATH [--path '/sse?seconds=60']
     streams.py ws  HOST:PORT|unix:PATH [--path /ws] [--seconds 60]
 
+With --until FILE it goes on until that file is there.
+
 Prints `open` with the release that serves it once data flows, and one line of JSON when it has ended. `whole` is true
 if the stream ended by itself and its SHA-256 is the one that the server gave (sse), or everything that was sent came back
 and the close handshake was kept (ws).
@@ -84,7 +86,7 @@ async def ws(options):
     sent, came, frames, error, closed = hashlib.sha256(), hashlib.sha256(), 0, None, False
     end = time.monotonic() + options.seconds
     try:
-        while opened and time.monotonic() < end:
+        while opened and (not os.path.exists(options.until) if options.until else time.monotonic() < end):
             data = hashlib.sha256(str(frames).encode()).digest() * (1 + frames % 40)
             sent.update(data)
             writer.write(frame(2, data))
@@ -108,9 +110,10 @@ if __name__ == "__main__":
     parser.add_argument("--path")
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--until")
     options = parser.parse_args()
     if options.kind == "sse":
-        options.path = options.path or f"/sse?seconds={options.seconds}"
+        options.path = options.path or (f"/sse?until={options.until}" if options.until else f"/sse?seconds={options.seconds}")
         print(json.dumps(asyncio.run(sse(options))), flush=True)
     else:
         options.path = options.path or "/ws"

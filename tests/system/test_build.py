@@ -239,7 +239,8 @@ def test_a_rollback_goes_ahead_of_a_build_which_then_ends(machine, app):
 def test_slotd_killed_in_a_build_leaves_nothing_of_it(machine, app):
     before = app.status()
     directory = release(app, "orphan", "trap '' TERM; echo built; while :; do sleep 1; done")
-    deploying = machine.spawn(f"cd {app.home} && exec slotctl --json deploy {directory}")
+    # Without a key slotctl would deploy it again.
+    deploying = machine.spawn(f"cd {app.home} && exec slotctl --json deploy --idempotency-key orphan {directory}")
     app.wait_until(builds)
     machine.wait_for("journalctl -o cat -u slot-setup@web | grep -qx built")
     slotd = machine.show("slotd", "MainPID")["MainPID"]

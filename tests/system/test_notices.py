@@ -151,6 +151,35 @@ def test_a_dead_app_is_told_of(machine, app):
     assert [body["event"] for body in app.taken()[taken:]] == ["down", "up"]
 
 
+def test_a_secret_that_is_gone_concerns_its_own_receiver_alone(machine, app):
+    machine.write("/etc/slot/keys/other", "another secret\n", mode="0600")
+    told = Told(
+        machine,
+        "bare",
+        f"""{QUICK}bind = "unix"
+hosts = ["bare.test"]
+[[notices]]
+url = "http://127.0.0.1:{PORT}/signed"
+secret_file = "/etc/slot/keys/other"
+[[notices]]
+url = "http://127.0.0.1:{PORT}/plain"
+""",
+        kind="notify",
+    )
+    machine.run("rm /etc/slot/keys/other")
+    told.deploy("one")
+
+    def came(path):
+        return [came for came in told.came() if came["path"] == path]
+
+    told.wait_until(lambda status: came("/plain") and any("there is no secret to sign with" in text for text in status["warnings"]), timeout=60)
+    assert not came("/signed")
+    machine.write("/etc/slot/keys/other", "another secret\n", mode="0600")
+    machine.run("systemctl stop slot-notify@bare")
+    told.wait_until(lambda _: came("/signed"), timeout=120)
+    machine.run("cd / && slotctl app remove bare --force || slotctl app remove bare", check=False)
+
+
 def test_a_certificate_is_checked_against_those_of_the_machine(machine, app):
     machine.run(
         "cd /srv/receiver && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "

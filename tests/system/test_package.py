@@ -1,6 +1,35 @@
-"""Installing, upgrading and removing the package."""
+"""Installing, upgrading, removing and purging the package."""
 
+import pytest
 from apps import place, register
+from machine import Machine
+from slots import QUICK, App
+from versions import OURS, another, install
+
+NEEDRESTART = "/etc/needrestart/conf.d/slot.conf"
+# What other packages write whenever anything is installed or run: their own caches, databases and logs.
+OTHERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/packages", "/tests", "/var/lib/dpkg", "/var/cache", "/var/log", "/var/tmp", "/srv", "/var/lib/systemd")
+# systemd's own, for all dynamic users (systemd.exec(5)).
+OF_SYSTEMD = {"/var/lib/private"}
+
+
+@pytest.fixture
+def bare():
+    """A machine without slot."""
+    with Machine() as machine:
+        yield machine
+
+
+def things(machine):
+    """Every file there is, every user and group, and every unit that systemd knows of or has at work."""
+    prune = " -o ".join(f"-path {path}" for path in OTHERS)
+    files = machine.out(f"find / -xdev \\( {prune} \\) -prune -o -print").splitlines()
+    caches = machine.out("find /var/cache /run -xdev -path /run/systemd -prune -o -iname '*slot*' -print").splitlines()
+    names = machine.out("cut -d: -f1,3 /etc/passwd /etc/group; getent group slot || true").splitlines()
+    units = machine.out("systemctl list-unit-files --plain --no-legend | cut -d' ' -f1,2; systemctl list-units --all --plain --no-legend | cut -d' ' -f1")
+    # Sessions and scopes of the machine come and go.
+    units = {line for line in units.splitlines() if not line.endswith((".scope", ".mount", ".device"))}
+    return {"files": {*files, *caches}, "names": set(names), "units": units}
 
 
 def test_an_upgrade_touches_neither_apps_nor_sockets_and_a_removal_leaves_nothing_behind(fresh):
@@ -26,9 +55,100 @@ def test_an_upgrade_touches_neither_apps_nor_sockets_and_a_removal_leaves_nothin
     assert machine.out("ls -d /etc/slot /var/lib/slot /var/lib/slot-router /var/lib/private/slot-router /etc/polkit-1/rules.d/* 2>/dev/null || true") == ""
 
 
-def test_what_is_written_survives_a_reboot_and_a_power_cut():
-    from machine import Machine
+def test_a_removal_stops_everything_and_keeps_the_apps_data_and_a_purge_leaves_what_was_there_before(bare):
+    machine = bare
+    # The bus starts it when it is asked for.
+    machine.run("systemctl start polkit")
+    before = things(machine)
+    machine.install()
+    # With whatever makes something: a build, a hook, a unix socket, a static user and a dynamic one, and a remote that is never fetched.
+    lines = QUICK + 'setup_command = "/bin/sh -c \'echo made >made\'"\nbind = "unix"\nshared_dirs = ["uploads"]\n[hooks]\nafter_switch = "/bin/true"\n'
+    web = App(machine, "web", lines)
+    machine.run("useradd --system --no-create-home runs && chown -R root /srv")
+    shop = App(machine, "shop", QUICK + 'hosts = ["shop.test"]\nuser = "runs"\n')
+    cold = App(machine, "cold", QUICK + 'hosts = ["cold.test"]\nkeep_warm = "10m"\nkeep_warm_frozen = true\n')
+    for app, wait in ((web, "stopped"), (shop, "stopped"), (cold, "switched")):
+        app.deploy("one")
+        app.deploy("two", f"--wait={wait}")
+    machine.wait_for("systemctl show -P FreezerState cold@blue | grep -qx frozen")
+    machine.run("echo kept >$(readlink -f /var/lib/slot-app/web)/shared/uploads/mine")
+    assert machine.out("curl -sS -m 10 http://127.0.0.1/") == "release two"
+    told = machine.run("dpkg -r slotctl", timeout=120)
+    assert "rror" not in told.stdout + told.stderr, told
+    assert machine.run("curl -sS -m 10 http://127.0.0.1/", check=False).returncode == 7, "somebody still listens"
+    assert machine.out("systemctl list-units --all --plain --no-legend 'slot*' 'web*' 'shop*' 'cold*' | grep -v not-found || true") == ""
+    assert machine.out("pgrep -fa '[/](usr|var)/lib/slot' || true") == ""
+    assert machine.out("cat /var/lib/private/slot-app/web/shared/uploads/mine") == "kept"
+    assert machine.out("ls /etc/slot/apps; cat /var/lib/slot/web/live/marker") == "cold.toml\nshop.toml\nweb.toml\ntwo"
+    # It is there again with the package, and then gone for good.
+    machine.install()
+    machine.run("systemctl enable --now slot-router.socket slotd.socket slotd.service")
+    assert web.status()["live"]
+    machine.run("dpkg -P slotctl", timeout=120)
+    machine.run("userdel runs")
+    after = things(machine)
+    for kind in before:
+        assert after[kind] - before[kind] - OF_SYSTEMD == set(), kind
+        assert before[kind] - after[kind] == set(), kind
 
+
+def test_a_purge_leaves_a_user_who_was_called_slot_before(bare):
+    bare.run("useradd --create-home --comment 'Sara Lot' slot")
+    bare.install()
+    bare.run("dpkg -P slotctl")
+    assert bare.out("getent passwd slot | cut -d: -f5,6") == "Sara Lot:/home/slot"
+    assert bare.out("id -gn slot") == "slot"
+    assert bare.run("getent group slot-upstream slot-router-control", check=False).stdout == ""
+
+
+def test_an_installation_enables_what_presets_enable_and_an_upgrade_nothing(bare):
+    machine = bare
+    enabled = "systemctl is-enabled slot-router.socket slotd.socket slotd.service || true"
+    machine.install()
+    assert machine.out(enabled).split() == ["disabled"] * 3
+    assert machine.out("systemctl is-active slot-router.socket slotd.socket slotd.service || true").split() == ["inactive"] * 3
+    machine.run("dpkg -P slotctl")
+    machine.write("/etc/systemd/system-preset/10-own.preset", "enable slotd.*\n")
+    machine.install()
+    assert machine.out(enabled).split() == ["disabled", "enabled", "enabled"]
+    machine.run("systemctl disable slotd.socket slotd.service")
+    machine.install()
+    assert machine.out(enabled).split() == ["disabled"] * 3
+
+
+def test_a_changed_configuration_file_is_kept_and_those_of_apps_are_never_touched(fresh):
+    machine = fresh
+    same = another(machine, "0.2.0~same")
+    other = another(machine, "0.2.0~other", "echo '# new' >>etc/needrestart/conf.d/slot.conf")
+    App(machine, "web", QUICK)
+    machine.write("/etc/slot/machine.toml", "[router]\ndrain = \"1h\"\n")
+    machine.run(f"echo '# mine' >>{NEEDRESTART}")
+    ours = "sha256sum /etc/slot/machine.toml /etc/slot/apps/web.toml"
+    before = machine.out(ours)
+    install(machine, same)
+    assert machine.out(f"tail -n 1 {NEEDRESTART}") == "# mine"
+    install(machine, other, "--force-confold")
+    assert machine.out(f"tail -n 1 {NEEDRESTART}; tail -n 1 {NEEDRESTART}.dpkg-dist") == "# mine\n# new"
+    install(machine, OURS, "--force-confnew")
+    assert machine.out(f"grep -c mine {NEEDRESTART} || true") == "0"
+    assert machine.out(ours) == before
+
+
+def test_needrestart_leaves_alone_what_it_would_cut(fresh):
+    App(fresh, "web", QUICK)
+    # As needrestart itself reads the file and goes by it: a pattern with 0 is a unit that it does not restart.
+    ask = """
+        do "/etc/needrestart/conf.d/slot.conf"; die $@ if $@;
+        for my $unit (@ARGV) {
+            my @known = grep { $unit =~ /$_/ } keys %{$nrconf{override_rc}};
+            print $unit, "\n" if @known and not grep { $nrconf{override_rc}{$_} } @known;
+        }
+    """
+    units = ["slot-router@3.service", "web@blue.service", "slot-setup@web.service", "slotd.service", "nginx.service"]
+    assert fresh.out(["perl", "-e", ask, *units]).split() == units[:3]
+
+
+def test_what_is_written_survives_a_reboot_and_a_power_cut():
     with Machine(kept=True) as machine:
         machine.install()
         boot = machine.out("cat /proc/sys/kernel/random/boot_id; systemctl show -p UserspaceTimestampMonotonic")

@@ -45,6 +45,30 @@ def test_every_command_for_a_server_works_in_the_order_of_the_readme(server):
         server.run(f"echo '# {number}' >>/root/web/build/server")
 
 
+def test_the_package_is_upgraded_removed_and_purged_as_the_readme_says(server):
+    server.run("dpkg -i /packages/*.deb && cd /root/web && slotctl init && slotctl deploy ./build")
+    upgrade, remove = blocks("package")
+    typed(server, upgrade)
+    assert serves(server)
+    typed(server, remove)
+    assert server.run("ls -d /etc/slot /var/lib/slot", check=False).stdout == ""
+
+
+def test_the_rpm_is_installed_and_removed_as_the_readme_says(server):
+    # Of Debian's packages rpm knows nothing.
+    server.write("/usr/local/bin/rpm", '#!/bin/sh\nexec /usr/bin/rpm --dbpath /var/lib/rpm --nodeps "$@"\n', mode="0755")
+    server.run("mkdir -p /var/lib/rpm && /usr/bin/rpm --dbpath /var/lib/rpm --initdb && cp /packages/slotctl-*.rpm /root/")
+    (lines,) = blocks("rpm")
+    install, remove = lines.splitlines()
+    typed(server, install)
+    server.run("cd /root/web && slotctl init && slotctl deploy ./build")
+    assert serves(server)
+    typed(server, remove)
+    left = re.search(r"there is no purge; (`.*?`) are what is left", README.read_text(), re.DOTALL)[1]
+    server.run(f"rm -rf {' '.join(re.findall(r'`([^`]+)`', left))}")
+    assert server.out("find / -xdev -name 'slot*' ! -path '/proc/*' ! -path '/root/*' ! -path '/packages/*' ! -path '/tests/*'") == ""
+
+
 def test_slot_listens_where_the_readme_says_when_something_else_has_port_80(server):
     server.run("dpkg -i /packages/*.deb && systemctl start nginx && cd /root/web && slotctl init")
     for lines in blocks("8080"):

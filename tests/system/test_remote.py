@@ -155,7 +155,8 @@ def test_slotd_killed_during_a_fetch_ends_it(machine, app):
     push(machine, "orphan")
     before = app.status()
     machine.run("touch /tmp/held")
-    deploying = machine.spawn(f"cd {app.home} && exec slotctl --json deploy")
+    # Without a key slotctl would deploy it again.
+    deploying = machine.spawn(f"cd {app.home} && exec slotctl --json deploy --idempotency-key orphan")
     app.wait_until(lambda status: " is " in status.get("deployment", {}).get("waits_for", ""))
     machine.run("systemctl kill -s KILL slotd.service")
     outcome = json.loads(deploying.communicate(timeout=60)[0])

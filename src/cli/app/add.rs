@@ -91,12 +91,7 @@ pub async fn register(
     let text = with_ports(&project.text, &file, name, &chosen)?;
     let app = App::parse(&text, &file)?;
     app.check_installed(&installed_file.display().to_string())?;
-    check_env_file(&app, &file)?;
-    check_deploy_key(&app, &file)?;
-    check_secrets(&app, &file)?;
-    check_routes(&app, &file)?;
-    check_listener(&app, &file)?;
-    check_user(&app, &file)?;
+    check(&app, &file)?;
     public::check()?;
 
     note(&format!(
@@ -111,13 +106,7 @@ pub async fn register(
     own_directory(name)?;
     replace(&installed_file, text.as_bytes(), 0o644)?;
     systemctl(&["daemon-reload"])?;
-    if !Path::new(POLKIT_RULES).is_dir() {
-        return Err(Exit::Failed.because(format!(
-            "cannot write {}: polkit is not installed, and without it slotd may start no unit; `apt install polkitd`",
-            rule.display()
-        )));
-    }
-    replace(&rule, polkit_rule(&app).as_bytes(), 0o644)?;
+    allow(&app)?;
     let mut words = vec!["enable", "--now"];
     words.extend(UNITS);
     systemctl(&words)?;
@@ -126,8 +115,35 @@ pub async fn register(
     Ok(status)
 }
 
+/// Refuses what no slot could be started with, or nobody could reach.
+pub(super) fn check(app: &App, file: &str) -> anyhow::Result<()> {
+    check_env_file(app, file)?;
+    check_deploy_key(app, file)?;
+    check_secrets(app, file)?;
+    check_routes(app, file)?;
+    check_listener(app, file)?;
+    check_user(app, file)
+}
+
+/// Lets slotd start the app's units, which are installed.
+pub(super) fn allow(app: &App) -> anyhow::Result<()> {
+    let rule = polkit_rule_path(&app.name);
+    if !Path::new(POLKIT_RULES).is_dir() {
+        return Err(Exit::Failed.because(format!(
+            "cannot write {}: polkit is not installed, and without it slotd may start no unit; `apt install polkitd`",
+            rule.display()
+        )));
+    }
+    let text = polkit_rule(app);
+    // polkitd reads all rules again whenever one is written.
+    if fs::read_to_string(&rule).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    Ok(replace(&rule, text.as_bytes(), 0o644)?)
+}
+
 /// Starts what deploys it by itself, and stops what did before.
-fn watch(app: &App) -> anyhow::Result<()> {
+pub(super) fn watch(app: &App) -> anyhow::Result<()> {
     systemctl(&["stop", &watch_units(&app.name)])?;
     let triggers = watch_triggers(app);
     if triggers.is_empty() {

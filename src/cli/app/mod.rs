@@ -10,6 +10,7 @@ mod loaded;
 mod names;
 pub(super) mod ports;
 pub(super) mod public;
+mod reload;
 mod remove;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +49,7 @@ pub async fn run(global: &Global, command: &App) -> anyhow::Result<Exit> {
                 .unwrap_or_else(|| project.app.name.clone());
             add::run(global, &project, &name).await
         }
+        App::Reload(options) => reload::run(global, options).await,
         App::List => list::run(&Client::new(global.socket(), None), global.json).await,
         App::Remove(options) => remove::run(global, options).await,
     }
@@ -89,12 +91,12 @@ pub fn is_registered(name: &AppName) -> bool {
     file_of(name).exists()
 }
 
-fn file_of(name: &AppName) -> PathBuf {
+pub(super) fn file_of(name: &AppName) -> PathBuf {
     Path::new(APPS).join(format!("{name}.toml"))
 }
 
 /// That this process may change the machine, and that it is one that slot can be installed on.
-fn ready_to_change(doing: &str) -> anyhow::Result<()> {
+pub(super) fn ready_to_change(doing: &str) -> anyhow::Result<()> {
     if !systemd_runs() {
         return Err(Exit::Failed.because(format!(
             "cannot {doing}: systemd does not run here; `slotctl start` runs router, deployer and app in one process without it"

@@ -158,6 +158,8 @@ fn stop(name: &AppName) -> anyhow::Result<()> {
         .collect();
     units.sort_by_key(|unit| !unit.ends_with(".socket"));
     if !units.is_empty() {
+        // systemd 257 does not stop what is frozen (keep_warm_frozen). What is not is none the worse for it.
+        let _ = systemctl(&["thaw", &format!("{name}@*.service")]);
         let words: Vec<&str> = ["stop"]
             .into_iter()
             .chain(units.iter().map(String::as_str))

@@ -1,7 +1,9 @@
 //! The arguments of what changes who gets how many of the new requests.
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
+use super::super::complete;
 use super::{Expecting, Target};
 use crate::deploy::AppName;
 
@@ -9,7 +11,7 @@ use crate::deploy::AppName;
 #[derive(Debug, Args)]
 pub struct Weight {
     /// The slot: its name, or the id or label of its release; `APP:SLOT` names the app too
-    #[arg(value_name = "SLOT")]
+    #[arg(value_name = "SLOT", add = ArgValueCandidates::new(complete::slots))]
     pub slot: Target,
     /// Per cent of new requests; 100 is a promotion
     #[arg(value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -23,13 +25,13 @@ pub struct Weight {
 #[derive(Debug, Args)]
 pub struct Route {
     /// The app, unless one of the slots names it
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", add = ArgValueCandidates::new(complete::apps))]
     pub app: Option<AppName>,
     /// The slot that is active; nothing is changed if it is not
-    #[arg(long, value_name = "SLOT")]
+    #[arg(long, value_name = "SLOT", add = ArgValueCandidates::new(complete::slots))]
     pub from: Target,
     /// The slot that takes its place
-    #[arg(long, value_name = "SLOT")]
+    #[arg(long, value_name = "SLOT", add = ArgValueCandidates::new(complete::slots))]
     pub to: Target,
     /// What it expects.
     #[command(flatten)]
@@ -40,7 +42,7 @@ pub struct Route {
 #[derive(Debug, Args)]
 pub struct Abort {
     /// The app
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", add = ArgValueCandidates::new(complete::apps))]
     pub app: Option<AppName>,
     /// What it expects.
     #[command(flatten)]
@@ -51,7 +53,7 @@ pub struct Abort {
 #[derive(Debug, Args)]
 pub struct Pause {
     /// The app
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", add = ArgValueCandidates::new(complete::apps))]
     pub app: Option<AppName>,
     /// What it expects.
     #[command(flatten)]
@@ -62,7 +64,7 @@ pub struct Pause {
 #[derive(Debug, Args)]
 pub struct Stop {
     /// The slot: its name, or the id or label of its release; `APP:SLOT` names the app too
-    #[arg(value_name = "SLOT")]
+    #[arg(value_name = "SLOT", add = ArgValueCandidates::new(complete::slots))]
     pub slot: Target,
     /// Also if nothing would serve then: every new request is refused with 503 at once
     #[arg(long)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::term::note;
 use super::dropped::Dropped;
-use crate::deploy::{Ended, Tried};
+use crate::deploy::{Ended, Key, Tried};
 use crate::store::replace;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -26,11 +26,21 @@ struct Kept {
 struct TriedKept {
     wanted: String,
     tries: u32,
+    /// What the request is known by, so that one whose answer was lost is not carried out again.
+    #[serde(default)]
+    key: Option<String>,
     /// The attempt, once it has begun; gone when it is known how that ended.
     #[serde(default)]
     generation: Option<u64>,
     served: Option<String>,
     failed: Option<String>,
+}
+
+/// What no other request has (proc(5), `/proc/sys/kernel/random/uuid`).
+fn unique() -> anyhow::Result<String> {
+    const UUID: &str = "/proc/sys/kernel/random/uuid";
+    let uuid = fs::read_to_string(UUID).with_context(|| format!("cannot read {UUID}"))?;
+    Ok(uuid.trim().to_owned())
 }
 
 /// The memory of one app's.
@@ -69,18 +79,25 @@ impl Memory {
         })
     }
 
-    /// It is tried, once more or for the first time.
-    pub(super) fn begin(&mut self, wanted: &str) -> anyhow::Result<()> {
+    /// It is tried, once more or for the first time, with this key: that of the last try, while it is not known what became of it.
+    pub(super) fn begin(&mut self, wanted: &str) -> anyhow::Result<Key> {
         let before = self.kept.tried.take().filter(|it| it.wanted == wanted);
+        let tries = before.as_ref().map_or(0, |it| it.tries) + 1;
+        let lost = before
+            .and_then(|it| it.key)
+            .and_then(|key| key.parse().ok());
+        let key: Key = lost.map_or_else(|| Ok(unique()?.parse()?), anyhow::Ok)?;
         self.kept.tried = Some(TriedKept {
             wanted: wanted.to_owned(),
-            tries: before.map_or(0, |it| it.tries) + 1,
+            tries,
+            key: Some(key.to_string()),
             generation: None,
             served: None,
             failed: None,
         });
         self.kept.said.clear();
-        self.write()
+        self.write()?;
+        Ok(key)
     }
 
     /// What is tried has begun, as this attempt.
@@ -100,7 +117,7 @@ impl Memory {
     pub(super) fn take_back(&mut self) -> anyhow::Result<()> {
         if let Some(tried) = &mut self.kept.tried {
             tried.tries = tried.tries.saturating_sub(1);
-            tried.generation = None;
+            (tried.key, tried.generation) = (None, None);
         }
         self.write()
     }
@@ -114,7 +131,7 @@ impl Memory {
     /// It ended so; `None`: that says nothing of it.
     pub(super) fn end(&mut self, ended: Option<Ended>) -> anyhow::Result<()> {
         if let Some(tried) = &mut self.kept.tried {
-            tried.generation = None;
+            (tried.key, tried.generation) = (None, None);
             match ended {
                 Some(Ended::Served(release)) => tried.served = Some(release),
                 Some(Ended::Failed(cause)) => tried.failed = Some(cause),

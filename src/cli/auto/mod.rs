@@ -7,6 +7,7 @@ mod dropped;
 mod memory;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -21,12 +22,16 @@ use super::pack::Upload;
 use super::progress::Screen;
 use super::term::note;
 use crate::config::Window;
-use crate::deploy::{Circumstances, Decision, Ended, decide, is_its_own};
+use crate::deploy::{Circumstances, Decision, Ended, Key, decide, is_its_own};
 use crate::telemetry::chain;
 use crate::wire::api::{AtRemote, Begun, Outcome, Status};
 
 /// How often in a row it looks again, because something may have come while it deployed.
 const ROUNDS: u32 = 10;
+
+/// How often, and how long apart, it looks whether a request of its own that broke off still holds the app; the next timer looks again.
+const LOOKS: u32 = 50;
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What the unit's `ExecStart=` says.
 #[derive(Clone, Debug)]
@@ -82,7 +87,9 @@ pub async fn run(client: &Client, request: &Request) -> anyhow::Result<Exit> {
             // What comes of it is what there is to be compared with.
             return Ok(Exit::Ok);
         }
-        learn(client, &mut memory).await?;
+        if !learn(client, &mut memory).await? {
+            return Ok(Exit::Ok);
+        }
         let Some(wanted) = wanted(client, request, &mut memory).await? else {
             memory.tell("there is nothing to deploy yet")?;
             return Ok(Exit::Ok);
@@ -164,9 +171,11 @@ fn said(decision: &Decision, wanted: &Wanted, status: &Status, windows: &[Window
 
 async fn deploy(client: &Client, wanted: &Wanted, memory: &mut Memory) -> anyhow::Result<Exit> {
     note(&format!("deploys {}\n", wanted.name()));
-    memory.begin(wanted.identity())?;
-    let outcome = match attempted(client, wanted, memory).await {
+    let key = memory.begin(wanted.identity())?;
+    let outcome = match attempted(client, wanted, &key, memory).await {
         Ok(outcome) => outcome,
+        // It has begun, and what becomes of it is asked for at the next look.
+        Err(error) if memory.unknown().is_some() => return Err(error),
         Err(error) => {
             if let Wanted::File(file) = wanted
                 && !file.is_still_so()
@@ -176,6 +185,7 @@ async fn deploy(client: &Client, wanted: &Wanted, memory: &mut Memory) -> anyhow
                     wanted.name()
                 ));
                 memory.forget()?;
+                free(client).await?;
                 return Ok(Exit::Ok);
             }
             let refused = matches!(
@@ -205,18 +215,32 @@ async fn deploy(client: &Client, wanted: &Wanted, memory: &mut Memory) -> anyhow
 
 /// What became of the last try, if whoever watched it was gone before its end: this program was killed, the machine was restarted, or the
 /// candidate waited at its last weight for somebody to say how to go on.
-async fn learn(client: &Client, memory: &mut Memory) -> anyhow::Result<()> {
+/// False if that is not known yet.
+async fn learn(client: &Client, memory: &mut Memory) -> anyhow::Result<bool> {
     let Some(generation) = memory.unknown() else {
-        return Ok(());
+        return Ok(true);
     };
     let path = format!("/outcome?generation={generation}&wait=switched");
     match client.poll::<Outcome, serde_json::Value>(&path).await {
-        Ok(Ok(outcome)) => remember(&outcome, memory),
-        Ok(Err(_)) => Ok(()),
+        Ok(Ok(outcome)) => remember(&outcome, memory)?,
+        Ok(Err(_)) => return Ok(false),
         // Too many have ended since.
-        Err(ClientError::Problem { .. }) => memory.end(None),
-        Err(error) => Err(error.into()),
+        Err(ClientError::Problem { .. }) => memory.end(None)?,
+        Err(error) => return Err(error.into()),
     }
+    Ok(true)
+}
+
+/// Waits until nothing holds the app that its own request has left there, which broke off.
+async fn free(client: &Client) -> anyhow::Result<()> {
+    for _ in 0..LOOKS {
+        let status: Status = client.get("/status").await?;
+        if status.deployment.is_none() {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// What an outcome says of what was tried.
@@ -234,6 +258,7 @@ fn remember(outcome: &Outcome, memory: &mut Memory) -> anyhow::Result<()> {
 async fn attempted(
     client: &Client,
     wanted: &Wanted,
+    key: &Key,
     memory: &mut Memory,
 ) -> anyhow::Result<Outcome> {
     // One line for each phase.
@@ -255,7 +280,7 @@ async fn attempted(
     };
     let path = path_of("/deploy", &asked);
     let begin = async {
-        let begun: Begun = client.post_once(&path, None, body).await?;
+        let begun: Begun = client.post_once(&path, Some(key), body).await?;
         if let Err(error) = memory.begun(begun.generation) {
             note(&format!("how it ends may not be known later: {error:#}\n"));
         }

@@ -222,7 +222,7 @@ pub fn may_start(slotd: u32, unit: &str) -> Option<bool> {
     match asked.status.code()? {
         0 => Some(true),
         // Not authorized; it would take a password, and there is nobody to ask for one (pkcheck(1)).
-        1 | 2 | 3 => Some(false),
+        1..=3 => Some(false),
         _ => None,
     }
 }

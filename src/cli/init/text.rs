@@ -138,6 +138,7 @@ name = "{name}"
 # health_timeout = "30s"   # from then to the first answer of `health` that passes
 # soak = "60s"             # how long a new release is watched, and taken back if it fails
 # soak_error_rate = "10%"  # and the most of its requests that may fail then; "off": they are not counted
+# migrate = "99:1"        # the old release keeps 1% of new requests for ten seconds after a switch
 # keep_warm = "30m"        # the old release is kept running for longer than the soak, for a rollback that is immediate
 # after_soak = "report"    # what becomes of one that fails later; "rollback": the one before takes its place
 # drain = "120s"           # how long the old release may finish what is in flight; "0s": as long as that takes

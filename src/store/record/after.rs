@@ -113,7 +113,9 @@ impl From<&Migration> for MigrationRecord {
         Self {
             slot: migration.slot.to_string(),
             weight: migration.weight.get(),
+            since: migration.since.0,
             until: migration.until.0,
+            streak: migration.streak,
         }
     }
 }
@@ -123,7 +125,9 @@ impl MigrationRecord {
         Ok(Migration {
             slot: self.slot.parse()?,
             weight: weight(self.weight)?,
+            since: Time(self.since),
             until: Time(self.until),
+            streak: self.streak,
         })
     }
 }

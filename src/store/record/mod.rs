@@ -90,7 +90,9 @@ struct MigrationRecord {
     slot: String,
     /// Per cent.
     weight: u8,
+    since: u64,
     until: u64,
+    streak: u8,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! Notices that are to be told elsewhere, between the state and their record.
 
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
@@ -77,8 +78,13 @@ enum NoticeRecord {
 /// Those that this version can tell of.
 pub(super) fn known<'d, D: Deserializer<'d>>(found: D) -> Result<Vec<TidingRecord>, D::Error> {
     let found = Vec::<serde_json::Value>::deserialize(found)?;
-    let known = found.into_iter().map(serde_json::from_value);
-    Ok(known.filter_map(Result::ok).collect())
+    let is_known = |record: &serde_json::Value| {
+        let topic = record["topic"].as_str();
+        topic.is_none_or(|topic| Topic::ALL.iter().any(|(name, _)| *name == topic))
+    };
+    let known = found.into_iter().filter(is_known);
+    let known = known.map(serde_json::from_value);
+    known.collect::<Result<_, _>>().map_err(D::Error::custom)
 }
 
 impl TidingRecord {

@@ -1,0 +1,296 @@
+//! Every route, as those ask who may act, who may look and who may neither; and what the journal has of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Mutex;
+
+use axum::http::Method;
+use futures_util::StreamExt;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use tracing::field::{Field, Visit};
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+
+use super::super::peer::Access;
+use super::super::routes::{router, table};
+use super::*;
+use crate::config::App;
+use crate::daemon::app::Place;
+use crate::daemon::apps::{Apps, Source};
+use crate::daemon::embedded::Embedded;
+use crate::daemon::tables::Tables;
+use crate::traffic::Routers;
+use crate::wire::token::Scope;
+
+type Line = BTreeMap<String, String>;
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Journal(Arc<Mutex<Vec<Line>>>);
+
+struct Fields(Line);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.to_owned());
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Journal {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields(Line::new());
+        event.record(&mut fields);
+        self.0.lock().unwrap().push(fields.0);
+    }
+}
+
+impl Journal {
+    fn begin() -> (Self, DefaultGuard) {
+        let journal = Self::default();
+        let lines = tracing_subscriber::registry().with(journal.clone());
+        (journal, tracing::subscriber::set_default(lines))
+    }
+
+    /// What was logged since this was asked last.
+    fn lines(&self) -> Vec<Line> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    /// Of that, what tells who changed what.
+    fn audited(&self) -> Vec<Line> {
+        let mut lines = self.lines();
+        lines.retain(|line| line.contains_key("slot_audit"));
+        lines
+    }
+}
+
+struct Bench {
+    _directory: tempfile::TempDir,
+    service: TowerToHyperService<axum::Router>,
+}
+
+impl Bench {
+    async fn new(app: Option<&str>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let routers = Routers::in_directory(at("router"));
+        let tables = Arc::new(Tables::open(at("table.json"), routers, None).await);
+        let source = match app {
+            Some(text) => Source::Only(Box::new(App::parse(text, "slot.toml").unwrap())),
+            None => Source::Directory(at("apps")),
+        };
+        let place = Place::new(at("data"), "1".to_owned());
+        let (data, run) = (at("data/web"), at("run"));
+        let apps = Arc::new(Apps::new(source, place, tables, move |app| {
+            let app = Arc::new(app.clone());
+            Embedded::new(app, data.clone(), run.clone(), BTreeMap::new())
+        }));
+        apps.load().await;
+        Self {
+            _directory: directory,
+            service: TowerToHyperService::new(router(apps, Access::readers(200))),
+        }
+    }
+
+    /// The status, and what a refusal says.
+    async fn ask(&self, peer: &Peer, method: &Method, path: &str) -> (u16, String) {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(Body::empty())
+            .unwrap();
+        let headers = request.headers_mut();
+        for name in ["authorization", "idempotency-key", "x-token", "cookie"] {
+            headers.insert(name, SECRET.parse().unwrap());
+        }
+        request.extensions_mut().insert(ConnectInfo(peer.clone()));
+        let response = self.service.call(request).await.unwrap();
+        let status = response.status().as_u16();
+        let mut pieces = response.into_body().into_data_stream();
+        let mut text = String::new();
+        // An event stream has no end.
+        if status != 200 {
+            while let Some(Ok(piece)) = pieces.next().await {
+                text.push_str(&String::from_utf8_lossy(&piece));
+            }
+        }
+        (status, text)
+    }
+}
+
+const SECRET: &str = "slot_5ec4e7";
+
+fn token(scope: Scope) -> Peer {
+    Peer::Token {
+        name: "ci".to_owned(),
+        scope,
+        from: [10, 0, 0, 7].into(),
+    }
+}
+
+fn process(groups: &[u32]) -> Peer {
+    Peer::Process {
+        uid: 1000,
+        pid: std::process::id().cast_signed(),
+        groups: groups.to_vec(),
+    }
+}
+
+/// Paths with something in place of what varies.
+fn path_of(route: &Route<Embedded>, app: &str) -> String {
+    route.path.replace("{app}", app).replace("{oid}", SECRET)
+}
+
+#[tokio::test]
+async fn every_route_that_may_change_something_is_written_down_and_no_secret_is() {
+    let bench = Bench::new(None).await;
+    let (journal, _guard) = Journal::begin();
+    let mut acting = 0;
+    for route in table::<Embedded>() {
+        let is_reading = route.method == Method::GET && route.needs == May::Read;
+        let path = format!("{}?access_token={SECRET}", path_of(&route, SECRET));
+        bench.ask(&token(Scope::Act), &route.method, &path).await;
+        let lines = journal.lines();
+        let all = format!("{lines:?}");
+        assert!(!all.contains(SECRET), "{path}: {all}");
+        let mut audited = lines;
+        audited.retain(|line| line.contains_key("slot_audit"));
+        if is_reading {
+            assert_eq!(audited, [] as [Line; 0], "{}", route.path);
+            continue;
+        }
+        acting += 1;
+        let [asked, outcome] = &audited[..] else {
+            panic!("{} {} has {audited:?}", route.method, route.path);
+        };
+        for line in [asked, outcome] {
+            assert_eq!(line["slot_method"], route.method.as_str());
+            assert_eq!(line["slot_route"], route.path);
+            assert_eq!(line["slot_token"], "ci");
+            assert_eq!(line["slot_peer_address"], "10.0.0.7");
+            assert_eq!(line["slot_who"], "token ci (10.0.0.7)");
+        }
+        assert_eq!(asked["slot_audit"], "asked");
+        let refusals = ["no-such-app", "bad-request", "refused"];
+        assert!(
+            refusals.contains(&outcome["slot_audit"].as_str()),
+            "{outcome:?}"
+        );
+        assert!(outcome["slot_status"].starts_with('4'), "{outcome:?}");
+    }
+    assert!(acting > 30, "the table was walked");
+}
+
+#[tokio::test]
+async fn who_may_look_looks_and_who_may_neither_learns_that_slotd_is_there() {
+    let bench = Bench::new(None).await;
+    let (journal, _guard) = Journal::begin();
+    let readers = [token(Scope::Read), process(&[1000, 200])];
+    let others = [process(&[1000]), Peer::Nobody];
+    for route in table::<Embedded>() {
+        let path = path_of(&route, "web");
+        for peer in &readers {
+            let (status, said) = bench.ask(peer, &route.method, &path).await;
+            let is_forbidden = route.needs == May::Act;
+            assert_eq!(
+                status == 403,
+                is_forbidden,
+                "{} {path}: {said}",
+                route.method
+            );
+        }
+        for peer in &others {
+            let (status, _) = bench.ask(peer, &route.method, &path).await;
+            assert_eq!(status, 403, "{} {path}", route.method);
+        }
+    }
+    for peer in readers.iter().chain(&others) {
+        assert_eq!(bench.ask(peer, &Method::GET, "/").await.0, 200);
+        let (status, _) = bench.ask(peer, &Method::GET, "/no/such/route").await;
+        assert_eq!(status, if others.contains(peer) { 403 } else { 404 });
+    }
+    assert_eq!(journal.audited(), [] as [Line; 0]);
+}
+
+#[tokio::test]
+async fn what_was_done_is_written_down_with_its_app_its_generation_and_its_query() {
+    let bench = Bench::new(Some("name = 'web'\ncommand = 'x'\n")).await;
+    let (journal, _guard) = Journal::begin();
+    let me = Peer::Process {
+        uid: 0,
+        pid: std::process::id().cast_signed(),
+        groups: vec![200],
+    };
+    // Nobody may act here but tokens: what a user may is looked at elsewhere.
+    let (status, _) = bench
+        .ask(&me, &Method::POST, "/apps/web/rollback?to=tea")
+        .await;
+    assert_eq!((status, journal.audited().len()), (403, 0));
+    let ci = token(Scope::Act);
+    let (status, _) = bench
+        .ask(&ci, &Method::POST, "/apps/web/rollback?to=tea")
+        .await;
+    assert_eq!(status, 400);
+    let (status, _) = bench.ask(&ci, &Method::POST, "/rollback").await;
+    assert_eq!(status, 400);
+    let (status, _) = bench.ask(&ci, &Method::POST, "/deploy?name=empty").await;
+    assert_eq!(status, 200);
+    let lines = journal.audited();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            let of = |name: &str| line.get(name).cloned().unwrap_or_default();
+            assert_eq!(of("slot_app"), "web");
+            let words = ["slot_route", "slot_audit", "slot_query", "slot_generation"];
+            words.map(of).join(" ")
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "/apps/{app}/rollback asked  0",
+            "/apps/{app}/rollback bad-request  0",
+            "/rollback asked  0",
+            "/rollback nothing-to-roll-back-to  0",
+            "/deploy asked  0",
+            "/deploy done name=empty 1",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_process_is_written_down_by_its_user_and_its_unit() {
+    let (journal, _guard) = Journal::begin();
+    drop(Audit::asked(&process(&[]), Method::POST, "/deploy", None));
+    let lines = journal.audited();
+    let own = std::process::id();
+    for (line, word) in lines.iter().zip(["asked", "broken-off"]) {
+        assert_eq!(line["slot_audit"], word);
+        assert_eq!(line["slot_uid"], "1000");
+        assert_eq!(line["slot_peer_pid"], own.to_string());
+        let unit = crate::probe::Owner::of_process(own.cast_signed()).unit;
+        assert_eq!(line.get("slot_peer_unit").cloned(), unit);
+    }
+    assert_eq!(lines.len(), 2);
+}
+
+#[tokio::test]
+async fn what_comes_with_a_request_is_bounded() {
+    let of = |length: u64| {
+        let request = Request::builder().header(CONTENT_LENGTH, length);
+        request.body(Body::empty()).unwrap()
+    };
+    let (ci, local) = (token(Scope::Act), process(&[]));
+    assert!(bounded(of(LITTLE), Brings::Nothing, &local).is_ok());
+    assert!(bounded(of(LITTLE + 1), Brings::Nothing, &local).is_err());
+    assert!(bounded(of(RELEASE as u64 + 1), Brings::Release, &local).is_ok());
+    assert!(bounded(of(RELEASE as u64 + 1), Brings::Release, &ci).is_err());
+    let said = Problem::too_large(LITTLE).into_response();
+    assert_eq!(said.status().as_u16(), 413);
+}

@@ -1,0 +1,151 @@
+//! The arguments of what is about the machine and its files: `config`, `listener`, `app reload`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCandidates;
+
+use super::super::complete;
+use crate::deploy::AppName;
+
+/// `app reload`.
+#[derive(Debug, Args)]
+pub struct AppReload {
+    /// The app; otherwise every one that has a file
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::apps))]
+    pub name: Option<AppName>,
+}
+
+/// `config …`.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Say what is wrong with a file, every fault with its line and column
+    ///
+    /// Nothing is changed, and slotd is not asked. A file that stands in /etc/slot/apps also has to have its own name, a port for each
+    /// slot, and secrets that only root can replace.
+    Check(ConfigCheck),
+    /// Show every setting with its value and where it comes from: a line of a file, or the default
+    ///
+    /// Secrets are not shown, nor are the values of [env].
+    Show(ConfigShow),
+}
+
+/// `config check`.
+#[derive(Debug, Args)]
+pub struct ConfigCheck {
+    /// Apps' files; otherwise ./slot.toml, or that of a directory above
+    ///
+    /// One that is called machine.toml is the machine's, and one that is JSON slot-machine's.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// They are the machine's, whatever they are called
+    #[arg(long)]
+    pub machine: bool,
+}
+
+/// `config show`.
+#[derive(Debug, Args)]
+pub struct ConfigShow {
+    /// An app of this machine; otherwise that of ./slot.toml, as it says there; otherwise the settings of the machine alone
+    #[arg(value_name = "APP", add = ArgValueCandidates::new(complete::apps))]
+    pub app: Option<AppName>,
+}
+
+/// `listener …`.
+#[derive(Debug, Subcommand)]
+pub enum Listener {
+    /// Take requests on another port, or address
+    ///
+    /// A socket unit is added, and the next instance of the router takes connections from it too. No socket is restarted, and nothing is
+    /// refused or cut. Apps whose file names no `listener` are served there as well.
+    Add(ListenerAdd),
+    /// Take no requests any more where `listener add` had them taken
+    Remove(ListenerRemove),
+    /// List the public sockets: name, address, unit
+    List,
+}
+
+/// `listener add`.
+#[derive(Debug, Args)]
+pub struct ListenerAdd {
+    /// A port of every address, or an address and a port: 443, 127.0.0.1:8081, [::1]:8081
+    #[arg(value_name = "[ADDRESS:]PORT", value_parser = address)]
+    pub address: Address,
+    /// What `listener` in an app's file calls it; the port, if not given
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub name: Option<String>,
+}
+
+/// `listener remove`.
+#[derive(Debug, Args)]
+pub struct ListenerRemove {
+    /// Its name, as `slotctl listener list` shows it
+    #[arg(value_name = "NAME", value_parser = name)]
+    pub name: String,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// As ListenStream= takes it (systemd.socket(5)).
+    pub text: String,
+    /// Its port.
+    pub port: u16,
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    let port = match text.parse::<std::net::SocketAddr>() {
+        Ok(address) => address.port(),
+        // `+443` is a number too, and nobody means it.
+        Err(_) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().unwrap_or(0),
+        Err(_) => 0,
+    };
+    match port {
+        0 => Err(
+            "write a port (443), or an address and a port (127.0.0.1:8081, [::1]:8081)".to_owned(),
+        ),
+        port => Ok(Address {
+            text: text.to_owned(),
+            port,
+        }),
+    }
+}
+
+/// It is a part of a unit's name, and the socket's FileDescriptorName=.
+fn name(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let valid = (1..=40).contains(&text.len()) && text.bytes().all(plain) && !text.starts_with('-');
+    valid
+        .then(|| text.to_owned())
+        .ok_or_else(|| "write 1 to 40 lower-case letters, digits and hyphens: internal".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_a_port_or_an_address_with_one() {
+        let port = |text: &str| address(text).map(|it| it.port).ok();
+        assert_eq!(port("443"), Some(443));
+        assert_eq!(port("127.0.0.1:8081"), Some(8081));
+        assert_eq!(port("[::1]:8081"), Some(8081));
+        for wrong in [
+            "",
+            "0",
+            "65536",
+            "http",
+            "localhost:80",
+            "127.0.0.1",
+            "80 81",
+            "::1",
+            "+443",
+        ] {
+            assert_eq!(port(wrong), None, "{wrong:?}");
+        }
+        assert!(name("internal-2").is_ok());
+        for wrong in ["", "-x", "Web", "a:b", "a/b", "ä"] {
+            assert!(name(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+"""A downgrade to the last package whose slotd knows less of the state's format than this one (tests/older makes it), and back."""
+
+import json
+
+import pytest
+from machine import PACKAGES
+from slots import QUICK, App, answers_only
+from versions import OURS, install, of_systemd
+
+OLDER = "/packages/older/slotctl_*.deb"
+STATE = "/var/lib/slot/web/state.json"
+
+
+@pytest.fixture
+def app(fresh):
+    assert list(PACKAGES.glob("older/*.deb")), "there is no older package: run tests/older"
+    app = App(fresh, "web", QUICK)
+    app.deploy("one")
+    app.deploy("two", "--wait=stopped")
+    return app
+
+
+def load_of(machine):
+    return machine.load("127.0.0.1:80", "--connections", "16", "--pause-ms", "10")
+
+
+def fails_nothing(load):
+    result = load.stop()
+    assert (result["failed"], result["failures"]) == (0, {}), result
+
+
+def facts(app):
+    return {key: app.status()[key] for key in ("generation", "active", "live", "prev", "serving")}
+
+
+def version_of(machine):
+    state = json.loads(machine.out(f"cat {STATE}"))
+    return state["version"], state["readable_from"]
+
+
+def test_an_older_slotd_goes_on_from_a_state_in_which_nothing_is_new_to_it(fresh, app):
+    machine = fresh
+    before, units = facts(app), of_systemd(machine, "web@green")
+    assert version_of(machine) == (1, 1)
+    with load_of(machine) as load:
+        install(machine, OLDER)
+        assert facts(app) == before
+        assert of_systemd(machine, "web@green") == units
+        answers_only(load, "two")
+        assert app.slotctl("rollback")["success"]
+        answers_only(load, "one")
+        assert app.deploy("three")["success"]
+        answers_only(load, "three")
+        after = facts(app)
+        install(machine, OURS)
+        assert facts(app) == after
+        assert app.deploy("four")["success"]
+        answers_only(load, "four")
+        fails_nothing(load)
+
+
+def test_an_older_slotd_leaves_alone_what_it_cannot_read_and_this_one_goes_on_with_it(fresh, app):
+    machine = fresh
+    candidate = app.deploy("three", "--weight 50")
+    assert candidate["cause"] == "trial", candidate
+    assert version_of(machine) == (2, 2)
+    state, units = machine.out(f"sha256sum {STATE}"), of_systemd(machine, "web@blue", "web@green")
+    with load_of(machine) as load:
+        install(machine, OLDER)
+        refused = machine.run("cd /srv/web && slotctl status", check=False)
+        assert refused.returncode != 0
+        assert "it needs a slotd that reads format 2, this one reads 1: install the newer package again" in refused.stderr, refused
+        load.mark("older")
+        machine.wait_for("curl -sS -m 10 http://127.0.0.1/ | grep -q three")
+        machine.wait_for("curl -sS -m 10 http://127.0.0.1/ | grep -q two")
+        assert (machine.out(f"sha256sum {STATE}"), of_systemd(machine, "web@blue", "web@green")) == (state, units)
+        install(machine, OURS)
+        weights = {slot["slot"]: slot["weight"] for slot in app.status()["slots"]}
+        assert weights == {"blue": 50, "green": 50}
+        assert of_systemd(machine, "web@blue", "web@green") == units
+        assert app.slotctl("promote")["success"]
+        answers_only(load, "three")
+        fails_nothing(load)
+    assert version_of(machine) == (1, 1)

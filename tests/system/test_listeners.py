@@ -1,0 +1,143 @@
+"""Public sockets are added and taken away while the others serve, and no socket is restarted."""
+
+import json
+
+import pytest
+from machine import Machine
+from slots import QUICK, App, answers_only
+
+
+@pytest.fixture(scope="module")
+def app(machine):
+    app = App(machine, "web", QUICK)
+    app.deploy("one", "--wait=stopped")
+    return app
+
+
+@pytest.fixture
+def load(machine, app):
+    """A router that is left says so on each connection, so that clients come again; that is all that they notice."""
+    with machine.load("127.0.0.1:80", "--connections", "8", "--pause-ms", "20") as load:
+        answers_only(load, "one", requests=8)
+        yield load
+        result = load.stop()
+        assert (result["failed"], result["failures"]) == (0, {}), result
+
+
+def serves(machine, address):
+    return machine.out(f"curl -sS -m 10 http://{address}/") == "release one"
+
+
+def listens(machine, port):
+    return machine.out(f"ss -Hltn 'sport = :{port}'") != ""
+
+
+def listed(machine):
+    return {it["name"]: it for it in machine.json("slotctl --json listener list")["listeners"]}
+
+
+def left(machine, name):
+    """What there is of a listener."""
+    files = f"/etc/systemd/system/slot-router-{name}.socket /etc/systemd/system/slot-router@.service.d/50-listener-{name}.conf"
+    found = machine.out(f"ls {files} 2>/dev/null || true")
+    return found + machine.out(f"systemctl list-units --all --plain --no-legend 'slot-router-{name}.socket' | grep -v not-found || true")
+
+
+def test_a_port_is_added_and_taken_away_and_nothing_is_refused_or_cut(machine, app, load):
+    main = machine.show("slot-router.socket", "InvocationID", "ActiveEnterTimestampMonotonic")
+    stream = machine.spawn(["python3", "/tests/streams.py", "ws", "127.0.0.1:80", "--seconds", "5"])
+    stream.stdout.readline()
+    answer = machine.json("slotctl --json listener add 443")
+    assert (answer["success"], answer["unit"]) == (True, "slot-router-443.socket")
+    assert serves(machine, "127.0.0.1:443") and serves(machine, "[::1]:443")
+    assert machine.show("slot-router.socket", "InvocationID", "ActiveEnterTimestampMonotonic") == main
+    assert machine.out("systemctl is-enabled slot-router-443.socket") == "enabled"
+    assert json.loads(stream.communicate(timeout=60)[0].splitlines()[-1])["whole"]
+    answers_only(load, "one", requests=20)
+    # Once more changes nothing, not even the router.
+    added = machine.show("slot-router-443.socket", "InvocationID")
+    assert machine.json("slotctl --json listener add 443")["accepting"] is None
+    # Another one leaves both as they are.
+    machine.run("slotctl listener add 127.0.0.1:8081 --name internal")
+    assert serves(machine, "127.0.0.1:8081")
+    assert machine.show("slot-router-443.socket", "InvocationID") == added
+    assert machine.show("slot-router.socket", "InvocationID", "ActiveEnterTimestampMonotonic") == main
+    names = listed(machine)
+    assert set(names) == {"http", "443", "internal"}, names
+    assert (names["internal"]["addresses"], names["internal"]["listening"]) == (["127.0.0.1:8081"], True)
+    # What came in there outlives it.
+    stream = machine.spawn(["python3", "/tests/streams.py", "ws", "127.0.0.1:443", "--seconds", "5"])
+    stream.stdout.readline()
+    machine.run("slotctl listener remove 443")
+    assert not listens(machine, 443)
+    assert left(machine, "443") == ""
+    assert json.loads(stream.communicate(timeout=60)[0].splitlines()[-1])["whole"]
+    assert serves(machine, "127.0.0.1:8081")
+    machine.run("slotctl listener remove internal")
+    assert set(listed(machine)) == {"http"}
+    assert machine.show("slot-router.socket", "InvocationID", "ActiveEnterTimestampMonotonic") == main
+    answers_only(load, "one", requests=20)
+
+
+def test_one_that_cannot_be_had_is_taken_away_again(machine, app, load):
+    holder = machine.spawn(["python3", "-c", "import socket; s = socket.create_server(('', 8082)); print('there', flush=True); input()"])
+    assert holder.stdout.readline() == "there\n"
+    refused = machine.run("slotctl listener add 8082", check=False)
+    assert refused.returncode != 0 and "port 8082 is taken by python3" in refused.stderr, refused
+    assert left(machine, "8082") == ""
+    holder.communicate("\n", timeout=30)
+    # The next instance of the router would not come up by such settings.
+    machine.write("/etc/slot/machine.toml", "[limits]\nhead_bites = 1\n")
+    refused = machine.run("slotctl listener add 8082", check=False)
+    assert refused.returncode != 0 and "/etc/slot/machine.toml:2: " in refused.stderr, refused
+    assert left(machine, "8082") == "" and not listens(machine, 8082)
+    machine.run("rm /etc/slot/machine.toml")
+    answers_only(load, "one", requests=20)
+
+
+def test_what_is_needed_or_not_its_own_is_not_taken_away(machine, app):
+    machine.run("slotctl listener add 8083")
+    app.configure(QUICK + 'listener = "8083"\npaths = ["/", "/x"]\n')
+    refused = machine.run("slotctl listener remove 8083", check=False)
+    assert refused.returncode == 6 and "/etc/slot/apps/web.toml says `listener = \"8083\"`" in refused.stderr, refused
+    app.configure(QUICK)
+    machine.run("slotctl listener remove 8083")
+    refused = machine.run("slotctl listener remove http", check=False)
+    assert refused.returncode == 7, refused
+    refused = machine.run("slotctl listener add 80 --name http", check=False)
+    assert refused.returncode == 6 and "there is a listener http already" in refused.stderr, refused
+    machine.run("useradd bob")
+    assert machine.run("slotctl listener add 8084", user="bob", check=False).returncode == 4
+
+
+def test_without_a_router_the_first_connection_to_a_new_port_starts_one(fresh):
+    app = App(fresh, "web", QUICK)
+    app.deploy("one", "--wait=stopped")
+    fresh.run("systemctl stop 'slot-router@*.service'")
+    assert fresh.json("slotctl --json listener add 8085")["accepting"] is None
+    assert serves(fresh, "127.0.0.1:8085")
+    assert serves(fresh, "127.0.0.1:80")
+
+
+def test_a_purge_of_the_package_takes_away_what_was_added_and_nothing_that_an_administrator_wrote(fresh):
+    own = "/etc/systemd/system/slot-router-own.socket"
+    fresh.write(own, "[Socket]\nListenStream=8087\nService=slot-router@98.service\n")
+    fresh.run("slotctl listener add 8086")
+    assert listens(fresh, 8086)
+    fresh.run("dpkg -P slotctl", timeout=120)
+    assert not listens(fresh, 8086) and left(fresh, "8086") == ""
+    assert fresh.out(f"cat {own} | head -n 1") == "[Socket]"
+
+
+def test_a_listener_is_there_after_a_reboot():
+    with Machine(kept=True) as machine:
+        machine.install()
+        app = App(machine, "web", QUICK)
+        app.deploy("one", "--wait=stopped")
+        machine.run("slotctl listener add 8088")
+        machine.reboot()
+        # The listener that was added is the first that is asked.
+        assert serves(machine, "127.0.0.1:8088") and serves(machine, "127.0.0.1:80")
+        assert machine.json("slotctl --json listener add 8088")["accepting"] is None
+        machine.run("slotctl listener remove 8088")
+        assert not listens(machine, 8088) and serves(machine, "127.0.0.1:80")
