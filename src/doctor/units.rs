@@ -254,7 +254,7 @@ pub(super) fn slotd(facts: &Facts) -> Vec<Finding> {
         Slotd::Forbidden => vec![Finding::unseen(
             "slotd",
             name,
-            "slotd tells root and members of the group slot only: use sudo",
+            "slotd tells root and members of the groups slot and slot-observers only: use sudo",
         )],
         Slotd::Silent(why) => vec![
             Finding::problem("slotd-silent", name, format!("runs and does not answer: {why}"))
