@@ -12,7 +12,7 @@ const ENABLED: [&str; 2] = ["slotd.socket", "slotd.service"];
 
 /// What brings back what belongs to the package.
 pub(super) const REINSTALL: &str =
-    "install the package again: `apt install --reinstall slotctl`, or `dpkg -i` of its file";
+    "install the package again: `apt install --reinstall` or `dnf reinstall` of its file";
 
 pub(super) fn systemd(facts: &Facts) -> Vec<Finding> {
     let (check, object) = ("systemd", "systemd");
