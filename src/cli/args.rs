@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
 pub use machine::{
-    AppReload, Config, ConfigCheck, ConfigShow, Listener, ListenerAdd, ListenerRemove,
+    AppReload, Config, ConfigCheck, ConfigShow, Doctor, Listener, ListenerAdd, ListenerRemove,
 };
 pub use units::{Auto, Build, Completions, Fetch, Hook, Launch, Man, Notify, Stage};
 
@@ -186,18 +186,6 @@ pub struct Demo {
     /// Exit after the table, with status 0 only if nothing failed
     #[arg(long)]
     pub once: bool,
-}
-
-/// `doctor`.
-#[derive(Debug, Args)]
-pub struct Doctor {
-    /// Do what is safe, and say what was done; takes root
-    ///
-    /// That is: `systemctl daemon-reload` where units are newer than what systemd has read of them (not while an app's file is wrong),
-    /// `systemctl reset-failed` of slot's units that nothing needs, the directories of `systemd-tmpfiles --create slot.conf`, and the removal
-    /// of temporary files that a crash has left and that no process has open. Nothing that serves is started, stopped or changed.
-    #[arg(long)]
-    pub fix: bool,
 }
 
 /// `start`.

@@ -201,6 +201,30 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         )],
     ),
     (
+        "doctor",
+        &[
+            (
+                "slotctl doctor",
+                "Looks at what slot needs of this machine, and says what to do.",
+            ),
+            ("sudo slotctl doctor --fix", "Does what is safe of that."),
+        ],
+    ),
+    (
+        "token",
+        &[(
+            "slotctl token new --name ci --scope act",
+            "Makes a token for the API over TCP.",
+        )],
+    ),
+    (
+        "token new",
+        &[(
+            "slotctl token new --name grafana --scope read",
+            "Makes one that may look and not act.",
+        )],
+    ),
+    (
         "listener",
         &[("slotctl listener list", "Lists the public sockets.")],
     ),

@@ -10,7 +10,7 @@ pub struct ConfigError {
     /// The line, from 1; absent where the trouble is a key that is missing.
     pub line: Option<usize>,
     /// The character in it, from 1; absent with the line, and where a file's own parser does not say.
-    pub column: Option<usize>,
+    pub column: Option<u32>,
     /// The key as TOML spells it (`ports.blue`); empty where the file is not TOML at all, or the key is none that there is.
     pub key: Box<str>,
     /// What is wrong.
@@ -35,11 +35,12 @@ impl std::fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// The line and the character of a byte of a text, both from 1.
-pub(super) fn place(text: &str, byte: usize) -> (usize, usize) {
+pub(super) fn place(text: &str, byte: usize) -> (usize, u32) {
     let before = &text.as_bytes()[..byte.min(text.len())];
     let line = before.iter().filter(|b| **b == b'\n').count();
     let own = before.rsplit(|b| *b == b'\n').next().unwrap_or_default();
-    (line + 1, String::from_utf8_lossy(own).chars().count() + 1)
+    let column = String::from_utf8_lossy(own).chars().count() + 1;
+    (line + 1, u32::try_from(column).unwrap_or(u32::MAX))
 }
 
 /// A file's name and text, from which errors take their line.

@@ -42,7 +42,7 @@ impl Machine {
 
 /// The line and the character of a key (`ports.blue`), or of the table that it would be in, if the text has it.
 #[must_use]
-pub fn locate(text: &str, key: &str) -> Option<(usize, usize)> {
+pub fn locate(text: &str, key: &str) -> Option<(usize, u32)> {
     let parsed = DeTable::parse(text).ok()?;
     let mut table = parsed.get_ref();
     let mut found = None;
@@ -137,7 +137,7 @@ fn stand_in(table: &mut DeTable<'_>, key: &str) -> bool {
 fn take_out(
     table: &mut DeTable<'_>,
     text: &str,
-    at: (usize, usize),
+    at: (usize, u32),
     prefix: &str,
 ) -> Option<String> {
     let is_there = |span: std::ops::Range<usize>| place(text, span.start) == at;
@@ -159,7 +159,7 @@ fn take_out(
     Some(path)
 }
 
-fn within(value: &mut DeValue<'_>, text: &str, at: (usize, usize), path: &str) -> Option<String> {
+fn within(value: &mut DeValue<'_>, text: &str, at: (usize, u32), path: &str) -> Option<String> {
     match value {
         DeValue::Table(inner) => take_out(inner, text, at, &format!("{path}.")),
         DeValue::Array(items) => {

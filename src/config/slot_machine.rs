@@ -236,7 +236,7 @@ impl<'t> Keys<'t> {
             Ok(_) => Err(source.whole("", "it is not an object", remedy)),
             Err(error) => Err(ConfigError {
                 line: Some(error.line()),
-                column: Some(error.column()),
+                column: u32::try_from(error.column()).ok(),
                 ..source.whole("", error.to_string(), remedy)
             }),
         }

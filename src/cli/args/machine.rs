@@ -1,4 +1,4 @@
-//! The arguments of what is about the machine and its files: `config`, `listener`, `app reload`.
+//! The arguments of what is about the machine and its files: `config`, `doctor`, `listener`, `app reload`.
 
 use std::path::PathBuf;
 
@@ -14,6 +14,18 @@ pub struct AppReload {
     /// The app; otherwise every one that has a file
     #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::apps))]
     pub name: Option<AppName>,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Do what is safe, and say what was done; takes root
+    ///
+    /// That is: `systemctl daemon-reload` where units are newer than what systemd has read of them (not while an app's file is wrong),
+    /// `systemctl reset-failed` of slot's units that nothing needs, the directories of `systemd-tmpfiles --create slot.conf`, and the removal
+    /// of temporary files that a crash has left and that no process has open. Nothing that serves is started, stopped or changed.
+    #[arg(long)]
+    pub fix: bool,
 }
 
 /// `config …`.

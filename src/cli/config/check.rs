@@ -36,7 +36,7 @@ struct Checked {
 #[derive(Serialize)]
 struct Fault {
     line: Option<usize>,
-    column: Option<usize>,
+    column: Option<u32>,
     key: String,
     problem: String,
     remedy: String,
