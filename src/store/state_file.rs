@@ -25,6 +25,9 @@ pub enum Loaded {
     },
 }
 
+/// A state, and whether the machine was started since it was written.
+pub type Found = (Box<State>, bool);
+
 /// An app's state on disk.
 #[derive(Clone, Debug)]
 pub struct StateFile {
@@ -60,7 +63,7 @@ impl StateFile {
     ///
     /// # Errors
     /// As for [`Self::load`].
-    pub fn look(&self) -> Result<Result<Option<(Box<State>, bool)>, String>, FileError> {
+    pub fn look(&self) -> Result<Result<Option<Found>, String>, FileError> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
