@@ -44,7 +44,10 @@ fn every_test_that_is_named_exists() {
             !has_test(&source, file.ends_with(".rs"), name)
         })
         .collect();
-    assert!(missing.is_empty(), "SECURITY.md names what is not there: {missing:#?}");
+    assert!(
+        missing.is_empty(),
+        "SECURITY.md names what is not there: {missing:#?}"
+    );
 }
 
 #[test]
@@ -63,7 +66,9 @@ fn every_claim_about_somebody_hostile_names_a_test() {
     for entry in fs::read_dir("units/usr/lib/systemd/system").unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if let Some(unit) = name.strip_suffix("@.service") {
-            let row = text.lines().find(|line| line.starts_with(&format!("| `{unit}@")));
+            let row = text
+                .lines()
+                .find(|line| line.starts_with(&format!("| `{unit}@")));
             assert!(!named(row.unwrap_or_default()).is_empty(), "{unit}");
         }
     }

@@ -153,9 +153,12 @@ fn meaning(error: &zbus::Error) -> Meaning {
 /// Whether the bus has refused a call, and not PID 1, which says `Access denied`: the error has the same name, and zbus keeps no sender of it.
 fn is_of_bus(text: &str) -> bool {
     // dbus-daemon, and dbus-broker.
-    ["Rejected send message", "Sender is not authorized to send message"]
-        .iter()
-        .any(|said| text.starts_with(said))
+    [
+        "Rejected send message",
+        "Sender is not authorized to send message",
+    ]
+    .iter()
+    .any(|said| text.starts_with(said))
 }
 
 impl Bus {
@@ -386,10 +389,18 @@ mod tests {
     #[test]
     fn each_reason_says_what_is_missing_and_what_to_do() {
         for (why, names, remedy) in [
-            (Why::NoPolkit, "polkit is not installed", "apt install polkitd"),
+            (
+                Why::NoPolkit,
+                "polkit is not installed",
+                "apt install polkitd",
+            ),
             (Why::NoRule, "no polkit rule", "reinstall the package"),
             (Why::NoBusPolicy, "the bus", "dbus-1/system.d/slot.conf"),
-            (Why::Forbidden, "a polkit rule forbids it", "journalctl -u polkit"),
+            (
+                Why::Forbidden,
+                "a polkit rule forbids it",
+                "journalctl -u polkit",
+            ),
         ] {
             let said = why.to_string();
             assert!(said.contains(names) && said.contains(remedy), "{said}");
