@@ -134,12 +134,7 @@ fn stand_in(table: &mut DeTable<'_>, key: &str) -> bool {
 }
 
 /// Takes the entry, or the item of an array, at a place out of a table; its path, if there is one: `git.remote`, `hosts[3:10]`.
-fn take_out(
-    table: &mut DeTable<'_>,
-    text: &str,
-    at: (usize, u32),
-    prefix: &str,
-) -> Option<String> {
+fn take_out(table: &mut DeTable<'_>, text: &str, at: (usize, u32), prefix: &str) -> Option<String> {
     let is_there = |span: std::ops::Range<usize>| place(text, span.start) == at;
     let mut own = None;
     for (key, value) in table.iter_mut() {
