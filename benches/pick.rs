@@ -39,11 +39,11 @@ fn main() -> Result<(), TableError> {
         let asked: Vec<_> = (0..count.max(64))
             .map(|n| format!("app{}.example.org", n * 7919 % count))
             .collect();
-        let paths = ["/part3/api/users/17", "/index.html", "/part9/api"];
+        let paths = [&b"/part3/api/users/17"[..], b"/index.html", b"/part9/api"];
         let begun = Instant::now();
         for ticket in 0..PICKS {
             let host = &asked[ticket as usize % asked.len()];
-            let app = table.find(0, black_box(host), paths[ticket as usize % 3]);
+            let app = table.find(0, black_box(host.as_bytes()), paths[ticket as usize % 3]);
             let slot = app.and_then(|app| table.apps()[app].pick(ticket));
             black_box(slot);
         }

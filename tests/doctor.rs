@@ -1250,6 +1250,27 @@ fn what_is_on_its_way_is_no_fault() {
 }
 
 #[test]
+fn what_slotd_says_too_is_said_once() {
+    let mut facts = healthy();
+    let why = "router instance 1 did not answer";
+    facts.routers = Ok([("1".to_owned(), Err(why.to_owned()))].into());
+    let status = Status {
+        app: "web".to_owned(),
+        warnings: vec![
+            why.to_owned(),
+            "it is kept as state.json.corrupt-1".to_owned(),
+        ],
+        ..Status::default()
+    };
+    facts.slotd = Slotd::Says(Box::new(Apps {
+        apps: vec![status],
+        broken: BTreeMap::new(),
+    }));
+    let checks: Vec<&str> = faults(&facts).iter().map(|fault| fault.check).collect();
+    assert_eq!(checks, ["router-silent"]);
+}
+
+#[test]
 fn an_instance_that_drains_may_run_what_it_began_with() {
     let mut facts = healthy();
     *unit(&mut facts, "slot-router@2.service") = UnitFacts {

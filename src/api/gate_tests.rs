@@ -13,6 +13,7 @@ use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
+use super::super::guard::Began;
 use super::super::peer::Access;
 use super::super::routes::{router, table};
 use super::*;
@@ -22,6 +23,7 @@ use crate::daemon::apps::{Apps, Source};
 use crate::daemon::embedded::Embedded;
 use crate::daemon::tables::Tables;
 use crate::traffic::Routers;
+use crate::wire::api;
 use crate::wire::token::Scope;
 
 type Line = BTreeMap<String, String>;
@@ -72,6 +74,7 @@ impl Journal {
 
 struct Bench {
     _directory: tempfile::TempDir,
+    api: Api<Embedded>,
     service: TowerToHyperService<axum::Router>,
 }
 
@@ -92,9 +95,14 @@ impl Bench {
             Embedded::new(app, data.clone(), run.clone(), BTreeMap::new())
         }));
         apps.load().await;
+        let access = Access::readers(200);
         Self {
             _directory: directory,
-            service: TowerToHyperService::new(router(apps, Access::readers(200))),
+            api: Api {
+                apps: Arc::clone(&apps),
+                access: access.clone(),
+            },
+            service: TowerToHyperService::new(router(apps, access)),
         }
     }
 
@@ -188,6 +196,25 @@ async fn every_route_that_may_change_something_is_written_down_and_no_secret_is(
 }
 
 #[tokio::test]
+async fn a_query_that_slotd_does_not_know_is_refused_and_never_written_down() {
+    let bench = Bench::new(Some("name = 'web'\ncommand = 'x'\n")).await;
+    let (journal, _guard) = Journal::begin();
+    for route in table::<Embedded>() {
+        if route.needs == May::Read {
+            continue;
+        }
+        let path = format!("{}?access_token={SECRET}", path_of(&route, "web"));
+        let (status, said) = bench.ask(&token(Scope::Act), &route.method, &path).await;
+        assert_eq!(status, 400, "{} {path}: {said}", route.method);
+    }
+    let lines = format!("{:?}", journal.lines());
+    assert!(
+        lines.contains("bad-request") && !lines.contains(SECRET),
+        "{lines}"
+    );
+}
+
+#[tokio::test]
 async fn who_may_look_looks_and_who_may_neither_learns_that_slotd_is_there() {
     let bench = Bench::new(None).await;
     let (journal, _guard) = Journal::begin();
@@ -239,8 +266,16 @@ async fn what_was_done_is_written_down_with_its_app_its_generation_and_its_query
     assert_eq!(status, 400);
     let (status, _) = bench.ask(&ci, &Method::POST, "/rollback").await;
     assert_eq!(status, 400);
-    let (status, _) = bench.ask(&ci, &Method::POST, "/deploy?name=empty").await;
-    assert_eq!(status, 200);
+    let (status, said) = bench.ask(&ci, &Method::POST, "/apps/web/reload").await;
+    assert_eq!(status, 200, "{said}");
+    let begun = Began(api::Begun {
+        generation: 7,
+        release: None,
+        repeated: false,
+    });
+    let of = bench.api.of(Some("web")).await;
+    let audit = Audit::asked(&ci, Method::POST, "/deploy", of);
+    audit.answered(&begun.into_response(), Some("name=x"), None);
     let lines = journal.audited();
     let told: Vec<_> = lines
         .iter()
@@ -258,8 +293,10 @@ async fn what_was_done_is_written_down_with_its_app_its_generation_and_its_query
             "/apps/{app}/rollback bad-request  0",
             "/rollback asked  0",
             "/rollback nothing-to-roll-back-to  0",
+            "/apps/{app}/reload asked  0",
+            "/apps/{app}/reload done  0",
             "/deploy asked  0",
-            "/deploy done name=empty 1",
+            "/deploy done name=x 7",
         ]
     );
 }

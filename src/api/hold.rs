@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::peer::Peer;
 use super::problem::Problem;
-use super::routes::{Api, Asked, Named};
+use super::routes::{Api, Asked, Named, NoQuery};
 use crate::daemon::units::Units;
 use crate::wire::api;
 
@@ -42,6 +42,7 @@ pub(super) async fn hold<U: Units>(
 pub(super) async fn unhold<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
+    Asked(NoQuery {}): Asked<NoQuery>,
 ) -> Result<Json<api::Status>, Problem> {
     let app = api.app(&named).await?;
     app.unhold().await?;
@@ -51,6 +52,7 @@ pub(super) async fn unhold<U: Units>(
 pub(super) async fn remote<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
+    Asked(NoQuery {}): Asked<NoQuery>,
 ) -> Result<Json<api::AtRemote>, Problem> {
     let app = api.app(&named).await?;
     if let Some(why) = app.no_remote() {

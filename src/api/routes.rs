@@ -226,6 +226,11 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Ask
     }
 }
 
+/// A query of a route that takes none: what is in it would be meant for something.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoQuery {}
+
 pub(super) fn span(key: &str, text: &str) -> Result<Duration, Problem> {
     crate::config::parse_span(text).ok_or_else(|| {
         Problem::bad_request(format!(
@@ -375,6 +380,7 @@ async fn events<U: Units>(
 async fn reload<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
+    Asked(NoQuery {}): Asked<NoQuery>,
 ) -> Result<Json<api::Status>, Problem> {
     let name = match &named.app {
         Some(name) => name.clone(),
@@ -386,6 +392,7 @@ async fn reload<U: Units>(
 async fn remove<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
+    Asked(NoQuery {}): Asked<NoQuery>,
 ) -> Result<Json<serde_json::Value>, Problem> {
     api.apps
         .remove(named.app.as_deref().unwrap_or_default())

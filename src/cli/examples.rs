@@ -256,6 +256,19 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         )],
     ),
     (
+        "doctor",
+        &[
+            (
+                "sudo slotctl doctor",
+                "Says what is wrong with slot on this machine, and what to do about it.",
+            ),
+            (
+                "sudo slotctl doctor --fix",
+                "Does of that what is safe, and says what it did.",
+            ),
+        ],
+    ),
+    (
         "logs",
         &[(
             "slotctl logs green -f -n 50",

@@ -12,7 +12,7 @@ const ENABLED: [&str; 2] = ["slotd.socket", "slotd.service"];
 
 /// What brings back what belongs to the package.
 pub(super) const REINSTALL: &str =
-    "install the package again: `apt install --reinstall slotctl`, or `dpkg -i` of its file";
+    "install the package again: `apt install --reinstall` or `dnf reinstall` of its file";
 
 pub(super) fn systemd(facts: &Facts) -> Vec<Finding> {
     let (check, object) = ("systemd", "systemd");
@@ -254,7 +254,7 @@ pub(super) fn slotd(facts: &Facts) -> Vec<Finding> {
         Slotd::Forbidden => vec![Finding::unseen(
             "slotd",
             name,
-            "slotd tells root and members of the group slot only: use sudo",
+            "slotd tells root and members of the groups slot and slot-observers only: use sudo",
         )],
         Slotd::Silent(why) => vec![
             Finding::problem("slotd-silent", name, format!("runs and does not answer: {why}"))
@@ -267,7 +267,7 @@ pub(super) fn slotd(facts: &Facts) -> Vec<Finding> {
             let mut found = vec![Finding::ok("slotd", name, format!("answers, and manages {many} app{}", if many == 1 { "" } else { "s" }))];
             found.extend(broken(facts, says));
             for status in &says.apps {
-                found.extend(standing(status));
+                found.extend(standing(facts, status));
             }
             found
         }
@@ -287,7 +287,7 @@ fn broken<'a>(facts: &'a Facts, says: &'a Apps) -> impl Iterator<Item = Finding>
 }
 
 /// What slotd itself knows to be wrong with an app.
-fn standing(status: &Status) -> Vec<Finding> {
+fn standing(facts: &Facts, status: &Status) -> Vec<Finding> {
     let app = &status.app;
     let mut found = Vec::new();
     let active = status
@@ -314,11 +314,14 @@ fn standing(status: &Status) -> Vec<Finding> {
             );
         }
     }
-    // A state that was kept aside is a finding of its own, for as long as the file is there.
-    let told = status
-        .warnings
-        .iter()
-        .filter(|text| !text.contains(".corrupt-"));
+    // A state that was kept aside, and a router that does not answer, are findings of their own.
+    let routers = facts.routers.iter().flatten();
+    let silent: Vec<&str> = routers
+        .filter_map(|(_, told)| told.as_ref().err().map(String::as_str))
+        .collect();
+    let is_found =
+        |text: &str| text.contains(".corrupt-") || silent.iter().any(|why| text.contains(why));
+    let told = status.warnings.iter().filter(|text| !is_found(text));
     for text in told {
         found.push(
             Finding::warning("app-warning", app, format!("slotd says: {text}"))

@@ -18,6 +18,9 @@ pub const LARGE: usize = 60 * 1024;
 /// Unused memory kept per thread: pieces of each size.
 const KEPT: (usize, usize) = (32, 8);
 
+/// Unused heads kept per thread, of which a busy one needs one for each request under way; and up to how many bytes they are kept.
+const HEADS: (usize, usize) = (128, 8 * 1024);
+
 /// A thread's unused memory.
 #[derive(Debug, Default)]
 pub struct Spare {
@@ -60,7 +63,7 @@ impl Spare {
     /// Gives it back.
     pub fn give_head(&self, mut head: Vec<u8>) {
         let mut heads = self.heads.borrow_mut();
-        if heads.len() < KEPT.0 && (1..=SMALL).contains(&head.capacity()) {
+        if heads.len() < HEADS.0 && (1..=HEADS.1).contains(&head.capacity()) {
             head.clear();
             heads.push(head);
         }
@@ -113,7 +116,9 @@ impl Buffer {
 
     /// Room to read into, at least one byte, in a memory of at least `size` bytes.
     pub fn room(&mut self, size: usize, spare: &Spare) -> &mut [u8] {
-        if self.data.len() < size || self.start == 0 && self.end == self.data.len() {
+        if self.data.is_empty() {
+            self.data = spare.take(size);
+        } else if self.data.len() < size || self.start == 0 && self.end == self.data.len() {
             let size = if self.data.len() < size {
                 size
             } else {

@@ -16,7 +16,6 @@ use super::accept::Counted;
 use super::alarm;
 use super::answer::Answer;
 use super::buffer::{Buffer, SMALL};
-use super::exchange;
 use super::h1::scan::{Scan, Scanned};
 use super::h1::{Refusal, Span};
 use super::peers::{Arrival, Peers, Place};
@@ -81,9 +80,9 @@ enum Heard {
 
 impl Client {
     /// One that has just come, and is counted by `counted`.
-    pub fn new(counted: Counted, stream: Stream, address: IpAddr, listener: usize) -> Self {
+    pub fn new(counted: Counted, stream: Stream, address: IpAddr, listener: usize) -> Box<Self> {
         let worker = Rc::clone(&counted.0);
-        Self {
+        Box::new(Self {
             stream,
             buffer: Buffer::default(),
             alarm: worker.alarms.add(),
@@ -97,33 +96,36 @@ impl Client {
             scan: Scan::default(),
             _place: None,
             _counted: counted,
-        }
+        })
     }
 
     /// Serves the connection to its end.
     ///
-    /// No `async fn`: that would have room for the client twice, and a connection that waits is
-    /// little else. For the same reason everything is boxed that it does not need while it waits.
-    pub fn serve(self) -> impl Future<Output = ()> {
-        let mut client = self;
-        async move {
-            poll_fn(|cx| client.alarm.poll_claim(cx)).await;
-            let mut after = match Box::pin(client.arrive()).await {
-                Ok(()) => After::Keep,
-                Err(after) => after,
+    /// What it does not need while it waits is boxed, or in a place that others have meanwhile.
+    pub async fn serve(mut self: Box<Self>) {
+        poll_fn(|cx| self.alarm.poll_claim(cx)).await;
+        let mut after = match Box::pin(self.arrive()).await {
+            Ok(()) => After::Keep,
+            Err(after) => after,
+        };
+        // One that has ended may have pipelined more before.
+        while after == After::Keep && !self.has_left() {
+            self.rest();
+            let mut begun = false;
+            after = match poll_fn(|cx| self.poll_head(cx, &mut begun)).await {
+                Heard::Head(head) => {
+                    let mut place = self.worker.places.take();
+                    place.begin(self, head);
+                    let after;
+                    (self, after) = poll_fn(|cx| place.poll(cx)).await;
+                    self.worker.places.give(place);
+                    after
+                }
+                Heard::Nothing => After::Close,
+                Heard::Refused(answer) => Box::pin(self.refuse(answer, false)).await,
             };
-            // One that has ended may have pipelined more before.
-            while after == After::Keep && !client.has_left() {
-                client.rest();
-                let mut begun = false;
-                after = match poll_fn(|cx| client.poll_head(cx, &mut begun)).await {
-                    Heard::Head(head) => Box::pin(exchange::run(&mut client, head)).await,
-                    Heard::Nothing => After::Close,
-                    Heard::Refused(answer) => Box::pin(client.refuse(answer, false)).await,
-                };
-            }
-            Box::pin(client.leave(after)).await;
         }
+        Box::pin(self.leave(after)).await;
     }
 
     /// Who it is, and whether it may stay.
@@ -209,7 +211,7 @@ impl Client {
     }
 
     /// Ends the connection as it is to end after its last answer.
-    async fn leave(mut self, after: After) {
+    async fn leave(mut self: Box<Self>, after: After) {
         match after {
             After::Keep | After::Close => {}
             After::Linger => self.linger().await,

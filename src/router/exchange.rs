@@ -55,8 +55,8 @@ pub struct Asked {
 
 /// Serves the request whose head is `head` in the client's buffer.
 ///
-/// What is rare is boxed, here and below, and what is done with goes before the next wait: a request
-/// is to be small enough for malloc(3) to have its memory at hand.
+/// What is rare is boxed, here and below, and what is done with goes before the next wait: the less a request
+/// remembers, the less of the processor's cache it takes from others.
 pub async fn run(client: &mut Client, head: Span) -> After {
     let to_head = head.of(client.buffer.bytes()).starts_with(b"HEAD ");
     let (asked, mut upload) = {

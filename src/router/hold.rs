@@ -57,20 +57,18 @@ impl<'a> Key<'a> {
         let Some(routing) = client.worker.routing.borrow().clone() else {
             return Ok(None);
         };
-        const NOT_ASCII: Answer = Answer::to_sound(400, "the host or the path is not text");
-        let host = std::str::from_utf8(target::host(self.authority.of(self.head))?)
-            .map_err(|_| NOT_ASCII)?;
-        let host = host.strip_suffix('.').unwrap_or(host);
-        let raw = std::str::from_utf8(self.path.of(self.head)).map_err(|_| NOT_ASCII)?;
-        // `OPTIONS *` is for the host as a whole.
-        let raw = if raw == "*" { "/" } else { raw };
-        let normal = path::normalise(raw.as_bytes())?;
-        // Escapes can decode to anything; no route has that, so a loss changes nothing.
-        let normal = String::from_utf8_lossy(&normal);
-        let host = match host.bytes().any(|b| b.is_ascii_uppercase()) {
+        let host = target::before_port(self.authority.of(self.head));
+        let host = host.strip_suffix(b".").unwrap_or(host);
+        let host = match host.iter().any(u8::is_ascii_uppercase) {
             true => Cow::Owned(host.to_ascii_lowercase()),
             false => Cow::Borrowed(host),
         };
+        // `OPTIONS *` is for the host as a whole.
+        let raw = match self.path.of(self.head) {
+            b"*" => &b"/"[..],
+            raw => raw,
+        };
+        let normal = path::normalise(raw)?;
         let whose = |by: &_| Whose::of(client, self.head, by, self.aside);
         Ok(Some(routing.pick(
             client.listener,

@@ -27,9 +27,12 @@ impl Ids {
     /// The next id.
     pub fn next(&self) -> [u8; 32] {
         let count = self.count();
+        let halves = [mix(self.random ^ count.rotate_left(32)), mix(count)];
         let mut id = [0; 32];
-        write(&mut id[..16], mix(self.random ^ count.rotate_left(32)));
-        write(&mut id[16..], mix(count));
+        let quarters = halves.map(|half| [(half >> 32) as u32, half as u32]);
+        for (digits, quarter) in id.chunks_exact_mut(8).zip(quarters.as_flattened()) {
+            digits.copy_from_slice(&hexadecimal(*quarter));
+        }
         id
     }
 
@@ -45,10 +48,17 @@ impl Ids {
     }
 }
 
-fn write(digits: &mut [u8], value: u64) {
-    for (at, digit) in digits.iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[(value >> (60 - 4 * at)) as usize & 15];
-    }
+/// The eight digits of a number, made all at once in the bytes of one word.
+fn hexadecimal(number: u32) -> [u8; 8] {
+    const ONES: u64 = u64::MAX / 0xff;
+    let mut digits = u64::from(number);
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // From ten on a letter stands for it.
+    let letters = ((digits + ONES * 6) >> 4) & ONES;
+    let letter = u64::from(b'a' - b'0' - 10);
+    (digits + ONES * u64::from(b'0') + letters * letter).to_be_bytes()
 }
 
 #[cfg(test)]
@@ -61,5 +71,13 @@ mod tests {
         let all: std::collections::HashSet<_> = (0..1000).map(|_| ids.next()).collect();
         assert_eq!(all.len(), 1000);
         assert!(all.iter().flatten().all(u8::is_ascii_hexdigit));
+    }
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        for number in [0, 1, 0x89ab_cdef, 0x0123_4567, 0x9aa9_f00f, u32::MAX] {
+            let digits = hexadecimal(number);
+            assert_eq!(digits, format!("{number:08x}").as_bytes(), "{number:x}");
+        }
     }
 }

@@ -17,7 +17,7 @@
 //!
 //! # Reading order
 //! [`h1`] and [`table`] decide, without I/O. [`worker`] is a thread, [`accept`] gives it
-//! clients; [`connection`] serves one, [`exchange`] one request, [`hold`] finds it a slot, [`attempt`] sends it there, by way of
+//! clients; [`connection`] serves one, [`exchange`] one request (in a [`place`] of its own), [`hold`] finds it a slot, [`attempt`] sends it there, by way of
 //! [`relay`] or [`tunnel`]. [`control`] is how all of it is steered.
 //!
 //! **Invariant:** the router never writes the table's file, and an unusable one is no reason not to
@@ -43,6 +43,7 @@ pub mod label;
 pub mod limits;
 pub mod load;
 pub mod peers;
+pub mod place;
 pub mod proxy_header;
 pub mod ramp;
 pub mod relay;

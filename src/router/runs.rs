@@ -300,9 +300,9 @@ impl Routing {
     pub fn pick(
         &self,
         listener: usize,
-        host: &str,
-        raw: &str,
-        normal: &str,
+        host: &[u8],
+        raw: &[u8],
+        normal: &[u8],
         aside: &Aside,
         whose: impl FnOnce(&By) -> Whose,
     ) -> Picked {

@@ -219,29 +219,29 @@ struct Paths {
     /// The prefix `/`, kept apart because most hosts have nothing else.
     root: Option<usize>,
     /// The other prefixes.
-    prefixes: HashMap<Box<str>, usize>,
+    prefixes: HashMap<Box<[u8]>, usize>,
     /// The length of the longest prefix: a request may bring thousands of segments, and only those
     /// that a prefix could reach are looked up.
     longest: usize,
 }
 
 impl Paths {
-    fn find(&self, path: &str) -> Option<usize> {
+    fn find(&self, path: &[u8]) -> Option<usize> {
         if !self.prefixes.is_empty() {
-            let mut prefix = path.trim_end_matches('/');
+            let slash = |part: &[u8]| part.iter().rposition(|b| *b == b'/').unwrap_or(0);
+            let mut prefix = path;
+            while let [rest @ .., b'/'] = prefix {
+                prefix = rest;
+            }
             while prefix.len() > self.longest {
                 // A slash at `longest` itself still ends a prefix of that length.
-                let cut = prefix.as_bytes()[..=self.longest]
-                    .iter()
-                    .rposition(|b| *b == b'/')
-                    .unwrap_or(0);
-                prefix = prefix.get(..cut).unwrap_or_default();
+                prefix = &prefix[..slash(&prefix[..=self.longest])];
             }
             while !prefix.is_empty() {
                 if let Some(app) = self.prefixes.get(prefix) {
                     return Some(*app);
                 }
-                prefix = &prefix[..prefix.rfind('/').unwrap_or(0)];
+                prefix = &prefix[..slash(prefix)];
             }
         }
         self.root
@@ -252,7 +252,7 @@ impl Paths {
             "/" => self.root = Some(app),
             _ => {
                 self.longest = self.longest.max(path.len());
-                self.prefixes.insert(path.into(), app);
+                self.prefixes.insert(path.as_bytes().into(), app);
             }
         }
     }
@@ -261,16 +261,16 @@ impl Paths {
 /// The routes that one listener has.
 #[derive(Clone, Debug, Default)]
 struct Hosts {
-    exact: HashMap<Box<str>, Paths>,
+    exact: HashMap<Box<[u8]>, Paths>,
     /// By the name after `*.`.
-    suffix: HashMap<Box<str>, Paths>,
+    suffix: HashMap<Box<[u8]>, Paths>,
     /// The app by the name behind that of a run.
-    previews: HashMap<Box<str>, usize>,
+    previews: HashMap<Box<[u8]>, usize>,
     any: Paths,
 }
 
 impl Hosts {
-    fn find(&self, host: &str, path: &str) -> Option<usize> {
+    fn find(&self, host: &[u8], path: &[u8]) -> Option<usize> {
         if !self.exact.is_empty()
             && let Some(app) = self.exact.get(host).and_then(|p| p.find(path))
         {
@@ -278,11 +278,11 @@ impl Hosts {
         }
         if !self.suffix.is_empty() {
             let mut rest = host;
-            while let Some((_, parent)) = rest.split_once('.') {
-                if let Some(app) = self.suffix.get(parent).and_then(|p| p.find(path)) {
+            while let Some(dot) = rest.iter().position(|b| *b == b'.') {
+                rest = &rest[dot + 1..];
+                if let Some(app) = self.suffix.get(rest).and_then(|p| p.find(path)) {
                     return Some(app);
                 }
-                rest = parent;
             }
         }
         self.any.find(path)
@@ -291,8 +291,8 @@ impl Hosts {
     fn insert(&mut self, host: &str, path: &str, app: usize) {
         let paths = match host.strip_prefix("*.") {
             _ if host == "*" => &mut self.any,
-            Some(parent) => self.suffix.entry(parent.into()).or_default(),
-            None => self.exact.entry(host.into()).or_default(),
+            Some(parent) => self.suffix.entry(parent.as_bytes().into()).or_default(),
+            None => self.exact.entry(host.as_bytes().into()).or_default(),
         };
         paths.insert(path, app);
     }
@@ -310,20 +310,23 @@ impl Table {
     /// The index of the app that a request on the router's `listener`th listener belongs to. `host` is in lower
     /// case and without port, `path` is normalised.
     #[must_use]
-    pub fn find(&self, listener: usize, host: &str, path: &str) -> Option<usize> {
+    pub fn find(&self, listener: usize, host: &[u8], path: &[u8]) -> Option<usize> {
         self.listeners.get(listener)?.find(host, path)
     }
 
     /// The index of the app of which a host names a run, and the name. A route of exactly this host goes ahead.
     #[must_use]
-    pub fn preview<'h>(&self, listener: usize, host: &'h str) -> Option<(usize, &'h str)> {
+    pub fn preview<'h>(&self, listener: usize, host: &'h [u8]) -> Option<(usize, &'h str)> {
         let hosts = self.listeners.get(listener)?;
         if hosts.previews.is_empty() || hosts.exact.contains_key(host) {
             return None;
         }
-        let dots = host.match_indices('.').filter(|(at, _)| *at > 0);
-        dots.map(|(at, _)| (&host[..at], &host[at + 1..]))
-            .find_map(|(name, behind)| Some((*hosts.previews.get(behind)?, name)))
+        let dots = (1..host.len()).filter(|at| host[*at] == b'.');
+        dots.map(|at| (&host[..at], &host[at + 1..]))
+            .find_map(|(name, behind)| {
+                let app = *hosts.previews.get(behind)?;
+                Some((app, std::str::from_utf8(name).ok()?))
+            })
     }
 
     /// All apps; indices are positions in it.
@@ -495,7 +498,7 @@ impl<'a> Builder<'a> {
                         hosts.insert(host, path, *app);
                         let preview = self.table.apps[*app].preview.as_ref();
                         if let Some(domain) = preview.and_then(|it| it.domain.clone()) {
-                            hosts.previews.insert(domain, *app);
+                            hosts.previews.insert(domain.into_boxed_bytes(), *app);
                         }
                     }
                 }

@@ -34,7 +34,7 @@ fn table(routes: &[&str]) -> Result<Table, TableError> {
 
 fn find(table: &Table, listener: usize, host: &str, path: &str) -> Option<String> {
     table
-        .find(listener, host, path)
+        .find(listener, host.as_bytes(), path.as_bytes())
         .map(|app| table.apps()[app].name.clone())
 }
 

@@ -24,6 +24,7 @@ use super::ids::Ids;
 use super::keep::{Count, Keeper, Left};
 use super::limits::Limits;
 use super::peers::Peers;
+use super::place::Places;
 use super::roll::{Cut, Roll, Whose};
 use super::runs::Routing;
 use super::stream;
@@ -111,6 +112,8 @@ pub struct Worker {
     pub alarms: Rc<Alarms>,
     /// Unused memory.
     pub spare: Spare,
+    /// Where requests are served.
+    pub places: Places,
     /// A list to parse a head into; used between two awaits only.
     pub fields: RefCell<Fields>,
     /// Request ids.
@@ -201,6 +204,7 @@ pub async fn run(
         roll: Roll::default(),
         alarms: Rc::default(),
         spare: Spare::default(),
+        places: Places::default(),
         fields: RefCell::default(),
         ids: Ids::default(),
         date: Date::default(),

@@ -71,6 +71,7 @@ def test_a_removal_stops_everything_and_keeps_the_apps_data_and_a_purge_leaves_w
         app.deploy("one")
         app.deploy("two", f"--wait={wait}")
     machine.wait_for("systemctl show -P FreezerState cold@blue | grep -qx frozen")
+    machine.run("slotctl listener add 8081")
     machine.run("echo kept >$(readlink -f /var/lib/slot-app/web)/shared/uploads/mine")
     assert machine.out("curl -sS -m 10 http://127.0.0.1/") == "release two"
     told = machine.run("dpkg -r slotctl", timeout=120)

@@ -64,8 +64,7 @@ pub async fn run(options: &args::Doctor, json: bool) -> anyhow::Result<Exit> {
             width(),
         ))?;
     }
-    let is_bad = findings.iter().any(|it| it.level == Level::Problem);
-    Ok(if is_bad { Exit::Failed } else { Exit::Ok })
+    Ok(show::exit(&findings))
 }
 
 async fn look() -> Vec<Finding> {

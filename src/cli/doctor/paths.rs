@@ -18,13 +18,16 @@ use crate::preflight::free_disk;
 use crate::units::{POLKIT_RULES, STATE, app_of_rule, polkit_rule_path};
 
 /// What slot's units name.
-const GROUPS: [&str; 4] = [
+const GROUPS: [&str; 5] = [
     "slot",
+    "slot-observers",
     "slot-router-control",
     "slot-upstream",
     "systemd-journal",
 ];
 
+/// Whose tokens slotd takes over TCP; it may be absent.
+const TOKENS: &str = "/etc/slot/api-tokens";
 /// By which slotd may start slot's own units.
 const RULE: &str = "/usr/share/polkit-1/rules.d/60-slot.rules";
 /// By which the bus lets slotd freeze units.
@@ -70,6 +73,9 @@ pub fn places(apps: &BTreeMap<String, Option<&App>>) -> Vec<Place> {
         place(RULE, Kind::Settings),
         place(POLICY, Kind::Settings),
     ];
+    if Path::new(TOKENS).exists() {
+        places.push(place(TOKENS, Kind::Secret));
+    }
     let mut above = BTreeSet::new();
     for (name, app) in apps {
         let root = Path::new(STATE).join(name);

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::super::exit::{Ended, Exit};
 use super::super::term::{Paint, harmless, wrap};
 use super::mend::Mended;
 use crate::doctor::{Finding, Level};
@@ -16,8 +17,9 @@ const WIDEST: usize = 32;
 /// What `--json` says.
 #[derive(Debug, Serialize)]
 pub struct Object {
-    /// There is no problem.
-    success: bool,
+    /// Success is that there is no problem.
+    #[serde(flatten)]
+    ended: Ended,
     problems: usize,
     warnings: usize,
     unseen: usize,
@@ -55,6 +57,14 @@ fn count(findings: &[Finding], level: Level) -> usize {
     findings.iter().filter(|it| it.level == level).count()
 }
 
+/// The exit status: warnings are none of its business.
+pub fn exit(findings: &[Finding]) -> Exit {
+    match count(findings, Level::Problem) {
+        0 => Exit::Ok,
+        _ => Exit::Failed,
+    }
+}
+
 /// For scripts.
 pub fn object(findings: &[Finding], mended: &[Mended]) -> Object {
     let problems = count(findings, Level::Problem);
@@ -73,7 +83,7 @@ pub fn object(findings: &[Finding], mended: &[Mended]) -> Object {
         error: it.error.clone(),
     };
     Object {
-        success: problems == 0,
+        ended: exit(findings).ended(|| format!("there are problems: {problems}")),
         problems,
         warnings: count(findings, Level::Warning),
         unseen: count(findings, Level::Unseen),

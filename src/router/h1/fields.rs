@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** a name is a token directly followed by its colon; a line is one field (no folding).
 
-use super::tokens::{TOKEN, members, trim};
+use super::tokens::{TOKEN, find, is, members, trim_end, trim_start};
 use super::{Refusal, Span};
 
 /// The fields that a router treats in some special way, by their names.
@@ -39,41 +39,38 @@ pub enum Known {
 }
 
 /// How the names begin of fields that only a proxy writes.
-const FORWARDED: &[u8] = b"x-forwarded-";
+const FORWARDED: &[u8] = b"X-Forwarded-";
 
 impl Known {
     /// What is known about `name`, whatever its case.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        let is = |text: &str| name.eq_ignore_ascii_case(text.as_bytes());
         let known = match name.len() {
-            2 if is("te") => Self::Te,
-            3 if is("via") => Self::Via,
-            4 if is("host") => Self::Host,
-            4 if is("date") => Self::Date,
-            6 if is("accept") => Self::Accept,
-            6 if is("expect") => Self::Expect,
-            7 if is("upgrade") => Self::Upgrade,
-            9 if is("forwarded") => Self::Forwarded,
-            10 if is("connection") => Self::Connection,
-            10 if is("keep-alive") => Self::KeepAlive,
-            12 if is("content-type") => Self::ContentType,
-            12 if is("x-request-id") => Self::XRequestId,
-            12 if is("slot-preview") => Self::SlotPreview,
-            14 if is("content-length") => Self::ContentLength,
-            14 if is("http2-settings") => Self::Http2Settings,
-            15 if is("x-forwarded-for") => Self::XForwardedFor,
-            16 if is("x-forwarded-host") => Self::XForwardedHost,
-            17 if is("x-forwarded-proto") => Self::XForwardedProto,
-            16 if is("proxy-connection") => Self::ProxyConnection,
-            17 if is("transfer-encoding") => Self::TransferEncoding,
-            9 if is("x-real-ip") => Self::XForwardedOther,
-            13.. if name[..FORWARDED.len()].eq_ignore_ascii_case(FORWARDED) => {
-                Self::XForwardedOther
-            }
+            2 if is(name, b"TE") => Self::Te,
+            3 if is(name, b"Via") => Self::Via,
+            4 if is(name, b"Host") => Self::Host,
+            4 if is(name, b"Date") => Self::Date,
+            6 if is(name, b"Accept") => Self::Accept,
+            6 if is(name, b"Expect") => Self::Expect,
+            7 if is(name, b"Upgrade") => Self::Upgrade,
+            9 if is(name, b"Forwarded") => Self::Forwarded,
+            10 if is(name, b"Connection") => Self::Connection,
+            10 if is(name, b"Keep-Alive") => Self::KeepAlive,
+            12 if is(name, b"Content-Type") => Self::ContentType,
+            12 if is(name, b"X-Request-Id") => Self::XRequestId,
+            12 if is(name, b"Slot-Preview") => Self::SlotPreview,
+            14 if is(name, b"Content-Length") => Self::ContentLength,
+            14 if is(name, b"HTTP2-Settings") => Self::Http2Settings,
+            15 if is(name, b"X-Forwarded-For") => Self::XForwardedFor,
+            16 if is(name, b"X-Forwarded-Host") => Self::XForwardedHost,
+            17 if is(name, b"X-Forwarded-Proto") => Self::XForwardedProto,
+            16 if is(name, b"Proxy-Connection") => Self::ProxyConnection,
+            17 if is(name, b"Transfer-Encoding") => Self::TransferEncoding,
+            9 if is(name, b"X-Real-IP") => Self::XForwardedOther,
+            13.. if is(&name[..FORWARDED.len()], FORWARDED) => Self::XForwardedOther,
             _ => Self::Other,
         };
-        if known == Self::Other && memchr::memchr(b'_', name).is_some() {
+        if known == Self::Other && name.contains(&b'_') {
             Self::unmasked(name)
         } else {
             known
@@ -151,6 +148,7 @@ impl Field {
     ///
     /// # Errors
     /// An empty or malformed name, space before the colon, a folded line.
+    #[inline]
     pub fn parse(line: &[u8], at: usize) -> Result<Self, Refusal> {
         let name = line
             .iter()
@@ -169,18 +167,12 @@ impl Field {
             }
             _ => return Err(Refusal::bad("a field's name is not a token")),
         }
-        let content = &line[name + 1..line.len() - 2];
-        let value = trim(content);
-        let start = at
-            + name
-            + 1
-            + content
-                .iter()
-                .position(|b| !matches!(b, b' ' | b'\t'))
-                .unwrap_or(0);
+        let end = line.len() - 2;
+        let value = trim_start(&line[name + 1..end]);
+        let start = at + end - value.len();
         Ok(Self {
             name: Span::new(at, at + name),
-            value: Span::new(start, start + value.len()),
+            value: Span::new(start, start + trim_end(value).len()),
             line: Span::new(at, at + line.len()),
             known: Known::of(&line[..name]),
         })
@@ -219,7 +211,7 @@ impl Fields {
         self.there = 0;
         let mut at = from;
         while at < end - 2 {
-            let feed = memchr::memchr(b'\n', &buffer[at..end]).map_or(end, |n| at + n + 1);
+            let feed = find(b'\n', &buffer[at..end]).map_or(end, |n| at + n + 1);
             if self.list.len() == most {
                 return Err(Refusal {
                     status: 431,
@@ -279,9 +271,9 @@ impl Connection {
         let mut said = Self::default();
         for member in fields.values(buffer, Known::Connection).flat_map(members) {
             match member {
-                m if m.eq_ignore_ascii_case(b"keep-alive") => said.keep_alive = true,
-                m if m.eq_ignore_ascii_case(b"close") => said.close = true,
-                m if m.eq_ignore_ascii_case(b"upgrade") => said.upgrade = true,
+                m if is(m, b"keep-alive") => said.keep_alive = true,
+                m if is(m, b"close") => said.close = true,
+                m if is(m, b"upgrade") => said.upgrade = true,
                 [] => {}
                 m => said.nominates |= !Known::of(m).is_hop_by_hop(),
             }

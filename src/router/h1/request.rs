@@ -3,7 +3,7 @@
 use super::fields::{Connection, Fields, Known};
 use super::framing::{self, Framing};
 use super::target::{self, Target};
-use super::tokens::is_token;
+use super::tokens::{find, is_token};
 use super::{Limits, Refusal, Span};
 
 /// A request head that was accepted, as spans of the buffer that it is in.
@@ -86,10 +86,10 @@ impl Request {
 fn request_line(buffer: &[u8], head: Span) -> Result<(Span, Span, u8, usize), Refusal> {
     const MALFORMED: Refusal = Refusal::bad("the request line is malformed");
     let from = head.start as usize;
-    let feed = memchr::memchr(b'\n', head.of(buffer)).ok_or(MALFORMED)? + from;
+    let feed = find(b'\n', head.of(buffer)).ok_or(MALFORMED)? + from;
     let line = &buffer[from..feed - 1];
-    let first = memchr::memchr(b' ', line).ok_or(MALFORMED)?;
-    let last = memchr::memrchr(b' ', line).ok_or(MALFORMED)?;
+    let first = find(b' ', line).ok_or(MALFORMED)?;
+    let last = line.iter().rposition(|b| *b == b' ').ok_or(MALFORMED)?;
     if first == last || !is_token(&line[..first]) {
         return Err(MALFORMED);
     }

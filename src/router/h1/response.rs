@@ -2,7 +2,7 @@
 
 use super::fields::{Connection, Fields, Known};
 use super::framing::{self, Framing};
-use super::tokens::{decimal, trim};
+use super::tokens::{decimal, find, trim};
 use super::{Limits, Refusal, Span};
 
 /// A response head that was accepted.
@@ -94,7 +94,7 @@ impl Response {
 fn status_line(buffer: &[u8], head: Span) -> Result<(u16, Span, u8, usize), Refusal> {
     const MALFORMED: Refusal = Refusal::bad("the status line is malformed");
     let from = head.start as usize;
-    let feed = memchr::memchr(b'\n', head.of(buffer)).ok_or(MALFORMED)? + from;
+    let feed = find(b'\n', head.of(buffer)).ok_or(MALFORMED)? + from;
     let line = &buffer[from..feed - 1];
     let (version, rest) = match line {
         [

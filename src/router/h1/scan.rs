@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** no byte is looked at more than twice, however the head was split.
 
-use super::tokens::are_clean_lines;
+use super::tokens::find_control;
 use super::{Limits, Refusal, Span};
 
 /// How far a head has come.
@@ -28,9 +28,6 @@ pub struct Scan {
     checked: usize,
 }
 
-const LINE_END: Refusal = Refusal::bad("a line does not end with CR LF");
-const CONTROL: Refusal = Refusal::bad("a control character in the head");
-
 impl Scan {
     /// Looks at `bytes`, everything received so far of this head and perhaps of what follows it.
     ///
@@ -46,34 +43,43 @@ impl Scan {
     ) -> Result<Scanned, Refusal> {
         // Only what fits is looked at, so that the verdict does not depend on how much came at once.
         let visible = &bytes[..bytes.len().min(limits.head_bytes)];
-        let unjudged = self.checked;
-        while let Some(found) = memchr::memchr(b'\n', &visible[self.checked..]) {
-            let feed = self.checked + found;
-            if feed == self.line || visible[feed - 1] != b'\r' {
-                return Err(LINE_END);
-            }
-            let empty = feed - 1 == self.line;
-            self.line = feed + 1;
-            self.checked = feed + 1;
-            if empty {
-                if leading_line && feed == 1 {
-                    self.start = 2;
+        // One search finds both where lines end and what must not be in them.
+        while let Some(found) = find_control(&visible[self.checked..]) {
+            let at = self.checked + found;
+            match visible[at..] {
+                [b'\t', ..] => {
+                    self.checked = at + 1;
                     continue;
                 }
-                if !are_clean_lines(&visible[unjudged..=feed]) {
-                    return Err(CONTROL);
+                [b'\r', b'\n', ..] => {}
+                // Its LF may still come.
+                [b'\r'] => {
+                    self.checked = at;
+                    return self.partial(bytes, limits);
                 }
-                if self.start == feed - 1 {
-                    return Err(Refusal::bad("an empty line where a message should start"));
-                }
-                return Ok(Scanned::Whole(Span::new(self.start, feed + 1)));
+                [b'\n', ..] => return Err(Refusal::bad("a line does not end with CR LF")),
+                _ => return Err(Refusal::bad("a control character in the head")),
+            }
+            let empty = at == self.line;
+            self.line = at + 2;
+            self.checked = self.line;
+            if !empty {
+                continue;
+            }
+            if leading_line && at == 0 {
+                self.start = self.line;
+            } else if at == self.start {
+                return Err(Refusal::bad("an empty line where a message should start"));
+            } else {
+                return Ok(Scanned::Whole(Span::new(self.start, self.line)));
             }
         }
-        // A CR at the very end may still be followed by its LF.
-        self.checked = visible.len() - usize::from(visible.ends_with(b"\r"));
-        if !are_clean_lines(&visible[unjudged..self.checked]) {
-            return Err(CONTROL);
-        }
+        self.checked = visible.len();
+        self.partial(bytes, limits)
+    }
+
+    /// The end is not there.
+    fn partial(&self, bytes: &[u8], limits: &Limits) -> Result<Scanned, Refusal> {
         if bytes.len() < limits.head_bytes {
             Ok(Scanned::Partial)
         } else if self.line == self.start {
@@ -115,6 +121,16 @@ mod tests {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody\x00\n";
         assert_eq!(whole(head), Ok(Scanned::Whole(Span::new(0, 27))));
         assert_eq!(dribbled(head), whole(head));
+    }
+
+    #[test]
+    fn the_end_of_a_head_is_found_wherever_it_is() {
+        for length in 0..80 {
+            let head = format!("G\r\nA: {}\r\n\r\n", "a".repeat(length));
+            let bytes = [head.as_bytes(), b"\r\r\n\r\n\x00"].concat();
+            let end = Ok(Scanned::Whole(Span::new(0, head.len())));
+            assert_eq!((whole(&bytes), dribbled(&bytes)), (end, end), "{length}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Request targets and authorities (RFC 9112 section 3.2, RFC 3986 section 3.2).
 
-use super::tokens::alphanumeric_and;
+use super::tokens::{alphanumeric_and, find};
 use super::{Refusal, Span};
 
 /// What a request is for.
@@ -53,7 +53,7 @@ pub fn parse(buffer: &[u8], span: Span, method: &[u8], most: usize) -> Result<Ta
 }
 
 fn origin(target: &[u8], from: usize, at: usize, authority: Option<Span>) -> Target {
-    let query = memchr::memchr(b'?', &target[at..]).map_or(target.len(), |n| at + n);
+    let query = find(b'?', &target[at..]).map_or(target.len(), |n| at + n);
     Target {
         origin: Span::new(from + at, from + target.len()),
         path: Span::new(from + at, from + query),
@@ -105,7 +105,7 @@ pub fn host(authority: &[u8]) -> Result<&[u8], Refusal> {
         literal.parse::<std::net::Ipv6Addr>().map_err(|_| BAD)?;
         (&authority[..end + 2], &rest[end + 1..])
     } else {
-        let end = memchr::memchr(b':', authority).unwrap_or(authority.len());
+        let end = find(b':', authority).unwrap_or(authority.len());
         (&authority[..end], &authority[end..])
     };
     let port_is_valid = match port {
@@ -122,6 +122,17 @@ pub fn host(authority: &[u8]) -> Result<&[u8], Refusal> {
     } else {
         Ok(host)
     }
+}
+
+/// The part of `authority`, which [`host`] let through, before its port.
+#[must_use]
+pub fn before_port(authority: &[u8]) -> &[u8] {
+    let literal = match authority {
+        [b'[', ..] => find(b']', authority).map_or(0, |n| n + 1),
+        _ => 0,
+    };
+    let port = find(b':', &authority[literal..]);
+    &authority[..port.map_or(authority.len(), |n| literal + n)]
 }
 
 /// Unreserved characters, sub-delims without the comma, and the percent of an escape.
@@ -185,6 +196,7 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(host(good.as_bytes()), Ok(bare.as_bytes()), "{good}");
+            assert_eq!(before_port(good.as_bytes()), bare.as_bytes(), "{good}");
         }
         for bad in [
             "u@h", "a,b", "a b", "a/b", "[::1", "[x]", "[::1]a", "a:b", "a:80:80", "a:123456",

@@ -33,33 +33,78 @@ pub fn is_clean(bytes: &[u8]) -> bool {
         .fold(false, |bad, b| bad | (is_control(*b) & (*b != b'\t')))
 }
 
-/// True if no control character is in `bytes` but tabs, LF, and CR directly before LF. Written as a fold
-/// without a way out so that the compiler makes vector instructions of it: every byte of every head goes
-/// through here.
+/// Where the first control character is, which may be a tab. Every byte of every head goes through here.
 #[must_use]
-pub fn are_clean_lines(bytes: &[u8]) -> bool {
-    let pairs = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
-    let bad = pairs.fold(false, |bad, (b, next)| {
-        let ends_a_line = (*b == b'\n') | ((*b == b'\r') & (*next == b'\n'));
-        bad | (is_control(*b) & (*b != b'\t') & !ends_a_line)
-    });
-    !bad && bytes.last().is_none_or(|b| *b == b'\n' || is_clean(&[*b]))
+pub fn find_control(bytes: &[u8]) -> Option<usize> {
+    let below = |word: u64| word.wrapping_sub(ONES * 0x20) & !word;
+    let hits = |word| below(word) | zero(word ^ (ONES * 0x7f));
+    first(bytes, hits, is_control)
+}
+
+/// Where `byte` is first, in something that is short as a rule: there [`memchr::memchr`], which is made for
+/// long ones, takes longer to begin than this takes to end.
+#[must_use]
+pub fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
+    let wanted = ONES * u64::from(byte);
+    first(bytes, |word| zero(word ^ wanted), |b| b == byte)
+}
+
+/// A one in each byte.
+const ONES: u64 = u64::MAX / 0xff;
+
+/// The lowest of its bytes' highest bits that is set is that of the first byte that is zero.
+fn zero(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word
+}
+
+/// Where the first byte is that `is` wanted, eight at a time: of the highest bits of a word's bytes, the lowest that
+/// `hits` leaves set must be that of the first such byte.
+#[inline(always)]
+fn first(bytes: &[u8], hits: impl Fn(u64) -> u64, is: impl Fn(u8) -> bool) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks();
+    for (number, word) in words.iter().enumerate() {
+        let hits = hits(u64::from_le_bytes(*word)) & (ONES * 0x80);
+        if hits != 0 {
+            return Some(number * 8 + hits.trailing_zeros() as usize / 8);
+        }
+    }
+    let found = rest.iter().position(|b| is(*b))?;
+    Some(words.len() * 8 + found)
 }
 
 fn is_control(byte: u8) -> bool {
     (byte < 0x20) | (byte == 0x7f)
 }
 
-/// `bytes` without spaces and tabs at its ends.
+/// True if `bytes` are `text` in any case. It is quickest if they are `text` exactly.
+#[inline]
 #[must_use]
-pub fn trim(mut bytes: &[u8]) -> &[u8] {
+pub fn is(bytes: &[u8], text: &[u8]) -> bool {
+    bytes == text || bytes.eq_ignore_ascii_case(text)
+}
+
+/// `bytes` without spaces and tabs at its start.
+#[must_use]
+pub fn trim_start(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
+    bytes
+}
+
+/// `bytes` without spaces and tabs at its end.
+#[must_use]
+pub fn trim_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }
     bytes
+}
+
+/// `bytes` without spaces and tabs at its ends.
+#[must_use]
+pub fn trim(bytes: &[u8]) -> &[u8] {
+    trim_end(trim_start(bytes))
 }
 
 /// The members of a comma-separated list, trimmed; an empty member is given as an empty slice.
@@ -131,13 +176,20 @@ mod tests {
     }
 
     #[test]
-    fn a_cr_is_clean_only_before_its_lf() {
-        for clean in ["", "\n", "\r\n", "a\r\nb\tc\r\n\r\n", "a\nb"] {
-            assert!(are_clean_lines(clean.as_bytes()), "{clean:?}");
+    fn the_first_of_several_is_found_wherever_it_is() {
+        for byte in 0..=u8::MAX {
+            let other = if byte == b'a' { b'b' } else { b'a' };
+            for at in 0..20 {
+                // What is next to it, also beside what is almost it, must not be taken for it.
+                let near = [byte.wrapping_add(1), byte ^ 0x80, byte];
+                let bytes = [&vec![other; at][..], &[byte], &near, &[other; 9]].concat();
+                assert_eq!(find(byte, &bytes), Some(at), "{byte} at {at}");
+                let plain = bytes.iter().position(|b| is_control(*b));
+                assert_eq!(find_control(&bytes), plain, "{byte} at {at}");
+            }
+            assert_eq!(find(byte, &[other; 17]), None);
         }
-        for bad in ["\r", "a\rb", "a\r\r\n", "\r\n\r", "a\0", "\0\r\n", "\x7f"] {
-            assert!(!are_clean_lines(bad.as_bytes()), "{bad:?}");
-        }
+        assert_eq!(find_control("a b~\u{e9}\u{80}\u{ff} abc".as_bytes()), None);
     }
 
     #[test]

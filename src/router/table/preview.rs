@@ -201,10 +201,10 @@ mod tests {
             ("xweb.example", None),
             (".web.example", None),
         ] {
-            let named = table.preview(0, host).map(|(_, name)| name);
+            let named = table.preview(0, host.as_bytes()).map(|(_, name)| name);
             assert_eq!(named, name, "{host}");
             assert_eq!(
-                table.preview(1, host),
+                table.preview(1, host.as_bytes()),
                 None,
                 "the app is not on that listener"
             );
