@@ -76,8 +76,9 @@ pub fn slots() -> Vec<CompletionCandidate> {
     let Some(apps) = known() else {
         return Vec::new();
     };
-    if let Some(app) = meant(&apps) {
-        let slots = app.slots.iter();
+    let app = meant(&apps);
+    if app.is_some() || global().app.is_some() {
+        let slots = app.iter().flat_map(|app| &app.slots);
         return slots
             .map(|slot| candidate(&slot.slot, &about(slot)))
             .collect();
