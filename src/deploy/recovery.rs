@@ -224,6 +224,8 @@ pub fn rediscover(facts: &Facts, now: Time) -> State {
     state.generation = facts.generation;
     state.routed = facts.generation;
     state.soaked = true;
+    // Whether its switch was taken back already is not known any more, and none is taken back twice.
+    state.lookout.left = Some(facts.generation);
     let runs = |found: &Found| !matches!(found.seen, Seen::Ended(_));
     let is_live = |found: &Found| found.release.is_some() && found.release == facts.live;
     let only = || {

@@ -1095,8 +1095,10 @@ impl Machine {
             {
                 return Err(format!("a request reached {active} after it was withdrawn"));
             }
+            // The active one may have given all away, which the routers are yet to know; it stays up for what comes next.
             let known = self.state.weight(&active) != Weight::NONE
-                || self.state.lingering.contains(&active);
+                || self.state.lingering.contains(&active)
+                || self.state.active.as_ref() == Some(&active);
             if !known {
                 return Err(format!(
                     "a request reached {active}, which has no weight, and had none: {:?}",
