@@ -435,7 +435,7 @@ fn a_deployer_that_was_killed_finds_a_candidate_at_its_weight_or_ends_the_deploy
 fn after_a_reboot_a_candidate_that_had_a_weight_is_gone_and_the_active_slot_has_everything() {
     let mut app = at(10);
     app.recover(&app.facts_after_reboot());
-    assert_eq!((app.phase(), app.cause()), (None, "exited"));
+    assert_eq!((app.phase(), app.cause()), (None, "rebooted"));
     assert_eq!(
         (weights(&app), app.is("green")),
         (vec![("blue", 100)], "idle")

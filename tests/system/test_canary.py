@@ -197,7 +197,7 @@ def test_a_reboot_in_a_plan_leaves_the_active_slot_with_everything_and_says_so()
         machine.wait_for("slotctl --app web status")
         status = app.wait_until(lambda status: status["state"] == "idle" and status["serving"])
         assert (status["active"], weights(app)) == ("blue", {"blue": 100})
-        assert (status["last"]["cause"], "restarted" in status["last"]["text"]) == ("exited", True), status["last"]
+        assert (status["last"]["cause"], "restarted" in status["last"]["text"]) == ("rebooted", True), status["last"]
         assert machine.out("curl -sS -m 20 http://127.0.0.1/") == "release one"
 
 
