@@ -1010,6 +1010,17 @@ const BROKEN: &[Broken] = &[
             facts.orphans = Ok([("/var/lib/slot/old".into(), 1 << 20)].into());
         },
     ),
+    // Whether it is the active slot is not known, so it stays as it is.
+    (
+        "unit-failed",
+        Level::Warning,
+        "web@blue.service",
+        "slotctl --app web status",
+        |facts| {
+            unit(facts, "web@blue.service").active = "failed".to_owned();
+            app(facts).state = State::Unseen("it takes root to look: use sudo".to_owned());
+        },
+    ),
     (
         "leftover",
         Level::Warning,

@@ -106,7 +106,7 @@ pub fn releases() -> Vec<CompletionCandidate> {
         candidate(&release.id, release.label.as_deref().unwrap_or(live))
     });
     let labels = releases.iter().filter_map(|release| {
-        let label = release.label.as_deref()?;
+        let label = release.label.as_deref().filter(|label| is_plain(label))?;
         Some(candidate(label, &release.id))
     });
     ids.chain(labels).collect()
@@ -128,6 +128,13 @@ pub fn active() -> Vec<CompletionCandidate> {
     let names = app.map(|app| [app.active.as_deref(), app.live.as_deref()]);
     let names = names.into_iter().flatten().flatten();
     names.map(|name| candidate(name, "active")).collect()
+}
+
+/// What no shell takes for anything else, unquoted as bash puts it into the line. Whoever deploys chooses labels, and whoever completes one may be
+/// root.
+fn is_plain(value: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@%+=,-".contains(&byte);
+    value.bytes().all(plain) && !value.starts_with('-')
 }
 
 fn candidate(value: &str, about: &str) -> CompletionCandidate {
@@ -195,5 +202,23 @@ fn global() -> Global {
         app: option("--app").and_then(|name| name.parse::<AppName>().ok()),
         json: false,
         asked: socket.or_else(|| std::env::var_os("SLOT_SOCKET").map(Into::into)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_that_a_shell_would_run_or_expand_is_not_proposed() {
+        for label in ["v1.2", "2026-11-22_3", "feature@5", "a+b:c"] {
+            assert!(is_plain(label), "{label}");
+        }
+        for label in [
+            "v1;x", "$(x)", "`x`", "*", "a|b", "a&b", "a>b", "{a,b}", "~x", "-x", "'", "\"", "\\",
+            "!x", "#x", "a?",
+        ] {
+            assert!(!is_plain(label), "{label}");
+        }
     }
 }

@@ -201,16 +201,6 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         )],
     ),
     (
-        "doctor",
-        &[
-            (
-                "slotctl doctor",
-                "Looks at what slot needs of this machine, and says what to do.",
-            ),
-            ("sudo slotctl doctor --fix", "Does what is safe of that."),
-        ],
-    ),
-    (
         "token",
         &[(
             "slotctl token new --name ci --scope act",

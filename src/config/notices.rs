@@ -129,12 +129,12 @@ fn url(value: &Value<'_>) -> Result<String, ConfigError> {
     }
 }
 
-/// Why nothing is to be sent to a URL, if it is not. A password has no place in it: it would be read by `ps`, and by whoever may read the
+/// Why nothing is to be sent to a URL, if it is not. It is not repeated: it may have a token. A password has no place in it: it would be read by `ps`, and by whoever may read the
 /// file.
 fn url_problem(url: &str) -> Option<String> {
     let rest = url.strip_prefix("https://").or(url.strip_prefix("http://"));
     let Some(rest) = rest else {
-        return Some(format!("{url:?} is no URL of http or https"));
+        return Some("it is no URL of http or https".to_owned());
     };
     let host = rest.split(['/', '?']).next().unwrap_or_default();
     let plain = url
@@ -148,7 +148,7 @@ fn url_problem(url: &str) -> Option<String> {
     let name = port.map_or(host, |(name, _)| name);
     let named = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
     if !plain || !port_is_one || name.is_empty() || !name.bytes().all(named) {
-        return Some(format!("{url:?} is no URL"));
+        return Some("it is no URL".to_owned());
     }
     None
 }

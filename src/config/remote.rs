@@ -96,7 +96,13 @@ fn url(value: &Value<'_>) -> Result<String, ConfigError> {
 /// whoever reads it. Nor may a password be in it: it would be read in errors, by `ps`, and by whoever may read the file.
 #[must_use]
 pub fn url_problem(url: &str) -> Option<String> {
-    let shown = |what: &str| Some(format!("{url:?} {what}"));
+    // What may have a password in it is not repeated.
+    let shown = |what: &str| {
+        Some(match url.contains('@') {
+            true => format!("it {what}"),
+            false => format!("{url:?} {what}"),
+        })
+    };
     if url.is_empty() || url.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return shown("is no URL");
     }

@@ -132,11 +132,27 @@ fn ended(name: &str, app: &AppFacts, unit: &str, is: &super::UnitFacts) -> Optio
                 .told_by(journal),
         );
     }
-    if is.active == "failed" {
+    let unneeded = match &app.state {
+        State::Absent => true,
+        State::Stands(stand) => !stand.busy,
+        // Whether it is what should serve is not known.
+        _ => false,
+    };
+    if is.active == "failed" && unneeded {
         return Some(
             Finding::warning("unit-failed", unit, text)
                 .because("nothing needs it now; it is in the way of `systemctl --failed`, where others should be seen")
                 .fixed_by(Mend::ResetFailed(unit.to_owned()))
+                .told_by(journal),
+        );
+    }
+    if is.active == "failed" {
+        return Some(
+            Finding::warning("unit-failed", unit, text)
+                .because("it may be what should serve, or what a deployment is looking at")
+                .mended_by(format!(
+                    "`sudo slotctl --app {name} status`, which tells what it is for"
+                ))
                 .told_by(journal),
         );
     }

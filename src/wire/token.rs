@@ -65,9 +65,9 @@ pub enum TokenError {
     /// Not three parts.
     #[error("it is not name:scope:sha256; `slotctl token new` prints one")]
     Form,
-    /// The name.
-    #[error("{0:?} is no name: write 1 to 32 of a-z, 0-9, - and _")]
-    Name(String),
+    /// The name. What is there instead is not repeated: it may be a token.
+    #[error("its name is not 1 to 32 of a-z, 0-9, - and _")]
+    Name,
     /// The scope. What is there instead is not repeated: it may be part of a token.
     #[error("its scope is neither read nor act")]
     Scope,
@@ -111,7 +111,7 @@ pub fn of_random(bytes: &[u8; RANDOM]) -> String {
 pub fn check_name(name: &str) -> Result<(), TokenError> {
     let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
     if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(known) {
-        return Err(TokenError::Name(name.to_owned()));
+        return Err(TokenError::Name);
     }
     Ok(())
 }

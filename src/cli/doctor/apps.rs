@@ -12,7 +12,6 @@ use crate::deploy::State as Deployed;
 use crate::doctor::{AppFacts, Link, PolkitRule, Seen, Stand, State, UnitText};
 use crate::release;
 use crate::store::StateFile;
-use crate::telemetry::chain;
 use crate::units::{STATE, polkit_rule, polkit_rule_path, render, watch_triggers};
 
 /// Where PID 1 has slot-generator write (systemd.generator(7)).
@@ -103,10 +102,8 @@ fn state(root: &Path, boot: &str) -> State {
         Ok(Ok(None)) => State::Absent,
         Ok(Ok(Some((state, _)))) => State::Stands(Box::new(stand(&state))),
         Ok(Err(why)) => State::Corrupt(why),
-        Err(error) if error.source.kind() == ErrorKind::PermissionDenied => {
-            State::Unseen(unseen(&error.source))
-        }
-        Err(error) => State::Corrupt(chain(&error)),
+        // One of a newer slot's is left alone by slotd too, and not kept aside.
+        Err(error) => State::Unseen(unseen(&error.source)),
     }
 }
 

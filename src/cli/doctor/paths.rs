@@ -161,7 +161,8 @@ pub fn leftovers(apps: &BTreeSet<String>) -> Vec<Leftover> {
         .iter()
         .map(|name| Path::new(STATE).join(name))
         .collect();
-    folders.extend(["/run/slot/slotd", APPS, POLKIT_RULES].map(PathBuf::from));
+    // Not the folder of app files, where an administrator's own `web.toml.new` may be.
+    folders.extend(["/run/slot/slotd", POLKIT_RULES].map(PathBuf::from));
     let mut found = Vec::new();
     for folder in folders {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
