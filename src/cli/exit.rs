@@ -36,7 +36,7 @@ pub const MEANINGS: [(Exit, &str); 9] = [
     (Exit::Ok, "done"),
     (
         Exit::Failed,
-        "the deployment failed, another one is in progress, slotd refused or failed, or `doctor` found a problem",
+        "failed: the deployment, slotd, or what `doctor` looked at; or slotd refused",
     ),
     (Exit::Usage, "usage: the command line makes no sense"),
     (Exit::Unreachable, "slotd cannot be reached"),

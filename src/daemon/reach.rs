@@ -23,7 +23,9 @@ impl<U: Units> Live<U> {
     /// Asks the app through a public listener, once the routers have its table: what the last answer was, and where it was asked for;
     /// `None` where that cannot be found out.
     pub(super) async fn reached(&self, route: &Route) -> Option<Probe> {
-        let active = route.active.as_ref().filter(|_| route.ready)?;
+        if !route.ready || route.active.is_none() {
+            return None;
+        }
         let told = self.tables.routers().stats().await.unwrap_or_default();
         let stats = told.into_iter().filter_map(|(_, stats)| stats.ok());
         let at = public(stats, self.app.listener.as_deref());
@@ -31,7 +33,6 @@ impl<U: Units> Live<U> {
             return None;
         }
         let (host, path, is_health) = target(&self.app);
-        let others = Weight::ALL.without(route.weight(active));
         let (mut in_a_row, mut failed) = (0, false);
         let until = Instant::now() + LIMIT;
         loop {
@@ -40,7 +41,7 @@ impl<U: Units> Live<U> {
             in_a_row = if pass { in_a_row + 1 } else { 0 };
             failed |= !pass;
             let late = until <= Instant::now() + AGAIN;
-            if in_a_row >= enough(others) || late && !failed {
+            if in_a_row >= enough(route.left) || late && !failed {
                 return Some(Probe { pass, text: asked });
             }
             if pass && !late {
@@ -57,12 +58,12 @@ impl<U: Units> Live<U> {
     }
 }
 
-/// How many answers in a row are not all from other slots, which have so much of new requests: less than one in a thousand would be.
-fn enough(others: Weight) -> u32 {
+/// How many answers in a row are not all from the slot before, which a switch has left so much: less than one in a thousand would be.
+fn enough(left: Weight) -> u32 {
     let mut in_a_million = 1_000_000;
     let mut answers = 0;
     while answers == 0 || in_a_million > 1_000 {
-        in_a_million = in_a_million * u32::from(others.get()) / 100;
+        in_a_million = in_a_million * u32::from(left.get()) / 100;
         answers += 1;
     }
     answers
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn one_answer_is_enough_where_no_other_slot_can_have_given_it() {
+    fn one_answer_is_enough_where_the_slot_before_cannot_have_given_it() {
         for (others, answers) in [("0", 1), ("1", 2), ("5", 3), ("10", 3), ("20", 5)] {
             assert_eq!(enough(others.parse().unwrap()), answers, "{others}");
         }

@@ -9,7 +9,7 @@ use super::live::{AGAIN, Live, millis};
 use super::places::sticky;
 use super::units::Units;
 use crate::config::{App, Semantics};
-use crate::deploy::{Event, Generation, HOLD, Route, SlotName};
+use crate::deploy::{Event, Generation, HOLD, Route, SlotName, Weight};
 use crate::telemetry::chain;
 use crate::wire::table;
 
@@ -136,6 +136,7 @@ pub fn at_rest(app: &App) -> table::App {
         generation: Generation::default(),
         active: None,
         trials: Vec::new(),
+        left: Weight::NONE,
         tried: None,
         ready: false,
         boots: Vec::new(),

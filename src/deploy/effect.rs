@@ -113,6 +113,8 @@ pub struct Route {
     pub active: Option<SlotName>,
     /// The others that have something. They can be sent requests now.
     pub trials: Vec<(SlotName, Weight)>,
+    /// What of that is the slot's that the last switch was made from.
+    pub left: Weight,
     /// The earliest attempt that one of those was started for, if there is one.
     pub tried: Option<Generation>,
     /// The active slot can be sent requests now.
@@ -202,6 +204,7 @@ fn route(state: &State) -> Route {
             .given()
             .map(|(name, weight)| (name.clone(), weight))
             .collect(),
+        left: (state.migrating()).map_or(Weight::NONE, |left| left.weight),
         tried: state
             .given()
             .filter_map(|(name, _)| Some(state.slots.get(name)?.generation))

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 use super::super::term::note;
@@ -36,11 +37,11 @@ struct TriedKept {
     failed: Option<String>,
 }
 
-/// What no other request has (proc(5), `/proc/sys/kernel/random/uuid`).
+/// What no other request has: 32 hexadecimal digits (getrandom(2); the unit does not see `/proc/sys`).
 fn unique() -> anyhow::Result<String> {
-    const UUID: &str = "/proc/sys/kernel/random/uuid";
-    let uuid = fs::read_to_string(UUID).with_context(|| format!("cannot read {UUID}"))?;
-    Ok(uuid.trim().to_owned())
+    let mut random = [0; 16];
+    getrandom(&mut random, GetRandomFlags::empty()).context("cannot make a key of a request")?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The memory of one app's.
