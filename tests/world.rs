@@ -23,7 +23,7 @@ use slot::daemon::units::{Report, Unbuilt, Units};
 use slot::daemon::world::World;
 use slot::deploy::{
     BootId, ByClass, Effect, End, Event, Generation, Limits, Probe, ReleaseId, Route, Seen,
-    SlotName, State, Time, UnitFailure,
+    SlotName, State, Time, UnitFailure, Weight,
 };
 use slot::git::Store;
 use slot::release::Site;
@@ -372,6 +372,7 @@ async fn a_table_that_cannot_be_written_is_reported_with_its_path_and_tried_on()
         generation: Generation(3),
         active: Some("blue".parse().unwrap()),
         trials: Vec::new(),
+        left: Weight::NONE,
         tried: None,
         ready: true,
         boots: Vec::new(),
