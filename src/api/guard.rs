@@ -20,7 +20,7 @@ use crate::daemon::app::Managed;
 use crate::daemon::owner::AskError;
 use crate::daemon::units::Units;
 use crate::deploy::{Event, Expected, Fingerprint, Generation, Guard, Key, Refusal, State};
-use crate::wire::api;
+use crate::wire::{api, hex};
 
 /// The field that makes a request one that may be repeated.
 const FIELD: &str = "idempotency-key";
@@ -85,15 +85,7 @@ fn digest(words: &[&str]) -> String {
         all.update(word.len().to_be_bytes());
         all.update(word);
     }
-    hex(all)
-}
-
-fn hex(digest: Sha256) -> String {
-    digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&all.finalize())
 }
 
 /// An attempt was begun, and the answer says which.
@@ -171,7 +163,7 @@ async fn payload(body: Body) -> io::Result<String> {
     while let Some(piece) = pieces.next().await {
         digest.update(piece?);
     }
-    Ok(hex(digest))
+    Ok(hex(&digest.finalize()))
 }
 
 /// What comes with a request that has a key: its digest is reported once all of it has come.
@@ -218,7 +210,7 @@ impl<R: Read> Read for Digested<R> {
             && let Some((digest, whole)) = self.digest.take()
         {
             // Where the app is gone nobody needs it.
-            let _ = whole.send(hex(digest));
+            let _ = whole.send(hex(&digest.finalize()));
         }
         Ok(read)
     }

@@ -39,6 +39,7 @@ pub mod pages;
 pub mod progress;
 pub mod project;
 pub mod ps;
+mod random;
 pub mod releases;
 pub mod router;
 pub mod scratch;

@@ -5,7 +5,6 @@
 //! **Invariant:** one receiver takes at most [`LIMIT`] of its time for a letter, whatever he does.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -19,6 +18,7 @@ use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::telemetry::chain;
+use crate::wire::hex;
 use crate::wire::notice::{EVENT, ID, Letter, SIGNATURE, Said};
 
 /// How long a receiver may take.
@@ -143,12 +143,7 @@ fn judge(status: u16) -> Said {
 fn signature(secret: &[u8], body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
     mac.update(body);
-    let bytes = mac.finalize().into_bytes();
-    bytes.iter().fold("sha256=".to_owned(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    format!("sha256={}", hex(&mac.finalize().into_bytes()))
 }
 
 #[cfg(test)]

@@ -2,11 +2,9 @@
 //!
 //! **Invariant:** the token is printed once and stored nowhere; what is to be stored is its digest.
 
-use anyhow::Context;
-use rustix::rand::{GetRandomFlags, getrandom};
-
 use super::args::TokenNew;
 use super::exit::Exit;
+use super::random::random;
 use super::term::{say, say_json};
 use crate::wire::token::{RANDOM, Stored, digest, of_random};
 
@@ -26,15 +24,7 @@ struct Made {
 /// # Errors
 /// If the kernel has no random bytes to give.
 pub fn new(options: &TokenNew, json: bool) -> anyhow::Result<Exit> {
-    let mut bytes = [0; RANDOM];
-    // As long as no signal comes, so few are given whole (getrandom(2)).
-    let given =
-        getrandom(&mut bytes, GetRandomFlags::empty()).context("cannot get random bytes")?;
-    anyhow::ensure!(
-        given == RANDOM,
-        "the kernel gave too few random bytes; try again"
-    );
-    let token = of_random(&bytes);
+    let token = of_random(&random::<RANDOM>()?);
     let line = Stored {
         name: options.name.clone(),
         scope: options.scope.scope(),

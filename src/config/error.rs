@@ -45,9 +45,11 @@ pub(super) fn place(text: &str, byte: usize) -> (usize, u32) {
 
 /// A file's name and text, from which errors take their line.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source<'t> {
-    pub(super) file: &'t str,
-    pub(super) text: &'t str,
+pub struct Source<'t> {
+    /// Its path, as people are to see it.
+    pub file: &'t str,
+    /// What is in it.
+    pub text: &'t str,
 }
 
 impl Source<'_> {

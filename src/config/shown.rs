@@ -10,21 +10,12 @@
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::error::place;
+use super::error::{Source, place};
 
 /// The schema of an app's file.
 pub const APP_SCHEMA: &str = include_str!("../../units/usr/share/slot/app.schema.json");
 /// The schema of the machine's file.
 pub const MACHINE_SCHEMA: &str = include_str!("../../units/usr/share/slot/machine.schema.json");
-
-/// A file and what it says, which has been parsed.
-#[derive(Clone, Copy, Debug)]
-pub struct Said<'t> {
-    /// Its path, as people are to see it.
-    pub file: &'t str,
-    /// What is in it.
-    pub text: &'t str,
-}
 
 /// What a setting is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,17 +41,17 @@ pub struct Setting {
 
 /// The settings of an app, on a machine that says something for all apps.
 #[must_use]
-pub fn app_settings(app: Said<'_>, machine: Said<'_>) -> Vec<Setting> {
+pub fn app_settings(app: Source<'_>, machine: Source<'_>) -> Vec<Setting> {
     settings(APP_SCHEMA, app, &machine_settings(machine))
 }
 
 /// The settings of a machine.
 #[must_use]
-pub fn machine_settings(machine: Said<'_>) -> Vec<Setting> {
+pub fn machine_settings(machine: Source<'_>) -> Vec<Setting> {
     settings(MACHINE_SCHEMA, machine, &[])
 }
 
-fn settings(schema: &str, said: Said<'_>, machine: &[Setting]) -> Vec<Setting> {
+fn settings(schema: &str, said: Source<'_>, machine: &[Setting]) -> Vec<Setting> {
     let schema: Value = serde_json::from_str(schema).expect("a test has parsed it");
     let parsed = DeTable::parse(said.text).ok();
     let mut walk = Walk {
@@ -73,7 +64,7 @@ fn settings(schema: &str, said: Said<'_>, machine: &[Setting]) -> Vec<Setting> {
 }
 
 struct Walk<'t> {
-    said: Said<'t>,
+    said: Source<'t>,
     machine: &'t [Setting],
     found: Vec<Setting>,
 }
@@ -175,13 +166,13 @@ fn json(value: &DeValue<'_>) -> Value {
 mod tests {
     use super::*;
 
-    const MACHINE: Said<'static> = Said {
+    const MACHINE: Source<'static> = Source {
         file: "machine.toml",
         text: "[limits]\nbody_bytes = \"1M\"\n",
     };
 
     fn of(text: &str, key: &str) -> (Shown, Option<usize>) {
-        let app = Said {
+        let app = Source {
             file: "slot.toml",
             text,
         };
@@ -229,7 +220,7 @@ mod tests {
         ] {
             assert_eq!(of(text, key), expected, "{key}");
         }
-        let app = Said { file: "f", text };
+        let app = Source { file: "f", text };
         assert!(!format!("{:?}", app_settings(app, MACHINE)).contains("hunter2"));
     }
 }

@@ -238,9 +238,8 @@ mod tests {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
     fn content(bytes: &[u8]) -> Content {
-        let digits = Sha256::digest(bytes);
         Content {
-            oid: digits.iter().map(|byte| format!("{byte:02x}")).collect(),
+            oid: crate::wire::hex(&Sha256::digest(bytes)),
             size: bytes.len() as u64,
         }
     }

@@ -81,6 +81,10 @@ impl Draft {
 
     /// Nothing is left to the old slot.
     pub(super) fn migrated(&mut self) {
+        self.end_migration(None);
+    }
+
+    fn end_migration(&mut self, cause: Option<Cause>) {
         let migration = self.state.migrating().cloned();
         self.state.migration = None;
         let Some(Migration {
@@ -96,7 +100,7 @@ impl Draft {
             *drain = drain.map(|until| until.after(lasted));
         }
         self.state.lingering.insert(left.clone());
-        self.tell_weight(&left, None);
+        self.tell_weight(&left, cause);
         self.let_go();
     }
 
@@ -120,7 +124,7 @@ impl Draft {
     }
 
     /// A probe of the slot that keeps a share: one that fails for long has none any more.
-    pub(super) fn migration_probe(&mut self, name: &SlotName, probe: Probe) {
+    pub(super) fn migration_probe(&mut self, probe: Probe) {
         let Some(migration) = self.state.migration.as_mut() else {
             return;
         };
@@ -129,8 +133,7 @@ impl Draft {
             false => migration.streak.saturating_add(1),
         };
         if migration.streak >= FAILED_PROBES {
-            self.migrated();
-            self.tell_weight(name, Some(Cause::ProbesFailed(probe)));
+            self.end_migration(Some(Cause::ProbesFailed(probe)));
         }
     }
 

@@ -113,7 +113,7 @@ impl Draft {
                 self.set(name, Condition::Warm { drain, gated: true });
             }
             Condition::Warm { gated: true, .. } if self.state.migrates(name) => {
-                self.migration_probe(name, probe);
+                self.migration_probe(probe);
             }
             Condition::Standby { gated: false } if probe.pass => {
                 self.set(name, Condition::Standby { gated: true });

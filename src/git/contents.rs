@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::GitError;
 use super::large::{Large, Oid};
+use crate::wire::hex;
 
 /// How long what came first, a content or a submodule's commit, may wait for the commit that has it.
 const RECENT: Duration = Duration::from_secs(3600);
@@ -169,7 +170,7 @@ pub(super) fn receive(
     if count < size {
         return Err(wrong(format!("it ends after {count} of {size} bytes")));
     }
-    let found = hexadecimal(sum);
+    let found = hex(&sum.finalize());
     if found != oid.as_str() {
         return Err(wrong(format!("its SHA-256 is {found}")));
     }
@@ -181,16 +182,11 @@ fn digest(mut file: File) -> io::Result<(String, u64)> {
     let (mut sum, mut count, mut piece) = (Sha256::new(), 0, vec![0; PIECE]);
     loop {
         match file.read(&mut piece)? {
-            0 => return Ok((hexadecimal(sum), count)),
+            0 => return Ok((hex(&sum.finalize()), count)),
             read => {
                 sum.update(&piece[..read]);
                 count += read as u64;
             }
         }
     }
-}
-
-fn hexadecimal(sum: Sha256) -> String {
-    let digits = sum.finalize();
-    digits.iter().map(|byte| format!("{byte:02x}")).collect()
 }

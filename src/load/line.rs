@@ -2,6 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::wire::hex;
+
 /// The messages of one stream, in order: `0 5feceb66`, `1 6b86b273`, …: a number and the beginning of its SHA-256.
 #[derive(Clone, Debug, Default)]
 pub struct Line {
@@ -31,10 +33,6 @@ impl Line {
     pub fn digest(&self) -> String {
         hex(&self.all.clone().finalize())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub fn made_with(setup_command: Option<&[String]>, shared_dirs: &[String]) -> St
             .iter()
             .for_each(|word| field(&mut hash, word.as_bytes()));
     }
-    super::unpack::hex(&hash.finalize())
+    crate::wire::hex(&hash.finalize())
 }
 
 fn field(hash: &mut Sha256, bytes: &[u8]) {
@@ -46,7 +46,7 @@ impl Identity {
         let mut hash = Sha256::new();
         field(&mut hash, digest.as_bytes());
         field(&mut hash, made_with(setup_command, shared_dirs).as_bytes());
-        Self::Content(super::unpack::hex(&hash.finalize()))
+        Self::Content(crate::wire::hex(&hash.finalize()))
     }
 }
 

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType};
 
 use crate::deploy::ReleaseId;
+use crate::wire::hex;
 
 use super::ReleaseError;
 use super::Root;
@@ -357,8 +358,4 @@ fn write_file(
         executable,
         digest: hash.finalize().into(),
     })
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -27,6 +27,11 @@ use serde::de::DeserializeOwned;
 /// No line of another user's process is longer, in bytes.
 const LONGEST_LINE: u64 = 64 << 10;
 
+/// Bytes as hexadecimal digits, in lower case.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Reads what is one line of JSON. An end before the line's, or too long a line, is an [`io::ErrorKind::UnexpectedEof`].
 fn read_line<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Result<T> {
     let mut line = Vec::new();

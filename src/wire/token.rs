@@ -13,6 +13,8 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
+use super::hex;
+
 /// What every token begins with, so that scanners for secrets know one.
 pub const PREFIX: &str = "slot_";
 
@@ -178,10 +180,6 @@ impl fmt::Display for Stored {
             hex(&self.digest)
         )
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<TokenDigest> {

@@ -1,5 +1,6 @@
 """An app of a machine under slotd: registered and deployed as its owner does it, with slotctl."""
 
+import contextlib
 import json
 import time
 
@@ -79,6 +80,18 @@ def answers_only(load, marker, *, requests=100, timeout=30):
             raise Failed(f"too few requests: {seen}")
         time.sleep(0.02)
     assert (seen["failed"], seen["answers"]) == (0, {f"release {marker}": seen["requests"]}), seen
+
+
+@contextlib.contextmanager
+def unbroken(machine, *, connections, pause_ms):
+    """Load on what release one serves, of which none fails. A router that is left says so on each connection, so that clients come again; that
+    is all that they notice."""
+    with machine.load("127.0.0.1:80", "--connections", str(connections), "--pause-ms", str(pause_ms)) as load:
+        answers_only(load, "one", requests=connections)
+        yield load
+        result = load.stop()
+        assert (result["failed"], result["failures"]) == (0, {}), result
+        assert result["answers"] == {"release one": result["requests"]}
 
 
 def nothing_failed(result, *, reconnects):

@@ -117,26 +117,16 @@ def test_while_a_release_is_prepared_which_slotctl_deploys_again(machine, app, u
     app.configure(QUICK)
 
 
-def test_while_a_candidate_starts(machine, app, upgraded):
+@pytest.mark.parametrize(("marker", "fault", "state"), [("slow", "ready-once", "starting"), ("healing", "healthy-once", "ready")])
+def test_while_a_candidate_starts_or_is_asked_for_its_health(machine, app, upgraded, marker, fault, state):
     active, idle = slots(app)
-    deploying = begin(app, app.release("slow", faults=f"ready-once={GO}"))
-    app.wait_until(lambda status: status["state"] == "starting" and machine.show(idle, "MainPID")["MainPID"] != "0")
+    deploying = begin(app, app.release(marker, faults=f"{fault}={GO}"))
+    app.wait_until(lambda status: status["state"] == state and machine.show(idle, "MainPID")["MainPID"] != "0")
     upgraded(active, idle)
-    assert app.status()["state"] == "starting"
+    assert app.status()["state"] == state
     machine.write(GO, "")
     ended(deploying)
-    answers_only(upgraded.requests, "slow")
-
-
-def test_while_a_candidate_is_asked_for_its_health(machine, app, upgraded):
-    active, idle = slots(app)
-    deploying = begin(app, app.release("healing", faults=f"healthy-once={GO}"))
-    app.wait_until(lambda status: status["state"] == "ready")
-    upgraded(active, idle)
-    assert app.status()["state"] == "ready"
-    machine.write(GO, "")
-    ended(deploying)
-    answers_only(upgraded.requests, "healing")
+    answers_only(upgraded.requests, marker)
 
 
 def test_while_a_candidate_has_a_share(machine, app, upgraded):

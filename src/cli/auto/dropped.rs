@@ -13,6 +13,8 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::wire::hex;
+
 /// Between two looks at a file.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -151,11 +153,7 @@ fn digest(path: &Path) -> io::Result<String> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let mut file = options.read(true).custom_flags(flags).open(path)?;
     io::copy(&mut file, &mut Hashing(&mut hasher))?;
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hex(&hasher.finalize()))
 }
 
 struct Hashing<'h>(&'h mut Sha256);

@@ -7,13 +7,14 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
+use super::super::random::random;
 use super::super::term::note;
 use super::dropped::Dropped;
 use crate::deploy::{Ended, Key, Tried};
 use crate::store::replace;
+use crate::wire::hex;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
@@ -37,11 +38,9 @@ struct TriedKept {
     failed: Option<String>,
 }
 
-/// What no other request has: 32 hexadecimal digits (getrandom(2); the unit does not see `/proc/sys`).
+/// What no other request has: 32 hexadecimal digits. (The unit does not see `/proc/sys`, which has a UUID.)
 fn unique() -> anyhow::Result<String> {
-    let mut random = [0; 16];
-    getrandom(&mut random, GetRandomFlags::empty()).context("cannot make a key of a request")?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&random::<16>()?))
 }
 
 /// The memory of one app's.

@@ -12,7 +12,7 @@ use super::super::exit::Exit;
 use super::super::project::{self, Project};
 use super::super::term::{harmless, say, say_json};
 use super::MACHINE;
-use crate::config::{Machine, Said, Setting, Shown, app_settings, machine_settings};
+use crate::config::{Machine, Setting, Shown, Source, app_settings, machine_settings};
 use crate::deploy::AppName;
 
 /// Values beyond this are not what decides where the next column begins.
@@ -68,7 +68,7 @@ pub fn show(global: &Global, options: &ConfigShow) -> anyhow::Result<Exit> {
     let path = Path::new(MACHINE);
     let text = Machine::text(path)?;
     Machine::parse(&text, MACHINE, None)?;
-    let machine = Said {
+    let machine = Source {
         file: MACHINE,
         text: &text,
     };
@@ -84,7 +84,7 @@ pub fn show(global: &Global, options: &ConfigShow) -> anyhow::Result<Exit> {
     };
     if let Some(project) = &project {
         let file = project.file.display().to_string();
-        let said = Said {
+        let said = Source {
             file: &file,
             text: &project.text,
         };
