@@ -111,6 +111,8 @@ fn place(path: &str, kind: Kind, found: Owned) -> Place {
 fn healthy() -> Facts {
     let units = [
         ("slot.slice", up("active")),
+        ("slot-inet.socket", up("running")),
+        ("slot-inet.service", up("running")),
         ("slotd.socket", up("running")),
         ("slotd.service", up("running")),
         ("slot-router.socket", up("running")),
@@ -163,6 +165,7 @@ fn healthy() -> Facts {
         )]
         .into(),
         api: true,
+        inet: true,
         slotd: Slotd::Says(Box::new(Apps {
             apps: vec![status],
             broken: BTreeMap::new(),
@@ -545,6 +548,20 @@ const BROKEN: &[Broken] = &[
         "slotd.socket",
         "systemctl restart slotd.socket",
         |facts| facts.api = false,
+    ),
+    (
+        "socket-gone",
+        Level::Problem,
+        "slot-inet.socket",
+        "systemctl restart slot-inet.socket",
+        |facts| facts.inet = false,
+    ),
+    (
+        "socket-down",
+        Level::Problem,
+        "slot-inet.socket",
+        "systemctl start slot-inet.socket",
+        |facts| *unit(facts, "slot-inet.socket") = idle(),
     ),
     (
         "socket-down",

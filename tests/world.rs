@@ -26,6 +26,7 @@ use slot::deploy::{
     SlotName, State, Time, UnitFailure, Weight,
 };
 use slot::git::Store;
+use slot::probe::Internet;
 use slot::release::Site;
 use slot::release::named;
 use slot::staging::{Made, Promoted};
@@ -88,6 +89,10 @@ impl Units for Slots {
         self.staged.send(promoted.release.clone()).unwrap();
         self.stages.acquire().await.unwrap().forget();
         Ok(Made::Of(promoted.release))
+    }
+
+    fn internet(&self) -> &Internet {
+        &Internet::Own
     }
 
     async fn objection(&self, _: Option<&SlotName>) -> Option<String> {

@@ -166,6 +166,9 @@ pub enum Command {
     /// Send notices of an app (what ExecStart= of slot-notify@ calls)
     #[command(hide = true)]
     Notify(Notify),
+    /// Hand slotd its Internet sockets (what ExecStart= of slot-inet calls)
+    #[command(hide = true)]
+    Inet,
     /// Look for something new, and deploy it (what ExecStart= of slot-watch@ calls)
     #[command(hide = true)]
     Auto(Auto),

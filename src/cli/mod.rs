@@ -25,6 +25,7 @@ mod fetch;
 pub mod follow;
 mod hold;
 mod hook;
+mod inet;
 pub mod init;
 pub mod large;
 pub mod launch;
@@ -233,6 +234,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             })?;
             Exit::Ok
         }
+        Command::Inet => match inet::hand_out()? {},
         Command::Stage(options) => {
             let Some(app) = &global.app else {
                 return Err(Exit::Usage.because("stage needs --app"));

@@ -29,7 +29,10 @@ use crate::deploy::{BootId, End, Limits, Occasion, Probe, ReleaseId, Seen, SlotN
 use crate::git::Store;
 use crate::launch::{Env, EnvFile, Launch, LaunchError, Order, launch};
 use crate::preflight::{self, Runner};
-use crate::probe::{Address, Owner, ask, listeners, process_group_of, processes_of_group};
+use crate::probe::{
+    Address, Diag, Internet, Listener as Listening, Owner, ask, listeners, process_group_of,
+    processes_of_group,
+};
 use crate::release::{Root, Site, seed, shared};
 use crate::staging::{Made, Promoted, Staging, TREE};
 use crate::telemetry::chain;
@@ -216,7 +219,8 @@ impl Embedded {
         for address in [public, internal] {
             let Address::Tcp(tcp) = address else { continue };
             // What cannot be looked up is no reason to refuse; the app will tell.
-            let Some(holder) = listeners::at(tcp).unwrap_or_default().into_iter().next() else {
+            let there = Diag::open().and_then(|diag| listeners::at(&diag, tcp));
+            let Some(holder) = there.unwrap_or_default().into_iter().next() else {
                 continue;
             };
             let owner = holder.owner();
@@ -247,13 +251,17 @@ impl Embedded {
                 if ours { Ok(()) } else { Err(peer) }
             }
             Address::Tcp(tcp) => {
-                let found = listeners::at(*tcp)
+                let diag = Diag::open()
+                    .map_err(|error| format!("cannot find out who listens: {error}"))?;
+                let found = listeners::at(&diag, *tcp)
                     .map_err(|error| format!("cannot find out who listens on {tcp}: {error}"))?;
                 if found.is_empty() {
                     return Err(format!("nobody listens on {tcp}"));
                 }
                 let own = group
-                    .map_or(Ok(Vec::new()), listeners::of_process_group)
+                    .map_or(Ok(Vec::new()), |group| {
+                        listeners::of_process_group(&diag, group)
+                    })
                     .map_err(|error| format!("cannot find out where the app listens: {error}"))?;
                 match found.iter().find(|listener| !own.contains(listener)) {
                     None => Ok(()),
@@ -269,9 +277,15 @@ impl Embedded {
 
     async fn probed(&self, slot: &SlotName, limit: Duration) -> Result<Probe, String> {
         let (public, internal) = self.addresses(slot);
-        let answer = ask(&internal, self.app.host(), &self.app.health, limit)
-            .await
-            .map_err(|error| chain(&error))?;
+        let answer = ask(
+            &Internet::Own,
+            &internal,
+            self.app.host(),
+            &self.app.health,
+            limit,
+        )
+        .await
+        .map_err(|error| chain(&error))?;
         let group = self.child(slot).and_then(Child::group);
         let group = group.map(nix::unistd::Pid::as_raw);
         self.check_owner(&internal, answer.listener, group)?;
@@ -395,6 +409,10 @@ impl Units for Embedded {
         format!("{}@{slot}", self.app.name)
     }
 
+    fn internet(&self) -> &Internet {
+        &Internet::Own
+    }
+
     fn upstream(&self, slot: &SlotName) -> String {
         self.addresses(slot).0.to_string()
     }
@@ -510,8 +528,11 @@ impl Units for Embedded {
             };
         };
         let group = child.and_then(Child::group);
-        let listens = group.map(|group| listeners::of_process_group(group.as_raw()));
-        let listens = listens.and_then(Result::ok).unwrap_or_default();
+        let listens = group.and_then(|group| {
+            let diag = Diag::open().ok()?;
+            listeners::of_process_group(&diag, group.as_raw()).ok()
+        });
+        let listens = listens.unwrap_or_default();
         Report {
             unit,
             result: record
@@ -521,13 +542,7 @@ impl Units for Embedded {
             exit: record.failure.map(|failure| failure.text),
             status_text: record.status,
             log: record.log.into(),
-            listens: listens
-                .iter()
-                .map(|listener| match listener.owner().name {
-                    Some(name) => format!("{} ({name})", listener.at),
-                    None => listener.at.to_string(),
-                })
-                .collect(),
+            listens: listens.iter().map(Listening::named).collect(),
             journal: None,
         }
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::live::{Live, PROBE_LIMIT};
 use super::route::internal_name;
@@ -31,6 +31,9 @@ const RECENT: Duration = Duration::from_secs(10);
 
 /// The most requests that slot itself makes of a slot between two counts, and for how long.
 const PROBES: (usize, Duration) = (20, Duration::from_secs(1));
+
+/// How much longer one may take before there is a socket to make it with.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What one slot answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -262,14 +265,26 @@ impl<U: Units> Live<U> {
             requests: 1,
             ..Tally::default()
         };
-        let began = Instant::now();
         let answer = match self.units.upstream(slot).parse::<Address>() {
-            Ok(at) => ask(&at, self.app.host(), path, PROBE_LIMIT).await.ok(),
+            Ok(at) => {
+                let asked = ask(
+                    self.units.internet(),
+                    &at,
+                    self.app.host(),
+                    path,
+                    PROBE_LIMIT,
+                );
+                match timeout(PROBE_LIMIT + GRACE, asked).await {
+                    Ok(answer) => answer.ok(),
+                    // There was no socket to ask with; that tells nothing of the slot.
+                    Err(_) => return Tally::default(),
+                }
+            }
             Err(_) => None,
         };
         match answer {
             Some(answer) if !answer.status.is_server_error() => {
-                let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let micros = u64::try_from(answer.took.as_micros()).unwrap_or(u64::MAX);
                 tally.latencies.add(bucket(micros), 1);
             }
             Some(_) | None => tally.errors = 1,

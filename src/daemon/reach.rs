@@ -5,19 +5,21 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::live::Live;
 use super::units::Units;
 use crate::config::App;
 use crate::deploy::{Probe, Route, Weight};
-use crate::probe::{Address, Answer, NoAnswer, ask};
+use crate::probe::{Address, Answer, Internet, NoAnswer, ask};
 use crate::wire::control::{Listener, Stats};
 
 /// How long it is tried.
 const LIMIT: Duration = Duration::from_secs(2);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How much longer it may take that there is a socket to ask with.
+const GRACE: Duration = Duration::from_millis(500);
 
 impl<U: Units> Live<U> {
     /// Asks the app through a public listener, once the routers have its table: what the last answer was, and where it was asked for;
@@ -36,7 +38,8 @@ impl<U: Units> Live<U> {
         let (mut in_a_row, mut failed) = (0, false);
         let until = Instant::now() + LIMIT;
         loop {
-            let (pass, at, found) = look(&at, &host, &path, is_health, until).await?;
+            let (pass, at, found) =
+                look(self.units.internet(), &at, &host, &path, is_health, until).await?;
             let asked = format!("asked for {path} of {host} at the public listener {at}: {found}");
             in_a_row = if pass { in_a_row + 1 } else { 0 };
             failed |= !pass;
@@ -72,6 +75,7 @@ fn enough(left: Weight) -> u32 {
 /// Asks once, at each address until one answers as it is to. Gives whether one did, the last that was asked and what it answered; `None`
 /// where nobody could be asked.
 async fn look(
+    internet: &Internet,
     addresses: &[SocketAddr],
     host: &str,
     path: &str,
@@ -81,7 +85,13 @@ async fn look(
     let mut failed = None;
     for at in addresses {
         let left = until.saturating_duration_since(Instant::now());
-        match ask(&Address::Tcp(*at), host, path, left).await {
+        let address = Address::Tcp(*at);
+        let asked = ask(internet, &address, host, path, left);
+        // Later than `left` only if there was no socket to ask with.
+        let Ok(answer) = timeout(left + GRACE, asked).await else {
+            continue;
+        };
+        match answer {
             Ok(answer) if serves(&answer, is_health) => {
                 return Some((true, *at, answer.to_string()));
             }
@@ -111,7 +121,7 @@ fn public(routers: impl Iterator<Item = Stats>, listener: Option<&str>) -> Vec<S
                 IpAddr::V4(ip) if ip.is_unspecified() => vec![v4],
                 // One of both families, unless bindv6only says otherwise (ipv6(7)).
                 IpAddr::V6(ip) if ip.is_unspecified() => vec![v6, v4],
-                // slotd may speak to nobody else (its unit's IPAddressAllow=).
+                // A certain address may be another machine's at the moment (a floating one); nobody else is spoken to.
                 ip if ip.is_loopback() => vec![at],
                 IpAddr::V4(_) | IpAddr::V6(_) => Vec::new(),
             }

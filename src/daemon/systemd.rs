@@ -36,7 +36,7 @@ use crate::deploy::{
 };
 use crate::git::Store;
 use crate::preflight;
-use crate::probe::{Address, Answer, ask, processes_of};
+use crate::probe::{Address, Answer, Diag, Internet, Listener, Sockets, ask, processes_of};
 use crate::release::{Site, shared};
 use crate::staging::{Made, Promoted, TREE};
 use crate::systemd::{
@@ -68,6 +68,8 @@ pub struct SystemdUnits {
     /// How each slot's last run ended, for its report: PID 1 forgets a unit that is stopped, and what it says of one that was started
     /// again is of its new run.
     ended: Mutex<BTreeMap<SlotName, Properties>>,
+    /// The sockets of slot-inet.service: slotd's unit has no network.
+    internet: Internet,
 }
 
 /// One of them.
@@ -124,6 +126,7 @@ impl SystemdUnits {
                 .cloned(),
             search: app.env.get("PATH").map(OsString::from),
             ended: Mutex::default(),
+            internet: Internet::Handed(run.join("inet.sock")),
         }
     }
 
@@ -164,9 +167,18 @@ impl SystemdUnits {
         if slot.socket.is_some() {
             return None;
         }
+        let diag = match self.internet.sockets().await {
+            Ok(sockets) => sockets.diag,
+            Err(error) => {
+                return Some(UnitFailure {
+                    result: "no-sockets".into(),
+                    text: chain(&error),
+                });
+            }
+        };
         let cgroup = self.bus.properties(&slot.service).await.control_group;
         for at in [&slot.upstream, &slot.health] {
-            let text = match slot.unit(&cgroup).answerer(at).await {
+            let text = match slot.unit(&cgroup).answerer(&diag, at).await {
                 Answerer::Nobody | Answerer::Own => continue,
                 Answerer::Stranger(owner) => format!("{owner} listens on {at} already"),
                 Answerer::Unknown(reason) => format!("{at} may be in use: {reason}"),
@@ -212,12 +224,12 @@ impl SystemdUnits {
     }
 
     /// Whether an answer counts; an error says why it does not.
-    async fn check_owner(&self, slot: &Slot, answer: &Answer) -> Result<(), String> {
+    async fn check_owner(&self, slot: &Slot, answer: &Answer, diag: &Diag) -> Result<(), String> {
         let cgroup = self.bus.properties(&slot.service).await.control_group;
         let unit = slot.unit(&cgroup);
         let answered = match (&slot.health, answer.listener) {
             (Address::Unix(_), Some(pid)) => unit.process(pid),
-            _ => unit.answerer(&slot.health).await,
+            _ => unit.answerer(diag, &slot.health).await,
         };
         let of = |at: &Address, answerer: Answerer| match answerer {
             Answerer::Own => Ok(()),
@@ -228,26 +240,29 @@ impl SystemdUnits {
             Answerer::Nobody if *at == slot.health => {
                 Err(format!("{answer}, but nobody listens on {at} any more"))
             }
-            Answerer::Nobody => Err(not_public(slot, answer, &places(&cgroup))),
+            Answerer::Nobody => Err(not_public(slot, answer, &places(diag, &cgroup))),
         };
         of(&slot.health, answered)?;
         // What answers for health may be up long before what answers requests, or without it.
         if answer.passes() && slot.upstream != slot.health {
-            of(&slot.upstream, unit.answerer(&slot.upstream).await)?;
+            of(&slot.upstream, unit.answerer(diag, &slot.upstream).await)?;
         }
         Ok(())
     }
 
     /// `; web@green.service listens on 127.0.0.1:3000 instead: let it use $PORT`.
-    async fn elsewhere(&self, slot: &Slot) -> String {
+    async fn elsewhere(&self, slot: &Slot, diag: &Diag) -> String {
         let cgroup = self.bus.properties(&slot.service).await.control_group;
-        elsewhere(slot, &slot.health, slot.variable, &places(&cgroup))
+        elsewhere(slot, &slot.health, slot.variable, &places(diag, &cgroup))
     }
 }
 
 /// Where the processes of a cgroup listen.
-fn places(cgroup: &str) -> Vec<SocketAddr> {
-    own(cgroup).iter().map(|listener| listener.at).collect()
+fn places(diag: &Diag, cgroup: &str) -> Vec<SocketAddr> {
+    own(diag, cgroup)
+        .iter()
+        .map(|listener| listener.at)
+        .collect()
 }
 
 /// What is wrong with a slot that is healthy and does not listen where requests go, and what would mend it.
@@ -435,14 +450,20 @@ impl Units for SystemdUnits {
         self.slot(name).service.to_string()
     }
 
+    fn internet(&self) -> &Internet {
+        &self.internet
+    }
+
     fn upstream(&self, name: &SlotName) -> String {
         self.slot(name).upstream.to_string()
     }
 
     async fn probe(&self, name: &SlotName, limit: Duration) -> Probe {
         let slot = self.slot(name);
-        let probe = match ask(&slot.health, &self.host, &self.path, limit).await {
-            Ok(answer) => match self.check_owner(&slot, &answer).await {
+        let answer = ask(&self.internet, &slot.health, &self.host, &self.path, limit).await;
+        let diag = self.internet.wait().await.diag;
+        let probe = match answer {
+            Ok(answer) => match self.check_owner(&slot, &answer, &diag).await {
                 Ok(()) => Probe {
                     pass: answer.passes(),
                     text: answer.to_string(),
@@ -451,7 +472,7 @@ impl Units for SystemdUnits {
             },
             Err(none) => Probe {
                 pass: false,
-                text: format!("{none}{}", self.elsewhere(&slot).await),
+                text: format!("{none}{}", self.elsewhere(&slot, &diag).await),
             },
         };
         if !probe.pass {
@@ -518,20 +539,13 @@ impl Units for SystemdUnits {
     async fn report(&self, name: &SlotName, boot: Option<&BootId>) -> Report {
         let slot = self.slot(name);
         let mut unit = self.bus.properties(&slot.service).await;
-        let listens = blocking({
-            let cgroup = unit.control_group.clone();
-            move || {
-                let listed = own(&cgroup);
-                listed
-                    .iter()
-                    .map(|listener| match listener.owner().name {
-                        Some(name) => format!("{} ({name})", listener.at),
-                        None => listener.at.to_string(),
-                    })
-                    .collect()
+        let listens = match self.internet.sockets().await {
+            Ok(Sockets { diag, .. }) => {
+                let listed = own(&diag, &unit.control_group);
+                blocking(move || listed.iter().map(Listener::named).collect()).await
             }
-        })
-        .await;
+            Err(_) => Vec::new(),
+        };
         let ended = self.ended().get(name).cloned();
         if let Some(ended) =
             ended.filter(|ended| boot.is_none() || ended.invocation.as_ref() == boot)

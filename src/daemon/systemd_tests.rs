@@ -68,6 +68,7 @@ fn a_healthy_app_that_does_not_listen_where_requests_go_is_told_where_that_is() 
         status: hyper::StatusCode::OK,
         line: String::new(),
         is_routers: false,
+        took: Duration::ZERO,
         listener: None,
     };
     let told = |places: &[&str]| not_public(&slot, &answer, &addresses(places));

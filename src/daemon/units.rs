@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::errand::{Broken, Call};
 use crate::deploy::{BootId, Limits, Occasion, ReleaseId, Seen, SlotName, UnitFailure};
 use crate::git::Store;
+use crate::probe::Internet;
 use crate::release::Site;
 use crate::staging::{Made, Promoted};
 
@@ -53,6 +54,9 @@ pub trait Units: Send + Sync + 'static {
 
     /// What runs a slot: `web@green.service`, or how an embedded child is called, `web@green`.
     fn unit(&self, slot: &SlotName) -> String;
+
+    /// Where sockets come from to ask slots and the public listener with.
+    fn internet(&self) -> &Internet;
 
     /// Where the router reaches a slot: `127.0.0.1:20001` or `unix:/run/slot/web/blue/http.sock`.
     fn upstream(&self, slot: &SlotName) -> String;

@@ -32,6 +32,8 @@ pub struct Facts {
     pub listeners: BTreeMap<String, Vec<Listener>>,
     /// `/run/slot/slotd.sock`: whether there is a socket.
     pub api: bool,
+    /// `/run/slot/inet.sock`: whether there is a socket.
+    pub inet: bool,
     /// What slotd says.
     pub slotd: Slotd,
     /// What each instance of the router says, by its number.

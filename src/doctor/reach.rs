@@ -9,27 +9,7 @@ use crate::config::Bind;
 pub(super) fn sockets(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     let in_use = !facts.apps.is_empty();
-    if let Some(unit) = facts
-        .units
-        .get("slotd.socket")
-        .filter(|unit| unit.is_loaded())
-    {
-        let name = "slotd.socket";
-        match (unit.is_up(), facts.api) {
-            (true, true) => {}
-            (true, false) => found.push(
-                Finding::problem("socket-gone", name, "listens, and /run/slot/slotd.sock is not there any more")
-                    .because("somebody has removed the file: slotctl and scripts cannot reach slotd")
-                    .mended_by("`systemctl restart slotd.socket`: slotd is restarted with it, apps and routers do not notice"),
-            ),
-            (false, _) if in_use && unit.active != "failed" => found.push(
-                Finding::problem("socket-down", name, "does not listen")
-                    .because("slotctl and scripts cannot reach slotd")
-                    .mended_by("`systemctl enable --now slotd.socket slotd.service`"),
-            ),
-            (false, _) => {}
-        }
-    }
+    found.extend(own(facts, in_use));
     for (name, listeners) in &facts.listeners {
         let Some(unit) = facts.units.get(name).filter(|unit| unit.is_loaded()) else {
             continue;
@@ -44,6 +24,57 @@ pub(super) fn sockets(facts: &Facts) -> Vec<Finding> {
         }
         for listener in listeners {
             found.push(public(name, listener, unit.is_up()));
+        }
+    }
+    found
+}
+
+/// The sockets by which slotd is reached, and by which it reaches apps.
+fn own(facts: &Facts, in_use: bool) -> Vec<Finding> {
+    let (api, inet) = (
+        "slotctl and scripts cannot reach slotd",
+        "slotd has no sockets to ask apps for their health with: a deployment waits, and nothing is seen of an app that does not answer",
+    );
+    let restarted = "slotd is restarted with it, apps and routers do not notice";
+    let on_its_own = "slotd goes on by itself";
+    let sockets = [
+        (
+            "slotd.socket",
+            "slotd.sock",
+            facts.api,
+            api,
+            restarted,
+            "enable --now slotd.socket slotd.service",
+        ),
+        (
+            "slot-inet.socket",
+            "inet.sock",
+            facts.inet,
+            inet,
+            on_its_own,
+            "start slot-inet.socket",
+        ),
+    ];
+    let mut found = Vec::new();
+    for (name, file, is_there, consequence, after, start) in sockets {
+        let unit = facts.units.get(name).filter(|unit| unit.is_loaded());
+        let Some(unit) = unit else { continue };
+        if unit.is_up() && !is_there {
+            found.push(
+                Finding::problem(
+                    "socket-gone",
+                    name,
+                    format!("listens, and /run/slot/{file} is not there any more"),
+                )
+                .because(format!("somebody has removed the file: {consequence}"))
+                .mended_by(format!("`systemctl restart {name}`: {after}")),
+            );
+        } else if !unit.is_up() && in_use && unit.active != "failed" {
+            found.push(
+                Finding::problem("socket-down", name, "does not listen")
+                    .because(consequence)
+                    .mended_by(format!("`systemctl {start}`")),
+            );
         }
     }
     found

@@ -56,7 +56,10 @@ pub(super) fn own(facts: &Facts) -> Vec<Finding> {
 
 /// Whether it is one of the units that every machine with slot has.
 fn is_own(name: &str) -> bool {
-    name == "slot.slice" || name.starts_with("slotd.") || name.starts_with("slot-router")
+    ["slotd.", "slot-router", "slot-inet."]
+        .iter()
+        .any(|begin| name.starts_with(begin))
+        || name == "slot.slice"
 }
 
 /// What is wrong with a unit's files. A unit that cannot be loaded has no other faults.

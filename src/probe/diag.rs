@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
@@ -34,39 +34,68 @@ const MESSAGE: usize = 72;
 /// `struct nlattr`.
 const ATTRIBUTE: usize = 4;
 
-/// Every listening TCP socket of this network namespace.
-///
-/// Takes some 50 µs: the kernel walks its listeners and answers from memory, so that this may be called on an async thread.
-///
-/// # Errors
-/// Those of netlink(7); [`io::ErrorKind::InvalidData`] for an answer that makes no sense.
-pub fn listening() -> io::Result<Vec<Listener>> {
-    let diag = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkSockDiag,
-    )?;
-    // Connected to port 0, the socket takes messages from the kernel only.
-    connect(diag.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-    setsockopt(&diag, ReceiveTimeout, &TimeVal::seconds(1))?;
-    let mut found = Vec::new();
-    let mut buffer = vec![0; 32 * 1024];
-    for family in [AF_INET, AF_INET6] {
-        send(diag.as_raw_fd(), &request(family), MsgFlags::empty())?;
-        loop {
-            let length = recv(diag.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC)?;
-            let Some(batch) = buffer.get(..length) else {
-                return Err(nonsense(
-                    "a datagram that is longer than the kernel's own limit",
-                ));
-            };
-            if read(batch, &mut found)? == Dump::Done {
-                break;
+/// Says who listens (sock_diag(7)) in the network namespace in which its socket was made.
+#[derive(Debug)]
+pub struct Diag(OwnedFd);
+
+impl Diag {
+    /// In that of this process.
+    ///
+    /// # Errors
+    /// Those of socket(2) and netlink(7).
+    pub fn open() -> io::Result<Self> {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkSockDiag,
+        )?;
+        // Connected to port 0, the socket takes messages from the kernel only.
+        connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(1))?;
+        Ok(Self(socket))
+    }
+
+    /// Every listening TCP socket.
+    ///
+    /// Takes some 50 µs: the kernel walks its listeners and answers from memory, so that this may be called on an async thread.
+    ///
+    /// # Errors
+    /// Those of netlink(7); [`io::ErrorKind::InvalidData`] for an answer that makes no sense.
+    pub fn listening(&self) -> io::Result<Vec<Listener>> {
+        let socket = self.0.as_raw_fd();
+        let mut found = Vec::new();
+        let mut buffer = vec![0; 32 * 1024];
+        for family in [AF_INET, AF_INET6] {
+            send(socket, &request(family), MsgFlags::empty())?;
+            loop {
+                let length = recv(socket, &mut buffer, MsgFlags::MSG_TRUNC)?;
+                let Some(batch) = buffer.get(..length) else {
+                    return Err(nonsense(
+                        "a datagram that is longer than the kernel's own limit",
+                    ));
+                };
+                if read(batch, &mut found)? == Dump::Done {
+                    break;
+                }
             }
         }
+        Ok(found)
     }
-    Ok(found)
+}
+
+/// To hand it to another process.
+impl AsFd for Diag {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// One that another process has opened.
+impl From<OwnedFd> for Diag {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
 }
 
 /// `struct nlmsghdr` and `struct inet_diag_req_v2`: every TCP socket of a family in state LISTEN.

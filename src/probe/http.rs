@@ -15,10 +15,9 @@ use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::Address;
+use super::{Address, Internet};
 use crate::wire::apps_socket;
 
 /// How an app's log names who asks.
@@ -39,6 +38,8 @@ pub struct Answer {
     pub line: String,
     /// A router gave it in the app's place (`Proxy-Status`, RFC 9209).
     pub is_routers: bool,
+    /// From the connection's beginning to the end of the head.
+    pub took: Duration,
     /// Who listens, as the kernel says it of a unix socket (`SO_PEERCRED`, unix(7)): the process that called listen(2).
     pub listener: Option<i32>,
 }
@@ -122,11 +123,13 @@ impl fmt::Display for Answer {
     }
 }
 
-/// Asks `path` with the given `Host`, on a connection of its own; `limit` is for all of it, the first line of the body included.
+/// Asks `path` with the given `Host`, on a connection of its own; `limit` is for all of it, the first line of the body included. It begins
+/// when there is a socket to ask with.
 ///
 /// # Errors
 /// [`NoAnswer`] says how far it got.
 pub async fn ask(
+    internet: &Internet,
     at: &Address,
     host: &str,
     path: &str,
@@ -141,7 +144,6 @@ pub async fn ask(
             path: path.to_owned(),
             reason,
         })?;
-    let until = Instant::now() + limit;
     let connect_timed_out = |_| NoAnswer::ConnectTimedOut {
         at: at.clone(),
         limit,
@@ -149,13 +151,16 @@ pub async fn ask(
     let refused = |reason| not_connected(at, reason);
     match at {
         Address::Tcp(tcp) => {
-            let stream = timeout_at(until, TcpStream::connect(tcp))
+            let sockets = internet.wait().await;
+            let until = Instant::now() + limit;
+            let stream = timeout_at(until, sockets.connect(*tcp))
                 .await
                 .map_err(connect_timed_out)?
                 .map_err(refused)?;
             exchange(stream, request, at, until, limit, None).await
         }
         Address::Unix(path) => {
+            let until = Instant::now() + limit;
             let stream = timeout_at(until, apps_socket::connect(path))
                 .await
                 .map_err(connect_timed_out)?
@@ -192,8 +197,10 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
         .map_err(failed)?;
     let mut connection = pin!(connection);
     let mut over = false;
+    let began = until - limit;
     let mut exchanged = pin!(async {
         let mut response = sender.send_request(request).await.map_err(failed)?;
+        let took = began.elapsed();
         let status = response.status();
         let said = response.headers().get("proxy-status");
         let is_routers = said.is_some_and(|said| said.as_bytes().starts_with(b"slot;"));
@@ -215,6 +222,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
             status,
             line: first_line_of(&body),
             is_routers,
+            took,
             listener,
         })
     });
@@ -304,7 +312,7 @@ mod tests {
             }
             String::from_utf8(head).unwrap()
         });
-        let answer = ask(&at, "example.org", "/healthz?full=1", limit).await;
+        let answer = ask(&Internet::Own, &at, "example.org", "/healthz?full=1", limit).await;
         (answer, app.await.unwrap())
     }
 
@@ -379,11 +387,15 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = Address::Tcp(free.local_addr().unwrap());
         drop(free);
-        let refused = ask(&at, "localhost", "/", LIMIT).await.unwrap_err();
+        let refused = ask(&Internet::Own, &at, "localhost", "/", LIMIT)
+            .await
+            .unwrap_err();
         assert_eq!(refused.to_string(), format!("connection refused on {at}"));
         let dir = tempfile::tempdir().unwrap();
         let at = Address::Unix(dir.path().join("http.sock"));
-        let missing = ask(&at, "localhost", "/", LIMIT).await.unwrap_err();
+        let missing = ask(&Internet::Own, &at, "localhost", "/", LIMIT)
+            .await
+            .unwrap_err();
         assert!(matches!(missing, NoAnswer::NoSocket(_)), "{missing}");
     }
 
@@ -403,7 +415,8 @@ mod tests {
             let mut rest = Vec::new();
             stream.read_to_end(&mut rest).await.unwrap();
         });
-        let answer = ask(&Address::Unix(path), "localhost", "/", LIMIT)
+        let at = Address::Unix(path);
+        let answer = ask(&Internet::Own, &at, "localhost", "/", LIMIT)
             .await
             .unwrap();
         app.await.unwrap();
@@ -416,7 +429,8 @@ mod tests {
         let (other, path) = (dir.path().join("other.sock"), dir.path().join("http.sock"));
         let listener = tokio::net::UnixListener::bind(&other).unwrap();
         std::os::unix::fs::symlink(&other, &path).unwrap();
-        let asked = ask(&Address::Unix(path), "localhost", "/", LIMIT).await;
+        let at = Address::Unix(path);
+        let asked = ask(&Internet::Own, &at, "localhost", "/", LIMIT).await;
         assert!(
             matches!(&asked, Err(NoAnswer::Connect { reason, .. }) if reason.raw_os_error() == Some(nix::libc::ELOOP)),
             "{asked:?}"

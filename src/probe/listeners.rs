@@ -11,10 +11,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::owner;
+use super::{Diag, owner};
 use crate::wire::apps_socket;
-
-pub use super::diag::listening;
 
 /// One listening TCP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +48,9 @@ impl Listener {
 /// Whoever might answer at an address.
 ///
 /// # Errors
-/// Those of [`listening`].
-pub fn at(address: SocketAddr) -> io::Result<Vec<Listener>> {
-    let mut found = listening()?;
+/// Those of [`Diag::listening`].
+pub fn at(diag: &Diag, address: SocketAddr) -> io::Result<Vec<Listener>> {
+    let mut found = diag.listening()?;
     found.retain(|listener| listener.takes(address));
     Ok(found)
 }
@@ -60,10 +58,10 @@ pub fn at(address: SocketAddr) -> io::Result<Vec<Listener>> {
 /// Where the processes of a cgroup (`/slot.slice/…/web@green.service`) and of those below it listen.
 ///
 /// # Errors
-/// Those of [`listening`].
-pub fn of_cgroup(cgroup: &str) -> io::Result<Vec<Listener>> {
+/// Those of [`Diag::listening`].
+pub fn of_cgroup(diag: &Diag, cgroup: &str) -> io::Result<Vec<Listener>> {
     let ids = owner::cgroup_ids(cgroup);
-    let mut found = listening()?;
+    let mut found = diag.listening()?;
     found.retain(|listener| listener.cgroup.is_some_and(|id| ids.contains(&id)));
     Ok(found)
 }
@@ -71,13 +69,13 @@ pub fn of_cgroup(cgroup: &str) -> io::Result<Vec<Listener>> {
 /// Where the processes of a process group listen; sees processes of the caller's own user only, unless it is root.
 ///
 /// # Errors
-/// Those of [`listening`].
-pub fn of_process_group(group: i32) -> io::Result<Vec<Listener>> {
+/// Those of [`Diag::listening`].
+pub fn of_process_group(diag: &Diag, group: i32) -> io::Result<Vec<Listener>> {
     let inodes: BTreeSet<u64> = owner::processes_of_group(group)
         .into_iter()
         .flat_map(owner::sockets_of)
         .collect();
-    let mut found = listening()?;
+    let mut found = diag.listening()?;
     found.retain(|listener| inodes.contains(&listener.inode));
     Ok(found)
 }
@@ -128,14 +126,15 @@ mod tests {
     fn a_listener_of_this_process_is_found_by_address_and_by_process_group() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let there = at(address).unwrap();
+        let diag = Diag::open().unwrap();
+        let there = at(&diag, address).unwrap();
         assert_eq!(there.len(), 1, "{there:?}");
         assert_eq!(there[0].at, address);
         let own = owner::process_group_of(std::process::id().cast_signed()).unwrap();
-        assert!(of_process_group(own).unwrap().contains(&there[0]));
+        assert!(of_process_group(&diag, own).unwrap().contains(&there[0]));
         assert_eq!(there[0].owner().pid, Some(std::process::id().cast_signed()));
         drop(socket);
-        assert_eq!(at(address).unwrap(), []);
+        assert_eq!(at(&diag, address).unwrap(), []);
     }
 
     #[tokio::test]

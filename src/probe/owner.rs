@@ -66,6 +66,15 @@ impl fmt::Display for Owner {
 }
 
 impl Listener {
+    /// Its address, and the name of its process: `127.0.0.1:3000 (node)`. Walks the cgroup tree, as [`Listener::owner`] does.
+    #[must_use]
+    pub fn named(&self) -> String {
+        match self.owner().name {
+            Some(name) => format!("{} ({name})", self.at),
+            None => self.at.to_string(),
+        }
+    }
+
     /// Who made it. Walks the cgroup tree, so it is for messages only.
     #[must_use]
     pub fn owner(&self) -> Owner {

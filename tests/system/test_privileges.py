@@ -11,11 +11,11 @@ MANAGER = "org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.sy
 MASKED = "/etc/systemd/system/slot-router@.service.d/10-loopback.conf"
 
 # The most that `systemd-analyze security` may say: a figure that grows is a privilege that somebody has added.
-# What slotd has left is the network (health, and the public listener, which may be at any address of the machine), netlink (whose listener
-# answers), /proc (which process asks), and the users of those that ask.
+# What slotd has left is /proc (whose process answers, and which one asks), and the users of those that ask.
 FIGURES = {
     "slot-router@1.service": 1.2,
-    "slotd.service": 1.5,
+    "slotd.service": 0.8,
+    "slot-inet.service": 1.0,
     "web@blue.service": 1.7,
     "slot-setup@web.service": 1.7,
     "slot-fetch@web.service": 1.7,
@@ -90,6 +90,18 @@ def test_slotd_is_its_own_user_without_capabilities(machine):
     assert set(status["Uid"].split()) == {machine.out("id -u slot")}
     assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
     assert status["NoNewPrivs"] == "1"
+
+
+def test_slotd_has_no_network_and_what_has_one_for_it_is_reached_by_its_user_alone(machine):
+    namespace = {
+        unit: machine.out(f"readlink /proc/{machine.show(unit, 'MainPID')['MainPID']}/ns/net") for unit in ("slotd.service", "slot-inet.service")
+    }
+    own = machine.out("readlink /proc/self/ns/net")
+    assert namespace["slotd.service"] != own and namespace["slot-inet.service"] == own
+    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/slot/inet.sock')"
+    assert machine.run(["runuser", "-u", "slot", "--", "python3", "-c", connect], check=False).returncode == 0
+    refused = machine.run(["runuser", "-u", "nobody", "--", "python3", "-c", connect], check=False)
+    assert "PermissionError" in refused.stderr, refused.stderr
 
 
 def test_no_unit_of_slot_runs_as_a_user_that_exists_unless_it_is_told_to(machine):

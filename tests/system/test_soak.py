@@ -27,6 +27,21 @@ def test_waiting_for_the_soak_returns_when_it_has_ended_and_for_the_stop_when_th
     assert {slot["condition"] for slot in app.status()["slots"]} == {"active", "idle"}
 
 
+def test_a_slotd_without_sockets_to_ask_with_takes_nothing_back_says_so_and_begins_nothing(machine):
+    app = make_app(machine, "deaf", "12s")
+    app.deploy("one")
+    new = app.deploy("two", "--wait=switched")
+    machine.run("systemctl stop slot-inet.socket")
+    machine.wait_for("journalctl -b -o cat -u slotd | grep -q 'nothing can be asked for its health.*systemctl restart slot-inet.socket'")
+    refused = app.deploy("three", check=False)
+    assert not refused["success"] and "slot-inet.socket" in refused["text"], refused
+    status = app.status()
+    assert (status["live"], status["serving"]) == (new["release"], True), status
+    machine.run("systemctl restart slot-inet.socket")
+    app.deploy("three", "--wait=soaked")
+    assert machine.show("slot-inet.service", "ActiveState")["ActiveState"] == "active"
+
+
 @pytest.mark.parametrize(("name", "fault", "cause"), [
     ("sick", "unhealthy-after=2", "probes-failed"),
     # Long after everybody has looked away.

@@ -55,7 +55,9 @@ pub async fn facts() -> Facts {
             about.may_start = unit.and_then(|unit| apps::may_start(slotd_pid, &unit));
         }
     }
-    let api = fs::symlink_metadata(SOCKET).is_ok_and(|about| about.file_type().is_socket());
+    let is_socket =
+        |path: &str| fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket());
+    let api = is_socket(SOCKET);
     let runs = units.get("slotd.service").is_some_and(UnitFacts::is_up);
     Facts {
         now_ms: now_ms(),
@@ -65,6 +67,7 @@ pub async fn facts() -> Facts {
         systemd,
         listeners: units::listeners(&sockets),
         api,
+        inet: is_socket("/run/slot/inet.sock"),
         // A connection to the socket of one that is down would start it.
         slotd: if runs && api {
             slotd().await

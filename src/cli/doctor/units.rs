@@ -12,8 +12,10 @@ const PROPERTIES: &str = "--property=Id,LoadState,LoadError,ActiveState,SubState
                           StartLimitIntervalUSec,TriggerLimitIntervalUSec,MainPID";
 
 /// What every machine with slot has, and polkit.
-const OWN: [&str; 5] = [
+const OWN: [&str; 7] = [
     "slot.slice",
+    "slot-inet.socket",
+    "slot-inet.service",
     "slotd.socket",
     "slotd.service",
     "slot-router@1.service",
@@ -102,7 +104,11 @@ fn read(shown: &str) -> BTreeMap<String, UnitFacts> {
 
 /// Whether a process of slot's own runs a program that is not on disk any more (proc(5), `/proc/pid/exe`).
 fn replaced(name: &str, pid: u32) -> Option<bool> {
-    if pid == 0 || !(name == "slotd.service" || name.starts_with("slot-router@")) {
+    if pid == 0
+        || !(name == "slotd.service"
+            || name == "slot-inet.service"
+            || name.starts_with("slot-router@"))
+    {
         return None;
     }
     let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;

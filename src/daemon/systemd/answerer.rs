@@ -4,7 +4,7 @@
 //! for the slot's own socket unit is the one exception; whoever accepts from it was started by PID 1.
 
 use super::super::live::blocking;
-use crate::probe::{Address, Listener, Owner, cgroup_of, in_cgroup, listeners};
+use crate::probe::{Address, Diag, Listener, Owner, cgroup_of, in_cgroup, listeners};
 
 /// PID 1's own cgroup, in which the sockets are made that it holds for others.
 const INIT: &str = "/init.scope";
@@ -32,14 +32,14 @@ pub(super) struct Unit<'a> {
 
 impl Unit<'_> {
     /// Who would answer at an address now.
-    pub(super) async fn answerer(self, at: &Address) -> Answerer {
+    pub(super) async fn answerer(self, diag: &Diag, at: &Address) -> Answerer {
         match at {
             Address::Tcp(tcp) => {
-                let there = match listeners::at(*tcp) {
+                let there = match listeners::at(diag, *tcp) {
                     Ok(there) => there,
                     Err(reason) => return Answerer::Unknown(reason.to_string()),
                 };
-                match whose(&there, &own(self.cgroup)) {
+                match whose(&there, &own(diag, self.cgroup)) {
                     Whose::Nobodys => Answerer::Nobody,
                     Whose::Own => Answerer::Own,
                     Whose::Anothers(other) if other.cgroup.is_none() => Answerer::Unknown(
@@ -78,8 +78,8 @@ impl Unit<'_> {
 }
 
 /// The listeners of a cgroup; none if that cannot be known.
-pub(super) fn own(cgroup: &str) -> Vec<Listener> {
-    listeners::of_cgroup(cgroup).unwrap_or_default()
+pub(super) fn own(diag: &Diag, cgroup: &str) -> Vec<Listener> {
+    listeners::of_cgroup(diag, cgroup).unwrap_or_default()
 }
 
 /// Whose an address is.
