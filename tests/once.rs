@@ -127,6 +127,14 @@ fn what_is_not_as_expected_is_left_as_it_is() {
             &["stop", "blue", "--force", "--expected-active", "green"],
             json!({"active": "green"}),
         ),
+        (
+            &["pause", "--expected-generation", "7"],
+            json!({"generation": 7}),
+        ),
+        (
+            &["resume", "--expected-active", "green"],
+            json!({"active": "green"}),
+        ),
     ] {
         let (status, said) = refused(&project, words);
         assert_eq!((status, &said["code"]), (8, &json!("unexpected")), "{said}");
@@ -139,6 +147,24 @@ fn what_is_not_as_expected_is_left_as_it_is() {
         let error = said["error"].as_str().unwrap();
         let is = format!("it is at generation 1, and blue is active with release {live}");
         assert!(error.contains(&is), "{error}");
+    }
+    let app = ok(&project, &["status"])["app"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for head in [
+        "POST /hold?expected_generation=7".to_owned(),
+        "POST /unhold?expected_active=green".to_owned(),
+        "POST /reload?expected_generation=7".to_owned(),
+        format!("DELETE /apps/{app}?expected_active=green"),
+    ] {
+        let (status, said) = raw(&project, &format!("{head} HTTP/1.1"), b"");
+        let code = &said["code"];
+        assert_eq!(
+            (status, code),
+            (409, &json!("unexpected")),
+            "{head}: {said}"
+        );
     }
     assert_eq!(running.who(), "one");
     for (head, why) in [

@@ -108,6 +108,11 @@ fn event_streams_tunnels_and_what_got_no_answer_are_left_out() {
                     "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
                     false,
                 ),
+                "/cut" => ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", true),
+                "/cut-stream" => (
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nda",
+                    true,
+                ),
                 _ => ("no answer\r\n\r\n", true),
             };
             raw.send(answer);
@@ -126,6 +131,8 @@ fn event_streams_tunnels_and_what_got_no_answer_are_left_out() {
         ("/tunnel", websocket),
         ("/hints", ""),
         ("/broken", ""),
+        ("/cut", ""),
+        ("/cut-stream", events),
     ] {
         let mut client = rig.client();
         client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
@@ -134,7 +141,10 @@ fn event_streams_tunnels_and_what_got_no_answer_are_left_out() {
     }
     rig.eventually("over", |s| s.slots[0].in_flight.total() == 0);
     let slot = figures(&rig, "web").remove(0);
-    assert_eq!((slot.latencies.total(), slot.errors), (1, 1), "{slot:?}");
+    // An answer that is cut short is one error, and no answer.
+    let answers = &slot.answers[1..];
+    assert_eq!((answers, slot.errors), (&[1, 0, 0, 0][..], 2), "{slot:?}");
+    assert_eq!(slot.latencies.total(), 2, "{slot:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
@@ -61,6 +62,20 @@ pub(super) fn expected(generation: Option<u64>, active: Option<&str>) -> Result<
         generation: generation.map(Generation),
         active: active.map(str::parse).transpose()?,
     })
+}
+
+/// A query that is a condition and nothing else.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OnlyIf {
+    expected_generation: Option<u64>,
+    expected_active: Option<String>,
+}
+
+impl OnlyIf {
+    pub(super) fn guard(&self) -> Result<Guard, Problem> {
+        only_if(self.expected_generation, self.expected_active.as_deref())
+    }
 }
 
 /// A guard for a request that has no key: on a condition, if it has one.

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{ConnectInfo, Path, State};
 use serde::Deserialize;
 
+use super::guard::{OnlyIf, only_if};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named, NoQuery};
@@ -17,6 +18,8 @@ const LONGEST_REASON: usize = 500;
 #[serde(deny_unknown_fields)]
 pub(super) struct HoldQuery {
     reason: Option<String>,
+    expected_generation: Option<u64>,
+    expected_active: Option<String>,
 }
 
 pub(super) async fn hold<U: Units>(
@@ -34,7 +37,9 @@ pub(super) async fn hold<U: Units>(
             "a reason has at most {LONGEST_REASON} bytes"
         )));
     }
+    let guard = only_if(query.expected_generation, query.expected_active.as_deref())?;
     let app = api.app(&named).await?;
+    app.admits(&guard)?;
     app.hold(peer.name(), query.reason).await?;
     Ok(Json(app.status().await))
 }
@@ -42,9 +47,10 @@ pub(super) async fn hold<U: Units>(
 pub(super) async fn unhold<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
-    Asked(NoQuery {}): Asked<NoQuery>,
+    Asked(condition): Asked<OnlyIf>,
 ) -> Result<Json<api::Status>, Problem> {
     let app = api.app(&named).await?;
+    app.admits(&condition.guard()?)?;
     app.unhold().await?;
     Ok(Json(app.status().await))
 }

@@ -18,7 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::deploy::{deploy, on_disk, releases};
 use super::gate::{Route, acting, look, looking, removing};
-use super::guard::{Began, WithKey, begun, expected, guard, only_if};
+use super::guard::{Began, OnlyIf, WithKey, begun, expected, guard, only_if};
 use super::hold;
 use super::large::{content, lacking};
 use super::peer::{Access, Peer};
@@ -29,7 +29,7 @@ use crate::daemon::app::Managed;
 use crate::daemon::apps::Apps;
 use crate::daemon::status::{self, Wait};
 use crate::daemon::units::Units;
-use crate::deploy::Generation;
+use crate::deploy::{Generation, Guard};
 use crate::telemetry::chain;
 use crate::wire::api;
 
@@ -380,8 +380,9 @@ async fn events<U: Units>(
 async fn reload<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
-    Asked(NoQuery {}): Asked<NoQuery>,
+    Asked(condition): Asked<OnlyIf>,
 ) -> Result<Json<api::Status>, Problem> {
+    admitted(&api, &named, &condition).await?;
     let name = match &named.app {
         Some(name) => name.clone(),
         None => api.app(&named).await?.app().name.to_string(),
@@ -392,10 +393,24 @@ async fn reload<U: Units>(
 async fn remove<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
-    Asked(NoQuery {}): Asked<NoQuery>,
+    Asked(condition): Asked<OnlyIf>,
 ) -> Result<Json<serde_json::Value>, Problem> {
+    admitted(&api, &named, &condition).await?;
     api.apps
         .remove(named.app.as_deref().unwrap_or_default())
         .await?;
     Ok(Json(serde_json::json!({ "status": "ok" })))
+}
+
+/// A condition on an app that need not be taken up for a request without one.
+async fn admitted<U: Units>(
+    api: &Api<U>,
+    named: &Named,
+    condition: &OnlyIf,
+) -> Result<(), Problem> {
+    let guard = condition.guard()?;
+    if guard != Guard::default() {
+        api.app(named).await?.admits(&guard)?;
+    }
+    Ok(())
 }

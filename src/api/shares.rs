@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{ConnectInfo, Path, State};
 use serde::Deserialize;
 
-use super::guard::{Began, WithKey, begun, expected, guard, only_if};
+use super::guard::{Began, OnlyIf, WithKey, begun, expected, guard, only_if};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::routes::{Api, Asked, Named};
@@ -93,48 +93,41 @@ pub(super) async fn promote<U: Units>(
     begun(asked, None)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ExpectedQuery {
-    expected_generation: Option<u64>,
-    expected_active: Option<String>,
-}
-
 pub(super) async fn abort<U: Units>(
     State(api): State<Api<U>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(named): Path<Named>,
-    Asked(query): Asked<ExpectedQuery>,
+    Asked(condition): Asked<OnlyIf>,
 ) -> Result<Json<api::Shares>, Problem> {
     let app = api.app(&named).await?;
-    let guard = only_if(query.expected_generation, query.expected_active.as_deref())?;
+    let guard = condition.guard()?;
     Ok(Json(app.abort(peer.name(), guard).await?))
 }
 
 pub(super) async fn pause<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
-    Asked(query): Asked<ExpectedQuery>,
+    Asked(condition): Asked<OnlyIf>,
 ) -> Result<Json<api::Shares>, Problem> {
-    stand_still(&api, &named, &query, true).await
+    stand_still(&api, &named, &condition, true).await
 }
 
 pub(super) async fn resume<U: Units>(
     State(api): State<Api<U>>,
     Path(named): Path<Named>,
-    Asked(query): Asked<ExpectedQuery>,
+    Asked(condition): Asked<OnlyIf>,
 ) -> Result<Json<api::Shares>, Problem> {
-    stand_still(&api, &named, &query, false).await
+    stand_still(&api, &named, &condition, false).await
 }
 
 async fn stand_still<U: Units>(
     api: &Api<U>,
     named: &Named,
-    query: &ExpectedQuery,
+    condition: &OnlyIf,
     paused: bool,
 ) -> Result<Json<api::Shares>, Problem> {
     let app = api.app(named).await?;
-    let guard = only_if(query.expected_generation, query.expected_active.as_deref())?;
+    let guard = condition.guard()?;
     Ok(Json(app.pause(paused, guard).await?))
 }
 

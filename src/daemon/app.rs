@@ -211,6 +211,14 @@ impl<U: Units> Managed<U> {
         let app = Arc::new(app);
         let world = Arc::new(Live::new(Arc::clone(&app), root, units, tables, state_file));
         let first = take_up(&world, loaded).await;
+        if let Some(held) = &first.state.deployment {
+            tracing::info!(
+                slot_app = %app.name,
+                slot_generation = held.generation.0,
+                slot_phase = held.phase.name(),
+                "the deployment of generation {} goes on where the last slotd left it", held.generation
+            );
+        }
         for effect in effects(&first.state) {
             if let Effect::Route(route) = effect {
                 for part in world.parts(&route).await {

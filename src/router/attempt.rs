@@ -77,6 +77,8 @@ pub enum End {
     Whole(Response, Toward, u64),
     /// A part of it was: the client must see that it is no more.
     Part(u16, u64),
+    /// No more than a part of it came from the slot.
+    Cut(u16, u64),
     /// It became a tunnel.
     Switched {
         /// Each side has ended; else one was lost.
@@ -369,8 +371,9 @@ impl<'a> Attempt<'a> {
             101 => Step::Switch(out),
             100..=199 => Step::Interim(out),
             _ => {
-                if !response.is_stream {
-                    self.lease.head_came();
+                match response.is_stream {
+                    true => self.lease.is_left_out(),
+                    false => self.lease.head_came(),
                 }
                 Step::Final(response, out, toward)
             }
@@ -441,7 +444,7 @@ impl<'a> Attempt<'a> {
             "{}", told::of_app(client, run, &"the app's answer was cut short", limit, error)
         );
         self.lease.failed();
-        End::Part(status, moved)
+        End::Cut(status, moved)
     }
 
     fn poll_delivery(&mut self, cx: &mut Context<'_>, download: &mut Relay) -> Poll<Event> {
@@ -490,8 +493,10 @@ impl<'a> Attempt<'a> {
                 let entry = self.entry(response.status, moved);
                 Outcome::Done(self.finish(&response, toward), entry)
             }
-            End::Part(status, moved) => {
-                self.lease.answered(status);
+            End::Part(status, moved) | End::Cut(status, moved) => {
+                if matches!(end, End::Part(..)) {
+                    self.lease.answered(status);
+                }
                 let entry = self.entry(status, moved);
                 self.stream.reset();
                 Outcome::Done(After::Reset, entry)

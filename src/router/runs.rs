@@ -162,6 +162,11 @@ impl Lease {
         self.class
     }
 
+    /// Its answer is none that the run is judged by.
+    pub fn is_left_out(&mut self) {
+        self.counts = false;
+    }
+
     /// The run had to wait for the client until now: that is no time of its own.
     pub fn has_all(&mut self) {
         self.since = Instant::now();

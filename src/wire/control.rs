@@ -149,9 +149,9 @@ pub struct SlotStats {
     pub boot_id: Option<String>,
     /// Now under way.
     pub in_flight: InFlight,
-    /// Answers so far by status class: `[1xx, 2xx, 3xx, 4xx, 5xx]`.
+    /// Answers so far by status class: `[1xx, 2xx, 3xx, 4xx, 5xx]`. Event streams are left out.
     pub answers: [u64; 5],
-    /// Requests that got no answer from the slot (connect errors, resets, time-outs).
+    /// Requests that got no whole answer from the slot (connect errors, resets, time-outs). Event streams that ended early are left out.
     pub errors: u64,
     /// How long its answers took, from when the request was the run's (after any hold, and when its body was whole) to the whole head of the
     /// answer. Event streams and upgrades are left out, and so is what got no answer. Only where one app's slots are asked for.

@@ -31,10 +31,14 @@ def at_step(app, number, timeout=60):
     """The plan, once it is there."""
 
     def there(status):
-        plan = (status.get("deployment") or {}).get("plan")
+        plan = plan_of(status)
         return plan is not None and plan["step"] == number
 
-    return app.wait_until(there, timeout=timeout)["deployment"]["plan"]
+    return plan_of(app.wait_until(there, timeout=timeout))
+
+
+def plan_of(status):
+    return (status.get("deployment") or {}).get("plan")
 
 
 def weights(app):
@@ -87,10 +91,10 @@ def test_one_that_begins_to_fail_is_at_nothing_within_10_seconds_and_the_error_h
 
 
 def test_one_that_only_gets_slow_is_caught_by_its_ratio_to_the_live_one(fresh):
-    more = "latency_ratio = { p99 = 3 }"
+    more = "latency_ratio = { p99 = 2 }"
     app = planned(fresh, "50% 2m", more=more, faults="slow=40")
     with load_of(fresh, connections=48) as load:
-        outcome = app.deploy("two", faults="slow=400", check=False)
+        outcome = app.deploy("two", faults="slow=200", check=False)
         answers_only(load, "one")
         result = load.stop()
     assert (outcome["success"], outcome["cause"]) == (False, "latency-ratio"), outcome
@@ -113,9 +117,18 @@ def test_a_quiet_site_is_held_and_not_promoted_until_it_is_probed(fresh):
     app.slotctl("abort")
     assert ended(deploying)["cause"] == "aborted"
     app.wait_for_slot("green", "idle")
-    # With paths to request there is an end to it, good or bad.
-    app = planned(fresh, "10% 2s", more='probes = ["/"]')
-    assert app.deploy("three")["cause"] == "switched"
+    # With paths to request there is an end to it, good or bad, and it is held until they have been requested often enough.
+    app = planned(fresh, "10% 2s", more='probes = ["/"]\nmin_requests = 200')
+    deploying = begin(app, "three")
+    at_step(app, 1)
+    fresh.run("curl -sS -m 10 http://127.0.0.1/")
+    seen = [0]
+    while len(seen) < 4:
+        status = app.wait_until(lambda status: plan_of(status) is None or seen[-1] < plan_of(status)["candidate"]["requests"])
+        plan = plan_of(status)
+        seen.append(plan["candidate"]["requests"])
+        assert (plan["verdict"], plan["weight"], seen[-1] < 200) == ("hold", 10, True), plan
+    assert ended(deploying)["cause"] == "switched"
     app.wait_until(lambda status: {slot["condition"] for slot in status["slots"]} == {"active", "idle"})
     assert app.deploy("four", faults="errors-after=0", check=False)["cause"] == "error-rate"
     assert fresh.out("curl -sS -m 10 http://127.0.0.1/") == "release three"
@@ -184,6 +197,10 @@ def test_slotd_that_is_killed_at_every_step_goes_on_with_the_plan(fresh):
         assert ended(deploying)["cause"] == "switched"
         assert weights(app) == {"green": 100}
         nothing_failed(load.stop(), reconnects=16)
+    taken_up = fresh.out("journalctl -b -o cat -u slotd | grep -c 'the deployment of generation 2 goes on'")
+    assert int(taken_up) == 3
+    weighed = [event["text"] for event in history(fresh) if event["event"] == "weighed"]
+    assert ["has 5% of" in weighed[0], "has 20% of" in weighed[1], "has 50% of" in weighed[2]] == [True] * 3, weighed
 
 
 def test_a_reboot_in_a_plan_leaves_the_active_slot_with_everything_and_says_so():

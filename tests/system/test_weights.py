@@ -57,6 +57,19 @@ def test_a_candidate_goes_from_0_to_10_to_50_to_100_with_its_share_of_the_reques
     app.wait_for_slot("blue", "idle")
 
 
+def test_two_slots_are_swapped_at_once_under_load_and_again_is_nothing(fresh, app):
+    app.deploy("two", "--weight 0")
+    with load_of(fresh) as load:
+        answers_only(load, "one")
+        swapped = app.slotctl("route web --from blue --to green")
+        assert (swapped["everywhere"], swapped["weights"]) == (True, {"blue": 0, "green": 100, "canary": 0}), swapped
+        assert share(load, "swapped", "two", 1000) == 100
+        generation, boot = swapped["generation"], app.slot("green")["boot_id"]
+        again = app.slotctl("route web --from blue --to green")
+        assert (again["generation"], app.slot("green")["boot_id"]) == (generation, boot), again
+        nothing_failed(load.stop(), reconnects=16)
+
+
 def test_an_abort_under_load_costs_no_request_and_the_candidate_is_stopped_when_it_has_drained(fresh, app):
     with load_of(fresh) as load:
         app.deploy("two", "--weight 40")
@@ -125,6 +138,8 @@ def test_three_versions_have_a_share_each_and_no_more_than_there_is(fresh, app):
     refused = app.slotctl("weight five 81", check=False)
     assert (refused["exit"], refused["code"]) == (1, "refused")
     assert f"{active}, which has 70%" in refused["error"]
+    asked = "curl -sS -o /dev/null -w '%{http_code}' -X POST --unix-socket /run/slot/slotd.sock"
+    assert fresh.out(f"{asked} 'http://slot/apps/web/weight?slot={deployed['slot']}&weight=81'") == "422"
     assert weights(app) == expected
     listed = {slot["slot"]: slot for slot in app.slotctl("ps")["slots"]}
     assert {name: listed[name]["weight"] for name in expected} == expected
