@@ -2,14 +2,18 @@
 //!
 //! **Invariant:** no token is kept, logged or handed on: what is compared is digests, each with every stored one, in a time that does not tell
 //! which comes near. (A digest of a guess cannot be aimed at a stored one; comparing in constant time leaves nothing to argue about.)
+//! **Invariant:** a right token is let in however many wrong ones came from its address: nobody locks another out by guessing. It is their
+//! 256 random bits that make tokens safe from guesses; the limit keeps guesses out of the journal.
+//! **Invariant:** whoever is refused has his connection closed.
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -34,9 +38,14 @@ pub(super) struct Bearer {
     failures: Mutex<Failures>,
 }
 
-/// Where a connection is from.
-#[derive(Clone, Copy)]
-pub(super) struct From(pub(super) IpAddr);
+/// A connection, as its requests have it.
+#[derive(Clone)]
+pub(super) struct From {
+    /// Where it is from.
+    pub(super) address: IpAddr,
+    /// Whether a request on it had a right token.
+    pub(super) is_known: Arc<AtomicBool>,
+}
 
 /// Why a request is not let in.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,7 +56,7 @@ enum Refused {
     None,
     /// It has one that nobody has, or no single one.
     Wrong,
-    /// Too many were wrong; how long nothing is looked at.
+    /// Its token is not right either, after too many that were wrong; for how long that is the answer.
     Often(Duration),
 }
 
@@ -85,26 +94,24 @@ impl Bearer {
         if self.stored.is_empty() {
             return Err(Refused::Unconfigured);
         }
+        let mut fields = head.get_all(AUTHORIZATION).iter();
+        let field = fields.next();
+        let given = field.filter(|_| fields.next().is_none()).and_then(given);
+        if let Some(stored) = given.and_then(|token| self.owner(token)) {
+            return Ok(Peer::Token {
+                name: stored.name.clone(),
+                scope: stored.scope,
+                from,
+            });
+        }
         let now = Instant::now();
         // Nothing panics while it holds the lock.
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(wait) = failures.wait(from, now) {
             return Err(Refused::Often(wait));
         }
-        let mut fields = head.get_all(AUTHORIZATION).iter();
-        let Some(field) = fields.next() else {
+        if field.is_none() {
             return Err(Refused::None);
-        };
-        let given = (fields.next().is_none())
-            .then(|| given(field))
-            .flatten()
-            .unwrap_or_default();
-        if let Some(stored) = self.owner(given) {
-            return Ok(Peer::Token {
-                name: stored.name.clone(),
-                scope: stored.scope,
-                from,
-            });
         }
         let failed = failures.add(from, now);
         drop(failures);
@@ -113,7 +120,7 @@ impl Bearer {
         } else if failed == MOST {
             tracing::warn!(
                 slot_peer_address = %from,
-                "{MOST} requests over TCP had a wrong token ({from}): nothing from there is looked at for a while"
+                "{MOST} requests over TCP had a wrong token ({from}): more of them are answered 429 for a while, and not told here"
             );
         }
         Err(Refused::Wrong)
@@ -145,16 +152,21 @@ pub(super) async fn bear(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Some(From(address)) = request.extensions().get::<From>().copied() else {
-        return Problem::unauthorized("it is not known where this is from").into_response();
-    };
-    match bearer.who(request.headers(), address) {
+    let from = request.extensions_mut().remove::<From>();
+    let from = from.expect("`tcp` says of each request where it is from");
+    match bearer.who(request.headers(), from.address) {
         Ok(peer) => {
+            from.is_known.store(true, Ordering::Relaxed);
             request.headers_mut().remove(AUTHORIZATION);
             request.extensions_mut().insert(ConnectInfo(peer));
             next.run(request).await
         }
-        Err(refused) => refused.into_response(),
+        Err(refused) => {
+            let mut response = refused.into_response();
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
     }
 }
 
@@ -253,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_too_many_wrong_tokens_the_right_one_is_not_looked_at_either() {
+    async fn after_too_many_wrong_tokens_the_right_one_is_let_in_all_the_same() {
         let token = of_random(&[1; 32]);
         let bearer = bearer(&[("ci", Scope::Act, &token)]);
         let right = head(&[&format!("Bearer {token}")]);
@@ -264,12 +276,15 @@ mod tests {
                 Err(Refused::Wrong)
             );
         }
-        let Err(Refused::Often(wait)) = bearer.who(&right, HERE) else {
-            panic!("it was looked at");
+        let Err(Refused::Often(wait)) = bearer.who(&head(&["Bearer guess"]), HERE) else {
+            panic!("it is one too many");
         };
-        assert!(bearer.who(&right, [10, 0, 0, 7].into()).is_ok());
+        let without = bearer.who(&HeaderMap::new(), HERE);
+        assert_eq!(without, Err(Refused::Often(wait)));
+        assert!(bearer.who(&right, HERE).is_ok(), "nobody is locked out");
         tokio::time::advance(wait).await;
-        assert!(bearer.who(&right, HERE).is_ok());
+        let again = bearer.who(&head(&["Bearer guess"]), HERE);
+        assert_eq!(again, Err(Refused::Wrong));
     }
 
     #[test]

@@ -25,8 +25,9 @@ const OF_ONE: usize = 16;
 /// How many all those users may have together who may look, and those who may not; slotd's limit of open files is far above.
 const OF_ALL: usize = 128;
 
-/// How long each connection may last of one who may not look, heads that never come included.
-const STAY: Duration = Duration::from_secs(10);
+/// How long each connection may last of one who may not look, heads that never come included: many times what a question takes over a slow
+/// network, and few enough seconds that places are soon free again.
+pub(super) const STAY: Duration = Duration::from_secs(10);
 
 /// A listener that looks at who comes.
 pub(super) struct Door {
@@ -42,6 +43,15 @@ pub(super) struct Guests<K> {
     known: Arc<Mutex<BTreeMap<K, usize>>>,
     of_one: usize,
     of_all: usize,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Whoever asks has all that one may have.
+    OfOne,
+    /// All have them.
+    OfAll,
 }
 
 /// A connection.
@@ -78,7 +88,7 @@ impl Door {
             May::Nothing => Some(&self.others),
         };
         let place = match guests {
-            Some(guests) => Some(guests.place(peer.uid())?),
+            Some(guests) => Some(guests.place(peer.uid()).ok()?),
             None => None,
         };
         Some(Caller {
@@ -100,16 +110,19 @@ impl<K: Ord + Clone> Guests<K> {
     }
 
     /// A place, if there is one left for this one.
-    pub(super) fn place(&self, whose: K) -> Option<Place<K>> {
+    pub(super) fn place(&self, whose: K) -> Result<Place<K>, Full> {
         let mut known = self.lock();
         let all: usize = known.values().sum();
         let own = known.get(&whose).copied().unwrap_or_default();
-        if own >= self.of_one || all >= self.of_all {
-            return None;
+        if own >= self.of_one {
+            return Err(Full::OfOne);
+        }
+        if all >= self.of_all {
+            return Err(Full::OfAll);
         }
         known.insert(whose.clone(), own + 1);
         drop(known);
-        Some(Place {
+        Ok(Place {
             guests: self.clone(),
             whose,
         })
@@ -270,11 +283,11 @@ mod tests {
     fn all_who_may_not_act_leave_room_for_those_who_may() {
         let guests = Guests::new(OF_ONE, OF_ALL);
         let users = 0..u32::try_from(OF_ALL).unwrap();
-        let places: Vec<_> = users.filter_map(|uid| guests.place(Some(uid))).collect();
+        let places: Vec<_> = users.flat_map(|uid| guests.place(Some(uid))).collect();
         assert_eq!(places.len(), OF_ALL);
-        assert!(guests.place(Some(4_711)).is_none());
+        assert_eq!(guests.place(Some(4_711)).err(), Some(Full::OfAll));
         drop(places);
-        assert!(guests.place(Some(4_711)).is_some());
+        assert!(guests.place(Some(4_711)).is_ok());
         assert_eq!(guests.lock().len(), 0, "who has none is not remembered");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many wrong tokens from one address, within [`WINDOW`] of the first, are answered; what comes then is not looked at.
+/// So many wrong tokens from one address, within [`WINDOW`] of the first, are each answered as wrong; more are turned away (429).
 pub(super) const MOST: u32 = 10;
 
 /// How long they count.
@@ -36,7 +36,7 @@ impl Count {
         now.duration_since(self.since) >= WINDOW
     }
 
-    /// How long nothing more is looked at.
+    /// How long more are turned away.
     fn wait(&self, now: Instant) -> Option<Duration> {
         (self.failures >= MOST && !self.is_over(now))
             .then(|| WINDOW.saturating_sub(now.duration_since(self.since)))
@@ -44,7 +44,7 @@ impl Count {
 }
 
 impl Failures {
-    /// How long what comes from an address is not looked at, if it is not.
+    /// How long what comes from an address without a right token is turned away, if it is.
     pub(super) fn wait(&self, from: IpAddr, now: Instant) -> Option<Duration> {
         let count = match self.by.get(&network(from)) {
             Some(count) => Some(count),

@@ -65,7 +65,7 @@ impl Problem {
     /// Too many wrong tokens.
     pub(super) fn too_often(seconds: u64) -> Self {
         let error = format!(
-            "too many requests from this address had a wrong token; what comes within {seconds} s is not looked at"
+            "too many requests from this address had a wrong token; for {seconds} s each without a right one is answered with this"
         );
         Self::of(StatusCode::TOO_MANY_REQUESTS, "too-many-failures", error)
     }

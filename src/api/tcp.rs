@@ -1,9 +1,13 @@
 //! The API over TCP, for whoever has a token; only where somebody has enabled slotd-tcp.socket.
 //!
-//! **Invariant:** who has no token costs little: heads are bounded in size and time, connections in number, and no body is read.
+//! **Invariant:** who has no token costs little: heads are bounded in size and time, connections in number, no body is read, and a connection
+//! ends with its first request that is refused, or after [`STAY`] if none was let in.
+//! **Invariant:** whoever holds connections without a token keeps nobody out who has one: where there is no room, the oldest of those makes it.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,10 +20,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::bearer::{Bearer, From, bear};
-use super::door::{Guests, Place};
+use super::door::{Full, Guests, Place, STAY};
 use super::failures::network;
 
 /// How many connections one address may have; one of this machine is often many clients behind a proxy.
@@ -38,6 +42,35 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 /// After an accept that failed: there are no descriptors left, say.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// The connections on which no right token has come yet, oldest first.
+#[derive(Default)]
+struct Strangers(VecDeque<Stranger>);
+
+struct Stranger {
+    network: IpAddr,
+    is_known: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+impl Strangers {
+    fn add(&mut self, stranger: Stranger) {
+        let is_one = |it: &Stranger| !it.is_known.load(Ordering::Relaxed) && !it.task.is_finished();
+        self.0.retain(is_one);
+        self.0.push_back(stranger);
+    }
+
+    /// Ends the oldest in whose place somebody of a network could have one; false if there is none.
+    fn make_room(&mut self, network: IpAddr, full: Full) -> bool {
+        let mut all = self.0.iter();
+        let leaves = all.position(|it| {
+            let is_in_the_way = full == Full::OfAll || it.network == network;
+            is_in_the_way && !it.is_known.load(Ordering::Relaxed) && !it.task.is_finished()
+        });
+        let leaves = leaves.and_then(|at| self.0.remove(at));
+        leaves.inspect(|stranger| stranger.task.abort()).is_some()
+    }
+}
+
 /// Answers requests that have a token, until `ended`; then lets those under way end.
 pub(super) async fn serve(
     listener: TcpListener,
@@ -47,7 +80,7 @@ pub(super) async fn serve(
 ) {
     let router = router.layer(middleware::from_fn_with_state(bearer, bear));
     let guests = Guests::new(OF_ONE, OF_ALL);
-    let mut open = JoinSet::new();
+    let (mut open, mut strangers) = (JoinSet::new(), Strangers::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -57,11 +90,29 @@ pub(super) async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
+                let network = network(peer.ip());
+                let place = loop {
+                    match guests.place(network) {
+                        Err(full) if strangers.make_room(network, full) => {
+                            // Its place is free once it has ended.
+                            open.join_next().await;
+                        }
+                        place => break place,
+                    }
+                };
                 // Dropping the connection closes it, which is all the answer that there is room for.
-                if let Some(place) = guests.place(network(peer.ip())) {
-                    let from = peer.ip().to_canonical();
-                    open.spawn(converse(stream, from, place, router.clone(), ended.clone()));
-                }
+                let Ok(place) = place else { continue };
+                let is_known = Arc::new(AtomicBool::new(false));
+                let from = From {
+                    address: peer.ip().to_canonical(),
+                    is_known: Arc::clone(&is_known),
+                };
+                let conversation = converse(stream, from, place, router.clone(), ended.clone());
+                strangers.add(Stranger {
+                    network,
+                    is_known,
+                    task: open.spawn(conversation),
+                });
             }
             Err(error) => {
                 tracing::warn!("cannot accept a connection over TCP: {error}");
@@ -74,16 +125,23 @@ pub(super) async fn serve(
 
 async fn converse(
     stream: TcpStream,
-    from: IpAddr,
+    from: From,
     _place: Place<IpAddr>,
     router: Router,
     mut ended: watch::Receiver<bool>,
 ) {
     let inner = TowerToHyperService::new(router);
+    let is_known = Arc::clone(&from.is_known);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(From(from));
+        request.extensions_mut().insert(from.clone());
         inner.call(request)
     });
+    let stranger = async {
+        tokio::time::sleep(STAY).await;
+        if is_known.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
@@ -94,6 +152,7 @@ async fn converse(
     // What goes wrong on a connection is its client's to see.
     tokio::select! {
         _ = conversation.as_mut() => return,
+        () = stranger => return,
         _ = ended.wait_for(|ended| *ended) => {}
     }
     conversation.as_mut().graceful_shutdown();
@@ -165,6 +224,32 @@ mod tests {
             self.ask(&format!("Authorization: Bearer {token}\r\n"))
                 .await
         }
+
+        /// A request with a right token, on a connection that stays.
+        fn head(&self) -> String {
+            let token = &self.token;
+            format!("GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n")
+        }
+
+        /// A connection on which one was let in.
+        async fn known(&self) -> TcpStream {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            self.again(&mut stream).await;
+            stream
+        }
+
+        /// Lets one in on a connection that is there, and takes its answer.
+        async fn again(&self, stream: &mut TcpStream) {
+            stream.write_all(self.head().as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            while !answer.ends_with('}') {
+                let mut piece = [0; 4096];
+                let read = stream.read(&mut piece).await.unwrap();
+                assert!(read > 0, "{answer}");
+                answer.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+            }
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        }
     }
 
     #[tokio::test]
@@ -186,10 +271,50 @@ mod tests {
         for _ in 1..MOST {
             bench.with("slot_guess").await;
         }
-        let often = bench.with(&bench.token).await;
+        let often = bench.with("slot_guess").await;
         assert!(often.starts_with("HTTP/1.1 429 "), "{often}");
         let after = format!("retry-after: {}\r\n", WINDOW.as_secs());
         assert!(often.contains(&after), "{often}");
+        let right = bench.with(&bench.token).await;
+        assert!(right.starts_with("HTTP/1.1 200 "), "{right}");
+    }
+
+    #[tokio::test]
+    async fn whoever_is_refused_has_his_connection_closed() {
+        let bench = bench().await;
+        let right = format!("Authorization: Bearer {}\r\n", bench.token);
+        let wrong = "Authorization: Bearer slot_guess\r\n";
+        // Of the last one's body nothing ever comes.
+        for refused in ["", wrong, "Content-Length: 4096\r\n"] {
+            let mut stream = TcpStream::connect(bench.address).await.unwrap();
+            // Whoever was let in before is no exception.
+            for fields in [right.as_str(), refused] {
+                let head = format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+                stream.write_all(head.as_bytes()).await.unwrap();
+            }
+            let mut answers = Vec::new();
+            let closed = timeout(HEAD_TIME / 2, stream.read_to_end(&mut answers)).await;
+            let answers = String::from_utf8(answers).unwrap();
+            assert!(closed.is_ok(), "{refused}: {answers}");
+            let (first, second) = answers.split_once("HTTP/1.1 401 ").unwrap();
+            assert!(first.starts_with("HTTP/1.1 200 "), "{answers}");
+            assert!(!first.contains("connection: close"), "{answers}");
+            assert!(second.contains("connection: close\r\n"), "{answers}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_has_shown_a_token_stays_and_a_stranger_does_not() {
+        let bench = bench().await;
+        let mut stranger = TcpStream::connect(bench.address).await.unwrap();
+        let mut known = bench.known().await;
+        let began = tokio::time::Instant::now();
+        while began.elapsed() < 3 * STAY {
+            tokio::time::advance(STAY / 2).await;
+            bench.again(&mut known).await;
+        }
+        let mut answer = [0];
+        assert_eq!(stranger.read(&mut answer).await.unwrap(), 0);
     }
 
     #[tokio::test]
@@ -219,7 +344,7 @@ mod tests {
         let bench = bench().await;
         let mut held = Vec::new();
         for _ in 0..OF_ONE {
-            held.push(TcpStream::connect(bench.address).await.unwrap());
+            held.push(bench.known().await);
         }
         let mut surplus = TcpStream::connect(bench.address).await.unwrap();
         let mut rest = Vec::new();
@@ -227,17 +352,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_oldest_connection_without_a_token_makes_room_for_a_new_one() {
+        let bench = bench().await;
+        let mut known = bench.known().await;
+        let mut strangers = Vec::new();
+        for _ in 1..OF_ONE {
+            strangers.push(TcpStream::connect(bench.address).await.unwrap());
+        }
+        let _next = bench.known().await;
+        let mut rest = [0];
+        let left = timeout(HEAD_TIME / 2, strangers[0].read(&mut rest)).await;
+        assert_eq!(left.expect("it is closed at once").unwrap(), 0);
+        // One for each that comes, and none that has shown a token.
+        let _last = bench.known().await;
+        let left = timeout(HEAD_TIME / 2, strangers[1].read(&mut rest)).await;
+        assert_eq!(left.expect("it is the next").unwrap(), 0);
+        bench.again(&mut known).await;
+    }
+
+    #[tokio::test]
     async fn at_its_end_idle_connections_are_closed() {
         let bench = bench().await;
-        let mut idle = TcpStream::connect(bench.address).await.unwrap();
-        let head = format!(
-            "GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n",
-            bench.token
-        );
-        idle.write_all(head.as_bytes()).await.unwrap();
-        let mut begun = [0; 15];
-        idle.read_exact(&mut begun).await.unwrap();
-        assert_eq!(&begun, b"HTTP/1.1 200 OK");
+        let mut idle = bench.known().await;
         bench.end.send_replace(true);
         bench.served.await.unwrap();
         let mut rest = Vec::new();
