@@ -15,7 +15,7 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use slot::config::App;
 use slot::daemon::app::{Check, Managed, Place, Wish};
-use slot::daemon::apps::{Apps, Source};
+use slot::daemon::apps::{AppError, Apps, Source};
 use slot::daemon::errand::{Broken, Call};
 use slot::daemon::live::Live;
 use slot::daemon::tables::Tables;
@@ -421,6 +421,50 @@ async fn a_run_keeps_its_address_after_a_change_of_port() {
     serve(&bench, &apps, "web", "00000002").await;
     let last = table(&path, |table| slot_of(table, "green").weight == 100).await;
     assert_eq!(slot_of(&last, "green").upstream, "127.0.0.1:20012");
+}
+
+#[tokio::test]
+async fn an_app_that_could_not_be_managed_is_in_order_again_once_it_is_reloaded() {
+    let bench = bench();
+    let file = bench.at("apps/web.toml");
+    std::fs::write(&file, "name = 'web'\ncomand = './server'\n").unwrap();
+    let apps = bench.apps().await;
+    apps.load().await;
+    let known = apps.known(Some("web")).await;
+    assert!(
+        matches!(known, Err(AppError::WrongFile { .. })),
+        "{known:?}"
+    );
+    bench.write("web", 20_001);
+    // Whoever looks changes nothing, also where something could be done.
+    assert!(apps.known(Some("web")).await.is_err());
+    apps.reload("web").await.unwrap();
+    let (managed, broken) = apps.all().await;
+    assert_eq!(managed.len(), 1);
+    assert!(broken.is_empty(), "{broken:?}");
+    assert!(apps.known(None).await.is_ok(), "it is the only one");
+}
+
+#[tokio::test]
+async fn a_reload_that_leaves_an_app_unmanaged_is_remembered_and_is_tried_again() {
+    let bench = bench();
+    bench.write("web", 20_001);
+    let apps = bench.apps().await;
+    apps.load().await;
+    let state = bench.at("data/web/state.json");
+    // One of a slot that is newer.
+    let newer = r#"{"version":4294967295,"readable_from":4294967295}"#;
+    std::fs::write(&state, newer).unwrap();
+    bench.write("web", 20_011);
+    let refused = apps.reload("web").await.unwrap_err().to_string();
+    let (managed, broken) = apps.all().await;
+    assert!(managed.is_empty());
+    assert_eq!(broken["web"], refused);
+    let known = apps.known(Some("web")).await.unwrap_err().to_string();
+    assert_eq!(known, refused);
+    std::fs::remove_file(&state).unwrap();
+    apps.get(Some("web")).await.unwrap();
+    assert!(apps.all().await.1.is_empty());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What every request passes before its route: who may, how much may come with it, and the lines that say who changed what.
 //!
 //! **Invariant:** there is no way to a route but through here: a route that is added is one of the [table](super::routes), and says what it needs.
+//! **Invariant:** a route that needs no more than [`May::Read`] takes no app up: its [`Api`] finds those alone that are.
 
 use std::sync::Arc;
 
@@ -139,9 +140,13 @@ impl<U: Units> Route<U> {
             brings: self.brings,
             path: self.path.as_str().into(),
         };
+        let api = Api {
+            takes_up: self.needs == May::Act,
+            ..api.clone()
+        };
         let admit = middleware::from_fn_with_state(gate, admit);
         // Not before what refuses a wrong method: that is everybody's who may look.
-        (self.path, self.to.route_layer(admit))
+        (self.path, self.to.route_layer(admit).with_state(api))
     }
 }
 
@@ -201,7 +206,7 @@ async fn admit<U: Units>(
 
 impl<U: Units> Api<U> {
     async fn of(&self, named: Option<&str>) -> Option<Of> {
-        let app = self.apps.known(named).await?;
+        let app = self.apps.known(named).await.ok()?;
         Some(Of {
             app: app.app().name.to_string(),
             state: app.owner().state(),

@@ -73,7 +73,7 @@ impl Journal {
 }
 
 struct Bench {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     api: Api<Embedded>,
     service: TowerToHyperService<axum::Router>,
 }
@@ -97,13 +97,18 @@ impl Bench {
         apps.load().await;
         let access = Access::readers(200);
         Self {
-            _directory: directory,
+            directory,
             api: Api {
                 apps: Arc::clone(&apps),
                 access: access.clone(),
+                takes_up: false,
             },
             service: TowerToHyperService::new(router(apps, access)),
         }
+    }
+
+    fn at(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
     }
 
     /// The status, and what a refusal says.
@@ -243,6 +248,38 @@ async fn who_may_look_looks_and_who_may_neither_learns_that_slotd_is_there() {
         assert_eq!(status, if others.contains(peer) { 403 } else { 404 });
     }
     assert_eq!(journal.audited(), [] as [Line; 0]);
+}
+
+#[tokio::test]
+async fn who_may_only_look_has_no_app_taken_up() {
+    let bench = Bench::new(None).await;
+    let (apps, data) = (bench.at("apps"), bench.at("data"));
+    std::fs::create_dir_all(&apps).unwrap();
+    let text = "name = 'web'\ncommand = 'x'\n[ports]\nblue = 20001\ngreen = 20002\n";
+    std::fs::write(apps.join("web.toml"), text).unwrap();
+    let reader = token(Scope::Read);
+    let (mut looked, remedy) = (0, "slotctl app reload web");
+    for route in table::<Embedded>() {
+        if route.needs != May::Read || !route.path.contains("{app}") {
+            continue;
+        }
+        let path = format!("{}?generation=1", path_of(&route, "web"));
+        let (status, said) = bench.ask(&reader, &route.method, &path).await;
+        assert_eq!(status, 404, "{path}: {said}");
+        let is_told = said.contains("\"not-taken-up\"") && said.contains(remedy);
+        assert!(is_told, "{path}: {said}");
+        assert!(!data.exists(), "{path} made something");
+        looked += 1;
+    }
+    assert!(looked > 5, "the table was walked");
+    let (managed, others) = bench.api.apps.all().await;
+    assert!(managed.is_empty());
+    assert!(others["web"].contains(remedy), "{others:?}");
+    let reload = "/apps/web/reload";
+    let (status, said) = bench.ask(&token(Scope::Act), &Method::POST, reload).await;
+    assert_eq!(status, 200, "{said}");
+    let status = bench.ask(&reader, &Method::GET, "/apps/web/status").await.0;
+    assert_eq!(status, 200);
 }
 
 #[tokio::test]

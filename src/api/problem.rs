@@ -132,6 +132,7 @@ impl From<AppError> for Problem {
     fn from(error: AppError) -> Self {
         let (status, code) = match &error {
             AppError::NoSuchApp { .. } => (StatusCode::NOT_FOUND, "no-such-app"),
+            AppError::NotTakenUp { .. } => (StatusCode::NOT_FOUND, "not-taken-up"),
             AppError::Unnamed { .. } => (StatusCode::BAD_REQUEST, "bad-request"),
             AppError::Broken { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
             AppError::InUse { .. } => (StatusCode::CONFLICT, "busy"),

@@ -39,6 +39,8 @@ const OUTCOME_WAIT: Duration = Duration::from_secs(1);
 pub(super) struct Api<U> {
     pub(super) apps: Arc<Apps<U>>,
     pub(super) access: Access,
+    /// Whether an app that is asked for is taken up if it was not yet; for routes that only read the [gate](super::gate) has it false.
+    pub(super) takes_up: bool,
 }
 
 impl<U> Clone for Api<U> {
@@ -46,6 +48,7 @@ impl<U> Clone for Api<U> {
         Self {
             apps: Arc::clone(&self.apps),
             access: self.access.clone(),
+            takes_up: self.takes_up,
         }
     }
 }
@@ -94,7 +97,11 @@ pub(super) fn table<U: Units>() -> Vec<Route<U>> {
 }
 
 pub(super) fn router<U: Units>(apps: Arc<Apps<U>>, access: Access) -> Router {
-    let api = Api { apps, access };
+    let api = Api {
+        apps,
+        access,
+        takes_up: false,
+    };
     let mut routes = Router::new();
     for route in table() {
         let (path, to) = route.gated(&api);
@@ -121,7 +128,11 @@ pub(super) struct Named {
 
 impl<U: Units> Api<U> {
     pub(super) async fn app(&self, named: &Named) -> Result<Arc<Managed<U>>, Problem> {
-        Ok(self.apps.get(named.app.as_deref()).await?)
+        let name = named.app.as_deref();
+        Ok(match self.takes_up {
+            true => self.apps.get(name).await?,
+            false => self.apps.known(name).await?,
+        })
     }
 }
 

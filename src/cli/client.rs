@@ -132,6 +132,12 @@ impl ClientError {
         matches!(self, Self::Problem { problem, .. } if problem.code == "no-such-app")
     }
 
+    /// The app has a file that slotd was not told of.
+    #[must_use]
+    pub fn is_not_taken_up(&self) -> bool {
+        matches!(self, Self::Problem { problem, .. } if problem.code == "not-taken-up")
+    }
+
     /// slotd may come back by itself: it is being restarted.
     #[must_use]
     pub fn is_passing(&self) -> bool {

@@ -225,7 +225,12 @@ async fn reach(global: &Global, project: Option<&Project>) -> anyhow::Result<Cli
         };
     };
     let client = Client::new(global.socket(), Some(name.as_str()));
-    match (client.get::<Status>("/status").await, project) {
+    let mut told = client.get::<Status>("/status").await;
+    if told.as_ref().is_err_and(ClientError::is_not_taken_up) {
+        // To look at an app does not take it up.
+        told = client.post("/reload", empty()).await;
+    }
+    match (told, project) {
         (Err(error), project) => register(global, &client, &name, project, error).await?,
         (Ok(status), Some(project)) if !project.is_of_another(&name) => {
             app::changes::take_over_or_tell(global, &name, project, &status).await?;

@@ -30,13 +30,31 @@ pub enum Source {
     Only(Box<App>),
 }
 
+impl Source {
+    /// The apps that have a file.
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Only(app) => vec![app.name.to_string()],
+            Self::Directory(directory) => files(directory),
+        }
+    }
+}
+
 /// Why an app was not found or not taken up.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum AppError {
     /// There is no such app.
     #[error("there is no app {name}; `slotctl app list` lists them, `slotctl app add` adds one")]
     NoSuchApp {
         /// As asked.
+        name: String,
+    },
+    /// It has a file that has come since slotd started, and nobody has told slotd.
+    #[error(
+        "app {name} has a file, which slotd has not read yet; `sudo slotctl app reload {name}` has it read, and changes nothing that runs"
+    )]
+    NotTakenUp {
+        /// The app.
         name: String,
     },
     /// No app was named and it is not clear which is meant.
@@ -81,7 +99,7 @@ pub struct Apps<U> {
     tables: Arc<Tables>,
     make_units: MakeUnits<U>,
     managed: RwLock<BTreeMap<AppName, Arc<Managed<U>>>>,
-    broken: RwLock<BTreeMap<String, String>>,
+    broken: RwLock<BTreeMap<String, AppError>>,
     removed: RwLock<BTreeSet<String>>,
 }
 
@@ -112,11 +130,7 @@ impl<U: Units> Apps<U> {
 
     /// Takes up every app that is not managed yet; one that cannot be is remembered as broken, and the others go on.
     pub async fn load(&self) {
-        let names = match &self.source {
-            Source::Only(app) => vec![app.name.to_string()],
-            Source::Directory(directory) => files(directory),
-        };
-        for name in names {
+        for name in self.source.names() {
             if let Err(error) = self.take_up(&name).await {
                 tracing::error!(
                     message_id = message::id("app-broken"),
@@ -177,11 +191,23 @@ impl<U: Units> Apps<U> {
         }
     }
 
-    /// An app by name; without one, the only app, or the app `slot`. An app whose file is new is taken up.
+    /// An app that is managed, as [`Apps::known`] finds it; one that is not yet, because its file is new or was wrong, is taken up.
     ///
     /// # Errors
     /// There is none, or it cannot be managed.
     pub async fn get(&self, name: Option<&str>) -> Result<Arc<Managed<U>>, AppError> {
+        match (self.known(name).await, name) {
+            (Err(_), Some(name)) => self.take_up(name).await,
+            (known, _) => known,
+        }
+    }
+
+    /// An app by name; without one, the only app, or the app `slot`. None is taken up, and nothing else is changed: this is for whoever
+    /// may only look.
+    ///
+    /// # Errors
+    /// There is none, or it is not managed.
+    pub async fn known(&self, name: Option<&str>) -> Result<Arc<Managed<U>>, AppError> {
         self.tables.gathered().await;
         let managed = self.managed.read().await;
         let Some(name) = name else {
@@ -208,31 +234,49 @@ impl<U: Units> Apps<U> {
         drop(managed);
         match known {
             Some(app) => Ok(app),
-            None => self.take_up(name).await,
+            None => Err(self.unmanaged(name).await),
         }
     }
 
-    /// An app that is managed, as [`Apps::get`] finds it; none is taken up.
-    pub async fn known(&self, name: Option<&str>) -> Option<Arc<Managed<U>>> {
-        if name.is_none() {
-            return self.get(None).await.ok();
+    /// Why an app is not managed.
+    async fn unmanaged(&self, name: &str) -> AppError {
+        if let Some(why) = self.broken.read().await.get(name) {
+            return why.clone();
         }
-        let managed = self.managed.read().await;
-        let mut all = managed.iter();
-        let found = all.find(|(known, _)| Some(known.as_str()) == name);
-        found.map(|(_, app)| Arc::clone(app))
+        let name = name.to_owned();
+        if self.removed.read().await.contains(&name) {
+            return AppError::NoSuchApp { name };
+        }
+        match self.read(&name) {
+            Ok(_) => AppError::NotTakenUp { name },
+            Err(error) => error,
+        }
     }
 
-    /// Every app that is managed, and what is wrong with those that cannot be, or whose file is; of a deployer that has just started,
+    /// Every app that is managed, and what is wrong with those that are not, or whose file is; of a deployer that has just started,
     /// once it knows them.
     pub async fn all(&self) -> (Vec<Arc<Managed<U>>>, BTreeMap<String, String>) {
         self.tables.gathered().await;
         let managed: Vec<Arc<Managed<U>>> = self.managed.read().await.values().cloned().collect();
-        let mut broken = self.broken.read().await.clone();
+        let known = self.broken.read().await.clone();
+        let known = known.iter().map(|(name, why)| (name.clone(), chain(why)));
+        let mut broken: BTreeMap<String, String> = known.collect();
         for app in &managed {
             let name = app.app().name.as_str();
             if let Err(error) = self.check_file(name) {
                 broken.insert(name.to_owned(), chain(&error));
+            }
+        }
+        let is_managed = |name: &String| managed.iter().any(|app| app.app().name.as_str() == name);
+        for name in self.source.names() {
+            if is_managed(&name) || broken.contains_key(&name) {
+                continue;
+            }
+            match self.unmanaged(&name).await {
+                AppError::NoSuchApp { .. } => {}
+                why => {
+                    broken.insert(name, chain(&why));
+                }
             }
         }
         (managed, broken)
@@ -256,12 +300,10 @@ impl<U: Units> Apps<U> {
             known.owner().end();
             known.owner().ended().await;
         }
-        // Should it fail, the app is not managed rather than managed by an owner that has ended: the next question tries again.
+        // Should it fail, the app is not managed rather than managed by an owner that has ended, until it can be.
         managed.remove(&app.name);
-        let name = app.name.clone();
-        let opened = self.open(app).await?;
-        managed.insert(name, Arc::clone(&opened));
-        Ok(opened)
+        let opened = self.open(app).await;
+        self.settle(name, &mut managed, opened).await
     }
 
     /// Forgets an app: it is taken out of the table, and nothing of it is stopped.
@@ -307,20 +349,28 @@ impl<U: Units> Apps<U> {
             Ok(app) => self.open(app).await,
             Err(error) => Err(error),
         };
-        match opened {
+        self.settle(name, &mut managed, opened).await
+    }
+
+    /// An app that was opened is managed; one that could not be is remembered as broken, for [`Apps::mend`] and for whoever looks.
+    async fn settle(
+        &self,
+        name: &str,
+        managed: &mut BTreeMap<AppName, Arc<Managed<U>>>,
+        opened: Result<Arc<Managed<U>>, AppError>,
+    ) -> Result<Arc<Managed<U>>, AppError> {
+        match &opened {
             Ok(opened) => {
-                managed.insert(opened.app().name.clone(), Arc::clone(&opened));
+                managed.insert(opened.app().name.clone(), Arc::clone(opened));
                 self.broken.write().await.remove(name);
-                Ok(opened)
             }
-            Err(error) => {
-                if matches!(error, AppError::Broken { .. } | AppError::WrongFile { .. }) {
-                    let why = chain(&error);
-                    self.broken.write().await.insert(name.to_owned(), why);
-                }
-                Err(error)
+            Err(error @ (AppError::Broken { .. } | AppError::WrongFile { .. })) => {
+                let why = error.clone();
+                self.broken.write().await.insert(name.to_owned(), why);
             }
+            Err(_) => {}
         }
+        opened
     }
 
     /// Whether the routers could have the app beside the others.

@@ -515,8 +515,8 @@ pub struct Event {
 pub struct Problem {
     /// Always false.
     pub success: bool,
-    /// `bad-request`, `nothing-to-roll-back-to` (400), `forbidden` (403), `no-such-app`, `not-found` (404), `busy`, `unexpected` (409),
-    /// `refused`, `held`, `key-reused` (422), `failed` (500).
+    /// `bad-request`, `nothing-to-roll-back-to` (400), `forbidden` (403), `no-such-app`, `not-taken-up`, `not-found` (404), `busy`,
+    /// `unexpected` (409), `refused`, `held`, `key-reused` (422), `failed` (500).
     pub code: String,
     /// What failed, on what, why, and what to do next.
     pub error: String,

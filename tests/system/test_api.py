@@ -86,6 +86,19 @@ def test_who_changed_what_is_in_the_journal_with_its_user_its_unit_and_its_gener
     assert not audited(machine, "SLOT_AUDIT=asked", "SLOT_METHOD=GET")
 
 
+def test_an_app_that_slotd_was_not_told_of_is_not_taken_up_by_who_looks(machine, app):
+    text = machine.out("cat /etc/slot/apps/web.toml").replace('"web"', '"shop"')
+    machine.write("/etc/slot/apps/shop.toml", f"{text}\n")
+    status, _, body = curl(machine, f"--unix-socket {SOCKET} http://slot/apps/shop/status", user="watcher")
+    said = json.loads(body)
+    assert (status, said["code"]) == (404, "not-taken-up"), said
+    assert "slotctl app reload shop" in said["error"]
+    assert "not read yet" in machine.json("slotctl --json app list")["broken"]["shop"]
+    assert machine.run("ls -d /var/lib/slot/shop", check=False).returncode != 0
+    machine.run("rm /etc/slot/apps/shop.toml")
+    assert here(machine, "watcher", "/apps/shop/status") == 404
+
+
 def test_a_request_whose_sender_goes_is_told_too(machine):
     # An upload that stalls.
     machine.run(f"(echo begun; sleep 3) | timeout 1 curl -sS --unix-socket {SOCKET} -T - -X POST http://slot/apps/web/large", check=False)
