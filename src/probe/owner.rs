@@ -24,7 +24,7 @@ pub struct Owner {
     pub pid: Option<i32>,
     /// That process's name (`/proc/<pid>/comm`).
     pub name: Option<String>,
-    /// `nginx.service`, `session-3.scope`: the unit in which it was made.
+    /// `nginx.service`, `session-3.scope`, `user@1000.service`: the unit of PID 1's in which it was made.
     pub unit: Option<String>,
 }
 
@@ -35,7 +35,7 @@ impl Owner {
         Self {
             pid: Some(pid),
             name: name_of(pid),
-            unit: cgroup_of(pid).and_then(|cgroup| unit_in(&cgroup)),
+            unit: cgroup_of(pid).and_then(|cgroup| unit_of(&cgroup)),
         }
     }
 
@@ -93,9 +93,9 @@ impl Listener {
             name: pid.and_then(name_of),
             unit: cgroup
                 .as_deref()
-                .and_then(Path::to_str)
-                .and_then(unit_in)
-                .or_else(|| unit_in(&cgroup_of(pid?)?)),
+                .and_then(|path| path.strip_prefix(TREE).ok()?.to_str())
+                .and_then(unit_of)
+                .or_else(|| unit_of(&cgroup_of(pid?)?)),
         }
     }
 }
@@ -193,14 +193,32 @@ fn members_of(cgroup: &Path) -> Vec<i32> {
         .collect()
 }
 
-/// The innermost unit of a cgroup's path: a unit may have cgroups of its own below it.
+/// The unit of PID 1's that a cgroup is in.
+fn unit_of(cgroup: &str) -> Option<String> {
+    let manager = cgroup_of(1).unwrap_or_default();
+    unit_in(below(&manager, cgroup))
+}
+
+/// A cgroup as the manager names it whose own processes are in another one. A container that sees all of its host's tree has its units below
+/// something else.
+fn below<'a>(manager: &str, cgroup: &'a str) -> &'a str {
+    let root = manager.strip_suffix("/init.scope").unwrap_or_default();
+    match cgroup.strip_prefix(root) {
+        Some(rest) if in_cgroup(cgroup, root) => rest,
+        _ => cgroup,
+    }
+}
+
+/// The unit in a path that begins at its manager's, as `sd_pid_get_unit`(3) finds it: what comes after the slices. What is below it was made
+/// by the unit itself, or by whom it is delegated to, who may give that any name.
 fn unit_in(cgroup: &str) -> Option<String> {
-    let unit = cgroup.rsplit('/').find(|part| {
-        [".service", ".scope", ".socket", ".mount", ".swap"]
-            .iter()
-            .any(|kind| part.ends_with(kind))
-    })?;
-    Some(unit.to_owned())
+    let mut parts = cgroup.split('/').filter(|part| !part.is_empty());
+    let unit = parts.find(|part| !part.ends_with(".slice"))?;
+    // What would look like a file of the kernel's has one before it (systemd's cg_escape).
+    let unit = unit.strip_prefix('_').unwrap_or(unit);
+    let kinds = [".service", ".scope", ".socket", ".mount", ".swap"];
+    let is_unit = kinds.iter().any(|kind| unit.ends_with(kind));
+    is_unit.then(|| unit.to_owned())
 }
 
 fn name_of(pid: i32) -> Option<String> {
@@ -264,18 +282,60 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_unit_is_the_one_that_is_named() {
+    fn the_unit_is_the_one_that_pid_1_knows_whatever_is_made_below_it() {
         for (cgroup, unit) in [
             ("/system.slice/nginx.service", Some("nginx.service")),
             (
                 "/user.slice/user-0.slice/user@0.service/app.slice/x.scope",
-                Some("x.scope"),
+                Some("user@0.service"),
+            ),
+            (
+                "/user.slice/user-1000.slice/session-3.scope",
+                Some("session-3.scope"),
             ),
             ("/system.slice/docker.service/inner", Some("docker.service")),
+            // Whoever has a unit of his own may say so, and is neither.
+            ("/system.slice/ci.service/slotd.service", Some("ci.service")),
+            ("/system.slice/ci.service/init.scope", Some("ci.service")),
+            (
+                "/system.slice/ci.service/system.slice/sshd.service",
+                Some("ci.service"),
+            ),
+            ("/system.slice/_cpu.service", Some("cpu.service")),
             ("/init.scope", Some("init.scope")),
+            // Outside of this cgroup namespace (cgroup_namespaces(7)), or made by no systemd.
+            ("/../../system.slice/nginx.service", None),
+            ("/lxc/inner/x.service", None),
+            ("/system.slice", None),
             ("/", None),
         ] {
             assert_eq!(unit_in(cgroup).as_deref(), unit, "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn a_container_without_a_namespace_has_its_units_below_its_own() {
+        for (manager, cgroup, own) in [
+            (
+                "/init.scope",
+                "/system.slice/a.service",
+                "/system.slice/a.service",
+            ),
+            (
+                "/machine.slice/m.scope/init.scope",
+                "/machine.slice/m.scope/system.slice/a.service",
+                "/system.slice/a.service",
+            ),
+            (
+                "/machine.slice/m.scope/init.scope",
+                "/machine.slice/m.scope2/system.slice/a.service",
+                "/machine.slice/m.scope2/system.slice/a.service",
+            ),
+            // No systemd's, or one that cannot be seen.
+            ("/lxc", "/lxc/a.service", "/lxc/a.service"),
+            ("", "/a.service", "/a.service"),
+        ] {
+            assert_eq!(below(manager, cgroup), own, "{manager} {cgroup}");
         }
     }
 

@@ -86,6 +86,18 @@ def test_who_changed_what_is_in_the_journal_with_its_user_its_unit_and_its_gener
     assert not audited(machine, "SLOT_AUDIT=asked", "SLOT_METHOD=GET")
 
 
+def test_a_unit_cannot_say_that_it_is_another(machine):
+    # What is delegated may have cgroups of any name below it.
+    script = (
+        'set -e; own=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup); mkdir $own/slotd.service; '
+        'echo $$ >$own/slotd.service/cgroup.procs; slotctl --app web abort || true'
+    )
+    machine.write("/root/pretend", script)
+    machine.run("systemd-run --quiet --wait --pipe --unit=pretender -p Delegate=yes sh /root/pretend")
+    assert [line["SLOT_AUDIT"] for line in audited(machine, "SLOT_PEER_UNIT=pretender.service")] == ["asked", "refused"]
+    assert not audited(machine, "SLOT_PEER_UNIT=slotd.service")
+
+
 def test_an_app_that_slotd_was_not_told_of_is_not_taken_up_by_who_looks(machine, app):
     text = machine.out("cat /etc/slot/apps/web.toml").replace('"web"', '"shop"')
     machine.write("/etc/slot/apps/shop.toml", f"{text}\n")
