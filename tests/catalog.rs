@@ -35,6 +35,15 @@ const OF_THE_MACHINE: [&str; 4] = [
     "router-settings",
 ];
 
+/// What each line about a request has that may change something (src/api/audit.rs).
+const OF_A_REQUEST: [&str; 5] = [
+    "MESSAGE",
+    "SLOT_AUDIT",
+    "SLOT_METHOD",
+    "SLOT_ROUTE",
+    "SLOT_WHO",
+];
+
 /// Topics of attempts that may have no slot yet.
 const WITHOUT_A_SLOT: [&str; 13] = [
     "began",
@@ -180,6 +189,7 @@ fn an_entry_has_a_subject_a_page_and_a_text_made_of_fields_that_its_lines_have()
         let mut has: BTreeSet<&str> = match topic {
             topic if OF_THE_MACHINE.contains(&topic) => BTreeSet::from(["MESSAGE"]),
             topic if OF_AN_APP.contains(&topic) => BTreeSet::from(["MESSAGE", "SLOT_APP"]),
+            "audit" => BTreeSet::from(OF_A_REQUEST),
             _ => BTreeSet::from(ALWAYS),
         };
         if has.contains("SLOT_GENERATION") && !WITHOUT_A_SLOT.contains(&topic) {

@@ -2,6 +2,7 @@
 //!
 //! | field | what |
 //! |---|---|
+//! | `MESSAGE_ID` | the same for all of them |
 //! | `SLOT_AUDIT` | `asked`; then `done`, or why not: the code of the refusal; `broken-off` when nobody waited for the answer |
 //! | `SLOT_WHO` | who, in words |
 //! | `SLOT_UID`, `SLOT_USER`, `SLOT_PEER_PID`, `SLOT_PEER_UNIT` | of a process of this machine; the unit is that of the process when it asked |
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use super::peer::Peer;
 use crate::deploy::State;
 use crate::probe::Owner;
+use crate::telemetry::message;
 
 /// The generation that an answer is about; in its extensions.
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +153,7 @@ impl Audit {
         } = outcome;
         let app = self.of.as_ref().map(|of| of.app.as_str());
         tracing::info!(
+            message_id = message::id("audit"),
             slot_audit = word,
             slot_who = name,
             slot_uid = uid,

@@ -22,6 +22,7 @@ use crate::daemon::app::Place;
 use crate::daemon::apps::{Apps, Source};
 use crate::daemon::embedded::Embedded;
 use crate::daemon::tables::Tables;
+use crate::telemetry::message;
 use crate::traffic::Routers;
 use crate::wire::api;
 use crate::wire::token::Scope;
@@ -183,6 +184,7 @@ async fn every_route_that_may_change_something_is_written_down_and_no_secret_is(
             panic!("{} {} has {audited:?}", route.method, route.path);
         };
         for line in [asked, outcome] {
+            assert_eq!(Some(&*line["message_id"]), message::id("audit"));
             assert_eq!(line["slot_method"], route.method.as_str());
             assert_eq!(line["slot_route"], route.path);
             assert_eq!(line["slot_token"], "ci");

@@ -67,6 +67,8 @@ pub const TOPICS: &[(&str, &str)] = &[
     ("router-not-upgraded", "3355bec314fe460399a9d0ed548d9686"),
     ("routers-mended", "ac2b74fa45df4c35a5ad6a70369782ce"),
     ("router-settings", "983d812887da403e98dd24b2162cadff"),
+    // Somebody asks for something that may change what serves, or has an answer to it.
+    ("audit", "e3a1ebc2c4ff4da9ba67254efc7e546e"),
 ];
 
 /// The causes of an attempt's end that are checks of its plan ([`Failed::code`](crate::deploy::Failed::code)).

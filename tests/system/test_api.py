@@ -76,6 +76,12 @@ def test_who_changed_what_is_in_the_journal_with_its_user_its_unit_and_its_gener
         assert int(line["SLOT_PEER_PID"]) > 1
     assert (asked["SLOT_GENERATION"], done["SLOT_GENERATION"]) == (str(generation - 1), str(generation))
     assert done["SLOT_STATUS"] == "200"
+    # One id has all of them, and nothing else; it is explained.
+    id = asked["MESSAGE_ID"]
+    assert audited(machine, f"MESSAGE_ID={id}", "SLOT_PEER_UNIT=ci-job.service") == [asked, done]
+    assert all("SLOT_AUDIT" in line for line in audited(machine, f"MESSAGE_ID={id}"))
+    explained = machine.out(f"journalctl -x -o short MESSAGE_ID={id} SLOT_AUDIT=done SLOT_PEER_UNIT=ci-job.service")
+    assert "asks slotd for POST /apps/{app}/deploy: done" in explained and f"MESSAGE_ID={id} SLOT_AUDIT=done" in explained, explained
     # Where it was begun, it goes on: the story of that generation is one question away.
     story = machine.out(f"journalctl -o cat SLOT_APP=web SLOT_GENERATION={generation}")
     assert "deployer" in story
