@@ -14,7 +14,7 @@ const CATALOG: &str = include_str!("../units/usr/lib/systemd/catalog/slot.catalo
 const ALWAYS: [&str; 3] = ["MESSAGE", "SLOT_APP", "SLOT_GENERATION"];
 
 /// Topics whose lines are about no attempt, and so have no generation.
-const OF_AN_APP: [&str; 10] = [
+const OF_AN_APP: [&str; 11] = [
     "state-corrupt",
     "state-missing",
     "held-up",
@@ -22,6 +22,7 @@ const OF_AN_APP: [&str; 10] = [
     "held-up/table",
     "app-broken",
     "app-mended",
+    "units-apart",
     "held",
     "unheld",
     "notices-secret",

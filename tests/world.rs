@@ -99,6 +99,11 @@ impl Units for Slots {
         None
     }
 
+    async fn apart(&self) -> Option<String> {
+        let is_apart = self.app.name.as_str() == "apart";
+        is_apart.then(|| "systemd goes by the file as it was".to_owned())
+    }
+
     async fn memory(&self, _: &SlotName) -> Option<u64> {
         (self.app.name.as_str() == "vast").then_some(1 << 60)
     }
@@ -465,6 +470,21 @@ async fn a_reload_that_leaves_an_app_unmanaged_is_remembered_and_is_tried_again(
     std::fs::remove_file(&state).unwrap();
     apps.get(Some("web")).await.unwrap();
     assert!(apps.all().await.1.is_empty());
+}
+
+#[tokio::test]
+async fn a_status_says_that_systemd_does_not_go_by_the_file_as_it_is() {
+    let bench = bench();
+    bench.write("web", 20_001);
+    bench.write("apart", 20_011);
+    let apps = bench.apps().await;
+    apps.load().await;
+    let warns = async |name: &str| {
+        let status = apps.known(Some(name)).await.unwrap().status().await;
+        let mut warnings = status.warnings.into_iter();
+        warnings.any(|it| it == "systemd goes by the file as it was")
+    };
+    assert!(warns("apart").await && !warns("web").await);
 }
 
 #[tokio::test]

@@ -253,7 +253,8 @@ pub enum App {
     /// Take over what was changed in the files in /etc/slot/apps; what runs is not touched
     ///
     /// A file that is wrong is refused whole, with the line, and what runs goes on by the settings that it has. Run as root it has systemd
-    /// read the units anew as well; as a member of the group `slot`, and by `systemctl reload slotd`, slotd alone reads the files again.
+    /// read the units anew as well; as a member of the group `slot`, and by `systemctl reload slotd`, slotd alone reads the files again. Where
+    /// systemd's units would be others then, that is said, here, in the journal and by `slotctl status`.
     Reload(AppReload),
     /// List the apps
     List,

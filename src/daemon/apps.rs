@@ -293,7 +293,10 @@ impl<U: Units> Apps<U> {
         let mut managed = self.managed.write().await;
         if let Some(known) = managed.get(&app.name) {
             if *known.app() == app {
-                return Ok(Arc::clone(known));
+                let known = Arc::clone(known);
+                drop(managed);
+                tell_apart(&known).await;
+                return Ok(known);
             }
             self.fits(&app).await?;
             can_change(known, &app)?;
@@ -363,6 +366,7 @@ impl<U: Units> Apps<U> {
             Ok(opened) => {
                 managed.insert(opened.app().name.clone(), Arc::clone(opened));
                 self.broken.write().await.remove(name);
+                tell_apart(opened).await;
             }
             Err(error @ (AppError::Broken { .. } | AppError::WrongFile { .. })) => {
                 let why = error.clone();
@@ -417,6 +421,17 @@ impl<U: Units> Apps<U> {
         let file = path.display().to_string();
         let app = App::parse(&text, &file).and_then(|app| app.check_installed(&file).map(|()| app));
         app.map_err(|error| wrong(chain(&error)))
+    }
+}
+
+/// Says that what starts next would not go by an app's file as it was just read, if that is so.
+async fn tell_apart<U: Units>(app: &Managed<U>) {
+    if let Some(why) = app.world().units.apart().await {
+        tracing::warn!(
+            message_id = message::id("units-apart"),
+            slot_app = app.app().name.as_str(),
+            "{why}"
+        );
     }
 }
 

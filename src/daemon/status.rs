@@ -57,6 +57,7 @@ impl<U: Units> Managed<U> {
         let state = Arc::clone(&self.owner().state().borrow());
         let app = &self.world().app;
         let mut warnings = self.world().warnings();
+        warnings.extend(self.world().units.apart().await);
         let (mut stats, mut routers) = (None, Vec::new());
         match self.world().tables.routers().stats().await {
             Ok(answers) => {

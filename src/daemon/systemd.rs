@@ -5,6 +5,7 @@
 //! **Invariant:** while the machine goes down nothing is reported as failed.
 
 mod answerer;
+mod apart;
 mod build;
 mod door;
 mod errand;
@@ -97,7 +98,7 @@ impl Slot {
 }
 
 impl SystemdUnits {
-    /// The units of an app. `file` is the app's file, for messages; `run` is `/run/slot`.
+    /// The units of an app. `file` is the app's file; `run` is `/run/slot`.
     #[must_use]
     pub fn new(bus: Arc<Bus>, app: &App, file: PathBuf, run: &Path) -> Self {
         let slots: BTreeMap<SlotName, Slot> = app
@@ -387,6 +388,10 @@ impl Units for SystemdUnits {
         }
         let (word, runner) = (self.program.clone()?, self.runner(&unit));
         blocking(move || preflight::objection(&word, &runner)).await
+    }
+
+    async fn apart(&self) -> Option<String> {
+        self.units_apart().await
     }
 
     async fn memory(&self, name: &SlotName) -> Option<u64> {

@@ -35,6 +35,11 @@ pub trait Units: Send + Sync + 'static {
     /// anything is begun; [`Units::start`] fails with the same.
     fn objection(&self, next: Option<&SlotName>) -> impl Future<Output = Option<String>> + Send;
 
+    /// That a slot which starts would go by the app's file as it was before, if that is so: in a sentence, with what mends it.
+    fn apart(&self) -> impl Future<Output = Option<String>> + Send {
+        std::future::ready(None)
+    }
+
     /// What a slot uses of memory that a second copy of it would need anew, in bytes; `None` if that is not known.
     fn memory(&self, slot: &SlotName) -> impl Future<Output = Option<u64>> + Send;
 

@@ -317,13 +317,17 @@ fn standing(facts: &Facts, status: &Status) -> Vec<Finding> {
             );
         }
     }
-    // A state that was kept aside, and a router that does not answer, are findings of their own.
+    // A state that was kept aside, what systemd has not read, and a router that does not answer, are findings of their own.
     let routers = facts.routers.iter().flatten();
     let silent: Vec<&str> = routers
         .filter_map(|(_, told)| told.as_ref().err().map(String::as_str))
         .collect();
-    let is_found =
-        |text: &str| text.contains(".corrupt-") || silent.iter().any(|why| text.contains(why));
+    let is_found = |text: &str| {
+        [".corrupt-", "slotctl app reload"]
+            .iter()
+            .chain(&silent)
+            .any(|why| text.contains(why))
+    };
     let told = status.warnings.iter().filter(|text| !is_found(text));
     for text in told {
         found.push(

@@ -60,6 +60,8 @@ pub const TOPICS: &[(&str, &str)] = &[
     ("held-up", "24836fb145c94a488d621ddf8ec29e80"),
     ("app-broken", "db073770312b4d278ea7581b5d6e1c2e"),
     ("app-mended", "183946f911f94dedb78a132e9cde8294"),
+    // slotd has read an app's file, and systemd's units are made of it as it was before.
+    ("units-apart", "c2105a2133894bd397d8a27bf2f24ccc"),
     ("held", "74b54a2c4f2b4899926fc8422199876e"),
     ("unheld", "ec3ef4c01d2a4799b8829bf537cd5edf"),
     ("notices-secret", "255dfd06aca7450f8d94ebf9266e1965"),

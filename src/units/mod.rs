@@ -1,7 +1,8 @@
 //! An app as systemd's own files: the template unit, what differs by slot, and the polkit rule that lets slotd start it.
 //!
-//! **Invariant:** text out of an [`App`], the same for the same app; nothing is read, written or asked, but by [`generate`].
+//! **Invariant:** text out of an [`App`], the same for the same app; nothing is read, written or asked, but by [`generate`] and [`differing`].
 
+mod apart;
 mod fetch;
 mod generate;
 mod hook;
@@ -20,6 +21,7 @@ use crate::config::{App, Bind, Ready, systemd_span};
 use crate::deploy::{AppName, SlotName};
 use text::{assignment, word};
 
+pub use apart::{GENERATED, differing};
 pub use fetch::{fetch_service, fetch_socket};
 pub use generate::{GenerateError, generate};
 pub use hook::{hook_service, hook_socket};

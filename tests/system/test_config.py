@@ -52,6 +52,34 @@ def test_a_changed_file_is_taken_over_by_app_reload_and_by_a_reload_of_slotd_and
     answers_only(load, "one", requests=20)
 
 
+def test_what_a_reload_leaves_to_systemd_is_said_by_status_and_journal_until_root_has_it_read(machine, app):
+    machine.run("slotctl app reload web")
+    kept = machine.out(f"cat {FILE}")
+    assert app.status()["warnings"] == []
+    change(machine, 's/^stop_timeout = .*/stop_timeout = "4s"/')
+    machine.run("systemctl reload slotd")
+    # slotd's user may not have units made anew.
+    assert machine.show(f"web@{app.active()}", "TimeoutStopUSec") != {"TimeoutStopUSec": "4s"}
+    (warning,) = app.status()["warnings"]
+    assert "(web@.service)" in warning and "sudo slotctl app reload web" in warning, warning
+    machine.run("journalctl --sync")
+    told = machine.out("journalctl -x -u slotd -p warning SLOT_APP=web")
+    assert warning in " ".join(told.split()) and "systemd does not go by the file of web as it is" in told, told
+    machine.run("slotctl app reload web")
+    assert app.status()["warnings"] == []
+    assert machine.show(f"web@{app.active()}", "TimeoutStopUSec") == {"TimeoutStopUSec": "4s"}
+    # What is in no unit: systemd only looks at the file's time.
+    change(machine, 's/"third"/"fourth"/')
+    machine.run("systemctl reload slotd")
+    answers(machine, "fourth", 200)
+    (warning,) = app.status()["warnings"]
+    assert "is newer than what systemd has read" in warning and "sudo slotctl app reload web" in warning, warning
+    machine.run("slotctl app reload web")
+    assert app.status()["warnings"] == []
+    machine.write(FILE, f"{kept}\n")
+    machine.run("slotctl app reload web")
+
+
 def test_a_file_that_is_wrong_is_refused_whole_with_its_line_and_everything_goes_on_by_the_old_settings(machine, app, load):
     before = units(machine, app)
     kept = machine.out(f"cat {FILE}")
@@ -103,6 +131,12 @@ def test_a_slot_that_is_added_can_be_started_after_a_reload(machine, app, load):
 def test_members_of_the_group_reload_what_slotd_reads_and_others_nothing(machine, app):
     machine.run("useradd --groups slot ann; useradd bob")
     assert machine.json("slotctl --json app reload web", user="ann")["reloaded"] == ["web"]
+    kept = machine.out(f"cat {FILE}")
+    change(machine, 's/^stop_timeout = .*/stop_timeout = "7s"/')
+    reloaded = machine.run("slotctl app reload web", user="ann")
+    assert "web goes by" in reloaded.stdout and f"slotctl: warning: systemd goes by {FILE} as it was before" in reloaded.stderr, reloaded
+    machine.write(FILE, f"{kept}\n")
+    machine.run("slotctl app reload web")
     assert machine.run("slotctl app reload web", user="bob", check=False).returncode == 4
     assert machine.run("slotctl app reload nobody", check=False).returncode == 7
 

@@ -18,11 +18,8 @@ use super::add::{allow, check, watch};
 use super::{APPS, file_of, is_machines_own, systemctl};
 use crate::config::{App, ConfigError, locate};
 use crate::deploy::AppName;
-use crate::units::render;
+use crate::units::{GENERATED, render};
 use crate::wire::api::Status;
-
-/// What generators have made (systemd.generator(7)).
-const GENERATED: &str = "/run/systemd/generator";
 
 /// What came of it.
 #[derive(Serialize)]
@@ -33,6 +30,9 @@ struct Answer {
     reloaded: Vec<String>,
     /// The others, and why.
     refused: BTreeMap<String, String>,
+    /// What slotd warns of besides: that systemd does not go by the file as it is, say.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    warnings: BTreeMap<String, Vec<String>>,
 }
 
 /// Takes over what changed.
@@ -69,10 +69,14 @@ pub async fn run(global: &Global, options: &AppReload) -> anyhow::Result<Exit> {
         systemctl(&["daemon-reload"])?;
     }
     let (mut reloaded, mut refused, mut exit) = (Vec::new(), BTreeMap::new(), Exit::Ok);
+    let mut warnings = BTreeMap::new();
     for name in &names {
         match ask(global, name).await {
-            Ok(_) => {
+            Ok(status) => {
                 reloaded.push(name.to_string());
+                if !status.warnings.is_empty() {
+                    warnings.insert(name.to_string(), status.warnings);
+                }
                 // Only now: until slotd goes by the file it may have to stop a slot that is not named there any more.
                 if let Some((app, watches_otherwise)) =
                     apps.iter().find(|(app, _)| app.name == *name)
@@ -91,7 +95,7 @@ pub async fn run(global: &Global, options: &AppReload) -> anyhow::Result<Exit> {
             }
         }
     }
-    tell(global.json, exit, reloaded, refused)?;
+    tell(global.json, exit, reloaded, refused, warnings)?;
     Ok(exit)
 }
 
@@ -121,6 +125,7 @@ fn tell(
     exit: Exit,
     reloaded: Vec<String>,
     refused: BTreeMap<String, String>,
+    warnings: BTreeMap<String, Vec<String>>,
 ) -> anyhow::Result<()> {
     let success = refused.is_empty();
     let whys = refused.values().map(String::as_str).collect::<Vec<_>>();
@@ -129,11 +134,15 @@ fn tell(
             ended: exit.ended(|| whys.join("\n")),
             reloaded,
             refused,
+            warnings,
         })?;
         return Ok(());
     }
     for why in whys {
         note(&format!("slotctl: {}\n", harmless(why)));
+    }
+    for warning in warnings.values().flatten() {
+        note(&format!("slotctl: warning: {}\n", harmless(warning)));
     }
     let line = |name: &String| format!("{name} goes by {APPS}/{name}.toml as it is now.\n");
     let text: String = reloaded.iter().map(line).collect();

@@ -12,10 +12,7 @@ use crate::deploy::State as Deployed;
 use crate::doctor::{AppFacts, Link, PolkitRule, Seen, Stand, State, UnitText};
 use crate::release;
 use crate::store::StateFile;
-use crate::units::{STATE, polkit_rule, polkit_rule_path, render, watch_triggers};
-
-/// Where PID 1 has slot-generator write (systemd.generator(7)).
-const GENERATED: &str = "/run/systemd/generator";
+use crate::units::{GENERATED, STATE, polkit_rule, polkit_rule_path, render, watch_triggers};
 
 /// The apps that have a file, as it is now.
 pub fn files() -> BTreeMap<String, (PathBuf, Result<Box<App>, String>)> {
