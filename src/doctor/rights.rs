@@ -53,7 +53,7 @@ pub(super) fn polkit(facts: &Facts) -> Vec<Finding> {
                 "is neither a user nor a group of this machine, and slot's units name it",
             )
             .because("units that name it do not start")
-            .mended_by("`systemd-sysusers slot.conf`, then `systemctl restart slotd.service`"),
+            .mended_by(made_again(name)),
         );
     }
     let mut right = found.is_empty() && facts.rights.rule.is_ok();
@@ -83,6 +83,22 @@ pub(super) fn polkit(facts: &Facts) -> Vec<Finding> {
         );
     }
     found
+}
+
+/// How a user or a group comes to be there again: its own package's file says what it is (sysusers.d(5)). Who runs keeps the numbers that
+/// it was started with, and a new user may have another number than the old one.
+fn made_again(name: &str) -> String {
+    let restart = "`systemctl try-restart slotd.service`";
+    match name {
+        // It is systemd's.
+        "systemd-journal" => format!("`systemd-sysusers`, then {restart}"),
+        // slotd asks for it, and owns nothing by it.
+        "slot-observers" => format!("`systemd-sysusers slot.conf`, then {restart}"),
+        _ => format!(
+            "`systemd-sysusers slot.conf`, `systemd-tmpfiles --create slot.conf`, then {restart} and `slotctl router upgrade`; `slotctl \
+             doctor` names what still belongs to an old number"
+        ),
+    }
 }
 
 /// polkit itself: it is started when it is first asked.

@@ -27,7 +27,7 @@ const GROUPS: [&str; 5] = [
 ];
 
 /// Whose tokens slotd takes over TCP; it may be absent.
-const TOKENS: &str = "/etc/slot/api-tokens";
+pub const TOKENS: &str = "/etc/slot/api-tokens";
 /// By which slotd may start slot's own units.
 const RULE: &str = "/usr/share/polkit-1/rules.d/60-slot.rules";
 /// By which the bus lets slotd freeze units.
