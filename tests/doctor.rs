@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use slot::config::App;
 use slot::doctor::{
-    AppFacts, Disk, Facts, Finding, Held, Kind, Leftover, Level, Link, Listener, Mend, Owned,
-    Place, PolkitRule, Rights, Slotd, Stand, State, Tcp, Tokens, UnitFacts, UnitText, examine,
+    Account, AppFacts, Disk, Facts, Finding, Held, Kind, Leftover, Level, Link, Listener, Mend,
+    Owned, Place, PolkitRule, Rights, Slotd, Stand, State, Tcp, Tokens, UnitFacts, UnitText,
+    examine,
 };
 use slot::units::{polkit_rule, render};
 use slot::wire::api::{Apps, SlotStatus, Status};
@@ -194,7 +195,7 @@ fn healthy() -> Facts {
         apps: [("web".to_owned(), web())].into(),
         orphans: Ok(BTreeMap::new()),
         rights: Rights {
-            missing: Vec::new(),
+            missing: BTreeMap::new(),
             rule: Ok(true),
             bus: true,
             orphans: Some(BTreeMap::new()),
@@ -842,7 +843,7 @@ const BROKEN: &[Broken] = &[
         "slot-upstream",
         "systemd-sysusers",
         |facts| {
-            facts.rights.missing.push("slot-upstream".to_owned());
+            missing(facts, "slot-upstream", Account::Group);
         },
     ),
     (
@@ -850,7 +851,19 @@ const BROKEN: &[Broken] = &[
         Level::Problem,
         "systemd-journal",
         "`systemd-sysusers`, then",
-        |facts| facts.rights.missing.push("systemd-journal".to_owned()),
+        |facts| missing(facts, "systemd-journal", Account::Group),
+    ),
+    // What was its own has a number for an owner, which is no fault beside that.
+    (
+        "user-missing",
+        Level::Problem,
+        "slot",
+        "`systemd-sysusers slot.conf`",
+        |facts| {
+            missing(facts, "slot", Account::User);
+            facts.places[2].found = Ok(Some(owned("root", "993", 0o1775)));
+            facts.places[3].found = Ok(Some(owned("993", "993", 0o644)));
+        },
     ),
     (
         "tcp-down",
@@ -1061,6 +1074,16 @@ const BROKEN: &[Broken] = &[
         },
     ),
     (
+        "watch-down",
+        Level::Problem,
+        "slot-watch@web.path",
+        "systemctl reset-failed slot-watch@web.path",
+        |facts| {
+            unit(facts, "slot-watch@web.path").active = "failed".to_owned();
+            app(facts).triggers.push("slot-watch@web.path".to_owned());
+        },
+    ),
+    (
         "state-aside",
         Level::Warning,
         "/var/lib/slot/web/state.json.corrupt-1",
@@ -1230,6 +1253,10 @@ const BROKEN: &[Broken] = &[
         facts.clock_is_set = Ok(None)
     }),
 ];
+
+fn missing(facts: &mut Facts, name: &str, account: Account) {
+    facts.rights.missing.insert(name.to_owned(), account);
+}
 
 /// slotd's API over TCP, for one token on loopback.
 fn tcp(facts: &mut Facts, active: &str) {

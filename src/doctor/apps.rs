@@ -69,19 +69,31 @@ pub(super) fn units(facts: &Facts) -> Vec<Finding> {
             let faults = faults(facts, unit, is, missing).into_iter();
             // What is stale because the app's file is newer was said of that.
             found.extend(faults.filter(|fault| fault.check != "unit-stale" || !is_stale));
-            found.extend(ended(name, app, unit, is));
+            if !app.triggers.contains(unit) {
+                found.extend(ended(name, app, unit, is));
+            }
         }
         for unit in &app.triggers {
             let is = facts.units.get(unit);
-            if is.is_some_and(|is| is.is_loaded() && is.active == "inactive") {
+            if let Some(is) = is.filter(|is| is.is_loaded() && !is.is_up()) {
+                let (state, remedy) = match is.active.as_str() {
+                    "failed" => (
+                        format!("has failed ({})", is.result),
+                        format!("`systemctl reset-failed {unit}`, then `systemctl start {unit}`"),
+                    ),
+                    _ => (
+                        "is not active".to_owned(),
+                        format!("`systemctl start {unit}`"),
+                    ),
+                };
                 found.push(
                     Finding::problem(
                         "watch-down",
                         unit,
-                        format!("is not active, and {} has [auto]", app.file.display()),
+                        format!("{state}, and {} has [auto]", app.file.display()),
                     )
                     .because("nothing new is looked for, so that nothing is deployed by itself")
-                    .mended_by(format!("`systemctl start {unit}`"))
+                    .mended_by(remedy)
                     .told_by(format!(
                         "journalctl -b -u {unit} -u slot-watch@{name}.service"
                     )),

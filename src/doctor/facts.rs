@@ -256,14 +256,23 @@ pub struct PolkitRule {
 /// What slot's processes are allowed by, beside the apps' own rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// Users and groups that slot's units name and that do not exist.
-    pub missing: Vec<String>,
+    /// Users and groups that slot's units name and that do not exist, by name.
+    pub missing: BTreeMap<String, Account>,
     /// Whether the package's own rule for polkit is there.
     pub rule: Seen<bool>,
     /// The package's own policy for the bus.
     pub bus: bool,
     /// Rules of apps that have no file any more: the app's name and the rule.
     pub orphans: Option<BTreeMap<String, PathBuf>>,
+}
+
+/// What of a name there is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// The user, with or without a group of that name.
+    User,
+    /// The group.
+    Group,
 }
 
 /// A path whose owner and mode matter.

@@ -17,8 +17,8 @@ mod tcp;
 mod units;
 
 pub use facts::{
-    AppFacts, Disk, Facts, Held, Kind, Leftover, Link, Listener, Owned, Place, PolkitRule, Rights,
-    Seen, Slotd, Stand, State, Tcp, Tokens, UnitFacts, UnitText,
+    Account, AppFacts, Disk, Facts, Held, Kind, Leftover, Link, Listener, Owned, Place, PolkitRule,
+    Rights, Seen, Slotd, Stand, State, Tcp, Tokens, UnitFacts, UnitText,
 };
 pub use finding::{Finding, Level, Mend};
 

@@ -1,6 +1,8 @@
 //! Who may do what: polkit and the bus, by whose leave slotd starts units, and owners and modes of what is on disk.
 
-use super::facts::{AppFacts, Facts, Kind, Owned, Place};
+use std::collections::BTreeMap;
+
+use super::facts::{Account, AppFacts, Facts, Kind, Owned, Place};
 use super::finding::{Finding, Mend};
 use super::units::REINSTALL;
 
@@ -45,12 +47,16 @@ pub(super) fn polkit(facts: &Facts) -> Vec<Finding> {
             super::Level::Warning
         }));
     }
-    for name in &facts.rights.missing {
+    for (name, account) in &facts.rights.missing {
+        let kind = match account {
+            Account::User => "user",
+            Account::Group => "group",
+        };
         found.push(
             Finding::problem(
                 "user-missing",
                 name,
-                "is neither a user nor a group of this machine, and slot's units name it",
+                format!("is no {kind} of this machine, and slot's units name it"),
             )
             .because("units that name it do not start")
             .mended_by(made_again(name)),
@@ -165,7 +171,11 @@ pub(super) fn places(facts: &Facts) -> Vec<Finding> {
     let mut unseen: Option<&str> = None;
     for place in &facts.places {
         match &place.found {
-            Ok(owned) => found.extend(judged(place, owned.as_ref())),
+            Ok(owned) => {
+                // What is of a number without a name is named once that name is there again.
+                let is_nobodys = owned.is_some() && is_of(place.kind, &facts.rights.missing);
+                found.extend(judged(place, owned.as_ref()).filter(|_| !is_nobodys));
+            }
             Err(why) => unseen = Some(why),
         }
     }
@@ -180,6 +190,16 @@ pub(super) fn places(facts: &Facts) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// Whether a path should be of a user or of a group that there is not.
+fn is_of(kind: Kind, missing: &BTreeMap<String, Account>) -> bool {
+    let owners = match kind {
+        Kind::Made(user, group, _) => [user, group],
+        Kind::OfApp | Kind::Slotd => ["slot", "slot"],
+        Kind::Symlink(_) | Kind::Settings | Kind::Secret | Kind::Above => return false,
+    };
+    owners.iter().any(|owner| missing.contains_key(*owner))
 }
 
 fn judged(place: &Place, found: Option<&Owned>) -> Option<Finding> {
