@@ -21,7 +21,7 @@ fn bash(folder: &Path, socket: &Path, words: &[&str]) -> Vec<String> {
     let line = "source ./completion\n\
                 registered=($(complete -p slotctl))\n\
                 for at in \"${!registered[@]}\"; do [ \"${registered[at]}\" = -F ] && named=${registered[at + 1]}; done\n\
-                COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)) COMP_TYPE=9\n\
+                COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)) COMP_TYPE=9 COMP_LINE=$LINE\n\
                 \"$named\" slotctl \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"\n\
                 printf '%s\\n' \"${COMPREPLY[@]}\"";
     let output = Command::new("bash")
@@ -29,6 +29,7 @@ fn bash(folder: &Path, socket: &Path, words: &[&str]) -> Vec<String> {
         .args(words)
         .current_dir(folder)
         .env("PATH", path)
+        .env("LINE", typed(words))
         .env("SLOT_SOCKET", socket)
         .output()
         .unwrap();
@@ -38,6 +39,21 @@ fn bash(folder: &Path, socket: &Path, words: &[&str]) -> Vec<String> {
         .filter(|line| !line.is_empty() && !line.starts_with('-'))
         .map(str::to_owned)
         .collect()
+}
+
+/// The line that bash takes for these words: what is before and after a `:` or a `=` are words of their own to it.
+fn typed(words: &[&str]) -> String {
+    let breaks = |word: &str| [":", "="].contains(&word);
+    let mut line = "slotctl".to_owned();
+    let mut joined = false;
+    for word in words {
+        if !(joined || breaks(word)) {
+            line.push(' ');
+        }
+        line.push_str(word);
+        joined = breaks(word);
+    }
+    line
 }
 
 /// What the script of another shell gets for its question.
@@ -79,6 +95,9 @@ fn bash_completes_apps_slots_releases_and_generations_as_slotd_has_them() {
             &["rollback", "--expected-active", ""],
             &["blue", "99887766"],
         ),
+        // As bash splits `--app=w`.
+        (&["--app", "=", "w"], &["web"]),
+        (&["--app", "=", "web", "logs", "g"], &["green"]),
         // What there is no question about.
         (&["listener", "a"], &["add"]),
         (&["--app", "nobody", "logs", ""], &[]),
@@ -114,7 +133,7 @@ fn zsh_and_fish_are_told_what_each_is_besides() {
     for (shell, part) in [
         ("fish", "SLOTCTL_COMPLETE=fish slotctl"),
         ("zsh", "#compdef slotctl"),
-        ("bash", "complete "),
+        ("bash", "-F _slotctl slotctl"),
     ] {
         let script = stdout(&fake.slotctl(&["completions", shell]));
         assert!(script.contains(part), "{shell}: {script}");

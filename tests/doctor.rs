@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use slot::config::App;
 use slot::doctor::{
-    AppFacts, Disk, Facts, Finding, Held, Kind, Leftover, Level, Link, Listener, Mend, Owned,
-    Place, PolkitRule, Rights, Slotd, Stand, State, UnitFacts, UnitText, examine,
+    Account, AppFacts, Disk, Facts, Finding, Held, Kind, Leftover, Level, Link, Listener, Mend,
+    Owned, Place, PolkitRule, Rights, Slotd, Stand, State, Tcp, Tokens, UnitFacts, UnitText,
+    examine,
 };
 use slot::units::{polkit_rule, render};
 use slot::wire::api::{Apps, SlotStatus, Status};
@@ -115,6 +116,13 @@ fn healthy() -> Facts {
         ("slot-inet.service", up("running")),
         ("slotd.socket", up("running")),
         ("slotd.service", up("running")),
+        (
+            "slotd-tcp.socket",
+            UnitFacts {
+                installed: "disabled".to_owned(),
+                ..idle()
+            },
+        ),
         ("slot-router.socket", up("running")),
         ("slot-router@1.service", up("running")),
         ("polkit.service", idle()),
@@ -170,6 +178,14 @@ fn healthy() -> Facts {
             apps: vec![status],
             broken: BTreeMap::new(),
         })),
+        tcp: Tcp {
+            addresses: vec!["127.0.0.1:7568".parse().expect("an address")],
+            holders: Vec::new(),
+            tokens: Ok(Tokens {
+                known: Ok(0),
+                changed: false,
+            }),
+        },
         routers: Ok([("1".to_owned(), Ok(stats))].into()),
         table: Ok(Some(Table {
             revision: 7,
@@ -179,7 +195,7 @@ fn healthy() -> Facts {
         apps: [("web".to_owned(), web())].into(),
         orphans: Ok(BTreeMap::new()),
         rights: Rights {
-            missing: Vec::new(),
+            missing: BTreeMap::new(),
             rule: Ok(true),
             bus: true,
             orphans: Some(BTreeMap::new()),
@@ -438,6 +454,29 @@ const BROKEN: &[Broken] = &[
         |facts| {
             let unit = unit(facts, "web@green.service");
             (unit.active, unit.sub) = ("activating".to_owned(), "auto-restart".to_owned());
+        },
+    ),
+    // As systemd 254 and later call what comes before and after that.
+    (
+        "unit-looping",
+        Level::Problem,
+        "web@green.service",
+        "rollback",
+        |facts| {
+            let unit = unit(facts, "web@green.service");
+            (unit.active, unit.sub) = ("activating".to_owned(), "auto-restart-queued".to_owned());
+        },
+    ),
+    (
+        "unit-looping",
+        Level::Problem,
+        "slotd.service",
+        "journal",
+        |facts| {
+            let unit = unit(facts, "slotd.service");
+            (unit.active, unit.sub) =
+                ("failed".to_owned(), "failed-before-auto-restart".to_owned());
+            facts.slotd = Slotd::Down;
         },
     ),
     (
@@ -804,7 +843,93 @@ const BROKEN: &[Broken] = &[
         "slot-upstream",
         "systemd-sysusers",
         |facts| {
-            facts.rights.missing.push("slot-upstream".to_owned());
+            missing(facts, "slot-upstream", Account::Group);
+        },
+    ),
+    (
+        "user-missing",
+        Level::Problem,
+        "systemd-journal",
+        "`systemd-sysusers`, then",
+        |facts| missing(facts, "systemd-journal", Account::Group),
+    ),
+    // What was its own has a number for an owner, which is no fault beside that.
+    (
+        "user-missing",
+        Level::Problem,
+        "slot",
+        "`systemd-sysusers slot.conf`",
+        |facts| {
+            missing(facts, "slot", Account::User);
+            facts.places[2].found = Ok(Some(owned("root", "993", 0o1775)));
+            facts.places[3].found = Ok(Some(owned("993", "993", 0o644)));
+        },
+    ),
+    (
+        "tcp-down",
+        Level::Problem,
+        "slotd-tcp.socket",
+        "systemctl restart slotd.service",
+        |facts| tcp(facts, "inactive"),
+    ),
+    (
+        "tcp-failed",
+        Level::Problem,
+        "slotd-tcp.socket",
+        "systemctl reset-failed slotd-tcp.socket",
+        |facts| {
+            tcp(facts, "failed");
+            facts.tcp.holders.push("python3 (pid 9)".to_owned());
+        },
+    ),
+    (
+        "tcp-tokens-none",
+        Level::Warning,
+        "slotd-tcp.socket",
+        "slotctl token new",
+        |facts| {
+            tcp(facts, "active");
+            tokens(facts, Ok(0), false);
+        },
+    ),
+    (
+        "tcp-tokens-stale",
+        Level::Warning,
+        "/etc/slot/api-tokens",
+        "systemctl restart slotd.service",
+        |facts| {
+            tcp(facts, "active");
+            tokens(facts, Ok(1), true);
+        },
+    ),
+    (
+        "tcp-tokens-wrong",
+        Level::Problem,
+        "/etc/slot/api-tokens",
+        "mend that line",
+        |facts| {
+            tcp(facts, "active");
+            tokens(facts, Err("line 3: its digest".to_owned()), true);
+        },
+    ),
+    (
+        "tcp-tokens",
+        Level::Unseen,
+        "slotd-tcp.socket",
+        "",
+        |facts| {
+            tcp(facts, "active");
+            facts.tcp.tokens = Err("only root may look".to_owned());
+        },
+    ),
+    (
+        "tcp-open",
+        Level::Warning,
+        "slotd-tcp.socket",
+        "TLS",
+        |facts| {
+            tcp(facts, "active");
+            facts.tcp.addresses = vec!["0.0.0.0:7568".parse().expect("an address")];
         },
     ),
     (
@@ -949,6 +1074,16 @@ const BROKEN: &[Broken] = &[
         },
     ),
     (
+        "watch-down",
+        Level::Problem,
+        "slot-watch@web.path",
+        "systemctl reset-failed slot-watch@web.path",
+        |facts| {
+            unit(facts, "slot-watch@web.path").active = "failed".to_owned();
+            app(facts).triggers.push("slot-watch@web.path".to_owned());
+        },
+    ),
+    (
         "state-aside",
         Level::Warning,
         "/var/lib/slot/web/state.json.corrupt-1",
@@ -963,7 +1098,7 @@ const BROKEN: &[Broken] = &[
         "state-corrupt",
         Level::Problem,
         "/var/lib/slot/web/state.json",
-        "systemctl restart slotd.service",
+        "`slotctl app reload web`",
         |facts| {
             app(facts).state = State::Corrupt("EOF".to_owned());
         },
@@ -972,7 +1107,7 @@ const BROKEN: &[Broken] = &[
         "state-missing",
         Level::Problem,
         "/var/lib/slot/web/state.json",
-        "systemctl restart slotd.service",
+        "`slotctl app reload web`",
         |facts| {
             app(facts).state = State::Absent;
         },
@@ -1118,6 +1253,23 @@ const BROKEN: &[Broken] = &[
         facts.clock_is_set = Ok(None)
     }),
 ];
+
+fn missing(facts: &mut Facts, name: &str, account: Account) {
+    facts.rights.missing.insert(name.to_owned(), account);
+}
+
+/// slotd's API over TCP, for one token on loopback.
+fn tcp(facts: &mut Facts, active: &str) {
+    *unit(facts, "slotd-tcp.socket") = UnitFacts {
+        active: active.to_owned(),
+        ..up("running")
+    };
+    tokens(facts, Ok(1), false);
+}
+
+fn tokens(facts: &mut Facts, known: Result<usize, String>, changed: bool) {
+    facts.tcp.tokens = Ok(Tokens { known, changed });
+}
 
 fn says(facts: &mut Facts, detail: &str) {
     let slot = SlotStatus {
@@ -1278,25 +1430,125 @@ fn a_unit_that_may_be_what_should_serve_is_not_reset() {
     assert!(failed.remedy.contains("status"), "{failed:#?}");
 }
 
-#[test]
-fn what_slotd_says_too_is_said_once() {
-    let mut facts = healthy();
-    let why = "router instance 1 did not answer";
-    facts.routers = Ok([("1".to_owned(), Err(why.to_owned()))].into());
-    let status = Status {
+fn warns(facts: &mut Facts, warnings: &[(&str, &str)]) {
+    let mut status = Status {
         app: "web".to_owned(),
-        warnings: vec![
-            why.to_owned(),
-            "it is kept as state.json.corrupt-1".to_owned(),
-        ],
         ..Status::default()
     };
+    for (topic, text) in warnings {
+        status.warn(topic, (*text).to_owned());
+    }
     facts.slotd = Slotd::Says(Box::new(Apps {
         apps: vec![status],
         broken: BTreeMap::new(),
     }));
-    let checks: Vec<&str> = faults(&facts).iter().map(|fault| fault.check).collect();
-    assert_eq!(checks, ["router-silent"]);
+}
+
+#[test]
+fn what_slotd_says_too_is_said_once_whatever_its_words() {
+    let warnings = [
+        (
+            "router",
+            "router instance 1 did not answer GET /stats: nothing within 5 s",
+        ),
+        (
+            "table",
+            "the table is not everywhere yet: router instance 1 did not answer PUT /table",
+        ),
+        ("state-corrupt", "state.json could not be read"),
+        ("file", "the file of app web is wrong"),
+        ("hook", "the hook after_switch exited with status 1"),
+    ];
+    let checks = |facts: &Facts| -> Vec<(&str, String)> {
+        let faults = faults(facts).into_iter();
+        faults.map(|fault| (fault.check, fault.text)).collect()
+    };
+    let mut facts = healthy();
+    // Each is asked at its own moment, and not in the same words.
+    facts.routers = Ok([("1".to_owned(), Err("the connection was closed".to_owned()))].into());
+    warns(&mut facts, &warnings);
+    let told = checks(&facts);
+    let [(warning, text), (silent, _)] = told.as_slice() else {
+        panic!("{told:?}");
+    };
+    assert_eq!((*silent, *warning), ("router-silent", "app-warning"));
+    assert!(text.contains("after_switch"), "{text}");
+    // A table that is nowhere is not the fault of an instance that answers.
+    let mut facts = healthy();
+    warns(&mut facts, &warnings);
+    let told = checks(&facts);
+    assert!(
+        told.len() == 2 && told[0].1.contains("PUT /table"),
+        "{told:?}"
+    );
+    // Where no instance could be asked, slotd's word is all that there is.
+    facts.routers = Err("it takes root".to_owned());
+    let told = checks(&facts);
+    assert!(
+        told.iter().any(|(_, text)| text.contains("GET /stats")),
+        "{told:?}"
+    );
+    // A slotd of before says no topics.
+    let Slotd::Says(says) = &mut facts.slotd else {
+        panic!("{:?}", facts.slotd);
+    };
+    says.apps[0].topics.clear();
+    let told = checks(&facts).into_iter();
+    assert_eq!(told.filter(|(check, _)| *check == "app-warning").count(), 5);
+}
+
+#[test]
+fn a_state_that_is_lost_is_slotds_to_write_while_it_runs_and_to_find_out_when_it_starts() {
+    for lost in [State::Corrupt("EOF".to_owned()), State::Absent] {
+        let mut facts = healthy();
+        app(&mut facts).state = lost;
+        let running = faults(&facts);
+        assert!(!running[0].remedy.contains("systemctl"), "{running:#?}");
+        *unit(&mut facts, "slotd.service") = UnitFacts {
+            installed: "enabled".to_owned(),
+            ..idle()
+        };
+        facts.slotd = Slotd::Down;
+        let stopped = faults(&facts);
+        let state = stopped
+            .iter()
+            .find(|fault| fault.check.starts_with("state-"));
+        let remedy = &state.expect("it is lost").remedy;
+        assert!(
+            remedy.starts_with("`systemctl start slotd.service`"),
+            "{remedy}"
+        );
+    }
+}
+
+#[test]
+fn slotd_over_tcp_is_no_fault_where_it_is_meant_to_be_as_it_is() {
+    let said = |facts: &Facts| {
+        let faults = faults(facts);
+        assert!(faults.is_empty(), "{faults:#?}");
+        let mut all = examine(facts).into_iter();
+        all.find(|it| it.check == "tcp").map(|it| it.text)
+    };
+    let mut facts = healthy();
+    assert_eq!(said(&facts), None);
+    tcp(&mut facts, "active");
+    let text = "listens on 127.0.0.1:7568, for who has a token";
+    assert_eq!(said(&facts).as_deref(), Some(text));
+    // In somebody's own network that is for him to know.
+    facts.tcp.addresses = vec!["10.0.0.7:7568".parse().expect("an address")];
+    assert!(said(&facts).is_some_and(|text| text.contains("unencrypted")));
+    // It is not to be started by anybody.
+    unit(&mut facts, "slotd-tcp.socket").load = "masked".to_owned();
+    unit(&mut facts, "slotd-tcp.socket").active = "inactive".to_owned();
+    assert_eq!(said(&facts), None);
+    // It is started with slotd.
+    let mut facts = healthy();
+    tcp(&mut facts, "inactive");
+    unit(&mut facts, "slotd.service").active = "inactive".to_owned();
+    facts.slotd = Slotd::Down;
+    let faults = faults(&facts);
+    let checks: Vec<&str> = faults.iter().map(|fault| fault.check).collect();
+    assert_eq!(checks, ["slotd-down"]);
 }
 
 #[test]

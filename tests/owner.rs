@@ -191,6 +191,22 @@ async fn what_cannot_be_written_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_written_is_written_once_more_and_nothing_comes_of_it() {
+    let (world, owner) = starting().await;
+    let before = world.lines();
+    owner.rewrite().await.expect("the disk is not full");
+    let state = Box::new((**owner.state().borrow()).clone());
+    let lines = world.lines();
+    assert_eq!(lines[before.len()..], [Line::Committed(state)]);
+    world.full.store(true, Ordering::Relaxed);
+    let refused = owner.rewrite().await;
+    assert!(
+        matches!(refused, Err(AskError::NotCommitted(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_cannot_be_written_waits_and_questions_are_answered_meanwhile() {
     let (world, owner) = starting().await;
     world.full.store(true, Ordering::Relaxed);

@@ -701,6 +701,19 @@ fn every_state_is_read_as_it_was_written() {
     assert_eq!(place.names(), BTreeSet::from(["state.json".to_owned()]));
 }
 
+#[test]
+fn a_file_holds_a_state_as_long_as_it_is_what_was_written_of_it() {
+    let place = Place::new();
+    let state = busy();
+    assert!(!place.file.holds(&state));
+    place.file.save(&state).unwrap();
+    assert!(place.file.holds(&state) && !place.file.holds(&on_trial()));
+    let mut damaged = fs::read(place.path()).unwrap();
+    damaged.truncate(damaged.len() / 2);
+    fs::write(place.path(), damaged).unwrap();
+    assert!(!place.file.holds(&state));
+}
+
 /// `SLOT_BLESS=1` writes it anew; that is right only as long as no release has this version.
 #[test]
 fn a_file_of_version_1_is_read_and_written_as_it_was_when_it_was_new() {

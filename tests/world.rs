@@ -429,6 +429,37 @@ async fn a_run_keeps_its_address_after_a_change_of_port() {
 }
 
 #[tokio::test]
+async fn a_state_that_the_disk_has_lost_is_written_anew_by_a_reload_and_nothing_is_forgotten() {
+    let bench = bench();
+    bench.write("web", 20_001);
+    let apps = bench.apps().await;
+    apps.load().await;
+    serve(&bench, &apps, "web", "00000001").await;
+    let (root, path) = (bench.at("data/web"), bench.at("data/web/state.json"));
+    let damaged = || std::fs::write(&path, "garbage").unwrap();
+    let gone = || std::fs::remove_file(&path).unwrap();
+    // The last has its file changed as well, and so is taken up by what is on disk.
+    for (lose, first_port) in [
+        (&damaged as &dyn Fn(), 20_001),
+        (&gone, 20_001),
+        (&damaged, 20_011),
+    ] {
+        lose();
+        bench.write("web", first_port);
+        let app = apps.reload("web").await.unwrap();
+        let state = Arc::clone(&app.owner().state().borrow());
+        let by = state.outcome.as_ref().map(|outcome| outcome.by.as_str());
+        assert_eq!((state.generation, by), (Generation(1), Some("root")));
+        let file = StateFile::at(path.clone(), "this boot".to_owned());
+        let (written, _) = file.look().unwrap().unwrap().expect("a state");
+        assert_eq!(written.generation, Generation(1));
+        let names = std::fs::read_dir(&root).unwrap();
+        let mut names = names.map(|entry| entry.unwrap().file_name());
+        assert!(names.all(|name| !name.to_string_lossy().contains("corrupt")));
+    }
+}
+
+#[tokio::test]
 async fn an_app_that_could_not_be_managed_is_in_order_again_once_it_is_reloaded() {
     let bench = bench();
     let file = bench.at("apps/web.toml");

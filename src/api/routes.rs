@@ -198,7 +198,7 @@ async fn status<U: Units>(
     let app = api.app(&named).await?;
     let mut status = app.status().await;
     if let Err(error) = api.apps.check_file(&status.app) {
-        status.warnings.push(chain(&error));
+        status.warn("file", chain(&error));
     }
     Ok(Json(status))
 }

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** what is parsed is valid in itself; whether files exist or slotd answers is not asked here.
 
+mod address;
 mod machine;
 mod shares;
 mod token;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
+pub use address::{Address, address};
 pub use machine::{
     AppReload, Config, ConfigCheck, ConfigShow, Doctor, Listener, ListenerAdd, ListenerRemove,
 };
@@ -134,8 +136,8 @@ pub enum Command {
     /// Say what is wrong with slot on this machine, and what to do about it
     ///
     /// Looks at systemd, polkit and the bus; at slot's units and those of apps (installed, read, failed, limited, replaced); at the public
-    /// sockets, the router's instances and their table; at app files, states, symlinks and releases; at ports, owners and modes, disks and
-    /// the clock. Each line is ok, warning or problem, or unseen where it could not be looked at; what is not ok has what to do. It needs no
+    /// sockets, the router's instances and their table, and slotd's API over TCP; at app files, states, symlinks and releases; at ports,
+    /// owners and modes, disks and the clock. Each line is ok, warning or problem, or unseen where it could not be looked at; what is not ok has what to do. It needs no
     /// slotd that runs, and asks one that does. Without root it sees less, and says so.
     ///
     /// The exit status is 1 if there is a problem, and 0 if there are warnings at most.
@@ -254,7 +256,8 @@ pub enum App {
     ///
     /// A file that is wrong is refused whole, with the line, and what runs goes on by the settings that it has. Run as root it has systemd
     /// read the units anew as well; as a member of the group `slot`, and by `systemctl reload slotd`, slotd alone reads the files again. Where
-    /// systemd's units would be others then, that is said, here, in the journal and by `slotctl status`.
+    /// systemd's units would be others then, that is said, here, in the journal and by `slotctl status`. Of several apps each is tried and
+    /// told. A state that the disk has lost is written anew by a slotd that still knows it.
     Reload(AppReload),
     /// List the apps
     List,

@@ -46,16 +46,40 @@ pub fn script(shell: Shell, to: &mut dyn io::Write) -> io::Result<()> {
     let shells = Shells::builtins();
     let known = shells.completer(&name);
     let known = known.ok_or_else(|| io::Error::other(format!("there is no script for {name}")))?;
-    known.write_registration(VARIABLE, "slotctl", "slotctl", "slotctl", to)?;
-    if shell == Shell::Zsh {
-        // zsh loads the file by its name when it first completes, and runs it for that (zshcompsys(1), "Autoloaded files").
-        writeln!(
-            to,
-            "[ \"$funcstack[1]\" = _slotctl ] && _clap_dynamic_completer_slotctl \"$@\""
-        )?;
-    }
-    Ok(())
+    let mut script = Vec::new();
+    known.write_registration(VARIABLE, "slotctl", "slotctl", "slotctl", &mut script)?;
+    let script = String::from_utf8(script).map_err(io::Error::other)?;
+    let script = match shell {
+        Shell::Bash => script.replace(BASH, "-F _slotctl slotctl") + WHOLE_WORDS,
+        Shell::Zsh => script + AT_ONCE,
+        _ => script,
+    };
+    to.write_all(script.as_bytes())
 }
+
+/// How a script for bash registers its function.
+const BASH: &str = "-F _clap_complete_slotctl slotctl";
+
+/// bash takes `:` and `=` for words of their own, and hands on what follows them (bash(1), `COMP_WORDBREAKS`): of `web:bl` and `--app=w` no
+/// more than `bl` and `w`. slotctl is asked for the whole word, and bash gets back what it knows of it.
+const WHOLE_WORDS: &str = r#"
+_slotctl() {
+    local line=$COMP_LINE whole=() last=-1 at
+    for ((at = 0; at <= COMP_CWORD; at++)); do
+        [[ $at == 0 || $line == [[:space:]]* ]] && whole[++last]=
+        line=${line#"${line%%[![:space:]]*}"}
+        whole[last]+=${COMP_WORDS[at]}
+        line=${line#"${COMP_WORDS[at]}"}
+    done
+    local begun=${whole[last]%"$2"} COMP_WORDS=("${whole[@]}") COMP_CWORD=$last
+    _clap_complete_slotctl "$1" "${whole[last]}" "$3"
+    COMPREPLY=("${COMPREPLY[@]#"$begun"}")
+}
+"#;
+
+/// zsh loads the file by its name when it first completes, and runs it for that (zshcompsys(1), "Autoloaded files").
+const AT_ONCE: &str =
+    "[ \"$funcstack[1]\" = _slotctl ] && _clap_dynamic_completer_slotctl \"$@\"\n";
 
 /// Every app.
 pub fn apps() -> Vec<CompletionCandidate> {

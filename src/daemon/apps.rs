@@ -282,16 +282,20 @@ impl<U: Units> Apps<U> {
         (managed, broken)
     }
 
-    /// Reads an app's file again. What runs is not touched: the app is given up and taken up again, as in a restart of slotd.
+    /// Reads an app's file again. What runs is not touched: the app is given up and taken up again, as in a restart of slotd. Before that
+    /// its state is written once more where the disk has lost it, so that nothing is forgotten by that.
     ///
     /// # Errors
-    /// A file that cannot be used leaves the app as it is; a state that cannot be leaves it unmanaged, and running.
+    /// A file that cannot be used, and a state that cannot be written, leave the app as it is; a state that cannot be used leaves it
+    /// unmanaged, and running.
     pub async fn reload(&self, name: &str) -> Result<Arc<Managed<U>>, AppError> {
         self.tables.gathered().await;
         let app = self.read(name)?;
         self.removed.write().await.remove(name);
         let mut managed = self.managed.write().await;
         if let Some(known) = managed.get(&app.name) {
+            let kept = known.keep_written().await;
+            kept.map_err(|error| broken(name, &error))?;
             if *known.app() == app {
                 let known = Arc::clone(known);
                 drop(managed);

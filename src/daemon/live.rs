@@ -105,6 +105,12 @@ impl<U: Units> Live<U> {
         replace(&path, &vec![b'.'; RESERVE], 0o600)
     }
 
+    /// Whether the file of the state is what was written of it.
+    pub(super) async fn is_written(&self, state: Arc<State>) -> bool {
+        let file = self.state_file.clone();
+        blocking(move || file.holds(&state)).await
+    }
+
     fn reserve(&self) -> PathBuf {
         self.root.join(".reserve")
     }

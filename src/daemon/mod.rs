@@ -44,3 +44,4 @@ mod taker;
 pub mod tell;
 pub mod units;
 pub mod world;
+mod written;

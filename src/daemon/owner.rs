@@ -47,7 +47,8 @@ pub enum AskError {
 
 /// Somebody's request and where its answer goes.
 struct Ask {
-    event: Event,
+    /// Nothing is asked for but that the state be written once more.
+    event: Option<Event>,
     answer: oneshot::Sender<Result<Arc<State>, AskError>>,
 }
 
@@ -91,6 +92,18 @@ impl Owner {
     /// # Errors
     /// Nothing was changed.
     pub async fn ask(&self, event: Event) -> Result<Arc<State>, AskError> {
+        self.ask_for(Some(event)).await
+    }
+
+    /// Has the state written once more, as it is: somebody, or a disk, has lost what was committed.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn rewrite(&self) -> Result<(), AskError> {
+        self.ask_for(None).await.map(drop)
+    }
+
+    async fn ask_for(&self, event: Option<Event>) -> Result<Arc<State>, AskError> {
         let (answer, answered) = oneshot::channel();
         self.asks
             .send(Ask { event, answer })
@@ -171,7 +184,11 @@ impl<W: World> Task<W> {
                 () = end.notified() => return,
                 Some(event) = events.recv(), if delayed.is_none() => event,
                 Some(Ask { event, answer }) = asks.recv() => {
-                    let taken = self.take(event).await.map(|()| Arc::clone(&self.state));
+                    let taken = match event {
+                        Some(event) => self.take(event).await,
+                        None => self.commit(&self.state).await,
+                    };
+                    let taken = taken.map(|()| Arc::clone(&self.state));
                     // Whoever asked may be gone; what was decided stands.
                     let _ = answer.send(taken);
                     continue;
@@ -194,10 +211,7 @@ impl<W: World> Task<W> {
     async fn take(&mut self, event: Event) -> Result<(), AskError> {
         let next = step(&self.state, event, self.world.now())?;
         if next.state != *self.state {
-            if let Err(error) = self.world.commit(&next.state).await {
-                self.world.warn(&error);
-                return Err(AskError::NotCommitted(crate::telemetry::chain(&error)));
-            }
+            self.commit(&next.state).await?;
             self.state = Arc::new(next.state);
         }
         // Traffic does not wait for words: telling may collect the evidence of a failure first.
@@ -212,6 +226,13 @@ impl<W: World> Task<W> {
         });
         self.perform(|_| true);
         Ok(())
+    }
+
+    async fn commit(&self, state: &State) -> Result<(), AskError> {
+        self.world.commit(state).await.map_err(|error| {
+            self.world.warn(&error);
+            AskError::NotCommitted(crate::telemetry::chain(&error))
+        })
     }
 
     /// Of the effects of a kind, gives up what is not demanded any more, and begins what newly is.

@@ -34,6 +34,9 @@ const READY: &str = "ready";
 /// The step of a candidate that is ready.
 const BEFORE_SWITCH: &str = "before_switch";
 
+/// What warnings are about that a receiver does not get his notices.
+const NOTICES: &str = "notices";
+
 /// What is held up by a hook that failed after a switch: nothing, but somebody should know.
 const HOOK: &str = "hook";
 
@@ -52,7 +55,8 @@ pub(super) struct Memory {
     /// Ends of watches: generation, success, cause, sentence.
     watches: VecDeque<(u64, bool, String, String)>,
     staging: api::Staging,
-    warnings: Vec<String>,
+    /// With what they are about.
+    warnings: Vec<(String, String)>,
     /// What cannot be done at present, and why: `state`, `table`.
     held_up: BTreeMap<&'static str, String>,
     /// The receivers of notices that do not get theirs.
@@ -175,23 +179,25 @@ impl<U: Units> Live<U> {
         change(&mut self.memory().staging);
     }
 
-    /// What an administrator should know.
+    /// What an administrator should know, each with what it is about ([`Status::topics`](api::Status::topics)).
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<(String, String)> {
         let memory = self.memory();
-        let held_up = memory.held_up.values();
+        let held_up = memory.held_up.iter();
+        let held_up = held_up.map(|(what, text)| ((*what).to_owned(), text.clone()));
         let undelivered = memory.undelivered.values().map(|it| {
             let age = Duration::from_millis(self.now().0.saturating_sub(it.since_ms));
-            format!(
+            let text = format!(
                 "{} notices wait for {}, the oldest for {}: {}; `journalctl -u slotd -u slot-notify@{}` says more",
                 it.many,
                 it.place,
                 tell::span(age),
                 it.why,
                 self.app.name
-            )
+            );
+            (NOTICES.to_owned(), text)
         });
-        let known = memory.warnings.iter().chain(held_up).cloned();
+        let known = memory.warnings.iter().cloned().chain(held_up);
         known.chain(undelivered).collect()
     }
 
@@ -244,7 +250,7 @@ impl<U: Units> Live<U> {
             slot_app = self.app.name.as_str(),
             "{text}"
         );
-        self.memory().warnings.push(text);
+        self.memory().warnings.push((topic.to_owned(), text));
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

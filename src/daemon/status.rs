@@ -57,7 +57,9 @@ impl<U: Units> Managed<U> {
         let state = Arc::clone(&self.owner().state().borrow());
         let app = &self.world().app;
         let mut warnings = self.world().warnings();
-        warnings.extend(self.world().units.apart().await);
+        let apart = self.world().units.apart().await;
+        warnings.extend(apart.map(|text| ("units-apart".to_owned(), text)));
+        let mut warn = |topic: &str, text| warnings.push((topic.to_owned(), text));
         let (mut stats, mut routers) = (None, Vec::new());
         match self.world().tables.routers().stats().await {
             Ok(answers) => {
@@ -68,15 +70,19 @@ impl<U: Units> Managed<U> {
                             routers.push(router(instance, &answer));
                             known.push(answer);
                         }
-                        Err(error) => warnings.push(chain(&error)),
+                        Err(error) => warn("router", chain(&error)),
                     }
                 }
             }
-            Err(error) => warnings.push(chain(&error)),
+            Err(error) => warn("router", chain(&error)),
         }
         if let (Some(active), Some(why)) = (&state.active, &state.lookout.failing) {
-            warnings.push(tell::failing(app, active, why, state.prev.as_ref()));
+            warn(
+                "failing",
+                tell::failing(app, active, why, state.prev.as_ref()),
+            );
         }
+        let (topics, warnings) = warnings.into_iter().unzip();
         let addresses: BTreeSet<String> = stats
             .iter()
             .flatten()
@@ -127,6 +133,7 @@ impl<U: Units> Managed<U> {
                 .map(|back| tell::rolled_back(app, back)),
             staging: self.world().staging(),
             warnings,
+            topics,
             remote: app.remote.as_ref().map(|remote| remote.url.clone()),
             hold: self.world().held().await,
         }

@@ -69,19 +69,31 @@ pub(super) fn units(facts: &Facts) -> Vec<Finding> {
             let faults = faults(facts, unit, is, missing).into_iter();
             // What is stale because the app's file is newer was said of that.
             found.extend(faults.filter(|fault| fault.check != "unit-stale" || !is_stale));
-            found.extend(ended(name, app, unit, is));
+            if !app.triggers.contains(unit) {
+                found.extend(ended(name, app, unit, is));
+            }
         }
         for unit in &app.triggers {
             let is = facts.units.get(unit);
-            if is.is_some_and(|is| is.is_loaded() && is.active == "inactive") {
+            if let Some(is) = is.filter(|is| is.is_loaded() && !is.is_up()) {
+                let (state, remedy) = match is.active.as_str() {
+                    "failed" => (
+                        format!("has failed ({})", is.result),
+                        format!("`systemctl reset-failed {unit}`, then `systemctl start {unit}`"),
+                    ),
+                    _ => (
+                        "is not active".to_owned(),
+                        format!("`systemctl start {unit}`"),
+                    ),
+                };
                 found.push(
                     Finding::problem(
                         "watch-down",
                         unit,
-                        format!("is not active, and {} has [auto]", app.file.display()),
+                        format!("{state}, and {} has [auto]", app.file.display()),
                     )
                     .because("nothing new is looked for, so that nothing is deployed by itself")
-                    .mended_by(format!("`systemctl start {unit}`"))
+                    .mended_by(remedy)
                     .told_by(format!(
                         "journalctl -b -u {unit} -u slot-watch@{name}.service"
                     )),
@@ -124,7 +136,7 @@ fn ended(name: &str, app: &AppFacts, unit: &str, is: &super::UnitFacts) -> Optio
     };
     let serves = active.is_some_and(|slot| unit == format!("{name}@{slot}.service"));
     let text = format!("has failed ({})", is.result);
-    if is.active == "failed" && serves {
+    if is.has_failed() && serves {
         return Some(
             Finding::problem("unit-failed", unit, format!("{text}, and is the active slot"))
                 .because("every request of the app is answered 503, and systemd does not start it again by itself")
@@ -138,7 +150,7 @@ fn ended(name: &str, app: &AppFacts, unit: &str, is: &super::UnitFacts) -> Optio
         // Whether it is what should serve is not known.
         _ => false,
     };
-    if is.active == "failed" && unneeded {
+    if is.has_failed() && unneeded {
         return Some(
             Finding::warning("unit-failed", unit, text)
                 .because("nothing needs it now; it is in the way of `systemctl --failed`, where others should be seen")
@@ -146,7 +158,7 @@ fn ended(name: &str, app: &AppFacts, unit: &str, is: &super::UnitFacts) -> Optio
                 .told_by(journal),
         );
     }
-    if is.active == "failed" {
+    if is.has_failed() {
         return Some(
             Finding::warning("unit-failed", unit, text)
                 .because("it may be what should serve, or what a deployment is looking at")
@@ -156,7 +168,7 @@ fn ended(name: &str, app: &AppFacts, unit: &str, is: &super::UnitFacts) -> Optio
                 .told_by(journal),
         );
     }
-    (is.sub == "auto-restart").then(|| {
+    is.is_coming_back().then(|| {
         let finding = Finding::problem("unit-looping", unit, format!("ends as soon as it is started ({}, {} times so far)", is.result, is.restarts))
             .because(if serves { "it is the active slot: requests are held, then answered 503" } else { "it does not stay up" })
             .mended_by(format!("see in its journal why it ends, and mend that; `slotctl --app {name} rollback` goes back to the release before"))
@@ -194,30 +206,68 @@ pub(super) fn states(facts: &Facts) -> Vec<Finding> {
             .is_ok_and(|links| links.contains_key("live"));
         match &app.state {
             State::Corrupt(why) => found.push(
-                Finding::problem("state-corrupt", &object, format!("cannot be read: {why}"))
-                    .because("what serves goes on; when slotd starts it keeps the file aside, and finds the active slot out by the table, the units and the symlinks")
-                    .mended_by(format!("see why (`journalctl -k`, `df -h {object}`), then `systemctl restart slotd.service`"))
-                    .told_by(journal),
+                lost(
+                    facts,
+                    name,
+                    Finding::problem("state-corrupt", &object, format!("cannot be read: {why}")),
+                )
+                .told_by(journal),
             ),
             State::Unseen(why) => found.push(Finding::unseen("state", &object, why)),
             State::Absent if linked => found.push(
-                Finding::problem("state-missing", &object, "is not there, and the app was deployed")
-                    .because("somebody removed it, or restored the directory without it; what serves goes on")
-                    .mended_by("`systemctl restart slotd.service`, which finds out what is active; or bring the file back before that")
-                    .told_by(journal),
+                lost(
+                    facts,
+                    name,
+                    Finding::problem(
+                        "state-missing",
+                        &object,
+                        "is not there, and the app was deployed",
+                    ),
+                )
+                .told_by(journal),
             ),
             State::Absent => found.push(Finding::ok("state", name, "was never deployed")),
             State::Stands(stand) => {
                 let links = links(name, app, stand);
                 if links.is_empty() {
-                    let live = stand.live.as_deref().map_or("nothing is live".to_owned(), |live| format!("release {live} is live"));
-                    found.push(Finding::ok("state", name, format!("{live}, and the symlinks say so")));
+                    let live = stand
+                        .live
+                        .as_deref()
+                        .map_or("nothing is live".to_owned(), |live| {
+                            format!("release {live} is live")
+                        });
+                    found.push(Finding::ok(
+                        "state",
+                        name,
+                        format!("{live}, and the symlinks say so"),
+                    ));
                 }
                 found.extend(links);
             }
         }
     }
     found
+}
+
+/// A state that the disk does not have. A slotd that runs has it in memory, and only what it does not know any more has to be found out.
+fn lost(facts: &Facts, name: &str, finding: Finding) -> Finding {
+    let object = &finding.object;
+    let see = format!("see why: `journalctl -k` and `df -h {object}` show a broken or a full disk");
+    let slotd = facts.units.get("slotd.service");
+    match slotd.is_some_and(super::UnitFacts::is_up) {
+        true => finding
+            .because(
+                "what serves goes on, and slotd still knows all that the file had; one that is started anew would not: it would find out what \
+                 is active, and not who deployed it, whether it soaks, and what was rolled back",
+            )
+            .mended_by(format!("`slotctl app reload {name}`, by which slotd writes it anew: before slotd is restarted. Then {see}")),
+        false => finding
+            .because(
+                "what serves goes on; slotd, when it starts, finds out by the table, the units and the symlinks what is active, but not who \
+                 deployed it, whether it soaks, and what was rolled back",
+            )
+            .mended_by(format!("`systemctl start slotd.service`, which keeps aside what cannot be read. Then {see}")),
+    }
 }
 
 /// What the symlinks name, against the state.

@@ -3,6 +3,7 @@
 //! **Invariant:** plain data, of about one moment. Each thing that may not be looked at by everybody is a [`Seen`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::App;
@@ -36,6 +37,8 @@ pub struct Facts {
     pub inet: bool,
     /// What slotd says.
     pub slotd: Slotd,
+    /// slotd's API over TCP.
+    pub tcp: Tcp,
     /// What each instance of the router says, by its number.
     pub routers: Seen<BTreeMap<String, Result<Stats, String>>>,
     /// The table on disk; `None` if there is no file.
@@ -96,6 +99,19 @@ impl UnitFacts {
         matches!(self.active.as_str(), "active" | "reloading")
     }
 
+    /// It has ended, and PID 1 starts it again by itself: `auto-restart`, and since systemd 254 `auto-restart-queued`,
+    /// `failed-before-auto-restart` and `dead-before-auto-restart`.
+    #[must_use]
+    pub fn is_coming_back(&self) -> bool {
+        self.sub.contains("auto-restart")
+    }
+
+    /// It has failed, and nothing starts it again.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.active == "failed" && !self.is_coming_back()
+    }
+
     /// PID 1 can start it.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
@@ -114,6 +130,26 @@ pub struct Listener {
     pub holders: Vec<String>,
     /// The instance of slot's own router that has it.
     pub router: Option<String>,
+}
+
+/// slotd's API over TCP (`slotd-tcp.socket`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Where it is to listen.
+    pub addresses: Vec<SocketAddr>,
+    /// Who has one of its ports, for people, where it does not listen; empty where that may not be seen.
+    pub holders: Vec<String>,
+    /// Those who may ask.
+    pub tokens: Seen<Tokens>,
+}
+
+/// The tokens that slotd has, or will have when it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// How many there are in their file as it is now, or what is wrong with it.
+    pub known: Result<usize, String>,
+    /// Their file is another than when slotd read it.
+    pub changed: bool,
 }
 
 /// What slotd says.
@@ -220,14 +256,23 @@ pub struct PolkitRule {
 /// What slot's processes are allowed by, beside the apps' own rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// Users and groups that slot's units name and that do not exist.
-    pub missing: Vec<String>,
+    /// Users and groups that slot's units name and that do not exist, by name.
+    pub missing: BTreeMap<String, Account>,
     /// Whether the package's own rule for polkit is there.
     pub rule: Seen<bool>,
     /// The package's own policy for the bus.
     pub bus: bool,
     /// Rules of apps that have no file any more: the app's name and the rule.
     pub orphans: Option<BTreeMap<String, PathBuf>>,
+}
+
+/// What of a name there is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// The user, with or without a group of that name.
+    User,
+    /// The group.
+    Group,
 }
 
 /// A path whose owner and mode matter.

@@ -13,11 +13,12 @@ mod finding;
 mod reach;
 mod rights;
 mod routers;
+mod tcp;
 mod units;
 
 pub use facts::{
-    AppFacts, Disk, Facts, Held, Kind, Leftover, Link, Listener, Owned, Place, PolkitRule, Rights,
-    Seen, Slotd, Stand, State, UnitFacts, UnitText,
+    Account, AppFacts, Disk, Facts, Held, Kind, Leftover, Link, Listener, Owned, Place, PolkitRule,
+    Rights, Seen, Slotd, Stand, State, Tcp, Tokens, UnitFacts, UnitText,
 };
 pub use finding::{Finding, Level, Mend};
 
@@ -40,6 +41,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
         rights::polkit,
         units::own,
         units::slotd,
+        tcp::socket,
         reach::sockets,
         routers::routers,
         rights::places,

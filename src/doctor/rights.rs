@@ -1,6 +1,8 @@
 //! Who may do what: polkit and the bus, by whose leave slotd starts units, and owners and modes of what is on disk.
 
-use super::facts::{AppFacts, Facts, Kind, Owned, Place};
+use std::collections::BTreeMap;
+
+use super::facts::{Account, AppFacts, Facts, Kind, Owned, Place};
 use super::finding::{Finding, Mend};
 use super::units::REINSTALL;
 
@@ -45,15 +47,19 @@ pub(super) fn polkit(facts: &Facts) -> Vec<Finding> {
             super::Level::Warning
         }));
     }
-    for name in &facts.rights.missing {
+    for (name, account) in &facts.rights.missing {
+        let kind = match account {
+            Account::User => "user",
+            Account::Group => "group",
+        };
         found.push(
             Finding::problem(
                 "user-missing",
                 name,
-                "is neither a user nor a group of this machine, and slot's units name it",
+                format!("is no {kind} of this machine, and slot's units name it"),
             )
             .because("units that name it do not start")
-            .mended_by("`systemd-sysusers slot.conf`, then `systemctl restart slotd.service`"),
+            .mended_by(made_again(name)),
         );
     }
     let mut right = found.is_empty() && facts.rights.rule.is_ok();
@@ -83,6 +89,22 @@ pub(super) fn polkit(facts: &Facts) -> Vec<Finding> {
         );
     }
     found
+}
+
+/// How a user or a group comes to be there again: its own package's file says what it is (sysusers.d(5)). Who runs keeps the numbers that
+/// it was started with, and a new user may have another number than the old one.
+fn made_again(name: &str) -> String {
+    let restart = "`systemctl try-restart slotd.service`";
+    match name {
+        // It is systemd's.
+        "systemd-journal" => format!("`systemd-sysusers`, then {restart}"),
+        // slotd asks for it, and owns nothing by it.
+        "slot-observers" => format!("`systemd-sysusers slot.conf`, then {restart}"),
+        _ => format!(
+            "`systemd-sysusers slot.conf`, `systemd-tmpfiles --create slot.conf`, then {restart} and `slotctl router upgrade`; `slotctl \
+             doctor` names what still belongs to an old number"
+        ),
+    }
 }
 
 /// polkit itself: it is started when it is first asked.
@@ -149,7 +171,11 @@ pub(super) fn places(facts: &Facts) -> Vec<Finding> {
     let mut unseen: Option<&str> = None;
     for place in &facts.places {
         match &place.found {
-            Ok(owned) => found.extend(judged(place, owned.as_ref())),
+            Ok(owned) => {
+                // What is of a number without a name is named once that name is there again.
+                let is_nobodys = owned.is_some() && is_of(place.kind, &facts.rights.missing);
+                found.extend(judged(place, owned.as_ref()).filter(|_| !is_nobodys));
+            }
             Err(why) => unseen = Some(why),
         }
     }
@@ -164,6 +190,16 @@ pub(super) fn places(facts: &Facts) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// Whether a path should be of a user or of a group that there is not.
+fn is_of(kind: Kind, missing: &BTreeMap<String, Account>) -> bool {
+    let owners = match kind {
+        Kind::Made(user, group, _) => [user, group],
+        Kind::OfApp | Kind::Slotd => ["slot", "slot"],
+        Kind::Symlink(_) | Kind::Settings | Kind::Secret | Kind::Above => return false,
+    };
+    owners.iter().any(|owner| missing.contains_key(*owner))
 }
 
 fn judged(place: &Place, found: Option<&Owned>) -> Option<Finding> {

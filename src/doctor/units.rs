@@ -146,7 +146,7 @@ pub(super) fn reloaded(facts: &Facts, finding: Finding) -> Finding {
 /// A unit that failed, or is started again and again.
 fn ended(name: &str, unit: &UnitFacts) -> Option<Finding> {
     let journal = format!("journalctl -b -u {name}");
-    if unit.active == "failed" {
+    if unit.has_failed() {
         let text = format!("has failed ({})", unit.result);
         let start = format!("`systemctl reset-failed {name}`, then `systemctl start {name}`");
         let finding = Finding::problem("unit-failed", name, text).told_by(journal);
@@ -167,7 +167,7 @@ fn ended(name: &str, unit: &UnitFacts) -> Option<Finding> {
                 .mended_by(start),
         });
     }
-    (unit.sub == "auto-restart").then(|| {
+    unit.is_coming_back().then(|| {
         Finding::problem(
             "unit-looping",
             name,
@@ -241,6 +241,10 @@ pub(super) fn slotd(facts: &Facts) -> Vec<Finding> {
             "is not in use yet: no app is registered",
         )];
     }
+    // It was said above that it does not stay up.
+    if unit.is_coming_back() {
+        return Vec::new();
+    }
     if unit.active == "inactive" || unit.active == "deactivating" {
         return vec![
             Finding::problem("slotd-down", name, "does not run")
@@ -289,6 +293,21 @@ fn broken<'a>(facts: &'a Facts, says: &'a Apps) -> impl Iterator<Item = Finding>
     })
 }
 
+/// Whether what slotd warns of was looked at here, so that it is a finding of its own, or is over: slotd remembers some of it until it
+/// starts anew.
+fn is_looked_at(facts: &Facts, topic: &str) -> bool {
+    let routers = facts.routers.iter().flatten();
+    let mut routers = routers.map(|(_, told)| told);
+    match topic {
+        // What was kept aside is there, or was removed since; units that systemd has not read are findings of their own.
+        "state-corrupt" | "file" | "units-apart" => true,
+        "router" => facts.routers.is_ok(),
+        // The table is not everywhere because an instance does not take it.
+        "table" => routers.any(Result::is_err),
+        _ => false,
+    }
+}
+
 /// What slotd itself knows to be wrong with an app.
 fn standing(facts: &Facts, status: &Status) -> Vec<Finding> {
     let app = &status.app;
@@ -317,19 +336,8 @@ fn standing(facts: &Facts, status: &Status) -> Vec<Finding> {
             );
         }
     }
-    // A state that was kept aside, what systemd has not read, and a router that does not answer, are findings of their own.
-    let routers = facts.routers.iter().flatten();
-    let silent: Vec<&str> = routers
-        .filter_map(|(_, told)| told.as_ref().err().map(String::as_str))
-        .collect();
-    let is_found = |text: &str| {
-        [".corrupt-", "slotctl app reload"]
-            .iter()
-            .chain(&silent)
-            .any(|why| text.contains(why))
-    };
-    let told = status.warnings.iter().filter(|text| !is_found(text));
-    for text in told {
+    let told = status.warned();
+    for (_, text) in told.filter(|(topic, _)| !is_looked_at(facts, topic)) {
         found.push(
             Finding::warning("app-warning", app, format!("slotd says: {text}"))
                 .mended_by(format!("do what the sentence says; `slotctl --app {app} status` shows whether that was all"))

@@ -93,11 +93,21 @@ impl StateFile {
     /// # Errors
     /// The operation that failed; the file is as it was.
     pub fn save(&self, state: &State) -> Result<(), FileError> {
+        replace(&self.path, &self.text(state), 0o644)
+    }
+
+    /// Whether the file is what [`Self::save`] has made of that state.
+    #[must_use]
+    pub fn holds(&self, state: &State) -> bool {
+        fs::read(&self.path).is_ok_and(|bytes| bytes == self.text(state))
+    }
+
+    fn text(&self, state: &State) -> Vec<u8> {
         let record = Record::of(state, &self.machine_boot);
         let mut bytes =
             serde_json::to_vec_pretty(&record).expect("a record is strings, numbers and lists");
         bytes.push(b'\n');
-        replace(&self.path, &bytes, 0o644)
+        bytes
     }
 
     fn keep_aside(&self) -> Result<PathBuf, FileError> {

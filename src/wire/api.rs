@@ -116,12 +116,31 @@ pub struct Status {
     /// What an administrator should know: a corrupt state file that was kept aside, a router that does not answer, …
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What each of those is about, in their order, in a word that never changes: `state-corrupt`, `router`, `table`, `hook`, `notices`, …
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topics: Vec<String>,
     /// Where commits are fetched from that nobody sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
     /// Who holds automatic deployments, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+}
+
+impl Status {
+    /// Adds a warning about something.
+    pub fn warn(&mut self, topic: &str, text: String) {
+        self.topics.resize(self.warnings.len(), String::new());
+        self.topics.push(topic.to_owned());
+        self.warnings.push(text);
+    }
+
+    /// Each warning with what it is about; nothing where slotd does not say so.
+    pub fn warned(&self) -> impl Iterator<Item = (&str, &str)> {
+        let topics = self.topics.iter().map(String::as_str);
+        let topics = topics.chain(std::iter::repeat(""));
+        topics.zip(self.warnings.iter().map(String::as_str))
+    }
 }
 
 /// The work tree for the next deployment.

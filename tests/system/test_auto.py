@@ -93,6 +93,28 @@ def test_a_hold_stops_it_and_nobody_else(machine, dropped):
     dropped.live("held")
 
 
+def test_a_watch_begins_and_ends_with_a_reload_whoever_had_systemd_read_the_file_before(machine, dropped):
+    file = "/etc/slot/apps/web.toml"
+    kept = machine.out(f"cat {file}") + "\n"
+
+    def watched(state):
+        return machine.run(f"systemctl list-units --plain --no-legend --state={state} 'slot-watch@web.timer' 'slot-watch@web.path'").stdout.count("slot-watch@web.")
+
+    assert watched("active") == 2
+    machine.write(file, kept.partition("[auto]")[0])
+    machine.run("systemctl daemon-reload && slotctl app reload web")
+    assert watched("active") == 0
+    machine.write(file, kept)
+    machine.run("systemctl daemon-reload")
+    assert watched("active") == 0, "systemd starts none by that"
+    machine.run("slotctl app reload web")
+    assert watched("active") == 2
+    # One that goes on as its file says is left alone.
+    before = machine.show("slot-watch@web.timer", "InvocationID")
+    machine.run("slotctl app reload web")
+    assert machine.show("slot-watch@web.timer", "InvocationID") == before
+
+
 def test_a_machine_that_was_rebooted_watches_and_remembers():
     with Machine(kept=True) as machine:
         machine.install()

@@ -128,6 +128,30 @@ def test_a_slot_that_is_added_can_be_started_after_a_reload(machine, app, load):
     answers_only(load, "three", requests=20)
 
 
+def test_an_app_that_cannot_be_taken_over_hides_nothing_of_the_others(machine, app, load):
+    rule = "/etc/polkit-1/rules.d/60-slot-app-able.rules"
+    App(machine, "able", QUICK + 'hosts = ["able.test"]\n')
+    machine.run(f"mv {rule} /root/ && mkdir {rule}")
+    change(machine, 's/^hosts = .*/hosts = ["localhost", "fourth"]/')
+    said = machine.run("slotctl --json app reload", check=False)
+    answer = json.loads(said.stdout)
+    assert (said.returncode, answer["success"], answer["reloaded"], list(answer["refused"])) == (1, False, ["web"], ["able"]), said
+    assert rule in answer["refused"]["able"] and "`slotctl app reload able` does it" in answer["refused"]["able"], said
+    answers(machine, "fourth", 200)
+    told = machine.run("slotctl app reload", check=False)
+    assert told.returncode == 1 and rule in told.stderr and told.stdout == f"web goes by {FILE} as it is now.\n", told
+    machine.run(f"rmdir {rule}")
+    assert machine.json("slotctl --json app reload")["reloaded"] == ["able", "web"]
+    assert '"able@blue.service"' in machine.out(f"cat {rule}")
+    # Of slotd that is away every app is told, once for people.
+    machine.run("systemctl stop slotd.socket slotd.service")
+    away = machine.run("slotctl --json app reload", check=False)
+    assert (away.returncode, list(json.loads(away.stdout)["refused"])) == (3, ["able", "web"]), away
+    assert machine.run("slotctl app reload", check=False).stderr.count("slotd is not running") == 1
+    machine.run("systemctl start slotd.socket slotd.service && slotctl app remove able --purge --now")
+    answers_only(load, "three", requests=20)
+
+
 def test_members_of_the_group_reload_what_slotd_reads_and_others_nothing(machine, app):
     machine.run("useradd --groups slot ann; useradd bob")
     assert machine.json("slotctl --json app reload web", user="ann")["reloaded"] == ["web"]

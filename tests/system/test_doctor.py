@@ -92,6 +92,10 @@ def test_a_machine_with_a_deployed_app_has_no_warning_and_says_what_was_looked_a
     assert "No problem, and no warning." in text and "\x1b" not in text, text
 
 
+A_TOKEN = "install -m 0600 /dev/null /etc/slot/api-tokens && slotctl token new --name ci --scope read | sed -n 's/^line *//p' >/etc/slot/api-tokens"
+MOVED_TO = "/run/systemd/system/slotd-tcp.socket.d/moved.conf"
+MOVED = "mkdir -p $(dirname {0}) && printf '[Socket]\\nListenStream=\\nListenStream".format(MOVED_TO)
+
 # A name; what breaks it; what is found, first what the remedy is taken of; then what mends it: "remedy" runs the commands that the finding
 # names, "fix" is `slotctl doctor --fix`, and anything else is a command.
 BROKEN = [
@@ -179,6 +183,47 @@ BROKEN = [
     ("the-table-cannot-be-found", "rm /run/slot/table.json", [("place-missing", "/run/slot/table.json")], "fix"),
     ("a-secret-can-be-read", "chmod 0644 /etc/slot/web.env", [("secret-open", "/etc/slot/web.env")], "remedy"),
     ("the-state-is-somebody-elses", f"chown root {ROOT}/state.json", [("state-foreign", f"{ROOT}/state.json")], "remedy"),
+    # slotd, which runs, has it in memory: of nothing it is found out anew, and nothing is kept aside.
+    ("the-state-is-damaged", f"echo garbage >{ROOT}/state.json", [("state-corrupt", f"{ROOT}/state.json")], "remedy"),
+    ("the-state-is-gone", f"rm {ROOT}/state.json", [("state-missing", f"{ROOT}/state.json")], "remedy"),
+    ("a-group-is-gone", "groupdel slot-upstream", [("user-missing", "slot-upstream")], "remedy"),
+    ("the-group-of-observers-is-gone", "groupdel slot-observers", [("user-missing", "slot-observers")], "remedy"),
+    (
+        "slotd-listens-over-tcp-for-nobody",
+        "systemctl enable slotd-tcp.socket && systemctl restart slotd.service",
+        [("tcp-tokens-none", "slotd-tcp.socket")],
+        "systemctl disable --now slotd-tcp.socket && systemctl restart slotd.service",
+    ),
+    (
+        "slotd-was-not-restarted-for-its-socket",
+        f"{A_TOKEN} && systemctl enable slotd-tcp.socket",
+        [("tcp-down", "slotd-tcp.socket")],
+        "remedy",
+    ),
+    (
+        "slotd-has-not-read-a-token",
+        f"systemctl enable slotd-tcp.socket && systemctl restart slotd.service && {A_TOKEN}",
+        [("tcp-tokens-stale", "/etc/slot/api-tokens")],
+        "remedy",
+    ),
+    (
+        "the-file-of-tokens-is-wrong",
+        f"{A_TOKEN} && echo nonsense >>/etc/slot/api-tokens && systemctl enable slotd-tcp.socket && systemctl restart slotd.service",
+        [("tcp-tokens-wrong", "/etc/slot/api-tokens")],
+        "sed -i '$d' /etc/slot/api-tokens && systemctl restart slotd.service",
+    ),
+    (
+        "slotd-listens-for-the-world",
+        f"{A_TOKEN} && systemctl enable slotd-tcp.socket && {MOVED}=0.0.0.0:7568\\n' >{MOVED_TO} && systemctl daemon-reload && systemctl restart slotd.service",
+        [("tcp-open", "slotd-tcp.socket")],
+        f"rm {MOVED_TO} && systemctl daemon-reload && systemctl stop slotd-tcp.socket && systemctl restart slotd.service",
+    ),
+    (
+        "slotds-port-is-somebody-elses",
+        f"{A_TOKEN} && systemctl enable slotd-tcp.socket && {MOVED}=127.0.0.1:80\\n' >{MOVED_TO} && systemctl daemon-reload && systemctl restart slotd.service",
+        [("tcp-failed", "slotd-tcp.socket")],
+        f"rm {MOVED_TO} && systemctl daemon-reload && systemctl reset-failed slotd-tcp.socket && systemctl restart slotd.service",
+    ),
     ("a-symlink-names-another-release", f"ln -sfn $(readlink {ROOT}/prev) {ROOT}/live", [("state-foreign", f"{ROOT}/live"), ("link-differs", f"{ROOT}/live")], "remedy"),
     (
         "a-release-is-half-made",
@@ -214,7 +259,10 @@ def test_what_is_broken_is_named_and_what_is_said_to_do_mends_it(machine, app, b
     finally:
         # What is left of that, mended or not.
         machine.run("rm -rf /run/systemd/system/slotd.service.d /run/systemd/system/web@.service.d")
+        machine.run("rm -rf /run/systemd/system/slotd-tcp.socket.d /etc/slot/api-tokens")
         machine.run(f"test ! -e /root/web.toml || mv /root/web.toml {APP}; systemctl daemon-reload")
+        if machine.run("systemctl is-enabled slotd-tcp.socket", check=False).returncode == 0:
+            machine.run("systemctl disable --now slotd-tcp.socket && systemctl reset-failed && systemctl restart slotd.service")
 
 
 @contextmanager

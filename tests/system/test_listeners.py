@@ -82,6 +82,10 @@ def test_one_that_cannot_be_had_is_taken_away_again(machine, app, load):
     assert refused.returncode != 0 and "port 8082 is taken by python3" in refused.stderr, refused
     assert left(machine, "8082") == ""
     holder.communicate("\n", timeout=30)
+    # What systemd holds for slot is told by its name there.
+    refused = machine.run("slotctl listener add 80 --name again", check=False)
+    assert refused.returncode == 1 and "port 80 is taken by listener http (slot-router.socket)" in refused.stderr, refused
+    assert left(machine, "again") == ""
     # The next instance of the router would not come up by such settings.
     machine.write("/etc/slot/machine.toml", "[limits]\nhead_bites = 1\n")
     refused = machine.run("slotctl listener add 8082", check=False)
@@ -89,6 +93,94 @@ def test_one_that_cannot_be_had_is_taken_away_again(machine, app, load):
     assert left(machine, "8082") == "" and not listens(machine, 8082)
     machine.run("rm /etc/slot/machine.toml")
     answers_only(load, "one", requests=20)
+
+
+def test_an_address_has_one_form_and_is_the_machines_own(machine, app):
+    machine.run("slotctl listener add 127.0.0.1:08092 --name forms")
+    assert listed(machine)["forms"]["addresses"] == ["127.0.0.1:8092"] and serves(machine, "127.0.0.1:8092")
+    # The same place in other words.
+    for same in ("127.0.0.1:8092", "[::ffff:127.0.0.1]:8092", "[::FFFF:7F00:1]:8092"):
+        assert machine.json(f"slotctl --json listener add {same} --name forms")["accepting"] is None
+    refused = machine.run("slotctl listener add 127.0.0.2:8092 --name forms", check=False)
+    assert refused.returncode == 6 and "there is a listener forms already" in refused.stderr, refused
+    machine.run("slotctl listener remove forms")
+    # As an octal number, which it is to systemd, it would be another port.
+    machine.run("slotctl listener add 010093")
+    assert listed(machine)["10093"]["addresses"] == ["[::]:10093"]
+    machine.run("slotctl listener remove 10093")
+    routers = machine.out("systemctl list-units --plain --no-legend 'slot-router@*.service'")
+    for wrong, code, why in [
+        ("192.0.2.7:8094", 6, "192.0.2.7 is no address of this machine"),
+        ("[2001:db8::7]:8094", 6, "2001:db8::7 is no address of this machine"),
+        ("[fe80::1%2]:8094", 2, "one interface"),
+        ("224.0.0.1:8094", 2, "multicast"),
+    ]:
+        refused = machine.run(f"slotctl listener add '{wrong}'", check=False)
+        assert refused.returncode == code and why in refused.stderr, refused
+        assert left(machine, "8094") == ""
+    assert machine.out("systemctl list-units --plain --no-legend 'slot-router@*.service'") == routers
+
+
+def exchanging(machine, words):
+    """Begins a command, kills slotd while it exchanges the router for it, and returns how the command ended."""
+    slow = "/run/systemd/system/slot-router@.service.d/slow.conf"
+    # An instance is up, and takes connections, some time before its unit is.
+    machine.write(slow, "[Service]\nExecStartPost=/bin/sleep 3\n")
+    machine.run("systemctl daemon-reload")
+    try:
+        command = machine.spawn(f"slotctl --json {words}")
+        machine.wait_for("systemctl list-units --plain --no-legend --state=activating 'slot-router@*.service' | grep -q .")
+        machine.run("systemctl kill -s KILL slotd.service")
+        answer = json.loads(command.communicate(timeout=60)[0])
+        assert command.returncode == 0, answer
+        return answer
+    finally:
+        machine.run(f"rm {slow} && systemctl daemon-reload")
+
+
+def test_an_answer_that_is_lost_with_slotd_leaves_nothing_half_done(machine, app, load):
+    exchanging(machine, "listener add 8095")
+    assert serves(machine, "127.0.0.1:8095") and listed(machine)["8095"]["listening"]
+    exchanging(machine, "listener remove 8095")
+    assert left(machine, "8095") == "" and not listens(machine, 8095)
+    answers_only(load, "one", requests=20)
+
+
+# What a removal has done when it is killed, step by step.
+STEPS = [
+    "rm /etc/systemd/system/slot-router@.service.d/50-listener-8096.conf",
+    "systemctl daemon-reload",
+    "slotctl router upgrade",
+    "systemctl disable --now slot-router-8096.socket",
+]
+
+
+@pytest.mark.parametrize("done", range(1, len(STEPS) + 1))
+def test_a_removal_that_was_killed_goes_on_where_it_was(machine, app, done):
+    machine.run("slotctl listener add 8096")
+    machine.run(" && ".join(STEPS[:done]))
+    machine.run("slotctl listener remove 8096")
+    assert left(machine, "8096") == "" and not listens(machine, 8096)
+    assert serves(machine, "127.0.0.1:80")
+
+
+def test_a_listener_whose_unit_somebody_has_deleted_is_taken_away(machine, app):
+    machine.run("slotctl listener add 8097")
+    machine.run("rm /etc/systemd/system/slot-router-8097.socket")
+    machine.run("slotctl listener remove 8097")
+    assert left(machine, "8097") == "" and not listens(machine, 8097)
+    assert machine.run("test -e /etc/systemd/system/sockets.target.wants/slot-router-8097.socket -o -L /etc/systemd/system/sockets.target.wants/slot-router-8097.socket", check=False).returncode == 1
+    # There is nothing of it any more.
+    assert machine.run("slotctl listener remove 8097", check=False).returncode == 7
+
+
+def test_an_addition_that_was_killed_goes_on_where_it_was(machine, app):
+    machine.run("slotctl listener add 8098")
+    # As before the router was exchanged.
+    machine.run("rm /etc/systemd/system/slot-router@.service.d/50-listener-8098.conf && systemctl daemon-reload && slotctl router upgrade")
+    assert machine.json("slotctl --json listener add 8098")["accepting"] is not None
+    assert serves(machine, "127.0.0.1:8098") and listed(machine)["8098"]["listening"]
+    machine.run("slotctl listener remove 8098")
 
 
 def test_what_is_needed_or_not_its_own_is_not_taken_away(machine, app):

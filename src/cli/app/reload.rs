@@ -4,10 +4,11 @@
 //! has units that do not start.
 //! **Invariant:** no unit of an app is started, stopped or restarted, but what looks for something new.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use serde::Serialize;
 
 use super::super::args::{AppReload, Global};
@@ -18,7 +19,7 @@ use super::add::{allow, check, watch};
 use super::{APPS, file_of, is_machines_own, systemctl};
 use crate::config::{App, ConfigError, locate};
 use crate::deploy::AppName;
-use crate::units::{GENERATED, render};
+use crate::units::{GENERATED, render, watch_triggers};
 use crate::wire::api::Status;
 
 /// What came of it.
@@ -30,7 +31,7 @@ struct Answer {
     reloaded: Vec<String>,
     /// The others, and why.
     refused: BTreeMap<String, String>,
-    /// What slotd warns of besides: that systemd does not go by the file as it is, say.
+    /// What slotd has to say of those that go by their files now.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     warnings: BTreeMap<String, Vec<String>>,
 }
@@ -64,55 +65,79 @@ pub async fn run(global: &Global, options: &AppReload) -> anyhow::Result<Exit> {
     } else {
         Vec::new()
     };
-    let apps: Vec<(App, bool)> = apps.into_iter().map(with_watch).collect();
+    let apps: Vec<(App, bool)> = apps.into_iter().map(with_difference).collect();
     if is_root {
         systemctl(&["daemon-reload"])?;
     }
-    let (mut reloaded, mut refused, mut exit) = (Vec::new(), BTreeMap::new(), Exit::Ok);
-    let mut warnings = BTreeMap::new();
+    let (mut reloaded, mut refused) = (BTreeMap::new(), Vec::new());
     for name in &names {
-        match ask(global, name).await {
-            Ok(status) => {
-                reloaded.push(name.to_string());
-                if !status.warnings.is_empty() {
-                    warnings.insert(name.to_string(), status.warnings);
-                }
-                // Only now: until slotd goes by the file it may have to stop a slot that is not named there any more.
-                if let Some((app, watches_otherwise)) =
-                    apps.iter().find(|(app, _)| app.name == *name)
-                {
-                    allow(app)?;
-                    if *watches_otherwise {
-                        watch(app)?;
-                    }
-                }
-            }
-            // The others would not be heard either.
-            Err(error) if error.is_passing() => return Err(error.into()),
-            Err(error) => {
-                exit = error.exit();
-                refused.insert(name.to_string(), error.to_string());
-            }
+        let app = apps.iter().find(|(app, _)| app.name == *name);
+        match take_over(global, name, app).await {
+            Ok(warnings) => drop(reloaded.insert(name.to_string(), warnings)),
+            Err(error) => refused.push((name.to_string(), error)),
         }
     }
-    tell(global.json, exit, reloaded, refused, warnings)?;
-    Ok(exit)
+    tell(global.json, reloaded, &refused)
 }
 
-/// An app, and whether what it says of its automatic deployments is not what systemd has: if it is, one that is under way goes on.
-fn with_watch(app: App) -> (App, bool) {
-    let file = file_of(&app.name);
-    let name = format!("slot-watch@{}.", app.name);
-    let read = |path: &str| fs::read_to_string(Path::new(GENERATED).join(path));
-    let mut units = render(&app, &file);
-    units.retain(|unit| unit.path.starts_with(&name));
-    let differs = match units.is_empty() {
-        true => read(&format!("{name}timer")).is_ok(),
-        false => units
-            .iter()
-            .any(|unit| read(&unit.path).ok().as_ref() != Some(&unit.text)),
+/// Has slotd go by an app's file, and does as root what is not slotd's; of the app as its file says, with what [`with_difference`] says. Gives
+/// what slotd has to say of it.
+async fn take_over(
+    global: &Global,
+    name: &AppName,
+    app: Option<&(App, bool)>,
+) -> anyhow::Result<Vec<String>> {
+    let warnings = ask(global, name).await?.warnings;
+    let Some((app, differs)) = app else {
+        return Ok(warnings);
     };
+    // Only now: until slotd goes by the file it may have to stop a slot that is not named there any more.
+    let rest = allow(app).and_then(|()| match *differs || is_watched_otherwise(app)? {
+        true => watch(app),
+        // One that is under way goes on.
+        false => Ok(()),
+    });
+    rest.with_context(|| {
+        format!(
+            "slotd goes by {} as it is now, and the rest is not done; `slotctl app reload {name}` does it",
+            file_of(name).display()
+        )
+    })?;
+    Ok(warnings)
+}
+
+/// An app, and whether what its file says of automatic deployments is not what generators have made of it. That is looked at before
+/// systemd reads it.
+fn with_difference(app: App) -> (App, bool) {
+    let of_watch = format!("slot-watch@{}.", app.name);
+    let mut units = render(&app, &file_of(&app.name));
+    units.retain(|unit| unit.path.starts_with(&of_watch));
+    let made = |path: &str| fs::read_to_string(Path::new(GENERATED).join(path)).ok();
+    let differs = units
+        .iter()
+        .any(|unit| made(&unit.path).as_ref() != Some(&unit.text));
     (app, differs)
+}
+
+/// Whether other units start the watch of an app than those that its file asks for. Somebody may have had systemd read the file before: it
+/// starts no unit by that, and stops none.
+fn is_watched_otherwise(app: &App) -> anyhow::Result<bool> {
+    let mut words = vec!["list-units", "--plain", "--no-legend", "--state=active"];
+    let triggers = [
+        format!("slot-watch@{}.timer", app.name),
+        format!("slot-watch@{}.path", app.name),
+    ];
+    words.extend(triggers.iter().map(String::as_str));
+    let listed = systemctl(&words)?;
+    Ok(units_in(&listed) != watch_triggers(app).into_iter().collect())
+}
+
+/// The first word of each line of `systemctl list-units --plain --no-legend`.
+fn units_in(listed: &str) -> BTreeSet<String> {
+    let units = listed
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().next());
+    units.map(str::to_owned).collect()
 }
 
 async fn ask(global: &Global, name: &AppName) -> Result<Status, ClientError> {
@@ -120,37 +145,52 @@ async fn ask(global: &Global, name: &AppName) -> Result<Status, ClientError> {
     client.post("/reload", empty()).await
 }
 
+/// Tells of every app, and gives the status: that of a refusal, or of several where they have the same.
 fn tell(
     json: bool,
-    exit: Exit,
-    reloaded: Vec<String>,
-    refused: BTreeMap<String, String>,
-    warnings: BTreeMap<String, Vec<String>>,
-) -> anyhow::Result<()> {
-    let success = refused.is_empty();
-    let whys = refused.values().map(String::as_str).collect::<Vec<_>>();
+    reloaded: BTreeMap<String, Vec<String>>,
+    refused: &[(String, anyhow::Error)],
+) -> anyhow::Result<Exit> {
+    let exit = status(refused.iter().map(|(_, error)| Exit::of(error)));
+    let why = |error: &anyhow::Error| format!("{error:#}");
+    // slotd that is away is so for all of them.
+    let whys: BTreeSet<String> = refused.iter().map(|(_, error)| why(error)).collect();
     if json {
         say_json(&Answer {
-            ended: exit.ended(|| whys.join("\n")),
-            reloaded,
-            refused,
-            warnings,
+            ended: exit.ended(|| Vec::from_iter(whys).join("\n")),
+            reloaded: reloaded.keys().cloned().collect(),
+            refused: (refused.iter())
+                .map(|(name, error)| (name.clone(), why(error)))
+                .collect(),
+            warnings: (reloaded.into_iter())
+                .filter(|(_, warnings)| !warnings.is_empty())
+                .collect(),
         })?;
-        return Ok(());
+        return Ok(exit);
     }
     for why in whys {
-        note(&format!("slotctl: {}\n", harmless(why)));
+        note(&format!("slotctl: {}\n", harmless(&why)));
     }
-    for warning in warnings.values().flatten() {
+    for warning in reloaded.values().flatten() {
         note(&format!("slotctl: warning: {}\n", harmless(warning)));
     }
     let line = |name: &String| format!("{name} goes by {APPS}/{name}.toml as it is now.\n");
-    let text: String = reloaded.iter().map(line).collect();
-    say(match (text.as_str(), success) {
-        ("", true) => "No app is registered.\n",
+    let text: String = reloaded.keys().map(line).collect();
+    say(match (text.as_str(), exit) {
+        ("", Exit::Ok) => "No app is registered.\n",
         (text, _) => text,
     })?;
-    Ok(())
+    Ok(exit)
+}
+
+fn status(mut refusals: impl Iterator<Item = Exit>) -> Exit {
+    let Some(first) = refusals.next() else {
+        return Exit::Ok;
+    };
+    match refusals.all(|exit| exit == first) {
+        true => first,
+        false => Exit::Failed,
+    }
 }
 
 /// The apps, of which every file there is was found to be right.
@@ -210,4 +250,33 @@ fn files() -> Vec<PathBuf> {
 
 fn name_of(file: &Path) -> Option<AppName> {
     file.file_stem()?.to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_that_of_the_refusals_where_they_have_one() {
+        let of = |exits: &[Exit]| status(exits.iter().copied());
+        assert_eq!(of(&[]), Exit::Ok);
+        assert_eq!(of(&[Exit::Busy]), Exit::Busy);
+        assert_eq!(
+            of(&[Exit::Unreachable, Exit::Unreachable]),
+            Exit::Unreachable
+        );
+        assert_eq!(of(&[Exit::Busy, Exit::Unreachable]), Exit::Failed);
+    }
+
+    #[test]
+    fn units_are_read_from_what_systemctl_lists() {
+        let listed = "slot-watch@web.path  loaded active waiting New files for web\n\
+                      slot-watch@web.timer loaded active waiting Looks for what is new of web\n";
+        let units = units_in(listed);
+        assert_eq!(
+            Vec::from_iter(units),
+            ["slot-watch@web.path", "slot-watch@web.timer"]
+        );
+        assert!(units_in("").is_empty());
+    }
 }

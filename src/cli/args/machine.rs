@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
 
 use super::super::complete;
+use super::address::{Address, address};
 use crate::deploy::AppName;
 
 /// `app reload`.
@@ -96,33 +97,6 @@ pub struct ListenerRemove {
     pub name: String,
 }
 
-/// Where a listener listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// As ListenStream= takes it (systemd.socket(5)).
-    pub text: String,
-    /// Its port.
-    pub port: u16,
-}
-
-fn address(text: &str) -> Result<Address, String> {
-    let port = match text.parse::<std::net::SocketAddr>() {
-        Ok(address) => address.port(),
-        // `+443` is a number too, and nobody means it.
-        Err(_) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().unwrap_or(0),
-        Err(_) => 0,
-    };
-    match port {
-        0 => Err(
-            "write a port (443), or an address and a port (127.0.0.1:8081, [::1]:8081)".to_owned(),
-        ),
-        port => Ok(Address {
-            text: text.to_owned(),
-            port,
-        }),
-    }
-}
-
 /// It is a part of a unit's name, and the socket's FileDescriptorName=.
 fn name(text: &str) -> Result<String, String> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -137,25 +111,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_is_a_port_or_an_address_with_one() {
-        let port = |text: &str| address(text).map(|it| it.port).ok();
-        assert_eq!(port("443"), Some(443));
-        assert_eq!(port("127.0.0.1:8081"), Some(8081));
-        assert_eq!(port("[::1]:8081"), Some(8081));
-        for wrong in [
-            "",
-            "0",
-            "65536",
-            "http",
-            "localhost:80",
-            "127.0.0.1",
-            "80 81",
-            "::1",
-            "+443",
-        ] {
-            assert_eq!(port(wrong), None, "{wrong:?}");
+    fn a_listener_is_called_what_a_unit_can_be() {
+        for right in ["internal-2", "443"] {
+            assert!(name(right).is_ok(), "{right:?}");
         }
-        assert!(name("internal-2").is_ok());
         for wrong in ["", "-x", "Web", "a:b", "a/b", "ä"] {
             assert!(name(wrong).is_err(), "{wrong:?}");
         }

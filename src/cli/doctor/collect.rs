@@ -13,7 +13,7 @@ use hyper::{Method, StatusCode};
 use super::super::app::{systemctl, systemd_runs};
 use super::super::client::{Client, ClientError, SOCKET, empty};
 use super::super::listeners::{holders, taken_ports};
-use super::{apps, paths, units};
+use super::{apps, paths, tcp, units};
 use crate::config::{App, Machine};
 use crate::doctor::{AppFacts, Facts, Held, Seen, Slotd, UnitFacts};
 use crate::telemetry::chain;
@@ -74,6 +74,7 @@ pub async fn facts() -> Facts {
         } else {
             Slotd::Down
         },
+        tcp: tcp::facts(root, &units),
         routers: routers(root).await,
         table: table(),
         machine: Machine::read(Path::new("/etc/slot/machine.toml"))

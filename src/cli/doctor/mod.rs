@@ -7,6 +7,7 @@ mod collect;
 mod mend;
 mod paths;
 mod show;
+mod tcp;
 mod units;
 
 use std::collections::BTreeSet;

@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 use super::super::app::APPS;
 use super::apps::unseen;
 use crate::config::App;
-use crate::doctor::{Disk, Kind, Leftover, Owned, Place, Rights, Seen};
+use crate::doctor::{Account, Disk, Kind, Leftover, Owned, Place, Rights, Seen};
 use crate::preflight::free_disk;
 use crate::units::{POLKIT_RULES, STATE, app_of_rule, polkit_rule_path};
 
@@ -27,7 +27,7 @@ const GROUPS: [&str; 5] = [
 ];
 
 /// Whose tokens slotd takes over TCP; it may be absent.
-const TOKENS: &str = "/etc/slot/api-tokens";
+pub const TOKENS: &str = "/etc/slot/api-tokens";
 /// By which slotd may start slot's own units.
 const RULE: &str = "/usr/share/polkit-1/rules.d/60-slot.rules";
 /// By which the bus lets slotd freeze units.
@@ -35,14 +35,14 @@ const POLICY: &str = "/usr/share/dbus-1/system.d/slot.conf";
 
 /// What slot's processes are allowed by.
 pub fn rights(apps: &BTreeSet<String>) -> Rights {
-    let user = User::from_name("slot")
-        .ok()
-        .flatten()
-        .map_or(Some("slot"), |_| None);
-    let groups = GROUPS
+    let mut missing: BTreeMap<String, Account> = GROUPS
         .iter()
-        .filter(|group| matches!(Group::from_name(group), Ok(None)));
-    let missing: BTreeSet<&str> = user.into_iter().chain(groups.copied()).collect();
+        .filter(|group| matches!(Group::from_name(group), Ok(None)))
+        .map(|group| ((*group).to_owned(), Account::Group))
+        .collect();
+    if let Ok(None) = User::from_name("slot") {
+        missing.insert("slot".to_owned(), Account::User);
+    }
     let rules = fs::read_dir(POLKIT_RULES).ok().map(|listed| {
         let rules = listed.flatten().filter_map(|entry| {
             let path = entry.path();
@@ -52,7 +52,7 @@ pub fn rights(apps: &BTreeSet<String>) -> Rights {
         rules.collect::<BTreeMap<_, _>>()
     });
     Rights {
-        missing: missing.into_iter().map(str::to_owned).collect(),
+        missing,
         // Its folder is polkit's own on some distributions.
         rule: Path::new(RULE).try_exists().map_err(|error| unseen(&error)),
         bus: Path::new(POLICY).exists(),

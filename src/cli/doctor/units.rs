@@ -12,11 +12,12 @@ const PROPERTIES: &str = "--property=Id,LoadState,LoadError,ActiveState,SubState
                           StartLimitIntervalUSec,TriggerLimitIntervalUSec,MainPID";
 
 /// What every machine with slot has, and polkit.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "slot.slice",
     "slot-inet.socket",
     "slot-inet.service",
     "slotd.socket",
+    "slotd-tcp.socket",
     "slotd.service",
     "slot-router@1.service",
     "polkit.service",
@@ -71,9 +72,9 @@ fn read(shown: &str) -> BTreeMap<String, UnitFacts> {
         let value = |name: &str| all.get(name).copied().unwrap_or_default();
         let text = |name: &str| value(name).to_owned();
         let name = text("Id");
-        // slotd's own socket is asked by few, and one that its limit fails comes back with slotd.
+        // slotd's own sockets are asked by few, and one that its limit fails comes back with slotd.
         let limit = match name.ends_with(".socket") {
-            true if name == "slotd.socket" => "",
+            true if name.starts_with("slotd") => "",
             true => value("TriggerLimitIntervalUSec"),
             false if name.ends_with(".service") => value("StartLimitIntervalUSec"),
             false => "",
