@@ -260,6 +260,9 @@ pub enum App {
     List,
     /// Stop an app when it has drained, and forget it
     Remove(AppRemove),
+    /// Bring what an older slotctl wrote for apps into this one's form (what the package's scripts call)
+    #[command(hide = true)]
+    Renew,
 }
 
 /// `app add`.
