@@ -41,7 +41,8 @@ async fn main() -> anyhow::Result<()> {
     slot::telemetry::init("slotd")?;
     let listeners = slot::api::listeners(&arguments.run.join("slotd.sock"))?;
     let bus = Bus::connect().await?;
-    let boot = machine_boot("/proc".as_ref()).context("cannot tell this boot from others")?;
+    let boot = machine_boot("/proc".as_ref(), &arguments.run)
+        .context("cannot tell this boot from others")?;
     let routers = Routers::in_directory(arguments.run.join("router"));
     let table = arguments.run.join("slotd/table.json");
     let settings = arguments.config.join("machine.toml");

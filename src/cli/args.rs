@@ -3,6 +3,7 @@
 //! **Invariant:** what is parsed is valid in itself; whether files exist or slotd answers is not asked here.
 
 mod address;
+mod app;
 mod machine;
 mod shares;
 mod token;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
 pub use address::{Address, address};
+pub use app::{App, AppAdd, AppRemove};
 pub use machine::{
     AppReload, Config, ConfigCheck, ConfigShow, Doctor, Listener, ListenerAdd, ListenerRemove,
 };
@@ -245,46 +247,6 @@ pub enum Format {
     Toml,
     /// slot-machine.json.
     Json,
-}
-
-/// `app …`.
-#[derive(Debug, Subcommand)]
-pub enum App {
-    /// Register the app of a slot.toml, or take over what changed in it
-    Add(AppAdd),
-    /// Take over what was changed in the files in /etc/slot/apps; what runs is not touched
-    ///
-    /// A file that is wrong is refused whole, with the line, and what runs goes on by the settings that it has. Run as root it has systemd
-    /// read the units anew as well; as a member of the group `slot`, and by `systemctl reload slotd`, slotd alone reads the files again. Where
-    /// systemd's units would be others then, that is said, here, in the journal and by `slotctl status`. Of several apps each is tried and
-    /// told. A state that the disk has lost is written anew by a slotd that still knows it.
-    Reload(AppReload),
-    /// List the apps
-    List,
-    /// Stop an app when it has drained, and forget it
-    Remove(AppRemove),
-}
-
-/// `app add`.
-#[derive(Debug, Args)]
-pub struct AppAdd {
-    /// The app's file; otherwise ./slot.toml, or that of a directory above
-    #[arg(value_name = "FILE")]
-    pub file: Option<PathBuf>,
-}
-
-/// `app remove`.
-#[derive(Debug, Args)]
-pub struct AppRemove {
-    /// The app
-    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::apps))]
-    pub name: AppName,
-    /// Delete its releases, its state and its own data as well
-    #[arg(long)]
-    pub purge: bool,
-    /// Cut what is still in flight instead of waiting for it
-    #[arg(long)]
-    pub now: bool,
 }
 
 /// `deploy`.

@@ -211,14 +211,6 @@ impl<U: Units> Managed<U> {
         let app = Arc::new(app);
         let world = Arc::new(Live::new(Arc::clone(&app), root, units, tables, state_file));
         let first = take_up(&world, loaded).await;
-        if let Some(held) = &first.state.deployment {
-            tracing::info!(
-                slot_app = %app.name,
-                slot_generation = held.generation.0,
-                slot_phase = held.phase.name(),
-                "the deployment of generation {} goes on where the last slotd left it", held.generation
-            );
-        }
         for effect in effects(&first.state) {
             if let Effect::Route(route) = effect {
                 for part in world.parts(&route).await {
@@ -560,15 +552,20 @@ impl<U: Units> Managed<U> {
 /// The boot id alone would not do. A container that is started again keeps its host's; and where its runtime hides that behind one of its
 /// own, `ProtectKernelTunables=` brings the host's back for slotd.
 ///
+/// A removal of the package ends every run as a reboot does, and writes a word of its own to `removed` in `run` (`/run/slot`, which a
+/// reboot clears): that is a part of it, so that the next slotd starts again what served.
+///
 /// # Errors
 /// `/proc` is not mounted.
-pub fn machine_boot(proc: &Path) -> std::io::Result<String> {
+pub fn machine_boot(proc: &Path, run: &Path) -> std::io::Result<String> {
     let id = std::fs::read_to_string(proc.join("sys/kernel/random/boot_id"))?;
     let stat = std::fs::read_to_string(proc.join("1/stat"))?;
     // The name of the process, the second field, may have anything in it, spaces and parentheses too.
     let after_name = stat.rsplit(") ").next().unwrap_or_default();
     let began = after_name.split(' ').nth(19).unwrap_or_default();
-    Ok(format!("{} {began}", id.trim()))
+    let removed = std::fs::read_to_string(run.join("removed")).unwrap_or_default();
+    let words = [id.trim(), began, removed.trim()];
+    Ok(words.join(" ").trim_end().to_owned())
 }
 
 #[cfg(test)]
@@ -576,7 +573,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_boot_is_told_by_the_kernel_and_by_when_pid_1_began() {
+    fn a_boot_is_told_by_the_kernel_by_when_pid_1_began_and_by_a_removal_of_the_package() {
         let proc = tempfile::tempdir().unwrap();
         let random = proc.path().join("sys/kernel/random");
         std::fs::create_dir_all(&random).unwrap();
@@ -584,8 +581,12 @@ mod tests {
         std::fs::write(random.join("boot_id"), "5f3aaaa0-4f6a\n").unwrap();
         let stat = "1 (a ) b) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10\n";
         std::fs::write(proc.path().join("1/stat"), stat).unwrap();
-        assert_eq!(machine_boot(proc.path()).unwrap(), "5f3aaaa0-4f6a 4711");
-        let here = machine_boot("/proc".as_ref()).unwrap();
+        let run = tempfile::tempdir().unwrap();
+        let boot = || machine_boot(proc.path(), run.path()).unwrap();
+        assert_eq!(boot(), "5f3aaaa0-4f6a 4711");
+        std::fs::write(run.path().join("removed"), "9c1e\n").unwrap();
+        assert_eq!(boot(), "5f3aaaa0-4f6a 4711 9c1e");
+        let here = machine_boot("/proc".as_ref(), "/absent".as_ref()).unwrap();
         assert!(here.split(' ').nth(1).unwrap().parse::<u64>().is_ok());
     }
 }

@@ -64,7 +64,7 @@ pub(super) async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> S
         prev: release::named(&world.root, "prev"),
     };
     let now = world.now();
-    match loaded {
+    let first = match loaded {
         Loaded::State(state, _) => recover(&telling(*state), &facts, now),
         Loaded::Absent if facts.live.is_none() => {
             recover(&telling(State::new(facts.settings.clone())), &facts, now)
@@ -86,5 +86,14 @@ pub(super) async fn take_up<U: Units>(world: &Arc<Live<U>>, loaded: Loaded) -> S
             ));
             recover(&telling(rediscover(&facts, now)), &facts, now)
         }
+    };
+    if let Some(held) = &first.state.deployment {
+        tracing::info!(
+            slot_app = %world.app.name,
+            slot_generation = held.generation.0,
+            slot_phase = held.phase.name(),
+            "the deployment of generation {} goes on where the last slotd left it", held.generation
+        );
     }
+    first
 }

@@ -29,7 +29,7 @@ pub use listener::{
     LISTENERS, is_listener, listener, listener_drop_in, listener_path, listener_socket,
 };
 pub use notify::{notify_service, notify_socket};
-pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path};
+pub use polkit::{POLKIT_RULES, app_of_rule, polkit_rule, polkit_rule_path, units_of_rule};
 pub use setup::{setup_service, setup_socket};
 pub use stage::{STAGING, stage_service, stage_socket};
 pub use watch::{watch_service, watch_triggers, watch_units};

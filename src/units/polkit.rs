@@ -26,6 +26,21 @@ pub fn app_of_rule(path: &Path) -> Option<&str> {
     name.strip_prefix("60-slot-app-")?.strip_suffix(".rules")
 }
 
+/// How the text of each begins.
+const MADE: &str = "// Made by slotctl for the app ";
+
+/// The units that a rule names, by its text, whichever version of slotctl wrote it; `None` if another hand did.
+#[must_use]
+pub fn units_of_rule(text: &str) -> Option<Vec<&str>> {
+    let (_, list) = text.strip_prefix(MADE)?.split_once("var units = [")?;
+    let (list, _) = list.split_once(']')?;
+    Some(
+        list.split(',')
+            .map(|unit| unit.trim().trim_matches('"'))
+            .collect(),
+    )
+}
+
 /// Its text: start, stop and reset-failed of exactly this app's units, for the user `slot` (polkit(8)). slotd restarts nothing; who may stop a unit
 /// may freeze it, and who may start it may thaw it: PID 1 asks for both by those names.
 ///
@@ -40,7 +55,7 @@ pub fn polkit_rule(app: &App) -> String {
         .map(|unit| format!("\"{unit}\""))
         .collect();
     format!(
-        "// Made by slotctl for the app {name}: slotd starts and stops its units, and no others.\n\
+        "{MADE}{name}: slotd starts and stops its units, and no others.\n\
          polkit.addRule(function (action, subject) {{\n\
          \x20   if (action.id !== \"org.freedesktop.systemd1.manage-units\" || subject.user !== \"slot\") {{\n\
          \x20       return polkit.Result.NOT_HANDLED;\n\

@@ -5,6 +5,16 @@ from machine import Machine
 from slots import nothing_failed
 
 
+# Files that wait for a minute and more, or nearly so. They begin first: the last file that a run takes up is then none that the others are done
+# long before.
+LONG = ["staging", "upgrades", "strict", "readme", "streams", "router_upgrade"]
+
+
+def pytest_collection_modifyitems(items):
+    names = [f"test_{name}" for name in LONG]
+    items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()

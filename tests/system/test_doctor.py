@@ -129,7 +129,7 @@ BROKEN = [
     ("a-unit-is-masked", "systemctl mask slot-setup@web.service", [("unit-masked", "slot-setup@web.service")], "remedy"),
     (
         "a-unit-has-failed",
-        "systemctl start slot-setup@web.service; until systemctl is-failed -q slot-setup@web.service; do :; done",
+        "systemctl start slot-setup@web.service; timeout 30 sh -c 'until systemctl is-failed -q slot-setup@web.service; do sleep 0.05; done'",
         [("unit-failed", "slot-setup@web.service")],
         "fix",
     ),

@@ -1,19 +1,21 @@
-"""A downgrade to the last package whose slotd knows less of the state's format than this one (tests/older makes it), and back."""
+"""A downgrade to the last package whose slotd knows less of the state's format than this one (tests/older makes it), and back; an upgrade
+from it."""
 
 import json
 
 import pytest
-from machine import PACKAGES
+from machine import PACKAGES, Machine
 from slots import QUICK, App, answers_only
 from versions import OURS, install, of_systemd
 
 OLDER = "/packages/older/slotctl_*.deb"
+MISSING = "there is no older package: run tests/older"
 STATE = "/var/lib/slot/web/state.json"
 
 
 @pytest.fixture
 def app(fresh):
-    assert list(PACKAGES.glob("older/*.deb")), "there is no older package: run tests/older"
+    assert list(PACKAGES.glob("older/*.deb")), MISSING
     app = App(fresh, "web", QUICK)
     app.deploy("one")
     app.deploy("two", "--wait=stopped")
@@ -82,3 +84,37 @@ def test_an_older_slotd_leaves_alone_what_it_cannot_read_and_this_one_goes_on_wi
         answers_only(load, "three")
         fails_nothing(load)
     assert version_of(machine) == (1, 1)
+
+
+def rule(machine, app):
+    return machine.out(f"cat /etc/polkit-1/rules.d/60-slot-app-{app}.rules")
+
+
+def test_what_an_older_slotctl_wrote_for_apps_is_renewed_and_what_cannot_be_is_named():
+    assert list(PACKAGES.glob("older/*.deb")), MISSING
+    with Machine() as machine:
+        install(machine, OLDER)
+        web = App(machine, "web", QUICK)
+        shop = App(machine, "shop", QUICK + 'hosts = ["shop.test"]\n')
+        web.deploy("one")
+        shop.deploy("one")
+        assert '"restart"' in rule(machine, "web")
+        wrong = rule(machine, "shop")
+        machine.run("echo 'nonsense = 1' >>/etc/slot/apps/shop.toml")
+        before = of_systemd(machine, "web@blue", "shop@blue")
+        with load_of(machine) as load:
+            said = install(machine, OURS)
+            answers_only(load, "one")
+            fails_nothing(load)
+        assert of_systemd(machine, "web@blue", "shop@blue") == before
+        assert machine.out("dpkg-query -Wf '${db:Status-Status}' slotctl") == "installed"
+        assert '"restart"' not in rule(machine, "web")
+        kept = "60-slot-app-shop.rules stays as it is: /etc/slot/apps/shop.toml is wrong: "
+        assert kept in said and said.count(" stays as it is: ") == 1, said
+        assert rule(machine, "shop") == wrong
+        machine.run("sed -i '/^nonsense/d' /etc/slot/apps/shop.toml && slotctl app reload shop")
+        assert '"restart"' not in rule(machine, "shop")
+        # It is managed again, which its file did not let slotd do when it was upgraded.
+        assert machine.json("slotctl --json app list")["broken"] == {}
+        doctor = machine.json("slotctl --json doctor")
+        assert doctor["problems"] == 0, doctor

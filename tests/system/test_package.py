@@ -7,8 +7,10 @@ from slots import QUICK, App
 from versions import OURS, another, install
 
 NEEDRESTART = "/etc/needrestart/conf.d/slot.conf"
+# What `everything` drops and fetches.
+DROP, GIT = "/srv/drop", "/srv/git"
 # What other packages write whenever anything is installed or run: their own caches, databases and logs.
-OTHERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/packages", "/tests", "/var/lib/dpkg", "/var/cache", "/var/log", "/var/tmp", "/srv", "/var/lib/systemd")
+OTHERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/packages", "/tests", "/var/lib/dpkg", "/var/lib/rpm", "/var/cache", "/var/log", "/var/tmp", "/srv", "/var/lib/systemd")
 # systemd's own, for all dynamic users (systemd.exec(5)).
 OF_SYSTEMD = {"/var/lib/private"}
 
@@ -55,23 +57,33 @@ def test_an_upgrade_touches_neither_apps_nor_sockets_and_a_removal_leaves_nothin
     assert machine.out("ls -d /etc/slot /var/lib/slot /var/lib/slot-router /var/lib/private/slot-router /etc/polkit-1/rules.d/* 2>/dev/null || true") == ""
 
 
+def everything(machine):
+    """Apps with whatever makes something on a machine: a build, a hook, a unix socket, a static user and a dynamic one, a remote, automatic
+    deployments; and a listener. Returns the first."""
+    machine.run(f"mkdir -p {DROP} && useradd --system --no-create-home runs && chown -R root /srv")
+    made = 'setup_command = "/bin/sh -c \'echo made >made\'"\nbind = "unix"\nshared_dirs = ["uploads"]\n[hooks]\nafter_switch = "/bin/true"\n'
+    web = App(machine, "web", QUICK + made + f'[auto]\nwatch = "path"\npath = "{DROP}"\n')
+    shop = App(machine, "shop", QUICK + f'hosts = ["shop.test"]\nuser = "runs"\n[git]\nremote = "file://{GIT}"\n')
+    cold = App(machine, "cold", QUICK + 'hosts = ["cold.test"]\nkeep_warm = "10m"\nkeep_warm_frozen = true\n')
+    for app, wait in ((web, "stopped"), (shop, "stopped"), (cold, "switched")):
+        app.deploy("one")
+        app.deploy("two", f"--wait={wait}")
+    machine.wait_for("systemctl show -P FreezerState cold@blue | grep -qx frozen")
+    commit = "git -c user.name=a -c user.email=a@b commit -qm one"
+    machine.run(f"git init -q -b main {GIT} && cp -r {shop.release('three')}/. {GIT} && cd {GIT} && git add -A && {commit}")
+    machine.run("git config --system safe.directory '*'")
+    shop.slotctl("deploy --remote --wait=stopped")
+    machine.run("slotctl listener add 8081")
+    return web
+
+
 def test_a_removal_stops_everything_and_keeps_the_apps_data_and_a_purge_leaves_what_was_there_before(bare):
     machine = bare
     # The bus starts it when it is asked for.
     machine.run("systemctl start polkit")
     before = things(machine)
     machine.install()
-    # With whatever makes something: a build, a hook, a unix socket, a static user and a dynamic one, and a remote that is never fetched.
-    lines = QUICK + 'setup_command = "/bin/sh -c \'echo made >made\'"\nbind = "unix"\nshared_dirs = ["uploads"]\n[hooks]\nafter_switch = "/bin/true"\n'
-    web = App(machine, "web", lines)
-    machine.run("useradd --system --no-create-home runs && chown -R root /srv")
-    shop = App(machine, "shop", QUICK + 'hosts = ["shop.test"]\nuser = "runs"\n')
-    cold = App(machine, "cold", QUICK + 'hosts = ["cold.test"]\nkeep_warm = "10m"\nkeep_warm_frozen = true\n')
-    for app, wait in ((web, "stopped"), (shop, "stopped"), (cold, "switched")):
-        app.deploy("one")
-        app.deploy("two", f"--wait={wait}")
-    machine.wait_for("systemctl show -P FreezerState cold@blue | grep -qx frozen")
-    machine.run("slotctl listener add 8081")
+    web = everything(machine)
     machine.run("echo kept >$(readlink -f /var/lib/slot-app/web)/shared/uploads/mine")
     assert machine.out("curl -sS -m 10 http://127.0.0.1/") == "release two"
     told = machine.run("dpkg -r slotctl", timeout=120)
@@ -83,14 +95,57 @@ def test_a_removal_stops_everything_and_keeps_the_apps_data_and_a_purge_leaves_w
     assert machine.out("ls /etc/slot/apps; cat /var/lib/slot/web/live/marker") == "cold.toml\nshop.toml\nweb.toml\ntwo"
     # It is there again with the package, and then gone for good.
     machine.install()
-    machine.run("systemctl enable --now slot-router.socket slotd.socket slotd.service")
     assert web.status()["live"]
     machine.run("dpkg -P slotctl", timeout=120)
+    nothing_is_left(machine, before)
+
+
+def nothing_is_left(machine, before):
+    """All is as it was, but for what the test itself made for `everything`."""
     machine.run("userdel runs")
     after = things(machine)
     for kind in before:
         assert after[kind] - before[kind] - OF_SYSTEMD == set(), kind
         assert before[kind] - after[kind] == set(), kind
+
+
+def enabled(machine):
+    units = "slot-router.socket slot-router-8081.socket slotd.socket slotd-tcp.socket slotd.service"
+    return machine.out(f"systemctl is-enabled {units} 2>/dev/null || true").split()
+
+
+def test_what_was_enabled_is_so_again_with_the_package_and_serves(fresh):
+    machine = fresh
+    machine.run(f"mkdir -p {DROP}")
+    # In its soak, in which a run that ended would be a verdict.
+    lines = QUICK.replace('"0s"', '"1h"') + f'after_soak = "rollback"\n[auto]\nwatch = "path"\npath = "{DROP}"\n'
+    app = App(machine, "web", lines)
+    app.deploy("one", "--wait=switched")
+    app.deploy("two", "--wait=switched")
+    machine.run("slotctl listener add 8081")
+    machine.run("systemctl enable slotd-tcp.socket && systemctl restart slotd.service")
+    before = app.status()
+    for was in (["enabled"] * 5, ["enabled", "enabled", "enabled", "disabled", "enabled"]):
+        assert enabled(machine) == was
+        machine.run("dpkg -r slotctl", timeout=120)
+        assert "enabled" not in enabled(machine)
+        said = machine.run("dpkg -i /packages/*.deb", timeout=120)
+        assert "slotctl: " not in said.stdout + said.stderr, said
+        assert enabled(machine) == was
+        for port in (80, 8081):
+            assert machine.out(f"curl -sS -m 20 http://127.0.0.1:{port}/") == "release two", port
+        tcp = machine.run("curl -sS -m 10 http://127.0.0.1:7568/", check=False).returncode
+        assert tcp == (0 if was[3] == "enabled" else 7)
+        assert machine.out("systemctl is-active slot-watch@web.timer slot-watch@web.path").split() == ["active"] * 2
+        after = app.wait_until(lambda status: status["serving"])
+        assert [after[key] for key in ("generation", "active", "live", "prev", "state")] == [
+            before[key] for key in ("generation", "active", "live", "prev", "state")
+        ], after
+        assert machine.out("ls /etc/slot") == "apps"
+        doctor = machine.json("slotctl --json doctor")
+        assert doctor["problems"] == 0, doctor
+        # What is disabled is not enabled by that.
+        machine.run("systemctl disable --now slotd-tcp.socket", check=False)
 
 
 def test_a_purge_leaves_a_user_who_was_called_slot_before(bare):

@@ -9,6 +9,7 @@ from versions import is_of, of_systemd, runs_as_installed
 RPM = "rpm --dbpath /var/lib/rpm"
 OURS = "/packages/slotctl-*.rpm"
 NEEDRESTART = "/etc/needrestart/conf.d/slot.conf"
+RULE = "/etc/polkit-1/rules.d/60-slot-app-web.rules"
 GO = "/srv/go"
 
 
@@ -41,6 +42,9 @@ def test_it_is_installed_upgraded_under_load_and_removed_as_the_debian_package_i
     other = another(machine, "0.2.0")
     machine.run(f"echo '# mine' >>{NEEDRESTART}")
     before = of_systemd(machine, "web@blue")
+    # As an older version wrote it.
+    rule = machine.out(f"cat {RULE}")
+    machine.run(f"sed -i 's/\"stop\", /&\"restart\", /' {RULE} && grep -q restart {RULE}")
     with machine.load("127.0.0.1:80", "--connections", "16", "--pause-ms", "10") as load:
         streams = [open_stream(machine, kind, until=GO)[0] for kind in ("sse", "ws")]
         for words in (f"-U {other}", f"-U --oldpackage {OURS}"):
@@ -48,13 +52,16 @@ def test_it_is_installed_upgraded_under_load_and_removed_as_the_debian_package_i
             runs_as_installed(machine, app)
             answers_only(load, "one", requests=200)
         assert of_systemd(machine, "web@blue") == before
+        assert machine.out(f"cat {RULE}") == rule
         machine.write(GO, "")
         assert all('"whole": true' in stream.communicate(timeout=60)[0] for stream in streams)
         result = load.stop()
     assert (result["failed"], result["failures"]) == (0, {}), result
     assert machine.out(f"tail -n 1 {NEEDRESTART}") == "# mine"
     assert machine.run(f"{RPM} -V --nodeps slotctl", check=False).stdout.split() == ["S.5....T.", "c", NEEDRESTART]
-    machine.write("/etc/polkit-1/rules.d/60-slot-app-web.rules", "// a rule\n")
+    machine.run("slotctl listener add 8081")
+    enabled = "systemctl is-enabled slot-router.socket slot-router-8081.socket slotd.socket slotd-tcp.socket slotd.service 2>/dev/null || true"
+    assert machine.out(enabled).split() == ["enabled", "enabled", "enabled", "disabled", "enabled"]
     machine.run(f"{RPM} -e slotctl", timeout=120)
     assert machine.run("curl -sS http://127.0.0.1/", check=False).returncode == 7, "somebody still listens"
     assert machine.out("systemctl list-units --all --plain --no-legend 'slot*' 'web*' | grep -v not-found || true") == ""
@@ -62,8 +69,12 @@ def test_it_is_installed_upgraded_under_load_and_removed_as_the_debian_package_i
     assert machine.out("ls /etc/polkit-1/rules.d /etc/slot/apps; cat /var/lib/slot/web/live/marker") == (
         "/etc/polkit-1/rules.d:\n60-slot-app-web.rules.removed\n\n/etc/slot/apps:\nweb.toml\none"
     )
-    # What was kept is taken up again.
-    machine.run(f"{RPM} -i --nodeps {OURS} && systemctl enable --now slot-router.socket slotd.socket slotd.service", timeout=120)
+    # What was kept is taken up again, and what was enabled is: a preset says nothing to that.
+    machine.write("/etc/systemd/system-preset/10-own.preset", "enable slotd-tcp.socket\n")
+    machine.run(f"{RPM} -i --nodeps {OURS}", timeout=120)
+    assert machine.out(enabled).split() == ["enabled", "enabled", "enabled", "disabled", "enabled"]
+    for port in (80, 8081):
+        assert machine.out(f"curl -sS -m 20 http://127.0.0.1:{port}/") == "release one", port
     assert machine.out("ls /etc/polkit-1/rules.d") == "60-slot-app-web.rules"
     assert app.status()["live"]
     assert is_of(machine, machine.show("slotd", "MainPID")["MainPID"], "/usr/lib/slot/slotd")
@@ -79,3 +90,9 @@ def test_it_has_the_files_of_the_debian_package_and_its_licences(machine):
     assert of_rpm - of_deb == {
         "/usr/share/licenses/slotctl/LICENSE-APACHE", "/usr/share/licenses/slotctl/LICENSE-MIT", "/usr/share/zsh/site-functions/_slotctl",
     }  # fmt: skip
+
+
+def test_what_its_scripts_call_is_there_when_they_run(machine):
+    listed = machine.out(f"{RPM} -qp --queryformat '[%{{REQUIRENAME}} %{{REQUIREFLAGS:deptype}}\\n]' {OURS}").splitlines()
+    kinds = {kind for line in listed if line.startswith("systemd ") for kind in line.split()[1].split(",")}
+    assert kinds >= {"post", "preun", "postun", "posttrans"}, listed

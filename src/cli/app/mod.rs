@@ -12,6 +12,7 @@ pub(super) mod ports;
 pub(super) mod public;
 mod reload;
 mod remove;
+mod renew;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,6 +53,7 @@ pub async fn run(global: &Global, command: &App) -> anyhow::Result<Exit> {
         App::Reload(options) => reload::run(global, options).await,
         App::List => list::run(&Client::new(global.socket(), None), global.json).await,
         App::Remove(options) => remove::run(global, options).await,
+        App::Renew => Ok(renew::run()),
     }
 }
 

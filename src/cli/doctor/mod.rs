@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** it only looks, but with `--fix`; and it starts nothing by looking: a slotd that is down is not asked.
 
-mod apps;
+pub(super) mod apps;
 mod collect;
 mod mend;
 mod paths;

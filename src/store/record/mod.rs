@@ -32,7 +32,7 @@ pub(super) struct Record {
     pub(super) version: u32,
     /// The oldest version of the format whose readers understand this file.
     pub(super) readable_from: u32,
-    /// The machine's boot id (proc(5), `/proc/sys/kernel/random/boot_id`) when this was written.
+    /// By what the start of the machine in which this was written is told from others (`machine_boot` of the daemon).
     pub(super) machine_boot: String,
     generation: u64,
     routed: u64,
