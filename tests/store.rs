@@ -705,13 +705,18 @@ fn every_state_is_read_as_it_was_written() {
 fn a_file_holds_a_state_as_long_as_it_is_what_was_written_of_it() {
     let place = Place::new();
     let state = busy();
-    assert!(!place.file.holds(&state));
+    assert!(!place.file.holds(&state).unwrap());
     place.file.save(&state).unwrap();
-    assert!(place.file.holds(&state) && !place.file.holds(&on_trial()));
+    assert!(place.file.holds(&state).unwrap() && !place.file.holds(&on_trial()).unwrap());
     let mut damaged = fs::read(place.path()).unwrap();
     damaged.truncate(damaged.len() / 2);
     fs::write(place.path(), damaged).unwrap();
-    assert!(!place.file.holds(&state));
+    assert!(!place.file.holds(&state).unwrap());
+    // What a newer slotd has written is nothing to write over.
+    let newer = r#"{"version":4294967295,"readable_from":4294967295}"#;
+    fs::write(place.path(), newer).unwrap();
+    let refused = place.file.holds(&state).unwrap_err();
+    assert!(slot::telemetry::chain(&refused).contains("install the newer package"));
 }
 
 /// `SLOT_BLESS=1` writes it anew; that is right only as long as no release has this version.

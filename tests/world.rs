@@ -488,17 +488,25 @@ async fn a_reload_that_leaves_an_app_unmanaged_is_remembered_and_is_tried_again(
     let apps = bench.apps().await;
     apps.load().await;
     let state = bench.at("data/web/state.json");
-    // One of a slot that is newer.
+    // One of a slot that is newer is not written over, and the app goes on as it is.
     let newer = r#"{"version":4294967295,"readable_from":4294967295}"#;
     std::fs::write(&state, newer).unwrap();
     bench.write("web", 20_011);
+    let refused = apps.reload("web").await.unwrap_err().to_string();
+    assert!(refused.contains("install the newer package"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&state).unwrap(), newer);
+    assert_eq!(apps.all().await.0.len(), 1);
+    std::fs::remove_file(&state).unwrap();
+    // What no tidying can remove.
+    let doomed = bench.at("data/web/incoming.removed");
+    std::fs::write(&doomed, "").unwrap();
     let refused = apps.reload("web").await.unwrap_err().to_string();
     let (managed, broken) = apps.all().await;
     assert!(managed.is_empty());
     assert_eq!(broken["web"], refused);
     let known = apps.known(Some("web")).await.unwrap_err().to_string();
     assert_eq!(known, refused);
-    std::fs::remove_file(&state).unwrap();
+    std::fs::remove_file(&doomed).unwrap();
     apps.get(Some("web")).await.unwrap();
     assert!(apps.all().await.1.is_empty());
 }

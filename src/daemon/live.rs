@@ -106,7 +106,10 @@ impl<U: Units> Live<U> {
     }
 
     /// Whether the file of the state is what was written of it.
-    pub(super) async fn is_written(&self, state: Arc<State>) -> bool {
+    ///
+    /// # Errors
+    /// As for [`StateFile::holds`].
+    pub(super) async fn is_written(&self, state: Arc<State>) -> Result<bool, FileError> {
         let file = self.state_file.clone();
         blocking(move || file.holds(&state)).await
     }

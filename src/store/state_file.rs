@@ -69,12 +69,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
             Err(error) => return Err(FileError::of("read", &self.path)(error)),
         };
-        if let Some(newer) = readable_from(&bytes).filter(|from| *from > VERSION) {
-            let why = format!(
-                "it needs a slotd that reads format {newer}, this one reads {VERSION}: install the newer package again"
-            );
-            return Err(FileError::of("use", &self.path)(io::Error::other(why)));
-        }
+        self.is_ours(&bytes)?;
         let parsed = serde_json::from_slice::<Record>(&bytes)
             .map_err(|error| error.to_string())
             .and_then(|record| {
@@ -88,6 +83,17 @@ impl StateFile {
         Ok(parsed)
     }
 
+    /// Refuses what a newer slotd has written and this one cannot read.
+    fn is_ours(&self, bytes: &[u8]) -> Result<(), FileError> {
+        let Some(newer) = readable_from(bytes).filter(|from| *from > VERSION) else {
+            return Ok(());
+        };
+        let why = format!(
+            "it needs a slotd that reads format {newer}, this one reads {VERSION}: install the newer package again"
+        );
+        Err(FileError::of("use", &self.path)(io::Error::other(why)))
+    }
+
     /// Writes it; it is on disk when this returns.
     ///
     /// # Errors
@@ -97,9 +103,15 @@ impl StateFile {
     }
 
     /// Whether the file is what [`Self::save`] has made of that state.
-    #[must_use]
-    pub fn holds(&self, state: &State) -> bool {
-        fs::read(&self.path).is_ok_and(|bytes| bytes == self.text(state))
+    ///
+    /// # Errors
+    /// A newer slotd has written it, and this one may not write over it.
+    pub fn holds(&self, state: &State) -> Result<bool, FileError> {
+        let Ok(bytes) = fs::read(&self.path) else {
+            return Ok(false);
+        };
+        self.is_ours(&bytes)?;
+        Ok(bytes == self.text(state))
     }
 
     fn text(&self, state: &State) -> Vec<u8> {

@@ -81,7 +81,7 @@ pub enum CallError {
 }
 
 /// Why a user may not start or stop a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
     /// `AccessDenied` where no polkit is: PID 1 then lets root alone.
     #[error(
@@ -90,9 +90,15 @@ pub enum Why {
     NoPolkit,
     /// `InteractiveAuthorizationRequired`: polkit would ask a person for a password.
     #[error(
-        "no polkit rule lets this user do it; reinstall the package, which brings the rule, and see that the app is registered (`slotctl app list`)"
+        "no polkit rule lets this user do it; reinstall the package, which brings /usr/share/polkit-1/rules.d/60-slot.rules"
     )]
     NoRule,
+    /// The same, of a unit of this app's, whose rule slotctl makes.
+    #[error(
+        "no polkit rule lets this user do it; `slotctl app reload {0}` writes that of the app, /etc/polkit-1/rules.d/60-slot-app-{0}.rules, \
+         anew"
+    )]
+    NoAppRule(String),
     /// `AccessDenied` by the bus itself, which lets root alone call this method.
     #[error(
         "the bus does not let this user ask for it; reinstall the package, which brings /usr/share/dbus-1/system.d/slot.conf, then \
@@ -192,9 +198,12 @@ impl Bus {
                     continue;
                 }
                 Meaning::NeedsPassword => CallError::Denied {
+                    why: match unit.app_of_slot() {
+                        Some(app) => Why::NoAppRule(app.to_owned()),
+                        None => Why::NoRule,
+                    },
                     unit,
                     verb,
-                    why: Why::NoRule,
                 },
                 Meaning::Denied(text) => CallError::Denied {
                     unit,
@@ -395,6 +404,11 @@ mod tests {
                 "apt install polkitd",
             ),
             (Why::NoRule, "no polkit rule", "reinstall the package"),
+            (
+                Why::NoAppRule("web".to_owned()),
+                "no polkit rule",
+                "`slotctl app reload web`",
+            ),
             (Why::NoBusPolicy, "the bus", "dbus-1/system.d/slot.conf"),
             (
                 Why::Forbidden,

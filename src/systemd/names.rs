@@ -24,6 +24,13 @@ impl UnitName {
         Self(format!("{app}@{slot}.socket"))
     }
 
+    /// The app whose slot it is; none of slot's own.
+    #[must_use]
+    pub fn app_of_slot(&self) -> Option<&str> {
+        let (app, _) = self.0.split_once('@')?;
+        (!app.starts_with("slot-")).then_some(app)
+    }
+
     /// The unit that makes an app's releases ready.
     #[must_use]
     pub fn setup(app: &AppName) -> Self {

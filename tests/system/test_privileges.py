@@ -279,14 +279,28 @@ def deploy_fails(app, marker):
 
 def test_a_machine_without_the_apps_rule_says_so_and_what_to_do(machine, bare):
     rule = "/etc/polkit-1/rules.d/60-slot-app-bare.rules"
-    machine.run(f"mv {rule} /run/kept.rules")
+    before = machine.out(f"cat {rule}")
+    machine.run(f"rm {rule}")
     heed(machine)
     said = deploy_fails(bare, "ruleless")
+    remedy = "slotctl app reload bare"
+    assert "no polkit rule lets this user do it" in said and f"`{remedy}`" in said and rule in said, said
+    machine.run(remedy)
+    heed(machine)
+    assert machine.out(f"cat {rule}") == before
+    bare.deploy("ruled", "--wait=stopped")
+
+
+def test_a_machine_without_the_packages_rule_says_so_and_what_to_do(machine, app):
+    rule = "/usr/share/polkit-1/rules.d/60-slot.rules"
+    machine.run(f"mv {rule} /run/kept.rules")
+    heed(machine)
+    refused = machine.run("slotctl router upgrade", check=False)
     machine.run(f"mv /run/kept.rules {rule}")
     heed(machine)
-    assert "no polkit rule lets this user do it; reinstall the package" in said, said
-    assert "slotctl app list" in said
-    bare.deploy("ruled", "--wait=stopped")
+    said = refused.stderr
+    assert refused.returncode != 0 and "no polkit rule lets this user do it; reinstall the package" in said and rule in said, said
+    machine.run("slotctl router upgrade")
 
 
 def test_a_machine_without_polkit_says_so_and_what_to_do(machine, bare):
