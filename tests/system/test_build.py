@@ -231,6 +231,8 @@ def test_a_rollback_goes_ahead_of_a_build_which_then_ends(machine, app):
     assert answer(machine) == "release good-one"
     outcome = json.loads(deploying.communicate(timeout=60)[0])
     assert (outcome["success"], outcome["cause"], outcome["phase"]) == (False, "preempted", "build"), outcome
+    explained = app.machine.out(f"journalctl -q -x SLOT_APP={app.name} SLOT_CAUSE=preempted")
+    assert f"Subject: A rollback overrode generation {outcome['generation']} of {app.name}" in explained, explained
     machine.wait_for("systemctl show -P ActiveState slot-setup@web | grep -Eqx 'inactive|failed'")
     machine.wait_for("! test -e /var/lib/slot/web/incoming")
     untouched(machine, app, app.status())

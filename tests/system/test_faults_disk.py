@@ -59,6 +59,8 @@ def test_a_state_that_cannot_be_read_is_kept_aside_and_the_active_slot_is_found(
         assert aside in status["warnings"][0], status
         assert machine.run(f"sha256sum <{aside}").stdout == damaged
     assert status["warnings"][0] in machine.out("journalctl -o cat SLOT_APP=web -p err -n 5 -u slotd")
+    explained = machine.out("journalctl -q -x SLOT_APP=web -p err -n 5 -u slotd")
+    assert f"Subject: The state of web {'is gone' if damage.startswith('rm') else 'could not be read'}" in explained, explained
     answers_only(load, marker)
     after = "two" if marker == "one" else "one"
     assert app.deploy(after)["success"]

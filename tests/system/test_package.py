@@ -57,6 +57,25 @@ def test_an_upgrade_touches_neither_apps_nor_sockets_and_a_removal_leaves_nothin
     assert machine.out("ls -d /etc/slot /var/lib/slot /var/lib/slot-router /var/lib/private/slot-router /etc/polkit-1/rules.d/* 2>/dev/null || true") == ""
 
 
+def test_the_package_has_all_that_belongs_to_it(fresh):
+    pages = {
+        *(f"man1/{page}.1" for page in ("slotctl", "slotctl-deploy", "slotctl-rollback", "slotctl-status", "slotctl-doctor", "slotctl-app-reload")),
+        *("man5/slot.toml.5", "man5/slot-machine.toml.5", "man5/slot@.service.5", "man7/slot.7", "man8/slotd.8", "man8/slot-router.8"),
+    }
+    expected = {
+        *("/usr/bin/slotctl", "/usr/lib/slot/slotd", "/usr/lib/slot/slot-router"),
+        *("/usr/lib/sysusers.d/slot.conf", "/usr/lib/tmpfiles.d/slot.conf", "/usr/lib/systemd/system-preset/80-slot.preset"),
+        *("/usr/share/polkit-1/rules.d/60-slot.rules", "/usr/share/dbus-1/system.d/slot.conf", "/usr/lib/systemd/catalog/slot.catalog"),
+        *("/usr/share/slot/app.schema.json", "/usr/share/slot/machine.schema.json", "/etc/needrestart/conf.d/slot.conf"),
+        *("/usr/share/doc/slotctl/copyright", "/usr/share/doc/slotctl/changelog.gz", "/usr/share/bash-completion/completions/slotctl"),
+        *("/usr/share/zsh/vendor-completions/_slotctl", "/usr/share/fish/vendor_completions.d/slotctl.fish"),
+        *(f"/usr/share/man/{page}.gz" for page in pages),
+    }
+    listed = set(fresh.out("dpkg -L slotctl").splitlines())
+    assert expected <= listed, expected - listed
+    assert fresh.out("dpkg --verify slotctl") == ""
+
+
 def everything(machine):
     """Apps with whatever makes something on a machine: a build, a hook, a unix socket, a static user and a dynamic one, a remote, automatic
     deployments; and a listener. Returns the first."""

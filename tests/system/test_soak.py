@@ -76,6 +76,8 @@ def test_a_release_that_fails_in_its_soak_is_rolled_back_and_marked_with_what_it
         assert (told["SLOT_ROLLBACK_CAUSE"], told["SLOT_STATE"]) in {(cause, "rolling_back"), (cause, "idle")}, told
         assert told["SLOT_INITIATED_BY"].startswith("root"), told
         assert told["SLOT_ACTIVE_BOOT_ID"] == boot, told
+    explained = machine.out(f"journalctl -q -x SLOT_APP={name} SLOT_CAUSE={cause}")
+    assert f"Subject: Generation 2 of {name} was rolled back by itself: {cause}" in explained, explained
     story = [json.loads(line) for line in machine.out(f"journalctl -o json SLOT_APP={name} SLOT_GENERATION=2").splitlines()]
     for fields in (
         {"SLOT_CANDIDATE": "green", "SLOT_CANDIDATE_RELEASE": failed["release"]},
