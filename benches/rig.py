@@ -9,12 +9,12 @@ PROXY, LOAD = 0, 1
 ROUTES = 10
 
 NGINX_ORIGIN = '''user root; worker_processes 1; pid {dir}/origin.pid; error_log /dev/null; daemon off;
-events {{ worker_connections 16384; }}
+events {{ worker_connections 10000; }}
 http {{ access_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000000; keepalive_timeout 3600s;
  server {{ listen 127.0.0.1:{port} backlog=4096; listen unix:{dir}/origin.sock; root {dir};
   location = / {{ return 200 "hello world\\n"; }} location /part {{ return 200 "hello world\\n"; }} location / {{ }} }} }}'''
 NGINX = '''user root; worker_processes 1; pid {dir}/{name}.pid; error_log /dev/null; daemon off;
-events {{ worker_connections 16384; }}
+events {{ worker_connections 10000; }}
 http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s; proxy_buffering off; proxy_read_timeout 3600s;
  upstream b {{ server {upstream}; keepalive 256; keepalive_requests 1000000000; }}
  server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_http_version 1.1;
