@@ -115,6 +115,8 @@ def test_a_removal_stops_everything_and_keeps_the_apps_data_and_a_purge_leaves_w
     # It is there again with the package, and then gone for good.
     machine.install()
     assert web.status()["live"]
+    # Where a work tree for staging was, which its user has removed.
+    machine.run("install -d /var/lib/slot-staging/web")
     machine.run("dpkg -P slotctl", timeout=120)
     nothing_is_left(machine, before)
 
