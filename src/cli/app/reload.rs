@@ -19,7 +19,7 @@ use super::add::{allow, check, watch};
 use super::{APPS, file_of, is_machines_own, systemctl};
 use crate::config::{App, ConfigError, locate};
 use crate::deploy::AppName;
-use crate::units::{GENERATED, render, watch_triggers};
+use crate::units::{GENERATED, differing, render, watch_triggers};
 use crate::wire::api::Status;
 
 /// What came of it.
@@ -110,12 +110,9 @@ async fn take_over(
 /// systemd reads it.
 fn with_difference(app: App) -> (App, bool) {
     let of_watch = format!("slot-watch@{}.", app.name);
-    let mut units = render(&app, &file_of(&app.name));
-    units.retain(|unit| unit.path.starts_with(&of_watch));
-    let made = |path: &str| fs::read_to_string(Path::new(GENERATED).join(path)).ok();
-    let differs = units
-        .iter()
-        .any(|unit| made(&unit.path).as_ref() != Some(&unit.text));
+    let made = render(&app, &file_of(&app.name));
+    let differing = differing(&app.name, &made, Path::new(GENERATED));
+    let differs = differing.iter().any(|path| path.starts_with(&of_watch));
     (app, differs)
 }
 
