@@ -5,6 +5,7 @@
 
 mod router_support;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,6 +14,8 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -49,24 +52,33 @@ impl Manager {
         let late = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < late, "{line} was not said");
-            let mut buffer = [0; 4096];
-            let mut control = nix::cmsg_space!([RawFd; 8]);
-            let mut parts = [IoSliceMut::new(&mut buffer)];
-            let (raw, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_CMSG_CLOEXEC);
-            let message = recvmsg::<UnixAddr>(raw, &mut parts, Some(&mut control), flags);
-            let message = message.unwrap_or_else(|e| panic!("{line} was not said: {e}"));
-            let rights = message.cmsgs().unwrap().flat_map(|control| match control {
-                ControlMessageOwned::ScmRights(descriptors) => descriptors,
-                _ => Vec::new(),
-            });
-            // SAFETY: recvmsg(2) has made each of them for us.
-            let descriptors = rights.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
-            let (descriptors, count): (Vec<_>, _) = (descriptors.collect(), message.bytes);
-            let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            let message = self.hear();
+            let (text, descriptors) =
+                message.unwrap_or_else(|e| panic!("{line} was not said: {e}"));
             if text.lines().any(|own| own == line) {
                 return descriptors;
             }
         }
+    }
+
+    /// The next message.
+    fn hear(&self) -> nix::Result<(String, Vec<OwnedFd>)> {
+        let mut buffer = [0; 4096];
+        let mut control = nix::cmsg_space!([RawFd; 8]);
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let (raw, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_CMSG_CLOEXEC);
+        let message = recvmsg::<UnixAddr>(raw, &mut parts, Some(&mut control), flags)?;
+        let rights = message.cmsgs()?.flat_map(|control| match control {
+            ControlMessageOwned::ScmRights(descriptors) => descriptors,
+            _ => Vec::new(),
+        });
+        // SAFETY: recvmsg(2) has made each of them for us.
+        let descriptors = rights.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+        let (descriptors, count) = (descriptors.collect(), message.bytes);
+        Ok((
+            String::from_utf8_lossy(&buffer[..count]).into_owned(),
+            descriptors,
+        ))
     }
 
     /// Starts a router with what is kept, as systemd does.
@@ -428,6 +440,57 @@ fn a_stream_that_was_left_counts_at_the_address_of_its_client() {
     two.ends_well();
     router.eventually("over", |stats| stats.connections == 0);
     assert_eq!(ask("192.0.2.7"), Some(200));
+}
+
+#[test]
+fn streams_that_the_service_manager_has_no_time_for_flow_and_are_kept_when_it_has() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.head();
+        raw.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n");
+        raw.end();
+    });
+    let manager = Manager::new();
+    let path = manager.directory.path().join("table");
+    let routes = table(1, vec![slot("blue", 100, upstream.address)]);
+    std::fs::write(&path, serde_json::to_vec(&routes).unwrap()).unwrap();
+    let mut router = manager.start(Vec::new(), |command| {
+        command.arg("--table").arg(&path);
+    });
+    let address = router.address();
+    // More messages than any socket holds until somebody reads them.
+    let most = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap();
+    let count = most.trim().parse::<usize>().unwrap() / 2 + 8;
+    let mut clients: Vec<_> = (0..count).map(|_| Raw::connect(address)).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    }
+    for client in &mut clients {
+        assert!(client.until(b"data: 1\n\n").is_some());
+    }
+    // Now it looks at its messages again.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let reading = std::thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        let moment = Some(Duration::from_millis(10));
+        manager.socket.set_read_timeout(moment).unwrap();
+        move || {
+            let mut kept = HashSet::new();
+            while !is_over.load(Ordering::SeqCst) {
+                let heard = manager.hear();
+                kept.extend(
+                    heard
+                        .ok()
+                        .filter(|(_, all)| all.len() == 4)
+                        .map(|(text, _)| text),
+                );
+            }
+            kept.len()
+        }
+    });
+    router.eventually("kept", |stats| stats.unkept == 0);
+    is_over.store(true, Ordering::SeqCst);
+    assert_eq!(reading.join().unwrap(), count);
+    clients.into_iter().for_each(Raw::reset);
 }
 
 #[test]

@@ -42,9 +42,9 @@ const EACH: usize = 6;
 /// Descriptors that are kept for other reasons, at most: notes.
 const OTHERS: usize = 16;
 
-/// How long PID 1 may take to take a connection into its care: it answers nobody while it reloads. Then
-/// the bytes flow all the same.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long PID 1 may take to take something into its care before nobody waits for it any more: it answers nobody
+/// while it reloads.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Notes that this instance drains, in place of what was `noted`, for the process that comes after it should this one be killed.
 /// Does nothing where there is no service manager.
@@ -178,14 +178,18 @@ impl Keeper {
     }
 
     /// Has a connection kept: its two sockets and the pipes between them. `None` if it cannot be.
-    pub async fn keep(
+    ///
+    /// The future is ready when the service manager has said that it has it, and false if it can not be told. It has
+    /// copies of the descriptors, so that the connection's bytes may flow meanwhile. Whether it was ready or not when
+    /// it is dropped, the connection is to be [forgotten](Self::forget).
+    pub fn keep(
         &self,
         label: &Label,
         client: &Stream,
         upstream: &Stream,
         down: &Pipe,
         up: Option<&Pipe>,
-    ) -> Option<Kept> {
+    ) -> Option<(Kept, impl Future<Output = bool> + use<'_>)> {
         let [down_read, down_write] = down.ends();
         let mut all = vec![client.as_fd(), upstream.as_fd(), down_read, down_write];
         all.extend(up.iter().flat_map(|up| up.ends()));
@@ -199,12 +203,13 @@ impl Keeper {
             })
         })();
         let line = label.name(inodes.ok()?)?;
+        let copies = all.iter().map(BorrowedFd::try_clone_to_owned);
+        let copies: Vec<OwnedFd> = copies.collect::<io::Result<_>>().ok()?;
         if self.count.kept.fetch_add(1, Ordering::Relaxed) >= self.count.most {
             self.count.kept.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let book = &self.count.book;
-        let name = match book.enter(&line) {
+        let name = match self.count.book.enter(&line) {
             Ok(name) => name,
             Err(error) => {
                 tracing::warn!("a stream is not kept: it ends if this process is killed: {error}");
@@ -212,22 +217,30 @@ impl Keeper {
                 return None;
             }
         };
-        let kept = async {
+        let stored = self.store(storing(&name), copies);
+        Some((Kept { name }, stored))
+    }
+
+    /// True if the service manager has said that it has them.
+    async fn store(&self, text: String, descriptors: Vec<OwnedFd>) -> bool {
+        let book = &self.count.book;
+        let stored = async {
             if let Some(file) = book.unkept() {
                 self.tell(&storing(book::NAME), &[file]).await?;
             }
-            self.tell(&storing(&name), &all).await?;
+            let all: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            self.tell(&text, &all).await?;
+            drop(descriptors);
             self.barrier().await
         };
-        match tokio::time::timeout(PATIENCE, kept).await {
-            Ok(Ok(())) => book.confirm(),
-            Ok(Err(error)) => {
-                tracing::warn!("a stream is not kept: it ends if this process is killed: {error}")
+        let stored: io::Result<()> = stored.await;
+        match &stored {
+            Ok(()) => book.confirm(),
+            Err(error) => {
+                tracing::warn!("a stream is not kept: it ends if this process is killed: {error}");
             }
-            Err(_) => tracing::warn!("the service manager takes its time to keep a stream"),
         }
-        // Where nothing was kept, forgetting does no harm.
-        Some(Kept { name })
+        stored.is_ok()
     }
 
     /// Counts one that was kept by the process before this one.

@@ -16,10 +16,12 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use tokio::time::timeout;
+
 use super::alarm;
 use super::control::since_epoch;
 use super::counts::Class;
-use super::keep::{Keeper, Kept, Left};
+use super::keep::{Keeper, Kept, Left, PATIENCE};
 use super::label::Label;
 use super::relay::Broken;
 use super::roll::{Call, Ending};
@@ -74,12 +76,15 @@ impl Passage<'_> {
             side.keep_alive();
             side.close_is_reset(true);
         }
-        let keeper = self.worker.keeper.as_ref();
+        let (worker, keeper) = (self.worker, self.worker.keeper.as_ref());
         let (mut ending, mut end) = (None, None);
+        let mut is_kept = kept.is_some();
+        // Says when it is, if that takes long.
+        let mut storing = None;
         if let (Some(keeper), None) = (keeper, &kept) {
             if !self.is_outside() {
                 // What comes first is more than its pipe holds. It can be kept once that has gone.
-                let _unkept = Unkept::new(self.worker);
+                let _unkept = Unkept::new(worker);
                 let gone = poll_fn(|cx| match self.poll(cx, &mut ending) {
                     Poll::Pending if self.is_outside() => Poll::Ready(None),
                     end => end.map(Some),
@@ -88,17 +93,34 @@ impl Passage<'_> {
             }
             if end.is_none() {
                 let up = self.up.as_ref().map(|up| &up.pipe);
-                kept = keeper
-                    .keep(&self.label, self.client, self.upstream, &self.down.pipe, up)
-                    .await;
+                let keeping =
+                    keeper.keep(&self.label, self.client, self.upstream, &self.down.pipe, up);
+                if let Some((entered, keeping)) = keeping {
+                    kept = Some(entered);
+                    let mut keeping = Box::pin(keeping);
+                    // A client that has its first byte need not fear a kill of this process.
+                    match timeout(PATIENCE, &mut keeping).await {
+                        Ok(is_stored) => is_kept = is_stored,
+                        Err(_) => storing = Some(keeping),
+                    }
+                }
             }
         }
         let end = match end {
             Some(end) => end,
             None => {
-                let is_unkept = keeper.is_some() && kept.is_none();
-                let _unkept = is_unkept.then(|| Unkept::new(self.worker));
-                poll_fn(|cx| self.poll(cx, &mut ending)).await
+                let is_unkept = keeper.is_some() && !is_kept;
+                let mut unkept = is_unkept.then(|| Unkept::new(worker));
+                let passed = poll_fn(|cx| {
+                    if let Some(keeping) = &mut storing
+                        && let Poll::Ready(is_stored) = keeping.as_mut().poll(cx)
+                    {
+                        storing = None;
+                        unkept.take_if(|_| is_stored);
+                    }
+                    self.poll(cx, &mut ending)
+                });
+                passed.await
             }
         };
         if let End::Whole = end {

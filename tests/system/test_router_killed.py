@@ -74,7 +74,8 @@ def test_eight_hundred_websockets_survive_two_kills(machine, app):
 
     assert alive() == 800
     (unit,) = running(machine)
-    machine.wait_for(f"test $(systemctl show {unit} -P NFileDescriptorStore) = 4801")
+    # PID 1 compares each with all that it has: on a busy machine that takes its time, and none is left out.
+    machine.wait_for(f"test $(systemctl show {unit} -P NFileDescriptorStore) = 4801", timeout=120)
     for _ in range(2):
         kill(machine)
         assert alive() == 800
