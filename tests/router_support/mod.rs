@@ -285,7 +285,7 @@ pub fn app(name: &str, host: &str, path: &str, slots: Vec<Slot>) -> App {
         generation: 1,
         routes: vec![route],
         slots,
-        hold_ms: 10_000,
+        hold_ms: None,
         limits: slot::wire::table::Limits::default(),
         sticky: None,
         preview: None,
