@@ -800,7 +800,8 @@ fn a_machines_file_may_be_empty_or_set_everything() {
     );
     let text = "[limits]\nhead_bytes = \"32K\"\nhead_fields = 50\ntarget_bytes = 4096\nhead_timeout = \"10s\"\nidle_timeout = \"20s\"\n\
         connect_timeout = \"1s\"\nconnections = 5\nconnections_per_address = 0\nheld_requests = 7\nbody_bytes = \"1G\"\nbody_stall = \"2s\"\n\
-        write_stall = \"3s\"\nresponse_timeout = \"4s\"\nresponse_stall = \"5s\"\n\
+        write_stall = \"3s\"\nresponse_timeout = \"4s\"\nresponse_stall = \"5s\"\nheld_bytes = \"1M\"\nhold_timeout = \"6s\"\n\
+        table_timeout = \"7s\"\nproxy_header_timeout = \"8s\"\nhalf_closed_timeout = \"9s\"\ninterim_answers = 3\nlinger_timeout = \"11s\"\n\
         [router]\ntrusted_peers = [\"10.0.0.0/8\", \"2001:db8::1\"]\nproxy_protocol = [\"http\", \"https\"]\ndrain = \"10m\"\n";
     let machine = Machine::parse(text, "machine.toml", None).unwrap();
     let limits = Limits::default().with(&machine.limits);
@@ -810,10 +811,19 @@ fn a_machines_file_may_be_empty_or_set_everything() {
         limits.write_stall,
         limits.response_head,
         limits.response_stall,
+        limits.hold,
+        limits.held_without_table,
+        limits.proxy_header,
+        limits.half_closed,
         limits.head,
+        limits.linger_most,
         limits.idle,
     ];
-    assert_eq!(seconds.map(|span| span.as_secs()), [1, 2, 3, 4, 5, 10, 20]);
+    assert_eq!(
+        seconds.map(|span| span.as_secs()),
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 20]
+    );
+    assert_eq!((limits.held_bytes, limits.interim), (1 << 20, 3));
     let heads = limits.heads;
     assert_eq!(
         (heads.head_bytes, heads.fields, heads.target_bytes),

@@ -147,7 +147,7 @@ fn healthy() -> Facts {
         generation: 2,
         routes: Vec::new(),
         slots: vec![slot("blue", 0), slot("green", 100)],
-        hold_ms: 0,
+        hold_ms: Some(0),
         limits: table::Limits::default(),
         sticky: None,
         preview: None,

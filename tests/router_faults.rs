@@ -85,7 +85,7 @@ fn a_slot_that_ends_every_connection_at_once_is_not_asked_without_end() {
         socket.set_linger(Some(Duration::ZERO)).unwrap();
     });
     let mut blue = table(1, vec![slot("blue", 100, upstream.address)]);
-    blue.apps[0].hold_ms = 100;
+    blue.apps[0].hold_ms = Some(100);
     let rig = Rig::with(Source::Given(blue), quick());
     let answer = rig.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok");
     // Which one depends on whether the request or the reset was first.
@@ -99,7 +99,7 @@ fn whoever_has_waited_for_a_slot_that_refuses_is_sent_away_in_time_whatever_the_
     let mut down = table(1, vec![slot("blue", 100, "127.0.0.1:1")]);
     let mut ready = down.clone();
     down.apps[0].slots[0].ready = false;
-    (ready.revision, ready.apps[0].hold_ms) = (2, 1);
+    (ready.revision, ready.apps[0].hold_ms) = (2, Some(1));
     let rig = Rig::with(Source::Given(down), quick());
     let mut clients: Vec<_> = (0..WAIT).map(|_| rig.client()).collect();
     for client in &mut clients {

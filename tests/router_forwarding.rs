@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use router_support::{End, OK, PATIENCE, Raw, Rig, Upstream, block_on, named, quick, slot, table};
 use slot::router::counts::Class;
@@ -758,7 +758,7 @@ fn what_is_held_too_long_or_too_many_is_503() {
             ..slot("blue", 100, "127.0.0.1:1")
         }],
     );
-    down.apps[0].hold_ms = 50;
+    down.apps[0].hold_ms = Some(50);
     let rig = Rig::with(Source::Given(down.clone()), Limits { held: 1, ..quick() });
     let mut client = rig.client();
     client.send(GET);
@@ -772,13 +772,47 @@ fn what_is_held_too_long_or_too_many_is_503() {
         (503, Some("1"), None)
     );
     down.revision = 2;
-    down.apps[0].hold_ms = 60_000;
+    down.apps[0].hold_ms = Some(60_000);
     rig.put(down);
     client.send(GET);
     rig.eventually("held", |s| s.held == 1);
     assert!(rig.ask(GET).text().contains("too many"));
     drop(client);
     rig.eventually("let go with its client", |s| s.held == 0);
+}
+
+#[test]
+fn those_who_were_held_are_let_go_a_few_at_once_and_then_ever_more() {
+    const COUNT: u64 = 100;
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let upstream = Upstream::start(move |raw, _| {
+        while raw.message().is_some() {
+            tell.lock().unwrap().send(Instant::now()).unwrap();
+            raw.send(OK);
+        }
+    });
+    let down = Slot {
+        ready: false,
+        ..slot("blue", 100, upstream.address)
+    };
+    let rig = Rig::with(Source::Given(table(1, vec![down])), quick());
+    let mut held: Vec<Raw> = (0..COUNT).map(|_| rig.client()).collect();
+    held.iter_mut().for_each(|client| _ = client.send(GET));
+    rig.eventually("held", |s| s.held == COUNT);
+    let back = Instant::now();
+    rig.put(table(2, vec![slot("blue", 100, upstream.address)]));
+    for client in &mut held {
+        assert_eq!(client.message().unwrap().status(), 200);
+    }
+    let mut came: Vec<Duration> = told.try_iter().map(|at| at - back).collect();
+    came.sort();
+    assert_eq!(came.len() as u64, COUNT);
+    // Eight go at once, and every 50 milliseconds there may be twice as many; the router's clock ticks every four.
+    for (gone, steps) in [(8, 1), (16, 2), (32, 3), (64, 4)] {
+        let least = Duration::from_millis(50 * steps - 10);
+        assert!(came[gone] >= least, "{gone} went before: {came:?}");
+    }
 }
 
 #[test]
@@ -892,7 +926,7 @@ fn slots_that_do_not_answer_are_told_apart() {
     // A directory is no socket: nobody listens there, now or later.
     let directory = format!("unix:{}", std::env::temp_dir().display());
     let mut nowhere = table(3, vec![slot("blue", 100, directory)]);
-    nowhere.apps[0].hold_ms = 50;
+    nowhere.apps[0].hold_ms = Some(50);
     rig.put(nowhere);
     client.send(GET);
     let answer = client.message().unwrap();

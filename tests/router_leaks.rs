@@ -114,7 +114,10 @@ impl Process {
                 .map(|slot| slot.in_flight.total())
                 .sum::<u64>();
             // The question itself is one.
-            if (stats.connections, stats.held, under_way) == (0, 0, 0) && open <= most + 1 {
+            let memory = stats.buffer_bytes;
+            if (stats.connections, stats.held, under_way, memory) == (0, 0, 0, 0)
+                && open <= most + 1
+            {
                 return;
             }
             assert!(

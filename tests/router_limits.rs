@@ -8,11 +8,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use router_support::{End, OK, Raw, Rig, Upstream, app, quick, slot, table};
+use router_support::{End, GOOD, OK, Raw, Rig, Upstream, app, quick, slot, table};
 use slot::router::{Limits, Source};
 use slot::wire::table::{Limits as Own, Table};
-
-const GOOD: &str = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// A router as a process, with this `machine.toml`; its address and its log.
 struct Process {
@@ -172,23 +170,186 @@ fn item_12_an_app_that_takes_no_connection_is_named_with_the_limit() {
 fn item_12_requests_for_an_app_that_is_down_are_named_with_the_limit_and_where_they_went() {
     let mut routes = table(1, vec![slot("blue", 100, "127.0.0.1:1")]);
     routes.apps[0].slots[0].ready = false;
-    routes.apps[0].hold_ms = 50;
-    for (machine, line) in [
+    for (machine, hold_ms, line) in [
         (
             "",
-            "127.0.0.1: the app did not come up in time (a/good) (limit hold_ms)",
+            Some(50),
+            "127.0.0.1: the app did not come up in time (a/good) (limit hold_timeout)",
+        ),
+        (
+            "[limits]\nhold_timeout = \"50ms\"\n",
+            None,
+            "127.0.0.1: the app did not come up in time (a/good) (limit hold_timeout)",
         ),
         (
             "[limits]\nheld_requests = 0\n",
+            None,
             "127.0.0.1: too many requests wait for an app that is down (a/good) (limit held_requests)",
         ),
+        (
+            "[limits]\nheld_bytes = 10\n",
+            None,
+            "127.0.0.1: the requests that wait for an app that is down have too many bytes (a/good) (limit held_bytes)",
+        ),
     ] {
+        routes.apps[0].hold_ms = hold_ms;
         let mut router = Process::with(machine, &routes);
         let mut client = router.client();
         client.send(GOOD);
         assert_eq!(client.message().unwrap().status(), 503, "{machine}");
         router.line(line);
     }
+}
+
+#[test]
+fn item_12_a_router_that_is_given_no_table_says_so_in_time() {
+    // One that makes no sense is none.
+    let routes = table(1, vec![slot("blue", 100, "nowhere")]);
+    let mut router = Process::with("[limits]\ntable_timeout = \"50ms\"\n", &routes);
+    let mut client = router.client();
+    client.send(GOOD);
+    assert_eq!(client.message().unwrap().status(), 503);
+    router.line("127.0.0.1: no routing table came in time (a/good) (limit table_timeout)");
+}
+
+#[test]
+fn item_12_the_verdict_does_not_depend_on_how_a_request_came() {
+    let upstream = Upstream::answering(OK);
+    let limits = Limits {
+        heads: slot::router::h1::Limits {
+            head_bytes: 300,
+            fields: 10,
+            target_bytes: 100,
+        },
+        body_bytes: 10,
+        ..quick()
+    };
+    let rig = Rig::limited(&upstream, limits);
+    for (request, status) in [
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(100)), 414),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(10)), 431),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(300)), 431),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello world".to_owned(), 413),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n".to_owned(), 413),
+    ] {
+        rig.in_every_way(&request, |mut client, way| {
+            let answer = client.message().unwrap();
+            assert_eq!(answer.status(), status, "{request:?} {way}");
+            assert_eq!(answer.field("connection"), Some("close"));
+        });
+    }
+    drop(rig);
+    for seen in upstream.finish() {
+        assert!(
+            !seen.ends_with("world") && !seen.ends_with("\r\n0\r\n\r\n"),
+            "{seen:?}"
+        );
+    }
+}
+
+#[test]
+fn item_12_what_held_requests_keep_in_memory_is_bounded_and_given_back() {
+    let upstream = Upstream::answering(OK);
+    let down = |revision| {
+        let mut down = table(revision, vec![slot("blue", 100, upstream.address)]);
+        down.apps[0].slots[0].ready = false;
+        down
+    };
+    let up = |revision| table(revision, vec![slot("blue", 100, upstream.address)]);
+    let limits = Limits {
+        held_bytes: 4000,
+        ..quick()
+    };
+    let rig = Rig::with(Source::Given(down(1)), limits);
+    let large = format!(
+        "GET /large HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+        "x".repeat(2000)
+    );
+    // A second time, what the first had is there again.
+    for round in 0..2 {
+        let [mut first, mut second, mut third] = [rig.client(), rig.client(), rig.client()];
+        first.send(&large);
+        rig.eventually("held", |s| s.held == 1);
+        second.send(&large);
+        let refused = second.message().unwrap();
+        assert_eq!(refused.status(), 503);
+        assert!(refused.text().contains("too many bytes"), "{refused:?}");
+        // There is room for a small one.
+        third.send(GOOD);
+        rig.eventually("two held", |s| s.held == 2);
+        rig.put(up(2 * round + 2));
+        for client in [&mut first, &mut third] {
+            assert_eq!(client.message().unwrap().status(), 200);
+        }
+        rig.put(down(2 * round + 3));
+    }
+}
+
+#[test]
+fn item_12_a_proxy_header_that_is_late_is_named_with_the_limit() {
+    let upstream = Upstream::answering(OK);
+    let machine = "[limits]\nproxy_header_timeout = \"50ms\"\n\
+        [router]\ntrusted_peers = [\"127.0.0.0/8\"]\nproxy_protocol = [\"http\"]\n";
+    let mut router = Process::start(machine, &upstream);
+    let mut client = router.client();
+    client.send("PROXY TCP4 203.");
+    router.line("127.0.0.1: its PROXY header did not come in time (limit proxy_header_timeout)");
+    assert_eq!(client.end(), (Vec::new(), End::Reset));
+}
+
+#[test]
+fn item_12_an_app_that_never_comes_to_its_answer_is_named_with_the_limit() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.head().unwrap();
+        raw.send("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(3));
+        raw.end();
+    });
+    let mut router = Process::start("[limits]\ninterim_answers = 2\n", &upstream);
+    let mut client = router.client();
+    client.send(GOOD);
+    for status in [103, 103, 502] {
+        assert_eq!(client.message().unwrap().status(), status);
+    }
+    router
+        .line("127.0.0.1: web@blue: the app sent too many interim answers (limit interim_answers)");
+    drop(router);
+    upstream.finish();
+}
+
+#[test]
+fn item_12_a_tunnel_of_which_one_side_has_ended_is_named_with_the_limit() {
+    let upstream = Upstream::start(|raw, _| {
+        raw.head().unwrap();
+        raw.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        // It hears that nothing more comes, and says nothing.
+        while raw.more() != Err(End::Reset) {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    });
+    let mut router = Process::start("[limits]\nhalf_closed_timeout = \"50ms\"\n", &upstream);
+    let mut client = router.client();
+    client.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(client.head().unwrap().status(), 101);
+    client.shut();
+    router.line(
+        "127.0.0.1: one side of its tunnel has ended, and nothing comes of the other (a/ws) (limit half_closed_timeout)",
+    );
+    assert_eq!(client.end().1, End::Reset);
+}
+
+#[test]
+fn item_12_a_client_that_sends_on_after_its_last_answer_is_named_with_the_limit() {
+    let upstream = Upstream::answering(OK);
+    let mut router = Process::start("[limits]\nlinger_timeout = \"50ms\"\n", &upstream);
+    let mut client = router.client();
+    client.send("GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(client.message().unwrap().status(), 400);
+    while client.send("more") {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    router.line("127.0.0.1: it goes on sending after its last answer (limit linger_timeout)");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 mod router_support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
@@ -108,7 +108,7 @@ fn finish(mut child: Running) {
     unsafe_code,
     reason = "only between fork and exec can a process number its own descriptors"
 )]
-fn activated(listener: &std::net::TcpListener, command: &mut Command) -> Running {
+fn activated(listener: &TcpListener, command: &mut Command) -> Running {
     let fd = listener.as_raw_fd();
     command
         .env("LISTEN_FDS", "1")
@@ -124,6 +124,39 @@ fn activated(listener: &std::net::TcpListener, command: &mut Command) -> Running
     Running(command.spawn().unwrap())
 }
 
+/// A router on one slot, which serves, and where.
+fn ready(upstream: SocketAddr) -> (Running, SocketAddr) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("table.json");
+    let blue = table(1, vec![slot("blue", 100, upstream)]);
+    std::fs::write(&path, serde_json::to_vec(&blue).unwrap()).unwrap();
+    let notified = Notified::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = Command::new(ROUTER);
+    command.arg("--table").arg(&path).stderr(Stdio::null());
+    command.env("NOTIFY_SOCKET", &notified.path);
+    let child = activated(&listener, &mut command);
+    notified.wait_for(|l| l == "READY=1");
+    (child, listener.local_addr().unwrap())
+}
+
+/// Waits until the threads that serve have nothing to do: whatever the router did last, all that belongs to it is done
+/// (proc_pid_stat(5): state S, behind the name in parentheses).
+fn waits(process: u32) {
+    let late = Instant::now() + PATIENCE;
+    let works = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat"));
+        let stat = stat.unwrap();
+        let (name, rest) = stat.rsplit_once(')').unwrap();
+        name.contains("(router-") && !rest.starts_with(" S")
+    };
+    let tasks = || std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    while tasks().any(works) {
+        assert!(Instant::now() < late, "it always has something to do");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn it_takes_a_named_socket_says_when_it_is_ready_and_logs_requests() {
     let upstream = Upstream::answering(OK);
@@ -133,7 +166,7 @@ fn it_takes_a_named_socket_says_when_it_is_ready_and_logs_requests() {
     let path = directory.path().join("table.json");
     std::fs::write(&path, serde_json::to_vec(&routes).unwrap()).unwrap();
     let notified = Notified::new();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = Command::new(ROUTER);
     command
         .args(["--threads", "2", "--access-log", "--table"])
@@ -202,7 +235,7 @@ fn sigterm_lets_requests_end() {
     )
     .unwrap();
     let notified = Notified::new();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = Command::new(ROUTER);
     command
         .arg("--table")
@@ -229,11 +262,14 @@ fn sigterm_lets_requests_end() {
 }
 
 #[test]
-fn an_answer_that_only_its_connections_end_would_end_is_reset_when_the_router_is_killed() {
+fn an_answer_that_is_under_way_is_reset_when_the_router_is_killed() {
     const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n";
     const TO_THE_END: &str = "HTTP/1.0 200 OK\r\n\r\nbegun";
+    const OF_A_LENGTH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun";
     const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n";
     for (request, answer) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", OF_A_LENGTH),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", CHUNKED),
         // An old client gets no chunks, so their end is the connection's.
         ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", CHUNKED),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", TO_THE_END),
@@ -249,22 +285,46 @@ fn an_answer_that_only_its_connections_end_would_end_is_reset_when_the_router_is
             raw.send(answer);
             raw.end();
         });
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("table.json");
-        let blue = table(1, vec![slot("blue", 100, upstream.address)]);
-        std::fs::write(&path, serde_json::to_vec(&blue).unwrap()).unwrap();
-        let notified = Notified::new();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut command = Command::new(ROUTER);
-        command.arg("--table").arg(&path).stderr(Stdio::null());
-        command.env("NOTIFY_SOCKET", &notified.path);
-        let mut child = activated(&listener, &mut command);
-        notified.wait_for(|l| l == "READY=1");
-        let mut client = Raw::connect(listener.local_addr().unwrap());
+        let (mut child, address) = ready(upstream.address);
+        let mut client = Raw::connect(address);
         client.send(request);
         client.until(b"begun").unwrap();
+        waits(child.id());
         child.kill().unwrap();
         assert_eq!(client.end().1, End::Reset, "{request:?} {answer:?}");
+    }
+}
+
+#[test]
+fn a_request_that_is_under_way_is_reset_when_the_router_is_killed_and_a_whole_one_is_not() {
+    for (request, end) in [
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nbegun",
+            End::Reset,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n",
+            End::Reset,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nbegun",
+            End::Fin,
+        ),
+    ] {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut child, address) = ready(upstream.local_addr().unwrap());
+        let mut client = Raw::connect(address);
+        let (most, last) = request.split_at(request.len() - 1);
+        client.send(most);
+        let mut app = Raw::new(upstream.accept().unwrap().0, None);
+        app.until(b"begu").unwrap();
+        // The whole one was not whole at some time, too.
+        waits(child.id());
+        client.send(last);
+        app.until(b"n").unwrap();
+        waits(child.id());
+        child.kill().unwrap();
+        assert_eq!(app.end().1, end, "{request:?}");
     }
 }
 
@@ -334,14 +394,14 @@ fn idle_it_needs_little_memory() {
 #[test]
 fn the_rest_of_a_body_that_the_upstream_did_not_take_is_no_request() {
     const REST: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
-    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = upstream.local_addr().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("table.json");
     let blue = table(1, vec![slot("blue", 100, address)]);
     std::fs::write(&path, serde_json::to_vec(&blue).unwrap()).unwrap();
     let notified = Notified::new();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = Command::new(ROUTER);
     command
         .arg("--table")
@@ -411,15 +471,15 @@ fn is_being_connected_to(port: u16) {
 }
 
 #[test]
-fn what_an_upstream_says_on_a_fresh_connection_before_it_is_asked_is_no_answer() {
+fn item_10_what_an_upstream_says_on_a_fresh_connection_before_it_is_asked_is_no_answer() {
     for early in [OK, b"H"] {
         // With one connection in its queue it takes no second one.
         let upstream = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let upstream = upstream.unwrap();
-        let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         upstream.bind(&any.into()).unwrap();
         upstream.listen(0).unwrap();
-        let upstream = std::net::TcpListener::from(upstream);
+        let upstream = TcpListener::from(upstream);
         let address = upstream.local_addr().unwrap();
         let first = std::net::TcpStream::connect(address).unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -427,7 +487,7 @@ fn what_an_upstream_says_on_a_fresh_connection_before_it_is_asked_is_no_answer()
         let blue = table(1, vec![slot("blue", 100, address)]);
         std::fs::write(&path, serde_json::to_vec(&blue).unwrap()).unwrap();
         let notified = Notified::new();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut command = Command::new(ROUTER);
         command
             .arg("--table")

@@ -9,11 +9,8 @@ mod router_support;
 
 use std::time::Duration;
 
-use router_support::{End, OK, Raw, Rig, Upstream, quick};
+use router_support::{End, GOOD, Message, OK, Raw, Rig, Upstream, block_on, quick};
 use slot::router::Limits;
-
-/// A good request, so that what comes behind it is on a connection in use.
-const GOOD: &str = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// Sends `parts` one after the other and returns the statuses of all final answers until the end.
 fn statuses(mut client: Raw, parts: &[&[u8]]) -> Vec<u16> {
@@ -42,15 +39,14 @@ fn refused(status: u16, requests: &[&str]) {
             [status],
             "at once: {request:?}"
         );
-        let step = bytes.len().div_ceil(60).max(1);
-        for cut in (1..bytes.len()).step_by(step) {
+        for cut in 1..bytes.len() {
             assert_eq!(
                 statuses(rig.client(), &[&bytes[..cut], &bytes[cut..]]),
                 [status],
                 "cut at {cut}: {request:?}"
             );
         }
-        let bytewise: Vec<&[u8]> = bytes.chunks(1.max(bytes.len() / 400)).collect();
+        let bytewise: Vec<&[u8]> = bytes.chunks(1).collect();
         assert_eq!(
             statuses(rig.client(), &bytewise),
             [status],
@@ -194,6 +190,10 @@ fn bad_chunks(bodies: &[&str]) {
             let (answer, _) = client.end();
             assert!(!answer.starts_with(b"HTTP/1.1 2"), "{body:?} cut at {cut}");
         }
+        rig.in_every_way(&request, |mut client, way| {
+            let (answer, _) = client.end();
+            assert!(!answer.starts_with(b"HTTP/1.1 2"), "{body:?} {way}");
+        });
         drop(rig);
         for seen in upstream.finish() {
             assert!(
@@ -252,8 +252,16 @@ fn item_4_chunk_extensions_are_capped_in_total() {
     let upstream = Upstream::answering(OK);
     let rig = Rig::to(&upstream);
     let request = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+    let bytes = request.as_bytes();
+    let pieces = [1, 7, 1000, bytes.len()].map(|size| bytes.chunks(size).collect::<Vec<_>>());
+    for parts in pieces {
+        let mut client = rig.client();
+        _ = parts.iter().all(|part| client.send(part));
+        assert!(!client.end().0.starts_with(b"HTTP/1.1 2"));
+    }
     let mut client = rig.client();
-    client.send(request);
+    client.send([GOOD, &request].concat());
+    assert_eq!(client.message().unwrap().text(), "ok");
     assert!(!client.end().0.starts_with(b"HTTP/1.1 2"));
     drop(rig);
     assert!(
@@ -269,22 +277,17 @@ fn item_4_well_formed_chunks_arrive_without_their_extensions() {
     let upstream = Upstream::answering(OK);
     let rig = Rig::to(&upstream);
     let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=\"b\"\r\nhello\r\n00a\r\n0123456789\r\n0\r\nX: y\r\n\r\n";
-    for cut in 1..request.len() {
-        assert_eq!(
-            statuses(
-                rig.client(),
-                &[&request.as_bytes()[..cut], &request.as_bytes()[cut..]]
-            ),
-            [200],
-            "cut at {cut}"
-        );
-    }
+    let mut ways = 0;
+    rig.in_every_way(request, |mut client, way| {
+        assert_eq!(client.message().unwrap().status(), 200, "{way}");
+        ways += 1;
+    });
     drop(rig);
     let seen = upstream.finish().concat();
     assert_eq!(
         seen.matches("\r\n\r\n5\r\nhello\r\n00a\r\n0123456789\r\n0\r\nX: y\r\n\r\n")
             .count(),
-        request.len() - 1
+        ways
     );
 }
 
@@ -410,19 +413,28 @@ fn item_6_targets_have_their_form() {
 fn item_6_absolute_form_overrides_host_and_the_raw_path_is_forwarded() {
     let upstream = Upstream::answering(OK);
     let rig = Rig::to(&upstream);
-    rig.ask("GET http://b:81/x%41/./y?q=/../ HTTP/1.1\r\nHost: a\r\n\r\n");
-    rig.ask("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
+    for (request, passed) in [
+        (
+            "GET http://b:81/x%41/./y?q=/../ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /x%41/./y?q=/../ HTTP/1.1\r\nHost: b:81\r\n",
+        ),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n",
+        ),
+    ] {
+        let mut ways = 0;
+        rig.in_every_way(request, |mut client, way| {
+            assert_eq!(client.message().unwrap().status(), 200, "{request:?} {way}");
+            ways += 1;
+        });
+        let seen = upstream.seen().concat();
+        assert_eq!(seen.matches(passed).count(), ways, "{seen:?}");
+    }
     drop(rig);
     let seen = upstream.finish().concat();
-    assert!(
-        seen.starts_with("GET /x%41/./y?q=/../ HTTP/1.1\r\nHost: b:81\r\n"),
-        "{seen:?}"
-    );
-    assert!(
-        seen.contains("X-Forwarded-Host: b:81\r\n")
-            && seen.contains("OPTIONS * HTTP/1.1\r\nHost: a\r\n"),
-        "{seen:?}"
-    );
+    let absolute = seen.matches("GET /x%41").count();
+    assert_eq!(seen.matches("X-Forwarded-Host: b:81\r\n").count(), absolute);
 }
 
 #[test]
@@ -448,12 +460,10 @@ fn item_6_a_path_that_changes_apps_when_normalised_is_refused() {
         "/admin%2fx",
         "/admi%6e/x",
     ] {
-        assert_eq!(
-            rig.ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
-                .status(),
-            400,
-            "{path}"
-        );
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        rig.in_every_way(request, |mut client, way| {
+            assert_eq!(client.message().unwrap().status(), 400, "{path} {way}");
+        });
     }
     assert_eq!(
         rig.ask("GET /admin/./x HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -466,8 +476,13 @@ fn item_6_a_path_that_changes_apps_when_normalised_is_refused() {
         200
     );
     drop(rig);
-    assert!(web.finish().concat().starts_with("GET /administrator "));
-    assert!(admin.finish().concat().starts_with("GET /admin/./x "));
+    let seen = web.finish().concat();
+    let asked = seen.matches("GET ").count();
+    assert_eq!(seen.matches("GET /good ").count(), asked - 1, "{seen:?}");
+    assert_eq!(seen.matches("GET /administrator ").count(), 1, "{seen:?}");
+    let seen = admin.finish().concat();
+    assert!(seen.starts_with("GET /admin/./x "), "{seen:?}");
+    assert_eq!(seen.matches("GET ").count(), 1, "{seen:?}");
 }
 
 const ASK_UPGRADE: &str =
@@ -475,22 +490,37 @@ const ASK_UPGRADE: &str =
 
 #[test]
 fn item_8_a_tunnel_begins_only_after_the_upstreams_101() {
-    let upstream = Upstream::start(|raw, _| {
-        raw.head().unwrap();
-        // What was pipelined has long been read by the router: it must not be here yet.
-        assert!(raw.rest.is_empty());
-        raw.send("HTTP/1.1 103 Early Hints\r\n\r\n");
-        assert!(raw.rest.is_empty());
-        raw.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nserver");
-        assert_eq!(raw.until(b"early").unwrap(), b"early");
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    let upstream = Upstream::start(move |raw, _| {
+        while let Some(request) = raw.head() {
+            if request.head.starts_with("GET /good ") {
+                raw.send(OK);
+                continue;
+            }
+            raw.send("HTTP/1.1 103 Early Hints\r\n\r\n");
+            // The client has sent all that it has to say, and has this: the router has had every occasion to pass on what is early.
+            told.lock().unwrap().recv().unwrap();
+            raw.stream.set_nonblocking(true).unwrap();
+            let early = raw.stream.peek(&mut [0]);
+            raw.stream.set_nonblocking(false).unwrap();
+            assert!(raw.rest.is_empty() && early.is_err(), "{early:?}");
+            raw.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nserver");
+            assert_eq!(raw.until(b"early").unwrap(), b"early");
+            return;
+        }
     });
     let rig = Rig::to(&upstream);
-    let mut client = rig.client();
-    client.send(format!("{ASK_UPGRADE}early"));
-    assert_eq!(client.head().unwrap().status(), 103);
-    assert_eq!(client.head().unwrap().status(), 101);
-    assert_eq!(client.exactly(6).unwrap(), b"server");
-    drop(client);
+    rig.in_every_way(format!("{ASK_UPGRADE}early"), |mut client, way| {
+        assert_eq!(client.head().unwrap().status(), 103, "{way}");
+        // Two turns of its event loop later the router has also seen what came behind the head.
+        for _ in 0..2 {
+            assert!(block_on(rig.control().is_alive()));
+        }
+        tell.send(()).unwrap();
+        assert_eq!(client.head().unwrap().status(), 101, "{way}");
+        assert_eq!(client.exactly(6).unwrap(), b"server", "{way}");
+    });
     drop(rig);
     upstream.finish();
 }
@@ -499,17 +529,13 @@ fn item_8_a_tunnel_begins_only_after_the_upstreams_101() {
 fn item_8_what_was_pipelined_behind_a_refused_upgrade_is_a_request() {
     let upstream = Upstream::answering(OK);
     let rig = Rig::to(&upstream);
-    assert_eq!(
-        statuses(rig.client(), &[[ASK_UPGRADE, GOOD].concat().as_bytes()]),
-        [200, 200]
-    );
-    assert_eq!(
-        statuses(
-            rig.client(),
-            &[[ASK_UPGRADE, "\0\r\n\r\n"].concat().as_bytes()]
-        ),
-        [200, 400]
-    );
+    for (behind, status) in [(GOOD, 200), ("\0\r\n\r\n", 400)] {
+        rig.in_every_way([ASK_UPGRADE, behind].concat(), |mut client, way| {
+            for status in [200, status] {
+                assert_eq!(client.message().unwrap().status(), status, "{way}");
+            }
+        });
+    }
     drop(rig);
     assert!(upstream.finish().iter().all(|s| !s.contains('\0')));
 }
@@ -533,25 +559,31 @@ fn item_8_an_upgrade_with_a_body_is_refused() {
 fn item_8_a_101_that_nobody_asked_for_is_a_502_and_closes() {
     const SWITCH: &[u8] =
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let upstream = Upstream::answering(SWITCH);
+    let upstream = Upstream::start(|raw, _| {
+        while let Some(request) = raw.message() {
+            let good = request.head.starts_with("GET /good ");
+            raw.send(if good { OK } else { SWITCH });
+        }
+    });
     let rig = Rig::to(&upstream);
+    let mut ways = 0;
     for request in [
-        GOOD,
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
     ] {
-        let answer = rig.ask(request);
-        assert_eq!(
-            (
-                answer.status(),
-                answer.text().contains("without being asked")
-            ),
-            (502, true)
-        );
+        rig.in_every_way(request, |mut client, way| {
+            let answer = client.message().unwrap();
+            assert_eq!(answer.status(), 502, "{request:?} {way}");
+            assert!(answer.text().contains("without being asked"), "{answer:?}");
+            ways += 1;
+        });
     }
     drop(rig);
     let seen = upstream.finish();
-    assert_eq!(seen.len(), 3, "a connection was used again: {seen:?}");
+    // Each ended its connection.
+    let asked = seen.iter().filter(|s| s.contains("GET / ")).count();
+    assert_eq!(asked, ways, "a connection was used again: {seen:?}");
     assert!(
         seen.iter().all(|s| !s.to_lowercase().contains("upgrade")),
         "{seen:?}"
@@ -747,21 +779,6 @@ fn item_10_malformed_answers_are_502_and_say_so() {
 }
 
 #[test]
-fn item_10_an_answer_before_the_request_is_no_answer() {
-    let upstream = Upstream::start(|raw, number| {
-        if number == 0 {
-            raw.message();
-            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
-        }
-        raw.end();
-    });
-    let rig = Rig::to(&upstream);
-    assert_eq!(rig.ask(GOOD).text(), "ok");
-    drop(rig);
-    upstream.finish();
-}
-
-#[test]
 fn item_14_an_idempotent_request_is_sent_again_once_when_a_used_connection_ended() {
     let upstream = Upstream::start(|raw, number| {
         raw.message();
@@ -817,6 +834,54 @@ fn item_14_a_request_that_is_not_idempotent_is_never_sent_again() {
     drop(client);
     drop(rig);
     assert_eq!(upstream.finish().concat().matches("POST / ").count(), 2);
+}
+
+/// What a client gets for `request`, sent in every way behind a good one on a connection of its own, while the upstream ends each connection at
+/// its second request after saying `last`; and how often the upstream got it.
+fn at_a_connection_that_ends(request: &str, last: &'static str) -> Vec<(Message, usize)> {
+    let bytes = request.as_bytes();
+    let cuts = (0..bytes.len()).map(|cut| vec![&bytes[..cut], &bytes[cut..]]);
+    let ways = cuts.chain([bytes.chunks(1).collect()]);
+    let all = ways.map(|parts| {
+        let upstream = Upstream::start(move |raw, number| {
+            raw.message();
+            raw.send(OK);
+            if number == 0 {
+                raw.message();
+                raw.send(last);
+            } else {
+                raw.end();
+            }
+        });
+        let rig = Rig::to(&upstream);
+        let mut client = rig.client();
+        client.send(GOOD);
+        assert_eq!(client.message().unwrap().text(), "ok");
+        parts.into_iter().for_each(|part| _ = client.send(part));
+        let answer = client.message().unwrap();
+        drop(client);
+        drop(rig);
+        let seen = upstream.finish().concat();
+        (answer, seen.matches(" /again ").count())
+    });
+    all.collect()
+}
+
+#[test]
+fn item_14_what_may_be_sent_again_does_not_depend_on_how_it_came() {
+    let idempotent = "GET /again HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (answer, times) in at_a_connection_that_ends(idempotent, "") {
+        assert_eq!((answer.text().as_str(), times), ("ok", 2));
+    }
+    let other = "POST /again HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+    for (answer, times) in at_a_connection_that_ends(other, "") {
+        assert_eq!((answer.status(), times), (502, 1), "{answer:?}");
+    }
+    for last in ["H", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 103 Early Hints\r\n"] {
+        for (answer, times) in at_a_connection_that_ends(idempotent, last) {
+            assert_eq!((answer.status(), times), (502, 1), "{last:?}: {answer:?}");
+        }
+    }
 }
 
 #[test]

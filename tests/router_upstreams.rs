@@ -7,9 +7,7 @@ mod router_support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use router_support::{End, OK, Rig, Upstream};
-
-const GOOD: &str = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
+use router_support::{End, GOOD, OK, Rig, Upstream};
 
 /// How an answer is sent: cut at some place, or byte by byte.
 fn parts(answer: &[u8], way: usize) -> Vec<&[u8]> {
@@ -60,6 +58,9 @@ fn got(request: &'static str, answer: &str, behind: bool) -> Vec<(String, End)> 
     drop(upstream.finish());
     all
 }
+
+/// A request that gets a bad answer.
+const BAD: &str = "GET /bad HTTP/1.1\r\nHost: a\r\n\r\n";
 
 const BAD_HEADS: &[&str] = &[
     "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
@@ -155,11 +156,9 @@ fn a_defect_in_the_body_of_an_answer_is_never_a_whole_answer() {
         "2\r\nok\r\n",
         "2\r\no",
     ] {
-        for (got, end) in got(
-            "GET /bad HTTP/1.1\r\nHost: a\r\n\r\n",
-            &format!("{HEAD}{body}"),
-            false,
-        ) {
+        let answer = format!("{HEAD}{body}");
+        let ways = [false, true].map(|behind| got(BAD, &answer, behind));
+        for (got, end) in ways.into_iter().flatten() {
             let refused = got.starts_with("HTTP/1.1 502 ");
             assert!(
                 refused || end == End::Reset,
@@ -171,12 +170,84 @@ fn a_defect_in_the_body_of_an_answer_is_never_a_whole_answer() {
             );
         }
     }
-    let short = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok";
-    for (got, end) in got("GET /bad HTTP/1.1\r\nHost: a\r\n\r\n", short, false) {
+}
+
+/// What a client gets of an upstream that ends at each place of its answer, cleanly or by reset.
+fn ended(answer: &'static str, by_reset: bool) -> Vec<(String, End)> {
+    let at = std::sync::Arc::new(AtomicUsize::new(0));
+    let upstream = Upstream::start({
+        let at = std::sync::Arc::clone(&at);
+        move |raw, _| {
+            raw.head();
+            raw.send(&answer[..at.load(Ordering::SeqCst)]);
+            if by_reset {
+                let socket = socket2::SockRef::from(&raw.stream);
+                socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            }
+        }
+    });
+    let rig = Rig::to(&upstream);
+    let all = (0..=answer.len()).map(|place| {
+        at.store(place, Ordering::SeqCst);
+        let mut client = rig.client();
+        client.send("GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let (got, end) = client.end();
+        (String::from_utf8_lossy(&got).into_owned(), end)
+    });
+    let all = all.collect();
+    drop(rig);
+    drop(upstream.finish());
+    all
+}
+
+#[test]
+fn an_answer_that_is_cut_at_any_place_is_never_a_whole_one() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nX: y\r\n\r\n",
+    ] {
+        for by_reset in [false, true] {
+            let mut ended = ended(answer, by_reset);
+            let (whole, end) = ended.pop().unwrap();
+            if !by_reset {
+                assert!(
+                    end == End::Fin && whole.contains("HTTP/1.1 200"),
+                    "{whole:?}"
+                );
+            }
+            for (at, (got, end)) in ended.into_iter().enumerate() {
+                let last = got.strip_prefix("HTTP/1.1 103 Early Hints\r\n\r\n");
+                let refused = last.unwrap_or(&got).starts_with("HTTP/1.1 502 ");
+                assert!(
+                    refused || end == End::Reset,
+                    "{answer:?} cut at {at}: {end:?} after {got:?}"
+                );
+            }
+        }
+    }
+    // Of an answer that its connection ends a clean end is its own, and a reset is none.
+    let answer = "HTTP/1.0 200 OK\r\n\r\nhello";
+    for (at, (got, end)) in ended(answer, true).into_iter().enumerate() {
         assert!(
-            got.starts_with("HTTP/1.1 502 ") || end == End::Reset,
-            "{end:?} after {got:?}"
+            end == End::Reset || got.starts_with("HTTP/1.1 502 "),
+            "cut at {at}: {end:?} after {got:?}"
         );
+    }
+}
+
+#[test]
+fn an_answer_that_switches_is_the_same_for_every_split_and_behind_another() {
+    const SWITCH: &str =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let request =
+        "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let answer = format!("{SWITCH}\0HTTP/1.1 200 OK\r\n\r\n");
+    let ways = [false, true].map(|behind| got(request, &answer, behind));
+    for (got, end) in ways.into_iter().flatten() {
+        let (head, passed) = got.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head:?}");
+        assert_eq!((passed, end), ("\0HTTP/1.1 200 OK\r\n\r\n", End::Fin));
     }
 }
 
@@ -195,6 +266,10 @@ fn a_sound_answer_is_the_same_for_every_split_and_behind_another() {
         (
             "HTTP/1.1 200 OK\r\nA:\tb \r\nContent-Length:2\r\n\r\nok",
             "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 2\r\n",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nB: 1\r\nConnection: X-Mine, close\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\na: 2\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.1 200 OK\r\nB: 1\r\na: 2\r\nContent-Length: 2\r\n",
         ),
         (
             "HTTP/1.1 599 Odd \u{e9}\r\nContent-Length: 2\r\n\r\nok",

@@ -832,6 +832,38 @@ async fn a_class_whose_deadline_has_passed_is_cut_again_until_nothing_of_it_is_l
 }
 
 #[tokio::test]
+async fn the_app_is_told_at_the_deadline_of_tunnels_although_what_is_overdue_too_has_not_ended_yet()
+{
+    let bench = bench();
+    let world = bench.world(bench.at("run/table.json")).await;
+    let cuts = bench.holds(Drain {
+        held: InFlight {
+            requests: 0,
+            streams: 1,
+            tunnels: 1,
+        },
+        enough: usize::MAX,
+        ..Drain::default()
+    });
+    let (report, mut reports) = mpsc::channel(1);
+    let past = Some(Time(1));
+    let drain = Effect::Drain {
+        slot: "blue".parse().unwrap(),
+        boot: None,
+        until: ByClass {
+            requests: None,
+            streams: past,
+            tunnels: past,
+        },
+    };
+    let draining = tokio::spawn(world.perform(drain, report));
+    let ended = tokio::time::timeout(LONG, reports.recv()).await.unwrap();
+    assert!(matches!(ended, Some(Event::Overdue { .. })), "{ended:?}");
+    assert!(cuts.borrow()[0].contains("class=streams"));
+    draining.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_slot_is_not_overdue_while_a_router_does_not_say_what_it_has() {
     let bench = bench();
     let world = bench.world(bench.at("run/table.json")).await;

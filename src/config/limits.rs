@@ -18,6 +18,8 @@ pub struct AppLimits {
     pub response_timeout: Option<Duration>,
     /// `response_stall = "300s"`: an answer without progress is cut by reset.
     pub response_stall: Option<Duration>,
+    /// `hold_timeout = "10s"`: a request that waits for longer until its app is back is answered 503.
+    pub hold_timeout: Option<Duration>,
 }
 
 impl AppLimits {
@@ -28,6 +30,7 @@ impl AppLimits {
             write_stall: time(keys.take("write_stall"))?,
             response_timeout: time(keys.take("response_timeout"))?,
             response_stall: time(keys.take("response_stall"))?,
+            hold_timeout: time(keys.take("hold_timeout"))?,
         })
     }
 }
@@ -55,6 +58,18 @@ pub struct Limits {
     pub connections_per_address: Option<u32>,
     /// `held_requests = 10000`: more are answered 503.
     pub held_requests: Option<u32>,
+    /// `held_bytes = "16M"`: with more in their heads, all together, further ones are answered 503.
+    pub held_bytes: Option<u64>,
+    /// `table_timeout = "90s"`: a request that waits for longer until the router has any table is answered 503.
+    pub table_timeout: Option<Duration>,
+    /// `proxy_header_timeout = "5s"`: a connection whose PROXY header comes later is reset.
+    pub proxy_header_timeout: Option<Duration>,
+    /// `half_closed_timeout = "60s"`: a tunnel of which one side has ended and the other is silent is closed.
+    pub half_closed_timeout: Option<Duration>,
+    /// `interim_answers = 16`: more (1xx) to one request are answered 502.
+    pub interim_answers: Option<u32>,
+    /// `linger_timeout = "30s"`: a client that goes on sending for longer after an answer that closes is cut off.
+    pub linger_timeout: Option<Duration>,
 }
 
 impl Limits {
@@ -67,6 +82,7 @@ impl Limits {
         let connections_per_address = count("connections_per_address", 0, 10_000_000)?;
         let held_requests = count("held_requests", 0, 10_000_000)?;
         let head_fields = count("head_fields", 10, 10_000)?;
+        let interim_answers = count("interim_answers", 0, 10_000)?;
         Ok(Self {
             apps: AppLimits::take(keys)?,
             head_bytes: small(keys.take("head_bytes"), 1024)?,
@@ -78,6 +94,12 @@ impl Limits {
             connections,
             connections_per_address,
             held_requests,
+            held_bytes: keys.take("held_bytes").map(|v| size(&v)).transpose()?,
+            table_timeout: time(keys.take("table_timeout"))?,
+            proxy_header_timeout: time(keys.take("proxy_header_timeout"))?,
+            half_closed_timeout: time(keys.take("half_closed_timeout"))?,
+            interim_answers,
+            linger_timeout: time(keys.take("linger_timeout"))?,
         })
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! **Invariant:** a tunnel is not cut before its app was told: at its deadline the app gets SIGTERM and may close by its own protocol; what
 //! is left when the app's time is over, the routers reset, each at a moment of its own.
+//!
+//! **Invariant:** SIGTERM is for the app as a whole, so the deadline of tunnels waits for requests and streams that have time left by their
+//! own: it would cut these. It does not wait for what is overdue, which is cut anyway.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -74,7 +77,9 @@ impl<U: Units> Live<U> {
                 if is_past(&until.tunnels)
                     && let Some(held) = held
                 {
-                    if (held.requests, held.streams) == (0, 0) && held.tunnels > 0 {
+                    let has_time = held.requests > 0 && !is_past(&until.requests)
+                        || held.streams > 0 && !is_past(&until.streams);
+                    if held.tunnels > 0 && !has_time {
                         return Event::Overdue { slot, boot };
                     }
                     is_over = false;

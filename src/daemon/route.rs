@@ -131,7 +131,12 @@ fn internal_part(app: &App) -> Option<Vec<table::Route>> {
 
 /// An app's part of the table while nothing of it runs: to see whether it fits with the others'.
 pub fn at_rest(app: &App) -> table::App {
-    let route = Route {
+    part(app, &resting(), Vec::new(), None)
+}
+
+/// What there is of an app that does not run.
+fn resting() -> Route {
+    Route {
         table: 0,
         generation: Generation::default(),
         active: None,
@@ -141,8 +146,7 @@ pub fn at_rest(app: &App) -> table::App {
         ready: false,
         boots: Vec::new(),
         hold: HOLD,
-    };
-    part(app, &route, Vec::new(), None)
+    }
 }
 
 fn part(
@@ -166,11 +170,15 @@ fn part(
         // It changes when no weight does: see `previews`.
         preview: None,
         slots,
-        hold_ms: millis(match app.semantics {
+        hold_ms: match (app.semantics, app.limits.hold_timeout) {
+            // While it boots, as long as that may take.
+            (Semantics::Slot, own) if route.hold != HOLD => own.max(Some(route.hold)),
+            (Semantics::Slot, own) => own,
             // Nobody starts it again, so there is nothing to hold requests for but a deployment that is about to switch.
-            Semantics::SlotMachine if route.hold == HOLD => GONE,
-            Semantics::Slot | Semantics::SlotMachine => route.hold,
-        }),
+            (Semantics::SlotMachine, _) if route.hold == HOLD => Some(GONE),
+            (Semantics::SlotMachine, _) => Some(route.hold),
+        }
+        .map(millis),
         limits: table::Limits {
             body_bytes: app.limits.body_bytes,
             body_stall_ms: app.limits.body_stall.map(millis),
@@ -178,5 +186,30 @@ fn part(
             response_head_ms: app.limits.response_timeout.map(millis),
             response_stall_ms: app.limits.response_stall.map(millis),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long requests for an app with these limits are held while nothing of it runs, or while it boots for so long.
+    fn held(limits: &str, boots: Option<u64>) -> Option<u64> {
+        let text = format!("name = \"web\"\ncommand = \"./server\"\n{limits}");
+        let app = App::parse(&text, "slot.toml").expect("an app");
+        let hold = boots.map_or(HOLD, Duration::from_secs);
+        let route = Route { hold, ..resting() };
+        part(&app, &route, Vec::new(), None).hold_ms
+    }
+
+    #[test]
+    fn requests_are_held_as_long_as_the_app_says_else_as_the_machine_does_and_longer_while_it_boots()
+     {
+        const OWN: &str = "[limits]\nhold_timeout = \"30s\"\n";
+        assert_eq!(held("", None), None);
+        assert_eq!(held(OWN, None), Some(30_000));
+        assert_eq!(held("", Some(90)), Some(90_000));
+        assert_eq!(held(OWN, Some(90)), Some(90_000));
+        assert_eq!(held(OWN, Some(20)), Some(30_000));
     }
 }

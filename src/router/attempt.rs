@@ -297,6 +297,7 @@ impl<'a> Attempt<'a> {
         ) {
             Poll::Ready(Ok(())) => {
                 self.uploaded = true;
+                self.stream.close_is_reset(false);
                 if self.slow {
                     self.lease.has_all();
                 }
@@ -307,7 +308,11 @@ impl<'a> Attempt<'a> {
             Poll::Ready(Err(Broken::Malformed(error))) => {
                 return Poll::Ready(Event::BadUpload(error));
             }
-            Poll::Pending => self.slow = true,
+            Poll::Pending => {
+                self.slow = true;
+                // As for answers: a part of a request is not to end as if that were all, whoever ends it.
+                self.stream.close_is_reset(true);
+            }
         }
         self.progress |= self.slow && (self.upload.take_progress() || self.uploaded);
         Poll::Pending
@@ -388,7 +393,7 @@ impl<'a> Attempt<'a> {
         }
         self.client.is_answering = true;
         if is_endless(response, toward) {
-            // Also if this process is killed.
+            // Also if this process is killed, and from the first byte on: nobody could tell this end from its own.
             self.client.stream.close_is_reset(true);
         }
         Relay::new(head, Body::new(response.framing, toward.version == 0))
@@ -397,9 +402,7 @@ impl<'a> Attempt<'a> {
     fn delivered(&mut self, event: Event, response: Response, toward: Toward, sent: &Relay) -> End {
         if matches!(event, Event::Whole) || sent.is_unsent() {
             self.client.is_answering = false;
-            if is_endless(&response, toward) {
-                self.client.stream.close_is_reset(false);
-            }
+            self.client.stream.close_is_reset(false);
         }
         match event {
             Event::Whole => End::Whole(response, toward, sent.moved),
@@ -467,7 +470,9 @@ impl<'a> Attempt<'a> {
             Poll::Ready(Err(Broken::Malformed(_))) => {
                 return Poll::Ready(Event::Lost(None, Failed::Malformed));
             }
-            Poll::Pending => {}
+            Poll::Pending if download.is_unsent() => {}
+            // A part of it may stay all that there is of it, if this process is killed. Most answers go in one piece, and pay nothing for this.
+            Poll::Pending => client.stream.close_is_reset(true),
         }
         if download.take_progress() | std::mem::take(&mut self.progress) {
             let (now, bounds) = (client.worker.alarms.now(), &self.lease.run().bounds);

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use super::owned::Memory;
 use super::stream::Stream;
 
 /// Enough for almost every head, and for a small body with it.
@@ -74,7 +75,7 @@ impl Spare {
 #[derive(Debug, Default)]
 pub struct Buffer {
     /// All of it is initialised, so that it can be read into without `unsafe`.
-    data: Vec<u8>,
+    data: Memory,
     start: usize,
     end: usize,
 }
@@ -117,17 +118,17 @@ impl Buffer {
     /// Room to read into, at least one byte, in a memory of at least `size` bytes.
     pub fn room(&mut self, size: usize, spare: &Spare) -> &mut [u8] {
         if self.data.is_empty() {
-            self.data = spare.take(size);
+            self.data = Memory::new(spare.take(size));
         } else if self.data.len() < size || self.start == 0 && self.end == self.data.len() {
             let size = if self.data.len() < size {
                 size
             } else {
                 self.data.len() * 2
             };
-            let mut larger = spare.take(size);
+            let mut larger = Memory::new(spare.take(size));
             larger[..self.len()].copy_from_slice(self.bytes());
             (self.end, self.start) = (self.len(), 0);
-            spare.give(std::mem::replace(&mut self.data, larger));
+            spare.give(std::mem::replace(&mut self.data, larger).free());
         } else if self.end == self.data.len() {
             self.data.copy_within(self.start..self.end, 0);
             (self.end, self.start) = (self.len(), 0);
@@ -176,16 +177,16 @@ impl Buffer {
     /// Keeps no more memory than its bytes need, for a connection that has to wait with them.
     pub fn shrink(&mut self, spare: &Spare) {
         if self.len() * 2 < self.data.len() {
-            let exact = self.bytes().to_vec();
+            let exact = Memory::new(self.bytes().to_vec());
             (self.end, self.start) = (self.len(), 0);
-            spare.give(std::mem::replace(&mut self.data, exact));
+            spare.give(std::mem::replace(&mut self.data, exact).free());
         }
     }
 
     /// Gives its memory back if it holds nothing.
     pub fn release(&mut self, spare: &Spare) {
         if self.is_empty() && self.is_allocated() {
-            spare.give(std::mem::take(&mut self.data));
+            spare.give(std::mem::take(&mut self.data).free());
             (self.start, self.end) = (0, 0);
         }
     }

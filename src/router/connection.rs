@@ -196,8 +196,12 @@ impl Client {
                 Some(Ok(1..)) => {}
                 // A load balancer that only looks whether somebody listens.
                 Some(Ok(0) | Err(_)) if self.buffer.is_empty() => return Err(After::Close),
-                Some(Ok(0) | Err(_)) | None => {
-                    self.tell(Limit::ProxyHeader, "its PROXY header did not come in time");
+                Some(Ok(0) | Err(_)) => {
+                    self.tell(Limit::ProxyHeader, "it ended inside its PROXY header");
+                    return Err(After::Reset);
+                }
+                None => {
+                    self.tell(Limit::ProxyTime, "its PROXY header did not come in time");
                     return Err(After::Reset);
                 }
             }
@@ -331,6 +335,7 @@ impl Client {
         self.stream.end_writing();
         let (worker, limits) = (&self.worker, self.worker.limits());
         let last = worker.alarms.now() + limits.linger_most.as_millis() as u64;
+        let mut sends = false;
         while !self.ended {
             self.buffer.consume(self.buffer.len());
             let now = worker.alarms.now();
@@ -341,8 +346,14 @@ impl Client {
                 .alarm
                 .until(|cx| buffer.poll_fill(cx, stream, SMALL, &worker.spare));
             match fill.await {
-                Some(Ok(1..)) if now < last => {}
-                _ => return,
+                Some(Ok(1..)) if now < last => sends = true,
+                Some(Ok(0) | Err(_)) => return,
+                Some(Ok(1..)) | None => {
+                    if sends && worker.alarms.now() >= last {
+                        self.tell(Limit::Linger, "it goes on sending after its last answer");
+                    }
+                    return;
+                }
             }
         }
     }

@@ -223,6 +223,13 @@ impl Control {
             connections: self.shared.gauges.iter().map(|g| g.connections()).sum(),
             held: self.shared.gauges.iter().map(|g| g.held()).sum(),
             unkept: self.shared.unkept.load(Ordering::Relaxed),
+            descriptors: self
+                .shared
+                .gauges
+                .iter()
+                .map(|g| g.owned.descriptors())
+                .sum(),
+            buffer_bytes: self.shared.gauges.iter().map(|g| g.owned.bytes()).sum(),
             slots,
         }
     }

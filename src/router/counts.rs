@@ -9,6 +9,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::owned::Owned;
 use crate::wire::control::{InFlight, SlotStats};
 use crate::wire::histogram::{self, BUCKETS, Histogram};
 
@@ -57,7 +58,7 @@ pub struct Share {
 }
 
 /// Adds to a counter that only this thread writes.
-fn add(counter: &AtomicU64, change: i64) {
+pub(super) fn add(counter: &AtomicU64, change: i64) {
     let value = counter.load(Ordering::Relaxed).wrapping_add_signed(change);
     counter.store(value, Ordering::Release);
 }
@@ -161,6 +162,8 @@ impl Counts {
 pub struct Gauges {
     connections: AtomicU64,
     held: AtomicU64,
+    /// What it owns, by which it also counts.
+    pub(super) owned: Arc<Owned>,
 }
 
 /// Instead of a count of connections: the thread has ended.

@@ -89,17 +89,18 @@ struct Held {
 }
 
 impl Held {
-    fn new(worker: &Rc<Worker>, bytes: usize) -> Option<Self> {
+    fn new(worker: &Rc<Worker>, bytes: usize) -> Result<Self, Answer> {
         let limits = worker.limits();
         let all = worker.held_bytes.get() + bytes;
-        if worker.gauges().held() >= worker.part(limits.held) as u64
-            || all > worker.part(limits.held_bytes)
-        {
-            return None;
+        if worker.gauges().held() >= worker.part(limits.held) as u64 {
+            return Err(TOO_MANY);
+        }
+        if all > worker.part(limits.held_bytes) {
+            return Err(TOO_LARGE);
         }
         worker.held_bytes.set(all);
         worker.gauges().hold(1);
-        Some(Self {
+        Ok(Self {
             worker: Rc::clone(worker),
             bytes,
         })
@@ -143,9 +144,14 @@ impl From<Answer> for Without {
 const UNAVAILABLE: Answer =
     Answer::to_sound(503, "the app did not come up in time").of_limit(Limit::HeldTime);
 const NO_TABLE: Answer =
-    Answer::to_sound(503, "no routing table came in time").of_limit(Limit::HeldTime);
+    Answer::to_sound(503, "no routing table came in time").of_limit(Limit::TableTime);
 const TOO_MANY: Answer = Answer::to_sound(503, "too many requests wait for an app that is down")
     .of_limit(Limit::HeldRequests);
+const TOO_LARGE: Answer = Answer::to_sound(
+    503,
+    "the requests that wait for an app that is down have too many bytes",
+)
+.of_limit(Limit::HeldBytes);
 const NO_WEIGHT: Answer = Answer::to_sound(503, "the app takes no requests now");
 const NO_APP: Answer = Answer::to_sound(404, "no app has this host and path");
 const NO_PREVIEW: Answer =
@@ -246,7 +252,7 @@ impl Patience {
             client.buffer.shrink(&worker.spare);
             let bytes = key.head.len() + client.buffer.capacity();
             let held = Held::new(&worker, bytes);
-            self.held = Some(held.ok_or_else(|| key.refuse(client, TOO_MANY))?);
+            self.held = Some(held.map_err(|answer| key.refuse(client, answer))?);
         }
         let swaps = worker.swaps.get();
         let until = pause.map_or(deadline, |p| deadline.min(now + p));

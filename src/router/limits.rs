@@ -13,7 +13,7 @@ pub struct Limits {
     pub heads: h1::Limits,
     /// From the first byte of a head to its last; then 408.
     pub head: Duration,
-    /// For the header of the PROXY protocol, where a connection begins with one; then it is closed.
+    /// For the header of the PROXY protocol, where a connection begins with one; then a reset.
     pub proxy_header: Duration,
     /// A client connection without a request; then it is closed without a word.
     pub idle: Duration,
@@ -45,7 +45,9 @@ pub struct Limits {
     pub held: usize,
     /// Bytes of their heads, all threads together.
     pub held_bytes: usize,
-    /// How long a request is held while there is no table at all.
+    /// How long a request is held while its app is down, where the table does not say; then 503.
+    pub hold: Duration,
+    /// How long a request is held while there is no table at all; then 503.
     pub held_without_table: Duration,
     /// Client connections, all threads together; at the limit no more are accepted until one ends.
     pub connections: usize,
@@ -74,6 +76,7 @@ impl Default for Limits {
             interim: 16,
             held: 10_000,
             held_bytes: 16 * 1024 * 1024,
+            hold: Duration::from_secs(10),
             held_without_table: Duration::from_secs(90),
             connections: 100_000,
             connections_per_address: 1000,
@@ -103,6 +106,16 @@ impl Limits {
             size(set.connections_per_address),
         );
         take(&mut self.held, size(set.held_requests));
+        let bytes = set
+            .held_bytes
+            .map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        take(&mut self.held_bytes, bytes);
+        take(&mut self.hold, set.apps.hold_timeout);
+        take(&mut self.held_without_table, set.table_timeout);
+        take(&mut self.proxy_header, set.proxy_header_timeout);
+        take(&mut self.half_closed, set.half_closed_timeout);
+        take(&mut self.interim, size(set.interim_answers));
+        take(&mut self.linger_most, set.linger_timeout);
         take(&mut self.body_bytes, set.apps.body_bytes);
         take(&mut self.body_stall, set.apps.body_stall);
         take(&mut self.write_stall, set.apps.write_stall);

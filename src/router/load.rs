@@ -73,7 +73,8 @@ pub fn compile(
 ) -> Result<Table, TableError> {
     let mut builder = Builder::new(listeners);
     for app in &table.apps {
-        builder.app(&app.name, app.hold_ms, limits.of(&app.limits))?;
+        let hold_ms = app.hold_ms.unwrap_or(limits.hold.as_millis() as u64);
+        builder.app(&app.name, hold_ms, limits.of(&app.limits))?;
         for slot in &app.slots {
             builder.slot(
                 &slot.name,

@@ -42,6 +42,7 @@ pub mod keep;
 pub mod label;
 pub mod limits;
 pub mod load;
+mod owned;
 pub mod peers;
 pub mod place;
 pub mod proxy_header;

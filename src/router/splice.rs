@@ -11,6 +11,7 @@ use rustix::io::{Errno, ioctl_fionread, write};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use tokio::io::Interest;
 
+use super::owned::Descriptors;
 use super::relay::Broken;
 use super::stream::Stream;
 
@@ -23,6 +24,7 @@ pub struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     held: usize,
+    _counted: Descriptors<2>,
 }
 
 impl Pipe {
@@ -36,6 +38,7 @@ impl Pipe {
             read,
             write,
             held: 0,
+            _counted: Descriptors::new(),
         })
     }
 
@@ -45,7 +48,12 @@ impl Pipe {
     /// It is no pipe.
     pub fn adopt(read: OwnedFd, write: OwnedFd) -> io::Result<Self> {
         let held = usize::try_from(ioctl_fionread(&read)?).unwrap_or(usize::MAX);
-        Ok(Self { read, write, held })
+        Ok(Self {
+            read,
+            write,
+            held,
+            _counted: Descriptors::new(),
+        })
     }
 
     /// Both ends, for who keeps copies of them.

@@ -3,6 +3,7 @@
 //! System calls are made without libc, whose wrappers count what could be cancelled twice per call,
 //! and only when they have something to do: a short read or write is known to be the last.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::TcpStream;
 
+use super::owned::Descriptors;
 use super::table::Upstream;
 use crate::wire::apps_socket;
 
@@ -36,6 +38,9 @@ pub struct Stream {
     tells_room: bool,
     /// It was full at the last write.
     full: bool,
+    /// What was last said of its close, if anything was; of a socket that another process had nobody knows.
+    resets: Cell<Option<bool>>,
+    _counted: Descriptors<1>,
 }
 
 /// What there is to read of a connection.
@@ -91,6 +96,8 @@ impl Stream {
             kind,
             tells_room,
             full: false,
+            resets: Cell::new(Some(false)),
+            _counted: Descriptors::new(),
         })
     }
 
@@ -159,9 +166,9 @@ impl Stream {
     }
 
     /// Whether a close, by whoever closes last, is a reset: also one by the kernel, of a process that was
-    /// killed. A unix socket has no resets.
+    /// killed. A unix socket has no resets. To say what holds already costs no system call.
     pub fn close_is_reset(&self, reset: bool) {
-        if self.kind == Kind::Tcp {
+        if self.kind == Kind::Tcp && self.resets.replace(Some(reset)) != Some(reset) {
             let now = reset.then_some(std::time::Duration::ZERO);
             // Fails only for a socket that is not connected any more.
             _ = socket2::SockRef::from(self).set_linger(now);
@@ -185,6 +192,8 @@ impl Stream {
             kind,
             tells_room: true,
             full: false,
+            resets: Cell::new(None),
+            _counted: Descriptors::new(),
         })
     }
 

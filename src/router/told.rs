@@ -39,14 +39,26 @@ pub enum Limit {
     ProxyHeader,
     /// The service manager keeps no more streams.
     Kept,
+    /// A PROXY header did not come in time: the connection is reset.
+    ProxyTime,
+    /// One side of a tunnel has ended, and nothing came of the other.
+    HalfClosed,
+    /// A client goes on sending after the answer that was its last.
+    Linger,
     /// Too many requests wait for an app that is down: 503.
     HeldRequests,
-    /// One has waited for too long: 503.
+    /// Those that wait have too many bytes in their heads: 503.
+    HeldBytes,
+    /// One has waited for its app for too long: 503.
     HeldTime,
+    /// One has waited for any table for too long: 503.
+    TableTime,
     /// An app does not take a connection: 504.
     ConnectTime,
     /// It does not begin an answer: 504.
     ResponseTime,
+    /// It does not come to its answer for interim ones: 502.
+    Interim,
     /// It does not go on with one: a reset.
     ResponseStall,
 }
@@ -66,7 +78,7 @@ impl Limit {
         }
     }
 
-    /// What sets it: the key in the machine's file or the app's, in the table, or the directive in the router's unit.
+    /// What sets it: the key in the machine's file or the app's, or the directive in the router's unit.
     pub fn key(self) -> &'static str {
         match self {
             Self::HeadTime => "head_timeout",
@@ -80,7 +92,13 @@ impl Limit {
             Self::ProxyHeader => "proxy_protocol",
             Self::Kept => "FileDescriptorStoreMax=",
             Self::HeldRequests => "held_requests",
-            Self::HeldTime => "hold_ms",
+            Self::HeldBytes => "held_bytes",
+            Self::HeldTime => "hold_timeout",
+            Self::TableTime => "table_timeout",
+            Self::ProxyTime => "proxy_header_timeout",
+            Self::HalfClosed => "half_closed_timeout",
+            Self::Linger => "linger_timeout",
+            Self::Interim => "interim_answers",
             Self::ConnectTime => "connect_timeout",
             Self::ResponseTime => "response_timeout",
             Self::ResponseStall => "response_stall",

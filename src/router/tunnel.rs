@@ -216,19 +216,23 @@ impl Passage<'_> {
             Class::Stream if progress => alarm.clear(),
             Class::Request | Class::Stream | Class::Tunnel => {}
         }
-        match alarm.is_over() {
-            false => Poll::Pending,
-            // An end that the upstream did not make is none for the client either.
-            true if label.class == Class::Tunnel && down.has_ended() => Poll::Ready(End::Whole),
-            true if label.class == Class::Tunnel => Poll::Ready(End::Client),
-            true => {
-                let what = format_args!("it takes nothing of its stream ({})", label.route);
-                worker
-                    .told
-                    .tell(Limit::WriteStall, what, &label.client, now);
-                Poll::Ready(End::Client)
-            }
+        if !alarm.is_over() {
+            return Poll::Pending;
         }
+        let (limit, what) = match label.class {
+            Class::Tunnel => (
+                Limit::HalfClosed,
+                "one side of its tunnel has ended, and nothing comes of the other",
+            ),
+            Class::Request | Class::Stream => (Limit::WriteStall, "it takes nothing of its stream"),
+        };
+        let what = format_args!("{what} ({})", label.route);
+        worker.told.tell(limit, what, &label.client, now);
+        // An end that the upstream did not make is none for the client either.
+        Poll::Ready(match down.has_ended() {
+            true => End::Whole,
+            false => End::Client,
+        })
     }
 }
 

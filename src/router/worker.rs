@@ -184,6 +184,7 @@ pub async fn run(
     mut commands: mpsc::UnboundedReceiver<Command>,
     ready: oneshot::Sender<std::io::Result<()>>,
 ) {
+    shared.gauges[thread].owned.is_of_this_thread();
     let keeper = match shared
         .keeps
         .then(|| Keeper::connect(&shared.kept))

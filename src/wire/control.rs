@@ -121,6 +121,12 @@ pub struct Stats {
     /// Streams and tunnels that would not outlive its process.
     #[serde(default)]
     pub unkept: u64,
+    /// Descriptors of clients, of upstreams (also unused ones that are kept for the next request) and of pipes between them.
+    #[serde(default)]
+    pub descriptors: u64,
+    /// Bytes of memory that messages under way have; what is kept for the next ones does not count.
+    #[serde(default)]
+    pub buffer_bytes: u64,
     /// Per slot and boot id; runs that ended stay until the table no longer names them and nothing is in flight.
     pub slots: Vec<SlotStats>,
 }

@@ -27,9 +27,9 @@ pub struct App {
     pub routes: Vec<Route>,
     /// Where they go; weights are per cent and add up to 100, or to 0 (answered 503 at once).
     pub slots: Vec<Slot>,
-    /// How long a request is held, in milliseconds, while the slot that it is for is down.
-    #[serde(default = "hold_ms")]
-    pub hold_ms: u64,
+    /// How long a request is held, in milliseconds, while the slot that it is for is down; absent: as long as the machine says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u64>,
     /// Its own bounds, where they are not the machine's.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
@@ -109,10 +109,6 @@ impl Limits {
     fn is_empty(&self) -> bool {
         *self == Self::default()
     }
-}
-
-fn hold_ms() -> u64 {
-    10_000
 }
 
 /// A listener, host and path prefix that belong to an app. The longest match wins.

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """WebSockets with as much as they carry both ways at once, checked to their last byte. Standard library only.
 
-    duplex.py HOST:PORT [--count 4] [--megabytes 60] [--pace-ms 5]
+    duplex.py HOST:PORT [--count 4] [--megabytes 60] [--pace-ms 5] [--until FILE]
+
+The last megabyte each way goes only once FILE is there: until then all of them are open, and have something left to carry.
 
 Prints `open` once data flows on all of them, and at the end one line of JSON: for each whether it was whole. All the while
 connections are made and closed again; how many were refused is in that line too.
@@ -31,19 +33,26 @@ async def one(options, opened):
     frames = options.megabytes * 16
     sent, came, due = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
 
+    async def go(number):
+        """Each frame has its pace; the last 16 wait for whoever says that they may go."""
+        await asyncio.sleep(options.pace_ms / 1000)
+        while options.until and frames - number <= 16 and not os.path.exists(options.until):
+            await asyncio.sleep(0.02)
+
     async def send():
-        for _ in range(frames):
+        for number in range(frames):
+            await go(number)
             mask, data = os.urandom(4), os.urandom(4096) * 16
             sent.update(data)
             masked = int.from_bytes(data, "big") ^ int.from_bytes(mask * 16384, "big")
             writer.write(struct.pack(">BBQ", 0x82, 0xFF, 65536) + mask + masked.to_bytes(65536, "big"))
             await writer.drain()
-            await asyncio.sleep(options.pace_ms / 1000)
 
     sending = asyncio.ensure_future(send())
     error, said, number = None, b"", 0
     try:
         for number in range(frames):
+            await go(number)
             await reader.readexactly(10)
             came.update(await reader.readexactly(65536))
             due.update(hashlib.sha256(str(number).encode()).digest() * 2048)
@@ -87,4 +96,5 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=4)
     parser.add_argument("--megabytes", type=int, default=60)
     parser.add_argument("--pace-ms", type=float, default=5)
+    parser.add_argument("--until")
     asyncio.run(main(parser.parse_args()))

@@ -8,7 +8,8 @@ With --until FILE it goes on until that file is there.
 
 Prints `open` with the release that serves it once data flows, and one line of JSON when it has ended. `whole` is true
 if the stream ended by itself and its SHA-256 is the one that the server gave (sse), or everything that was sent came back
-and the close handshake was kept (ws).
+and the close handshake was kept (ws). `goodbye` is the code with which the server closed first, if it did: then what it had not echoed yet is lost,
+and `whole` says that the handshake was kept.
 """
 
 import argparse
@@ -83,7 +84,7 @@ async def ws(options):
     accept = base64.b64encode(hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()
     opened = status == "101" and fields.get("sec-websocket-accept") == accept
     print(json.dumps({"open": fields.get("x-release"), "status": status}), flush=True)
-    sent, came, frames, error, closed = hashlib.sha256(), hashlib.sha256(), 0, None, False
+    sent, came, frames, error, closed, goodbye = hashlib.sha256(), hashlib.sha256(), 0, None, False, None
     end = time.monotonic() + options.seconds
     try:
         while opened and (not os.path.exists(options.until) if options.until else time.monotonic() < end):
@@ -91,16 +92,20 @@ async def ws(options):
             sent.update(data)
             writer.write(frame(2, data))
             opcode, echo = await asyncio.wait_for(read_frame(reader), 30)
+            if opcode == 8:
+                (goodbye,) = struct.unpack(">H", echo)
+                break
             came.update(echo)
             frames += 1
             await asyncio.sleep(0.02)
-        writer.write(frame(8, struct.pack(">H", 1000)))
-        opcode, _ = await asyncio.wait_for(read_frame(reader), 30)
-        closed = opcode == 8 and await reader.read(1) == b""
+        writer.write(frame(8, struct.pack(">H", goodbye or 1000)))
+        if not goodbye:
+            opcode, _ = await asyncio.wait_for(read_frame(reader), 30)
+        closed = opcode == 8 and await asyncio.wait_for(reader.read(1), 30) == b""
     except (asyncio.IncompleteReadError, asyncio.TimeoutError, OSError) as cut:
         error = repr(cut)
-    whole = opened and closed and sent.digest() == came.digest()
-    return {"whole": whole, "frames": frames, "error": error, "release": fields.get("x-release")}
+    whole = opened and closed and (goodbye is not None or sent.digest() == came.digest())
+    return {"whole": whole, "frames": frames, "error": error, "release": fields.get("x-release"), "goodbye": goodbye}
 
 
 if __name__ == "__main__":

@@ -45,3 +45,24 @@ def test_requests_go_to_the_other_slot_while_that_is_warm(machine, app):
         app.wait_until(lambda status: status["active"] == old and status["serving"])
         answers_only(load, "one")
         lost(load.stop(), connections=32)
+
+
+def test_a_restart_of_the_unit_loses_nothing(machine, app):
+    app.configure(QUICK)
+    # It stops cleanly, and takes a second to come back.
+    app.deploy("slow", faults="slow-start=1")
+    with machine.load("127.0.0.1:80", "--connections", "32", "--pause-ms", "5") as load:
+        answers_only(load, "slow")
+        for _ in range(3):
+            unit = f"web@{app.active()}"
+            before = machine.show(unit, "MainPID")["MainPID"]
+            restart = machine.spawn(f"exec systemctl restart {unit}")
+            # They wait at the router, and are not refused.
+            app.wait_until(lambda status: sum(router["held"] for router in status["routers"]) > 0)
+            assert restart.wait(60) == 0
+            assert machine.show(unit, "MainPID")["MainPID"] != before
+            app.wait_until(lambda status: status["serving"])
+            answers_only(load, "slow")
+        result = load.stop()
+    assert (result["failed"], result["failures"]) == (0, {}), result
+    assert 1000 < result["slowest_ms"] < 10_000, result

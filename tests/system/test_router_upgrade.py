@@ -112,6 +112,29 @@ def test_an_instance_that_does_not_come_up_changes_nothing(machine, app, load):
     assert upgrade(app)["draining"] == [before]
 
 
+def test_an_instance_that_runs_and_never_is_ready_changes_nothing(machine, app, load):
+    before = alone(app)
+    # It hangs, as one would that waits for something that never comes.
+    machine.write(DROP_IN, "[Service]\nExecStart=\nExecStart=/bin/sleep infinity\n")
+    machine.run("systemctl daemon-reload")
+    asked = machine.spawn(f"cd {app.home} && exec slotctl --json router upgrade")
+    try:
+        machine.wait_for("systemctl list-units --plain --no-legend --state=activating 'slot-router@*' | grep -q slot-router@")
+        # While it hangs, who accepts goes on.
+        assert accepting(app) == [before]
+        answers_only(load, "one", requests=50)
+        refused = json.loads(asked.communicate(timeout=60)[0])
+    finally:
+        machine.run(f"rm {DROP_IN} && systemctl daemon-reload")
+    assert asked.returncode == 1 and not refused["success"], refused
+    for part in ("did not come up", "it did not send READY=1", f"slot-router@{before} goes on as before"):
+        assert part in refused["error"], refused
+    assert units(machine) == [f"slot-router@{before}.service"]
+    assert alone(app) == before
+    answers_only(load, "one", requests=50)
+    assert upgrade(app)["draining"] == [before]
+
+
 def test_a_limit_ends_the_drain(machine, app):
     old = alone(app)
     stream, _ = open_stream(machine, "sse", seconds=60)

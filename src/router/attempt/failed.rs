@@ -45,7 +45,8 @@ impl Failed {
             Self::Switched => {
                 Answer::to_sound(502, "the app switched protocols without being asked")
             }
-            Self::Interim => Answer::to_sound(502, "the app sent too many interim answers"),
+            Self::Interim => Answer::to_sound(502, "the app sent too many interim answers")
+                .of_limit(Limit::Interim),
             Self::Slow => Answer::to_sound(504, "the app did not answer in time")
                 .of_limit(Limit::ResponseTime),
             Self::NoPipe => Answer::to_sound(503, "the router has no descriptors left"),
