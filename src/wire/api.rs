@@ -41,7 +41,7 @@
 //! with a key that is known is not carried out: its answer is the [`Begun`] of the first, whose outcome is there as that of any other,
 //! whether it is still under way or slotd was restarted since. 422 if the key was another request's: of the query all counts but
 //! `queue`, `size`, `skip` and what is expected, and of what is sent every byte, where it is an archive. A key is kept for 24 hours, and of
-//! each app the last 32. A request that was refused, or never came whole, leaves its key free.
+//! each app the last 32. A request that was refused, never came whole, or ended as `interrupted`, leaves its key free.
 //!
 //! Without `/apps/<app>` a path means the only app, or the app `slot`. Anything refused is a [`Problem`] with the status of its code.
 
