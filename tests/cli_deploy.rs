@@ -514,6 +514,88 @@ fn logs_of_an_app_outside_systemd_say_where_they_are() {
     );
 }
 
+fn lost() -> Outcome {
+    Outcome {
+        phase: "preparing".to_owned(),
+        cause: "interrupted".to_owned(),
+        text: "slotd was restarted while the release was being prepared; deploy again".to_owned(),
+        report: None,
+        ..failure()
+    }
+}
+
+#[test]
+fn what_a_restart_of_slotd_has_lost_is_asked_for_again_with_its_key_and_what_it_expects_then() {
+    let fake = Fake::new(Script {
+        outcome: vec![Ok(lost()), Ok(success())],
+        ..Script::default()
+    });
+    fake.project();
+    let words =
+        "deploy build/server --idempotency-key k --expected-generation 6 --expected-active blue";
+    let output = fake.slotctl(&words.split(' ').collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let asked = fake.asked();
+    let mut begun = asked.iter().filter(|it| it.starts_with("POST "));
+    for generation in [6, 7] {
+        let expected = format!("expected_generation={generation}&expected_active=blue");
+        let asked = begun.next();
+        assert!(asked.is_some_and(|it| it.contains(&expected)), "{asked:?}");
+    }
+    assert_eq!(begun.next(), None);
+    assert!(stderr(&output).contains("it is deployed again"));
+}
+
+#[test]
+fn who_waited_for_his_turn_when_slotd_was_restarted_waits_again_and_others_are_told() {
+    for (queue, exit, begun) in [(true, 0, 3), (false, 1, 1)] {
+        let fake = Fake::new(Script {
+            gone: 2,
+            ..Script::default()
+        });
+        fake.project();
+        let words = ["deploy", "build/server", "--queue", "10m"];
+        let output = fake.slotctl(if queue { &words } else { &words[..2] });
+        assert_eq!(output.status.code(), Some(exit), "{}", stderr(&output));
+        let asked = fake.asked();
+        let asked = asked.iter().filter(|it| it.starts_with("POST "));
+        assert_eq!(asked.count(), begun);
+        assert_eq!(stderr(&output).contains("it waits again"), queue);
+    }
+}
+
+#[test]
+fn what_was_read_of_a_pipe_is_not_sent_again_and_slotctl_says_what_to_do() {
+    let fake = Fake::new(Script {
+        outcome: vec![Ok(lost()), Ok(success())],
+        ..Script::default()
+    });
+    let path = fake.project();
+    let packed = fake.folder.path().join("release.tar");
+    let mut archive = tar::Builder::new(std::fs::File::create(&packed).unwrap());
+    archive.append_path_with_name(path, "server").unwrap();
+    archive.finish().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotctl"))
+        .args(["deploy", "-"])
+        .current_dir(fake.folder.path())
+        .env("SLOT_SOCKET", fake.socket())
+        .stdin(std::fs::File::open(packed).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let asked = fake.asked();
+    assert_eq!(
+        asked.iter().filter(|it| it.starts_with("POST ")).count(),
+        1,
+        "{asked:?}"
+    );
+    let said = stderr(&output);
+    assert!(
+        said.contains("standard input cannot be read a second time: run again what writes it"),
+        "{said}"
+    );
+}
+
 #[test]
 fn an_interrupted_watch_says_that_the_deployment_goes_on() {
     let fake = Fake::new(Script {

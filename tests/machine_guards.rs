@@ -311,27 +311,51 @@ fn a_request_that_was_refused_leaves_its_key_free() {
     assert_eq!(app.phase(), Some("preparing"));
 }
 
+/// A request that comes with an archive, of which all has come or not.
+fn asked_for(whole: bool) -> (App, Event) {
+    let mut app = served();
+    let ask = only_if(keyed("k", "archive", None), app.begin());
+    app.on(ask.clone());
+    let generation = app.state.generation;
+    assert!(
+        matches!(app.refused(ask.clone()), Refusal::Repeated { .. }),
+        "it still comes"
+    );
+    if whole {
+        let payload = "ab".to_owned();
+        app.on(Event::Whole {
+            generation,
+            payload,
+        });
+    }
+    (app, ask)
+}
+
 #[test]
-fn a_request_that_never_came_whole_is_none_and_one_that_did_is_one_though_it_failed() {
+fn a_request_that_slotd_lost_before_anything_was_started_is_none_also_if_it_had_come_whole() {
     for whole in [false, true] {
-        let mut app = served();
-        let ask = only_if(keyed("k", "archive", None), app.begin());
-        app.on(ask.clone());
-        let generation = app.state.generation;
-        assert!(
-            matches!(app.refused(ask.clone()), Refusal::Repeated { .. }),
-            "it still comes"
-        );
-        if whole {
-            let payload = "ab".to_owned();
-            app.on(Event::Whole {
-                generation,
-                payload,
-            });
-        }
+        let (mut app, ask) = asked_for(whole);
+        let Generation(lost) = app.state.generation;
         // slotd was killed.
         app.recover(&app.facts());
         assert_eq!(app.cause(), "interrupted");
+        // Also where it is compared and set: the attempt that was lost is the last one.
+        let key = keyed("k", "archive", None).key;
+        app.on(only_if(Guard { key, ..at(lost) }, app.begin()));
+        assert_eq!(app.state.generation, Generation(lost + 1));
+        assert_eq!(app.state.keys.len(), 1);
+        assert!(matches!(app.refused(ask), Refusal::Repeated { .. }));
+    }
+}
+
+#[test]
+fn a_request_that_never_came_whole_is_none_and_one_that_did_is_one_though_it_failed() {
+    for whole in [false, true] {
+        let (mut app, ask) = asked_for(whole);
+        app.on(Event::Unprepared {
+            generation: app.state.generation,
+            why: "the disk is full".to_owned(),
+        });
         if whole {
             assert!(matches!(app.refused(ask), Refusal::Repeated { .. }));
             let other = app.refused(only_if(keyed("k", "archive", Some("cd")), app.begin()));

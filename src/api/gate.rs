@@ -158,7 +158,7 @@ pub(super) async fn look<U: Units>(
     next: Next,
 ) -> Response {
     match api.access.may(&peer) {
-        May::Nothing => Problem::forbidden(&peer.name()).into_response(),
+        May::Nothing => Problem::forbidden(&peer.named().await.name()).into_response(),
         May::Read | May::Act => next.run(request).await,
     }
 }
@@ -168,11 +168,12 @@ async fn admit<U: Units>(
     State(gate): State<Gate<U>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     named: Result<Path<Named>, PathRejection>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let may = gate.api.access.may(&peer);
     if may < gate.needs {
+        let peer = peer.named().await;
         let who = peer.name();
         let problem = match may {
             May::Read => Problem::may_only_look(&who),
@@ -186,13 +187,16 @@ async fn admit<U: Units>(
         }
         return response;
     }
-    let request = match bounded(request, gate.brings, &peer) {
+    request = match bounded(request, gate.brings, &peer) {
         Ok(request) => request,
         Err(problem) => return problem.into_response(),
     };
     if gate.needs < May::Act {
         return next.run(request).await;
     }
+    // Its route says who asked, too.
+    let peer = peer.named().await;
+    request.extensions_mut().insert(ConnectInfo(peer.clone()));
     let named = named.ok().and_then(|Path(named)| named.app);
     let of = gate.api.of(named.as_deref()).await;
     let query = request.uri().query().map(ToOwned::to_owned);

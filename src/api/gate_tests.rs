@@ -153,6 +153,7 @@ fn process(groups: &[u32]) -> Peer {
         uid: 1000,
         pid: std::process::id().cast_signed(),
         groups: groups.to_vec(),
+        user: None,
     }
 }
 
@@ -292,6 +293,7 @@ async fn what_was_done_is_written_down_with_its_app_its_generation_and_its_query
         uid: 0,
         pid: std::process::id().cast_signed(),
         groups: vec![200],
+        user: None,
     };
     // Nobody may act here but tokens: what a user may is looked at elsewhere.
     let (status, _) = bench

@@ -25,6 +25,8 @@ pub enum Peer {
         pid: i32,
         /// Its groups.
         groups: Vec<u32>,
+        /// The name of its user, if that has one and [was asked for](Peer::named).
+        user: Option<String>,
     },
     /// Whoever has this token.
     Token {
@@ -53,7 +55,19 @@ impl Peer {
             uid: credentials.uid(),
             pid: credentials.pid(),
             groups,
+            user: None,
         }
+    }
+
+    /// The same, with the name of its user. NSS may ask a directory for that (nsswitch.conf(5)), and be in no hurry: so it is asked in a
+    /// thread that may block, and only about those of whom something is said.
+    pub(super) async fn named(mut self) -> Self {
+        if let Self::Process { uid, user, .. } = &mut self {
+            let uid = Uid::from_raw(*uid);
+            let asked = tokio::task::spawn_blocking(move || Some(User::from_uid(uid).ok()??.name));
+            *user = asked.await.ok().flatten();
+        }
+        self
     }
 
     /// Its user, if the kernel says who.
@@ -64,20 +78,22 @@ impl Peer {
         }
     }
 
-    /// The name of its user, if that has one.
+    /// The name of its user, if that is known.
     pub(super) fn user(&self) -> Option<String> {
-        let uid = Uid::from_raw(self.uid()?);
-        Some(User::from_uid(uid).ok()??.name)
+        match self {
+            Self::Process { user, .. } => user.clone(),
+            Self::Token { .. } | Self::Nobody => None,
+        }
     }
 
-    /// For journals and for `by`: `root`, `deploy (pid 4242)`, `token ci (10.0.0.7)`.
+    /// For journals and for `by`: `deploy (pid 4242)`, `uid 1000 (pid 4242)` where no name is known, `token ci (10.0.0.7)`.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
-            Self::Process { uid, pid, .. } => {
-                let name = self.user().unwrap_or_else(|| format!("uid {uid}"));
-                format!("{name} (pid {pid})")
-            }
+            Self::Process { uid, pid, user, .. } => match user {
+                Some(name) => format!("{name} (pid {pid})"),
+                None => format!("uid {uid} (pid {pid})"),
+            },
             Self::Token { name, from, .. } => format!("token {name} ({from})"),
             Self::Nobody => "nobody".to_owned(),
         }
@@ -200,7 +216,17 @@ mod tests {
             uid,
             pid: 42,
             groups: groups.to_vec(),
+            user: None,
         }
+    }
+
+    #[tokio::test]
+    async fn a_process_has_the_name_of_its_user_once_that_was_asked_for() {
+        assert_eq!(process(0, &[]).name(), "uid 0 (pid 42)");
+        assert_eq!(process(0, &[]).named().await.name(), "root (pid 42)");
+        // No user has this number (systemd's UIDS-GIDS): it stands for nobody in the kernel's own calls.
+        let unknown = process(u32::MAX, &[]).named().await;
+        assert_eq!((unknown.user(), unknown.uid()), (None, Some(u32::MAX)));
     }
 
     #[test]

@@ -176,10 +176,10 @@ impl From<AskError> for Problem {
             )
             | AskError::Harmful(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
             AskError::Held(_) => (StatusCode::UNPROCESSABLE_ENTITY, "held"),
-            AskError::NotCommitted(_)
-            | AskError::Unlooked(_)
-            | AskError::Release(_)
-            | AskError::Gone => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+            AskError::Gone => (StatusCode::SERVICE_UNAVAILABLE, "gone"),
+            AskError::NotCommitted(_) | AskError::Unlooked(_) | AskError::Release(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "failed")
+            }
         };
         let problem = Self::of(status, code, chain(&error));
         let AskError::Refused(Refusal::Unexpected(unexpected)) = error else {

@@ -91,6 +91,8 @@ pub(super) fn table<U: Units>() -> Vec<Route<U>> {
         looking("/apps", list),
         looking("/router", instances),
         acting("/router/upgrade", upgrade),
+        acting("/listener/add", listener),
+        acting("/listener/remove", listener),
         removing("/apps/{app}", remove),
     ]);
     all
@@ -183,6 +185,29 @@ async fn upgrade<U: Units>(
 ) -> Result<Json<api::Upgraded>, Problem> {
     let limit = query.limit.as_deref();
     let limit = limit.map(|text| span("limit", text)).transpose()?;
+    exchange(&api, limit).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListenerQuery {
+    /// Of no use here; the [journal](super::audit) has it.
+    #[serde(rename = "name")]
+    _name: String,
+}
+
+/// Root has added a listener, or is taking one away: the next instance of the router has those that systemd has for it now.
+async fn listener<U: Units>(
+    State(api): State<Api<U>>,
+    Asked(_): Asked<ListenerQuery>,
+) -> Result<Json<api::Upgraded>, Problem> {
+    exchange(&api, None).await
+}
+
+async fn exchange<U: Units>(
+    api: &Api<U>,
+    limit: Option<Duration>,
+) -> Result<Json<api::Upgraded>, Problem> {
     let Some(instances) = api.apps.tables().instances() else {
         return Err(Problem::refused(
             "the router is part of this process, and is upgraded with it".to_owned(),

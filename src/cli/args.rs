@@ -250,7 +250,7 @@ pub enum Format {
 }
 
 /// `deploy`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Deploy {
     /// A commit of the repository here (HEAD, if nothing is named), or a path: a binary, a directory or a tar archive
     ///

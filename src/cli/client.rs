@@ -138,6 +138,12 @@ impl ClientError {
         matches!(self, Self::Problem { problem, .. } if problem.code == "not-taken-up")
     }
 
+    /// slotd has stopped before it came to this request; or the app was removed.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Problem { problem, .. } if problem.code == "gone")
+    }
+
     /// slotd may come back by itself: it is being restarted.
     #[must_use]
     pub fn is_passing(&self) -> bool {

@@ -1,6 +1,6 @@
 //! `slotctl deploy`, `rollback`, `promote`, `drain`: each asks for one thing and shows how it ended.
 
-use std::io::{stderr, stdout};
+use std::io::{self, stderr, stdout};
 use std::path::Path;
 
 use super::app;
@@ -19,8 +19,8 @@ use super::term::{Paint, note, say, say_json, width};
 use crate::deploy::{AppName, Cause};
 use crate::wire::api::{Outcome, Status};
 
-/// How often a deploy is begun again whose release slotd had not got whole, or not built, when it was restarted, for an upgrade of
-/// the package say.
+/// How often a deploy is asked for again that waited for its turn, or whose release slotd had not got whole, or not built, when it was
+/// restarted, for an upgrade of the package say.
 const AGAIN: usize = 3;
 
 /// Deploys a commit, a path, an archive, or a release that is on disk.
@@ -28,22 +28,48 @@ const AGAIN: usize = 3;
 /// # Errors
 /// If the path or the app's file is refused, if slotd is, or does.
 pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
-    // Standard input has been read, and a key or a number that was expected is that of the first attempt.
-    let can_repeat = options.what.as_deref() != Some(Path::new("-"))
-        && options.depending.idempotency_key.is_none()
-        && options.depending.expecting.expected_generation.is_none();
-    let mut left = if can_repeat { AGAIN } else { 0 };
+    let is_read = options.what.as_deref() == Some(Path::new("-"));
+    let (mut options, mut left) = (options.clone(), AGAIN);
     loop {
-        let (client, outcome) = once(global, options).await?;
-        if outcome.cause != Cause::Interrupted.code() || left == 0 {
-            return show(global, &client, &outcome).await;
-        }
+        let (client, ended) = once(global, &options).await?;
+        let can_repeat = left > 0 && !is_read;
+        let why = match ended {
+            Ended::Unbegun(_) if can_repeat => {
+                "slotd was restarted before it was this deploy's turn; it waits again\n"
+            }
+            Ended::Unbegun(error) => return Err(error),
+            Ended::With(outcome) if outcome.cause != Cause::Interrupted.code() || !can_repeat => {
+                if is_read && outcome.cause == Cause::Interrupted.code() {
+                    note(
+                        "slotd was restarted while the release was being prepared, and standard input cannot be read a second \
+                         time: run again what writes it, too\n",
+                    );
+                }
+                return show(global, &client, &outcome).await;
+            }
+            Ended::With(outcome) => {
+                // What was expected was so when the attempt began, and that one has the next number: nobody else may have begun any
+                // since. A key is free again, since nothing came of it.
+                if let Some(expected) = &mut options.depending.expecting.expected_generation {
+                    *expected = outcome.generation;
+                }
+                "slotd was restarted while the release was being prepared; it is deployed again\n"
+            }
+        };
         left -= 1;
-        note("slotd was restarted while the release was being prepared; it is deployed again\n");
+        note(why);
     }
 }
 
-async fn once(global: &Global, options: &Deploy) -> anyhow::Result<(Client, Outcome)> {
+/// What became of asking for a deployment.
+enum Ended {
+    /// It was begun, and ended so.
+    With(Box<Outcome>),
+    /// slotd was restarted while it waited for its turn, and nothing was begun since; what it said.
+    Unbegun(anyhow::Error),
+}
+
+async fn once(global: &Global, options: &Deploy) -> anyhow::Result<(Client, Ended)> {
     let chosen = Chosen::of(options)?;
     let project = match &options.config {
         // A daemon of slot-machine's kind has its app already.
@@ -109,6 +135,7 @@ async fn once(global: &Global, options: &Deploy) -> anyhow::Result<(Client, Outc
     };
     let (sent, size) = packing.counter();
     let path = path_of("/deploy", &asked);
+    let before = before(&client, options).await;
     let ended = attempt(
         &client,
         client.post_once(&path, options.depending.idempotency_key.as_ref(), body),
@@ -117,31 +144,49 @@ async fn once(global: &Global, options: &Deploy) -> anyhow::Result<(Client, Outc
         &mut screen,
     )
     .await;
-    match or_interrupted(&client, ended).await {
-        Ok(outcome) => Ok((client, outcome)),
+    match or_interrupted(&client, before, ended).await {
+        Ok(Ended::Unbegun(error)) => match packing.error() {
+            Some(ours) => Err(unread(&ours)),
+            None => Ok((client, Ended::Unbegun(error))),
+        },
+        Ok(ended) => Ok((client, ended)),
         Err(error) => Err(explain(&client, packing, error).await),
     }
 }
 
-/// What became of an attempt of this process whose connection broke, if that was a restart of slotd.
+/// The app's generation before a deploy that waits for its turn. One that does not is begun or refused at once.
+async fn before(client: &Client, options: &Deploy) -> Option<u64> {
+    options.queue.as_ref()?;
+    let status: Status = client.get("/status").await.ok()?;
+    Some(status.generation)
+}
+
+/// What became of an attempt of this process of which slotd has not said so, if that was because of a restart.
 async fn or_interrupted(
     client: &Client,
+    before: Option<u64>,
     ended: anyhow::Result<Outcome>,
-) -> anyhow::Result<Outcome> {
-    let broke = |error: &anyhow::Error| {
-        let error = error.downcast_ref::<ClientError>();
-        error.is_some_and(ClientError::is_passing)
+) -> anyhow::Result<Ended> {
+    let error = match ended {
+        Ok(outcome) => return Ok(Ended::With(Box::new(outcome))),
+        Err(error) => error,
     };
-    if !ended.as_ref().is_err_and(broke) {
-        return ended;
+    let told = error.downcast_ref::<ClientError>();
+    if !told.is_some_and(|error| error.is_passing() || error.is_gone()) {
+        return Err(error);
     }
-    let status = client.get::<Status>("/status").await.ok();
+    let Ok(status) = client.get::<Status>("/status").await else {
+        return Err(error);
+    };
+    if before == Some(status.generation) {
+        return Ok(Ended::Unbegun(error));
+    }
     let is_it = |last: &Outcome| {
         last.cause == Cause::Interrupted.code() && last.initiated_by.ends_with(&own())
     };
-    match status.and_then(|status| status.last).filter(is_it) {
-        Some(last) => Ok(last),
-        None => ended,
+    match status.last.filter(is_it) {
+        Some(last) => Ok(Ended::With(Box::new(last))),
+        None => Err(error),
     }
 }
 
@@ -156,15 +201,16 @@ async fn at_hand(
     options: &Deploy,
     client: Client,
     asked: &[(&str, String)],
-) -> anyhow::Result<(Client, Outcome)> {
+) -> anyhow::Result<(Client, Ended)> {
+    let before = before(&client, options).await;
     let mut screen = Screen::new(global.json);
     let path = path_of("/deploy", asked);
     let key = options.depending.idempotency_key.as_ref();
     let begin = client.post_once(&path, key, empty());
     let wait = options.watching.wait;
     let ended = attempt(&client, begin, || None, wait, &mut screen).await;
-    let outcome = or_interrupted(&client, ended).await?;
-    Ok((client, outcome))
+    let ended = or_interrupted(&client, before, ended).await?;
+    Ok((client, ended))
 }
 
 fn queries(options: &Deploy) -> Vec<(&'static str, String)> {
@@ -282,6 +328,10 @@ async fn register(
     Ok(())
 }
 
+fn unread(ours: &io::Error) -> anyhow::Error {
+    Exit::Input.because(format!("{ours}; nothing was deployed"))
+}
+
 /// An upload that broke off has its reason on this side, or slotd had one and could not say it.
 pub(super) async fn explain(
     client: &Client,
@@ -295,7 +345,7 @@ pub(super) async fn explain(
         return error;
     }
     if let Some(ours) = packing.error() {
-        return Exit::Input.because(format!("{ours}; nothing was deployed"));
+        return unread(&ours);
     }
     let status = client.get::<Status>("/status").await.ok();
     // Not the one that was begun by this very upload.

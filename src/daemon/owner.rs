@@ -41,7 +41,7 @@ pub enum AskError {
     #[error("the remote was not looked at: {0}")]
     Unlooked(String),
     /// The owner has ended: the app was removed, or slotd stops.
-    #[error("slotd does not manage this app any more")]
+    #[error("slotd stops, or does not manage this app any more")]
     Gone,
 }
 

@@ -142,8 +142,8 @@ impl SystemdUnits {
         })
     }
 
-    /// Whom a unit would run its program as.
-    fn runner(&self, unit: &Properties) -> preflight::Runner {
+    /// Whom a unit would run its program as. Asks NSS, which may block.
+    fn runner(unit: &Properties, path: Option<OsString>) -> preflight::Runner {
         let dynamic = unit.dynamic_user;
         let (user, groups) = match dynamic {
             true => (None, Vec::new()),
@@ -155,7 +155,7 @@ impl SystemdUnits {
             user,
             groups,
             sees_homes: !dynamic,
-            path: self.search.clone(),
+            path,
         }
     }
 
@@ -386,8 +386,8 @@ impl Units for SystemdUnits {
             // The start says more about it.
             return None;
         }
-        let (word, runner) = (self.program.clone()?, self.runner(&unit));
-        blocking(move || preflight::objection(&word, &runner)).await
+        let (word, path) = (self.program.clone()?, self.search.clone());
+        blocking(move || preflight::objection(&word, &Self::runner(&unit, path))).await
     }
 
     async fn apart(&self) -> Option<String> {

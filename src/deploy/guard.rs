@@ -2,7 +2,8 @@
 //!
 //! **Invariant:** both are decided with the state that the request would change, so nothing comes between the look and the change; one
 //! that is not admitted changes nothing.
-//! **Invariant:** a request with a key is carried out at most once while the key is kept, and the key is on disk with what it began.
+//! **Invariant:** a request with a key is carried out at most once while the key is kept, and the key is on disk with what it began. One that
+//! a restart interrupted before anything was started was not carried out.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use super::event::{Event, Refusal};
 use super::names::{Generation, Key, NameError, ReleaseId, SlotName, Time};
-use super::state::{Outcome, State};
+use super::state::{Cause, Outcome, State};
 use super::step::{Step, step};
 
 /// How many keys an app keeps: the newest.
@@ -187,15 +188,18 @@ impl fmt::Display for Unexpected {
 }
 
 impl State {
-    /// What is kept of a key. One whose request never came whole, and will not any more, is not: it was never asked.
+    /// What is kept of a key. One whose request never came whole, and will not any more, is not: it was never asked. Nor is one whose
+    /// release a restart of the deployer has lost: nothing came of it, and whoever asks again is to get what he asked for.
     #[must_use]
     pub fn keyed(&self, key: &Key, now: Time) -> Option<&Keyed> {
         let known = self
             .keys
             .iter()
             .find(|keyed| keyed.fingerprint.key == *key)?;
-        let torn = known.fingerprint.payload.is_none()
-            && (known.outcome.as_ref()).is_some_and(|outcome| outcome.phase == PREPARING);
+        let torn = known.outcome.as_ref().is_some_and(|outcome| {
+            let came = known.fingerprint.payload.is_some();
+            outcome.cause == Cause::Interrupted || (!came && outcome.phase == PREPARING)
+        });
         (!torn && now.since(known.at) < KEY_AGE).then_some(known)
     }
 

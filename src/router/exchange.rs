@@ -293,11 +293,16 @@ fn refused(client: &Client, patience: &mut Patience, lease: &Lease) {
     patience.refused(&client.worker, lease);
 }
 
-/// True if nobody listens (any more, or yet), or the queue of a unix socket is full (connect(2), `EAGAIN`).
+/// True if nobody listens (any more, or yet), or the queue of a unix socket is full (connect(2), `EAGAIN`). One who has passed its gates
+/// is closed to us only while PID 1 makes the directory of its socket anew, as root's, before it gives that away (systemd.exec(5),
+/// `RuntimeDirectory=`).
 fn is_down(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound | io::ErrorKind::WouldBlock
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::WouldBlock
     )
 }
 

@@ -201,13 +201,13 @@ impl Patience {
                 Some(Picked::Slot(lease)) => {
                     let now = worker.alarms.now();
                     // Who has waited goes when it is his turn, and counts nowhere until then.
-                    if let Some(since) = self.since
+                    if self.since.is_some()
                         && let Err(turn) = lease.run().ramp.go(now)
                     {
                         let hold_ms = match lease.run().ramp.refuses() {
                             true => hold_ms(&worker, &lease),
-                            // The slot is there: nobody is sent away now for having waited.
-                            false => turn - since + 1,
+                            // The slot is there: nobody is sent away now for having waited, however late this thread is.
+                            false => u64::MAX,
                         };
                         drop(lease);
                         self.wait(client, key, hold_ms, Some(turn - now), UNAVAILABLE)

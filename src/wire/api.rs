@@ -6,6 +6,7 @@
 //! | `GET /apps` | | [`Apps`] |
 //! | `GET /router` | | [`Routers`] |
 //! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; a limit is also for those that drain already; without one the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
+//! | `POST /listener/add?name=443`, `POST /listener/remove?name=443` | | [`Upgraded`]: the same, because root has added a socket unit for the router, or is about to close one: `slotctl listener` asks for it, and who did it is written down |
 //! | `GET /apps/<app>/remote` | | [`AtRemote`]: what the remote has on the app's branch now |
 //! | `POST /apps/<app>/hold?reason=…`, `POST /apps/<app>/unhold` | | [`Status`]; while it holds, a deploy with `auto=true` is refused with 422 (`held`) |
 //! | `GET /apps/<app>/status` | | [`Status`] |
@@ -40,7 +41,7 @@
 //! with a key that is known is not carried out: its answer is the [`Begun`] of the first, whose outcome is there as that of any other,
 //! whether it is still under way or slotd was restarted since. 422 if the key was another request's: of the query all counts but
 //! `queue`, `size`, `skip` and what is expected, and of what is sent every byte, where it is an archive. A key is kept for 24 hours, and of
-//! each app the last 32. A request that was refused, or never came whole, leaves its key free.
+//! each app the last 32. A request that was refused, never came whole, or ended as `interrupted`, leaves its key free.
 //!
 //! Without `/apps/<app>` a path means the only app, or the app `slot`. Anything refused is a [`Problem`] with the status of its code.
 

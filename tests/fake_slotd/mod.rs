@@ -39,6 +39,8 @@ pub struct Script {
     pub outcome: Vec<Result<Outcome, Progress>>,
     /// Refuse without reading what is sent.
     pub rude: bool,
+    /// slotd stops while this many deployments wait for their turn: every second one is told.
+    pub gone: usize,
 }
 
 impl Default for Script {
@@ -52,6 +54,7 @@ impl Default for Script {
             }),
             outcome: vec![Err(progress("starting")), Ok(success())],
             rude: false,
+            gone: 0,
         }
     }
 }
@@ -164,9 +167,23 @@ fn router(script: Script, asked: Asked, uploaded: Arc<Mutex<Vec<u8>>>) -> Router
         }
     };
     let (rude, begun) = (script.rude, answer.clone());
+    let gone = Arc::new(Mutex::new(script.gone));
     let deploy = move |request: Request| {
         let (uploaded, begun) = (Arc::clone(&uploaded), begun.clone());
+        let gone = Arc::clone(&gone);
         async move {
+            let left = {
+                let mut gone = gone.lock().unwrap();
+                let left = *gone;
+                *gone = left.saturating_sub(1);
+                left
+            };
+            if left > 0 && left % 2 == 0 {
+                let problem = problem("gone", "slotd stops");
+                return (StatusCode::SERVICE_UNAVAILABLE, Json(problem)).into_response();
+            }
+            // Its task ends, and with it the connection.
+            assert!(left == 0, "slotd is gone");
             if !rude {
                 let bytes: Bytes = axum::body::to_bytes(request.into_body(), usize::MAX)
                     .await

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from slots import QUICK, App
+from test_notices import RECEIVER
 
 SOCKET = "/run/slot/slotd.sock"
 TCP = "127.0.0.1:7568"
@@ -181,6 +182,38 @@ def test_no_token_is_in_an_argument_an_environment_a_state_file_or_the_journal(m
         for text in (journal, processes, kept):
             assert secret not in text
     assert machine.out(f"stat -c '%U %a' {FILE}") == "root 600"
+
+
+def test_no_secret_is_in_an_argument_or_in_anothers_environment_at_any_moment(machine, app, tokens):
+    own, receivers = "hunter2-of-the-app", "hunter2-of-the-receiver"
+    machine.write("/etc/slot/web.env", f"TOKEN={own}\n", mode="0600")
+    machine.write("/etc/slot/receiver", f"{receivers}\n", mode="0600")
+    machine.write("/srv/receiver/receiver.py", RECEIVER)
+    machine.write("/srv/receiver/answer", "204")
+    machine.run("systemd-run --unit=receiver python3 /srv/receiver/receiver.py 7801")
+    machine.wait_for("ss -Hltn 'sport = :7801' | grep -q .")
+    notice = '[[notices]]\nurl = "http://127.0.0.1:7801/"\nsecret_file = "/etc/slot/receiver"\n'
+    looking = machine.spawn(["python3", "/tests/arguments.py"])
+    assert looking.stdout.readline() == "looking\n"
+    made = [machine.json("slotctl --json token new --name more --scope act")["token"] for _ in range(20)]
+    app.configure(f'{QUICK}env_file = "/etc/slot/web.env"\n{notice}')
+    app.deploy("secretive", "--wait=stopped")
+    machine.run("tar -C /srv/web/secretive -cf /root/release.tar .")
+    assert over_tcp(machine, "act", "/apps/web/deploy?label=again", "-X POST -T /root/release.tar")[0] == 200
+    app.wait_until(lambda status: status["state"] == "idle")
+    machine.wait_for("grep -q ended /srv/receiver/came")
+    seen = json.loads(looking.communicate(timeout=30)[0])
+    # The test sees what it is about.
+    for words in ("slotctl --json token new", "slotctl --json deploy", "slotctl notify", "curl -sS -i"):
+        assert any(words in line for line in seen["cmdline"]), words
+    for secret in (own, receivers, *(token.removeprefix("slot_") for token in (*tokens.values(), *made))):
+        assert not [line for line in seen["cmdline"] if secret in line]
+        # What is in the file of the app's environment is the app's.
+        assert secret == own or not [line for line in seen["environ"] if secret in line]
+    having = [line for line in seen["environ"] if own in line]
+    assert having and all("SLOT_APP=web" in line for line in having), having
+    app.configure(QUICK)
+    app.deploy("open")
 
 
 def test_heads_and_bodies_are_bounded(machine, tokens):

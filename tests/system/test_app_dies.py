@@ -34,6 +34,21 @@ def test_requests_wait_for_the_process_that_comes_after(machine, app):
             lost(load.stop(), connections=32)
 
 
+def test_a_request_waits_where_the_directory_of_a_socket_is_not_yet_the_apps(machine):
+    app = App(machine, "sock", QUICK + 'bind = "unix"\nhosts = ["sock.test"]\n')
+    app.deploy("one")
+    # A router that has no connection to it yet.
+    machine.run("systemctl kill -s KILL 'slot-router@*.service'")
+    directory = f"/run/slot/sock/{app.active()}"
+    owner = machine.out(f"stat -c %u:%g {directory}")
+    # As a start leaves it for a moment: root's, until it is given to the app's user.
+    machine.run(f"chown 0:0 {directory}")
+    asked = machine.spawn("exec curl -sS -m 10 -H 'Host: sock.test' http://127.0.0.1/")
+    app.wait_until(lambda status: any(router["held"] for router in status["routers"]))
+    machine.run(f"chown {owner} {directory}")
+    assert asked.communicate(timeout=30)[0] == "release one\n"
+
+
 def test_requests_go_to_the_other_slot_while_that_is_warm(machine, app):
     app.configure(QUICK.replace('soak = "0s"', 'soak = "5m"'))
     app.deploy("two")

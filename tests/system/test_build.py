@@ -241,14 +241,16 @@ def test_a_rollback_goes_ahead_of_a_build_which_then_ends(machine, app):
 def test_slotd_killed_in_a_build_leaves_nothing_of_it(machine, app):
     before = app.status()
     directory = release(app, "orphan", "trap '' TERM; echo built; while :; do sleep 1; done")
-    # Without a key slotctl would deploy it again.
-    deploying = machine.spawn(f"cd {app.home} && exec slotctl --json deploy --idempotency-key orphan {directory}")
+    deploying = machine.spawn(f"cd {app.home} && exec slotctl --json deploy {directory}")
     app.wait_until(builds)
     machine.wait_for("journalctl -o cat -u slot-setup@web | grep -qx built")
+    # Who waits would deploy it again.
+    machine.run("pkill -KILL -f '^slotctl --json deploy'")
+    deploying.wait(30)
     slotd = machine.show("slotd", "MainPID")["MainPID"]
     machine.run(f"kill -9 {slotd}")
-    outcome = json.loads(deploying.communicate(timeout=60)[0])
-    assert (outcome["success"], outcome["cause"]) == (False, "interrupted"), outcome
+    status = app.wait_until(lambda status: status["state"] == "idle")
+    assert status["last"]["cause"] == "interrupted", status
     machine.wait_for("systemctl show -P ActiveState slot-setup@web | grep -Eqx 'inactive|failed'")
     machine.wait_for("! ls -d /var/lib/slot/web/releases/*.removed")
     untouched(machine, app, before)

@@ -5,6 +5,7 @@ import json
 import pytest
 from machine import Machine
 from slots import QUICK, App, answers_only, unbroken
+from test_api import audited
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,16 @@ def test_a_port_is_added_and_taken_away_and_nothing_is_refused_or_cut(machine, a
     assert set(listed(machine)) == {"http"}
     assert machine.show("slot-router.socket", "InvocationID", "ActiveEnterTimestampMonotonic") == main
     answers_only(load, "one", requests=20)
+
+
+def test_who_added_and_who_took_away_a_listener_is_in_the_journal(machine, app):
+    for number, (words, route) in enumerate((("add 8099", "/listener/add"), ("remove 8099", "/listener/remove"))):
+        machine.run(f"systemd-run --quiet --wait --pipe --unit=by-hand-{number} slotctl listener {words}")
+        asked, done = audited(machine, f"SLOT_PEER_UNIT=by-hand-{number}.service")
+        assert (asked["SLOT_AUDIT"], done["SLOT_AUDIT"]) == ("asked", "done"), (asked, done)
+        for line in (asked, done):
+            assert (line["SLOT_USER"], line["SLOT_UID"], line["SLOT_METHOD"], line["SLOT_ROUTE"]) == ("root", "0", "POST", route), line
+        assert done["SLOT_QUERY"] == "name=8099", done
 
 
 def test_one_that_cannot_be_had_is_taken_away_again(machine, app, load):
@@ -203,6 +214,7 @@ def test_without_a_router_the_first_connection_to_a_new_port_starts_one(fresh):
     app.deploy("one", "--wait=stopped")
     fresh.run("systemctl stop 'slot-router@*.service'")
     assert fresh.json("slotctl --json listener add 8085")["accepting"] is None
+    assert [line["SLOT_AUDIT"] for line in audited(fresh, "SLOT_ROUTE=/listener/add")] == ["asked", "done"]
     assert serves(fresh, "127.0.0.1:8085")
     assert serves(fresh, "127.0.0.1:80")
 

@@ -271,6 +271,35 @@ def test_the_rules_go_before_the_units(machine):
     assert prerm.index("60-slot-app-") < prerm.index("systemctl stop")
 
 
+# Where rules and units are: those of apps, and the package's.
+WHERE_RULES_ARE = ("/etc/polkit-1/rules.d", "/usr/share/polkit-1/rules.d")
+WHERE_UNITS_ARE = ("/run/systemd/generator", "/usr/lib/systemd/system")
+
+
+def removed(machine, command):
+    """The rules and the units of slot that went while a command ran, each list with the places in the order of all."""
+    looking = machine.spawn(["python3", "/tests/removed.py", *WHERE_RULES_ARE, *WHERE_UNITS_ARE])
+    assert looking.stdout.readline() == "looking\n"
+    machine.run(command, timeout=120)
+    gone = list(enumerate(looking.communicate(timeout=30)[0].splitlines()))
+    rules = {name: at for at, name in gone if name.startswith("60-slot")}
+    # The first time counts: systemd makes those of apps anew whenever it reads units.
+    units = {name: at for at, name in reversed(gone) if re.match(r"(web|shop)@|slot-[a-z]+@\.service$", name)}
+    return rules, units
+
+
+def test_a_rule_has_gone_when_the_first_of_its_units_goes(fresh):
+    for name in ("web", "shop"):
+        App(fresh, name, f'{QUICK}hosts = ["{name}.test"]\n').deploy("one")
+    rules, units = removed(fresh, "slotctl app remove web --now")
+    assert set(rules) == {"60-slot-app-web.rules"}, rules
+    assert "web@.service" in units and rules["60-slot-app-web.rules"] < min(units.values()), units
+    rules, units = removed(fresh, "dpkg -r slotctl")
+    assert set(rules) == {"60-slot-app-shop.rules", "60-slot.rules"}, rules
+    assert {"shop@.service", "slot-router@.service", "slot-setup@.service"} <= set(units), units
+    assert max(rules.values()) < min(units.values()), (rules, units)
+
+
 def deploy_fails(app, marker):
     failed = app.deploy(marker, check=False)
     assert failed["exit"] == 1, failed

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from apps import make
-from machine import Machine
+from machine import ROOT, Machine
 from test_package import everything, nothing_is_left, things
 from versions import another, install
 
@@ -82,32 +82,83 @@ def commands(block):
     return [line for line in lines if line and not line.startswith("cd ")]
 
 
+# A machine that has nothing of what the package depends on; tests/run makes it.
+BARE = ROOT.with_name(f"{ROOT.name}-bare")
+# Who types there: one who is not root, and may become that.
+PERSON = "ann"
+
+
+def put_there(machine, home):
+    """The package, and a project with an app."""
+    machine.run(f"cp /packages/slotctl_*.deb {home}/")
+    make(machine, "notify", "one", directory=f"{home}/web/build")
+
+
 @pytest.fixture
-def server():
-    """A machine without slot, with its package in /root and a project in /root/web."""
-    with Machine() as machine:
-        machine.run("cp /packages/slotctl_*.deb /root/")
-        machine.write("/usr/local/bin/sudo", '#!/bin/sh\nexec "$@"\n', mode="0755")
-        make(machine, "notify", "one", directory="/root/web/build")
+def bare():
+    """A server with nothing of slot, nor of what it needs; a person's home has the package and a project."""
+    with Machine(root=BARE) as machine:
+        for package in ("dbus", "polkitd", "nginx", "git"):
+            shown = machine.run(f"dpkg-query -Wf '${{db:Status-Status}}' {package}", check=False).stdout
+            assert shown != "installed", package
+        machine.run(f"apt-get update && useradd --create-home {PERSON}")
+        machine.write(f"/etc/sudoers.d/{PERSON}", f"{PERSON} ALL=(ALL:ALL) NOPASSWD: ALL\n", mode="0440")
+        put_there(machine, f"/home/{PERSON}")
+        machine.run(f"chown -R {PERSON}: /home/{PERSON}")
         yield machine
 
 
-def typed(machine, lines):
-    """Runs a block in /root; what would go on for ever is ended after a second."""
-    lines = re.sub(r"^(.*logs -f)$", r"timeout 1 \1 || [ $? = 124 ]", lines, flags=re.MULTILINE)
-    return machine.run(f"set -e; cd /root\n{lines}", timeout=180)
+@pytest.fixture
+def server():
+    """A machine without slot, with its package in /root and a project in /root/web; other programs that the README speaks of are there."""
+    with Machine() as machine:
+        machine.write("/usr/local/bin/sudo", '#!/bin/sh\nexec "$@"\n', mode="0755")
+        put_there(machine, "/root")
+        yield machine
+
+
+def typed(machine, lines, *, person=None):
+    """Runs a block in /root, or as a person at home; what would go on for ever is ended after a second."""
+    lines = re.sub(r"^(sudo )?(.*logs -f)$", r"\1timeout 1 \2 || [ $? = 124 ]", lines, flags=re.MULTILINE)
+    words = ["runuser", "-l", person, "-c", f"set -e\n{lines}"] if person else f"set -e; cd /root\n{lines}"
+    # apt asks whether to install what else is needed, too.
+    return machine.run(words, timeout=180, input="y\n" * 9)
 
 
 def serves(machine, address="http://127.0.0.1/"):
     return machine.run(f"curl -sS -m 10 {address}").stdout.startswith("release ")
 
 
-def test_every_command_for_a_server_works_in_the_order_of_the_readme(server):
+def test_every_command_for_a_server_works_in_the_order_of_the_readme(bare):
     for number, lines in enumerate(blocks("server")):
-        typed(server, lines)
-        assert serves(server), lines
+        typed(bare, lines, person=PERSON)
+        assert serves(bare), lines
         # Each block deploys something new.
-        server.run(f"echo '# {number}' >>/root/web/build/server")
+        bare.run(f"echo '# {number}' >>/home/{PERSON}/web/build/server")
+    doctor = bare.json("slotctl --json doctor")
+    assert doctor["problems"] == 0, doctor
+    upgrade, again, remove = blocks("package")
+    for lines in (upgrade, again, remove):
+        typed(bare, lines, person=PERSON)
+        assert lines == remove or serves(bare), lines
+    assert bare.run("ls -d /etc/slot /var/lib/slot", check=False).stdout == ""
+
+
+def test_a_share_is_given_on_a_bare_server_and_another_port_is_taken_first(bare):
+    typed(bare, "sudo apt install ./slotctl_*.deb\ncd web\nslotctl init", person=PERSON)
+    (lines,) = blocks("8080")
+    typed(bare, lines, person=PERSON)
+    assert serves(bare, "http://127.0.0.1:8080/")
+    (lines,) = blocks("weights")
+    deploy, weight, promote, abort, ps = commands(lines)
+    bare.run(f"echo '# more' >>/home/{PERSON}/web/build/server")
+    for line in (deploy, ps, weight, abort):
+        typed(bare, f"cd web\n{line}", person=PERSON)
+        assert serves(bare, "http://127.0.0.1:8080/"), line
+    until(bare, is_in("green", "idle"))
+    for line in (deploy, promote):
+        typed(bare, f"cd web\n{line}", person=PERSON)
+        assert serves(bare, "http://127.0.0.1:8080/"), line
 
 
 def test_each_command_of_the_readme_is_typed_here_or_by_the_test_that_is_named_for_it():
@@ -143,7 +194,7 @@ def deploy_another(server):
 def until(server, found):
     """Waits until the status of the app is so."""
     deadline = time.monotonic() + 30
-    while not found(status := server.json("cd /root/web && slotctl --json status")):
+    while not found(status := server.json("slotctl --json --app web status")):
         assert time.monotonic() < deadline, status
 
 

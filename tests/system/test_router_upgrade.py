@@ -72,6 +72,17 @@ def left_by_all_but_one(machine, unit):
     return process
 
 
+def test_an_instance_whose_directory_pid_1_is_making_keeps_nobody_from_anything(machine, app, load):
+    # As a start leaves it for a moment: root's, until it is given to the instance's user.
+    making = "/run/slot/router/98"
+    mode = machine.show("slot-router@98", "RuntimeDirectoryMode")["RuntimeDirectoryMode"]
+    machine.run(["install", "-d", "-m", mode, making])
+    upgraded = upgrade(app)
+    assert upgraded["draining"] and accepting(app) == [upgraded["accepting"]], upgraded
+    machine.run(f"rmdir {making}")
+    alone(app)
+
+
 def test_fifty_upgrades_under_load_with_streams_from_before_the_first(machine, app, load):
     first = accepting(app)
     streams = [open_stream(machine, kind, seconds=60)[0] for kind in ("sse", "sse", "ws", "ws")]

@@ -41,7 +41,7 @@ def test_it_is_installed_upgraded_under_load_and_removed_as_the_debian_package_i
     app.deploy("one")
     other = another(machine, "0.2.0")
     machine.run(f"echo '# mine' >>{NEEDRESTART}")
-    before = of_systemd(machine, "web@blue")
+    before = of_systemd(machine, "web")
     # As an older version wrote it.
     rule = machine.out(f"cat {RULE}")
     machine.run(f"sed -i 's/\"stop\", /&\"restart\", /' {RULE} && grep -q restart {RULE}")
@@ -51,7 +51,7 @@ def test_it_is_installed_upgraded_under_load_and_removed_as_the_debian_package_i
             machine.run(f"{RPM} --nodeps {words}", timeout=120)
             runs_as_installed(machine, app)
             answers_only(load, "one", requests=200)
-        assert of_systemd(machine, "web@blue") == before
+        assert of_systemd(machine, "web") == before
         assert machine.out(f"cat {RULE}") == rule
         machine.write(GO, "")
         assert all('"whole": true' in stream.communicate(timeout=60)[0] for stream in streams)

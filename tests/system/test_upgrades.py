@@ -6,17 +6,23 @@ import json
 import pytest
 from slots import QUICK, App, answers_only
 from streams_open import open_stream
+from test_canary import at_step
+from test_remote import held, push, with_remote
 from versions import OURS, another, install, of_systemd, runs_as_installed
 
 # Something that a test makes when what waits for it may go on.
 GO = "/srv/go"
-LOAD = ("--connections", "48", "--pause-ms", "40")
+# What holds something up until then.
+WAIT = f"#!/bin/sh\nwhile ! test -e {GO}; do sleep 0.05; done\n"
+# The second app, beside which all is done to the first.
+SHOP = "shop.test"
 
 
 @contextlib.contextmanager
-def under_load(machine, *options):
-    """About 1,000 requests a second. A router that is left says so on each connection, so that clients come again; that is all that they notice."""
-    with machine.load("127.0.0.1:80", *(options or LOAD)) as load:
+def under_load(machine, connections, *options, address="127.0.0.1:80"):
+    """About 20 requests a second for each connection. A router that is left says so on each connection, so that clients come again; that is all
+    that they notice."""
+    with machine.load(address, "--connections", str(connections), "--pause-ms", "40", *options) as load:
         yield load
         result = load.stop()
         print(f"{result['requests'] / result['seconds']:.0f} requests/s, the slowest {result['slowest_ms']} ms")
@@ -30,24 +36,39 @@ def whole(streams):
     return len(ends)
 
 
+def apps_of(machine):
+    """Two apps that serve release one."""
+    web, shop = App(machine, "web", QUICK), App(machine, "shop", f'{QUICK}hosts = ["{SHOP}"]\nbind = "fd"\n')
+    for app in (web, shop):
+        app.deploy("zero")
+        app.deploy("one", "--wait=stopped")
+    return web, shop
+
+
 def test_twenty_upgrades_and_downgrades_in_a_row_under_load_fail_refuse_and_cut_nothing(fresh):
     machine = fresh
-    app = App(machine, "web", QUICK)
-    app.deploy("one")
+    app, _ = apps_of(machine)
+    machine.run("slotctl listener add 8081")
+    machine.run("systemctl enable slotd-tcp.socket && systemctl restart slotd.service")
     versions = [another(machine, "0.2.0~test"), OURS]
-    before = of_systemd(machine, "web@blue")
-    with under_load(machine) as requests:
+    before = of_systemd(machine, "web", "shop")
+    units = ("slot-router.socket", "slot-router-8081.socket", "slotd.socket", "slotd-tcp.socket", "slot-inet.socket")
+    assert {*units, "web@green.service", "shop@green.service", "shop@green.socket"} <= set(before), before
+    # 1,000 requests a second in all.
+    with under_load(machine, 24) as requests, under_load(machine, 24, "--host", SHOP) as others, under_load(machine, 2, address="127.0.0.1:8081"):
         streams = [open_stream(machine, kind, until=GO)[0] for kind in ("sse", "sse", "ws", "ws")]
+        streams += [open_stream(machine, kind, until=GO, host=SHOP)[0] for kind in ("sse", "ws")]
         for number in range(20):
             install(machine, versions[number % 2])
             runs_as_installed(machine, app)
             # A second's.
-            answers_only(requests, "one", requests=1000)
-        held = [router for router in app.status()["routers"] if router["in_flight"]["streams"]]
-        assert [(router["accepting"], router["in_flight"]["streams"], router["in_flight"]["tunnels"]) for router in held] == [(False, 2, 2)]
-        assert of_systemd(machine, "web@blue") == before
+            answers_only(requests, "one", requests=500)
+            answers_only(others, "one", requests=500)
+        drained = [router for router in app.status()["routers"] if router["in_flight"]["streams"]]
+        assert [(router["accepting"], router["in_flight"]["streams"], router["in_flight"]["tunnels"]) for router in drained] == [(False, 3, 3)]
+        assert of_systemd(machine, "web", "shop") == before
         machine.write(GO, "")
-        assert whole(streams) == 4
+        assert whole(streams) == 6
     app.wait_until(lambda status: len(status["routers"]) == 1)
 
 
@@ -57,33 +78,41 @@ def other(machine):
 
 
 @pytest.fixture(scope="module")
-def app(machine):
-    app = App(machine, "web", QUICK)
-    app.deploy("zero")
-    app.deploy("one", "--wait=stopped")
-    return app
+def apps(machine):
+    return apps_of(machine)
+
+
+@pytest.fixture(scope="module")
+def app(apps):
+    return apps[0]
 
 
 @pytest.fixture
 def upgraded(machine, app, other):
-    """Installs the version that is not installed, under load and with streams from before, on whatever is active."""
+    """Installs the version that is not installed, under load on both apps and with streams from before, on whatever is active."""
     machine.run(f"rm -f {GO}")
-    with under_load(machine, "--connections", "8", "--pause-ms", "10") as requests:
-        streams = [open_stream(machine, kind, until=GO)[0] for kind in ("sse", "ws")]
+    with under_load(machine, 20) as requests, under_load(machine, 20, "--host", SHOP) as others:
+        streams = [open_stream(machine, kind, until=GO, host=host)[0] for kind in ("sse", "ws") for host in ("localhost", SHOP)]
 
-        def upgrade(*untouched):
-            before = of_systemd(machine, *untouched)
-            has = machine.out("dpkg-query -Wf '${Version}' slotctl")
-            install(machine, OURS if has == "0.2.0~test" else other)
-            runs_as_installed(machine, app)
-            assert of_systemd(machine, *untouched) == before
+        def upgrade():
+            before = of_systemd(machine, "web", "shop")
+            exchange(machine, app, other)
+            assert of_systemd(machine, "web", "shop") == before
+            answers_only(others, "one")
 
         upgrade.requests, upgrade.streams = requests, streams
         yield upgrade
         machine.write(GO, "")
-        assert whole(streams) == 2
+        assert whole(streams) == 4
     app.wait_until(lambda status: status["state"] == "idle")
     app.wait_until(lambda status: {slot["condition"] for slot in status["slots"]} == {"active", "idle"})
+
+
+def exchange(machine, app, other):
+    """Installs the version that is not installed."""
+    has = machine.out("dpkg-query -Wf '${Version}' slotctl")
+    install(machine, OURS if has == "0.2.0~test" else other)
+    runs_as_installed(machine, app)
 
 
 def begin(app, directory, words=""):
@@ -96,33 +125,115 @@ def ended(deploying):
     return outcome
 
 
-def slots(app):
-    """The units of the active slot and of the other one."""
-    active, idle = app.active(), app.idle()
-    return f"web@{active}", f"web@{idle}"
-
-
-def test_while_a_release_is_prepared_which_slotctl_deploys_again(machine, app, upgraded):
+@pytest.mark.parametrize("words", ["", "--idempotency-key {key} --expected-generation {generation} --expected-active {active}"])
+def test_while_a_release_is_prepared_which_slotctl_deploys_again(machine, app, upgraded, words):
     app.configure(QUICK + 'setup_command = "./setup"\n')
-    directory = app.release("built")
-    machine.write(f"{directory}/setup", f"#!/bin/sh\nwhile ! test -e {GO}; do sleep 0.05; done\n", mode="0755")
-    active, _ = slots(app)
-    deploying = begin(app, directory)
+    marker = "built-on-a-condition" if words else "built"
+    directory = app.release(marker)
+    machine.write(f"{directory}/setup", WAIT, mode="0755")
+    before = app.status()
+    deploying = begin(app, directory, words.format(key=marker, generation=before["generation"], active=before["active"]))
     generation = app.wait_until(lambda status: status.get("deployment", {}).get("phase") == "build")["deployment"]["generation"]
-    upgraded(active)
+    upgraded()
     app.wait_until(lambda status: status.get("deployment", {}).get("generation") == generation + 1)
     machine.write(GO, "")
     assert ended(deploying)["generation"] == generation + 1
-    answers_only(upgraded.requests, "built")
+    answers_only(upgraded.requests, marker)
+    app.configure(QUICK)
+
+
+def test_while_a_deploy_waits_for_another_one(machine, app, upgraded):
+    first = begin(app, app.release("ahead", faults=f"ready-once={GO}"))
+    held = app.wait_until(lambda status: status["state"] == "starting")["deployment"]
+    second = begin(app, app.release("queued"), "--queue 2m")
+    asked = f"SLOT_AUDIT=asked SLOT_ROUTE=/apps/{{app}}/deploy SLOT_GENERATION={held['generation']}"
+    machine.wait_for(f"journalctl --sync; journalctl -q -o cat -u slotd {asked} | grep -q .")
+    upgraded()
+    # It is asked for anew.
+    machine.wait_for(f"journalctl --sync; test $(journalctl -q -o cat -u slotd {asked} | grep -c .) = 2")
+    machine.write(GO, "")
+    assert ended(first)["generation"] == held["generation"]
+    assert ended(second)["generation"] == held["generation"] + 1
+    answers_only(upgraded.requests, "queued")
+
+
+def test_while_a_release_is_uploaded_which_slotctl_sends_again(machine, app, upgraded):
+    directory = app.release("sent")
+    machine.run(f"head -c 150M /dev/urandom >{directory}/large")
+    # slotctl stops, with most of it unsent, as soon as slotd has begun to write it down.
+    begun = "until set -- /var/lib/slot/web/incoming/* && test -e $1; do :; done"
+    deploying = machine.spawn(f"cd {app.home} && exec sh -c 'slotctl --json deploy $0 & {begun}; kill -STOP $!; echo $!; wait' {directory}")
+    slotctl = int(deploying.stdout.readline())
+    deployment = app.status()["deployment"]
+    assert deployment["phase"] == "preparing", deployment
+    upgraded()
+    machine.run(f"kill -CONT {slotctl}")
+    assert ended(deploying)["generation"] == deployment["generation"] + 1
+    answers_only(upgraded.requests, "sent")
+    machine.run(f"rm {directory}/large")
+
+
+def test_while_a_commit_is_fetched_which_slotctl_has_fetched_again(fresh):
+    app = with_remote(fresh)
+    push(fresh, "one")
+    assert app.slotctl("deploy --remote --wait=stopped")["success"]
+    push(fresh, "fetched")
+    other = another(fresh, "0.2.0~test")
+    with under_load(fresh, 20) as requests:
+        with held(app) as deploying:
+            generation = app.status()["deployment"]["generation"]
+            before = of_systemd(fresh, "web")
+            exchange(fresh, app, other)
+            assert of_systemd(fresh, "web") == before
+            app.wait_until(lambda status: status.get("deployment", {}).get("generation") == generation + 1)
+            answers_only(requests, "one")
+            fresh.run("rm /tmp/held")
+            assert ended(deploying)["generation"] == generation + 1
+        answers_only(requests, "fetched")
+
+
+@pytest.mark.parametrize("hook", ["before_switch", "after_switch"])
+def test_while_a_hook_runs_which_is_run_again(machine, app, upgraded, hook):
+    app.configure(f'{QUICK}[hooks]\n{hook} = "./hook"\n')
+    directory = app.release(hook)
+    machine.write(f"{directory}/hook", WAIT, mode="0755")
+    deploying = begin(app, directory)
+    runs = "systemctl is-active -q slot-hook@web"
+    machine.wait_for(runs)
+    if hook == "after_switch":
+        ended(deploying)
+        app.wait_for_slot(app.idle(), "draining")
+    generation, run = app.status()["generation"], machine.show("slot-hook@web", "InvocationID")
+    upgraded()
+    machine.wait_for(runs)
+    assert machine.show("slot-hook@web", "InvocationID") != run
+    machine.write(GO, "")
+    if hook == "before_switch":
+        assert ended(deploying)["generation"] == generation
+    machine.wait_for("! grep -q '\"due\"' /var/lib/slot/web/state.json")
+    answers_only(upgraded.requests, hook)
+    app.configure(QUICK)
+
+
+def test_while_a_plan_is_in_a_step_which_counts_anew(machine, app, upgraded):
+    app.configure(f'{QUICK}[canary]\nsteps = ["50% 20s"]\n')
+    deploying = begin(app, app.release("stepped"))
+    at_step(app, 1)
+    generation = app.status()["generation"]
+    upgraded()
+    at_step(app, 1)
+    outcome = ended(deploying)
+    assert (outcome["generation"], outcome["cause"]) == (generation, "switched"), outcome
+    answers_only(upgraded.requests, "stepped")
     app.configure(QUICK)
 
 
 @pytest.mark.parametrize(("marker", "fault", "state"), [("slow", "ready-once", "starting"), ("healing", "healthy-once", "ready")])
 def test_while_a_candidate_starts_or_is_asked_for_its_health(machine, app, upgraded, marker, fault, state):
-    active, idle = slots(app)
+    idle = f"web@{app.idle()}"
     deploying = begin(app, app.release(marker, faults=f"{fault}={GO}"))
     app.wait_until(lambda status: status["state"] == state and machine.show(idle, "MainPID")["MainPID"] != "0")
-    upgraded(active, idle)
+    upgraded()
     assert app.status()["state"] == state
     machine.write(GO, "")
     ended(deploying)
@@ -130,9 +241,8 @@ def test_while_a_candidate_starts_or_is_asked_for_its_health(machine, app, upgra
 
 
 def test_while_a_candidate_has_a_share(machine, app, upgraded):
-    active, idle = slots(app)
     ended(begin(app, app.release("shared"), "--weight 50"))
-    upgraded(active, idle)
+    upgraded()
     weights = {slot["slot"]: slot["weight"] for slot in app.status()["slots"]}
     assert set(weights.values()) == {50}, weights
     assert app.slotctl("promote")["success"]
@@ -142,9 +252,8 @@ def test_while_a_candidate_has_a_share(machine, app, upgraded):
 def test_in_a_soak_after_which_one_may_still_go_back_at_once(machine, app, upgraded):
     app.configure(QUICK.replace('"0s"', '"60s"'))
     before = app.slot(app.active())["release"]
-    active, idle = slots(app)
     ended(begin(app, app.release("soaking")))
-    upgraded(active, idle)
+    upgraded()
     assert app.status()["state"] == "switched"
     back = app.slotctl("rollback")
     assert (back["success"], back["release"]) == (True, before), back
@@ -155,9 +264,9 @@ def test_in_a_soak_after_which_one_may_still_go_back_at_once(machine, app, upgra
 
 
 def test_while_an_old_slot_drains(machine, app, upgraded):
-    active, idle = slots(app)
+    active = app.active()
     app.deploy("after", "--drain 0")
     app.wait_until(lambda status: any(slot["condition"] == "draining" for slot in status["slots"]))
-    upgraded(active, idle)
-    assert app.slot(active.split("@")[1])["condition"] == "draining"
+    upgraded()
+    assert app.slot(active)["condition"] == "draining"
     answers_only(upgraded.requests, "after")

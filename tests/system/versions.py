@@ -35,8 +35,13 @@ def runs_as_installed(machine, app):
         assert is_of(machine, machine.show(unit, "MainPID")["MainPID"], path), unit
 
 
-def of_systemd(machine, *apps):
-    """What no upgrade may touch: the sockets, by when and in which run they came up, and the apps' slots with their processes."""
-    sockets = {unit: machine.show(unit, "ActiveEnterTimestampMonotonic", "InvocationID", "ActiveState") for unit in ("slot-router.socket", "slotd.socket")}
-    units = {unit: machine.show(unit, "MainPID", "InvocationID", "NRestarts", "ActiveState") for unit in apps}
-    return {**sockets, **units}
+def of_systemd(machine, *apps, but=()):
+    """What no upgrade may touch: every socket of slot's that is open, those that were added and those of these apps among them, by when and in
+    which run it came up; and every slot of the apps that is up, with its process. `but`: sockets that are left out."""
+    patterns = " ".join(f"'{app}@*'" for app in apps)
+    up = machine.out(f"systemctl list-units --plain --no-legend --state=active,activating 'slot*.socket' {patterns} | cut -d' ' -f1").split()
+    facts = {
+        "socket": ("ActiveEnterTimestampMonotonic", "InvocationID", "ActiveState"),
+        "service": ("MainPID", "ExecMainStartTimestampMonotonic", "InvocationID", "NRestarts", "ActiveState"),
+    }
+    return {unit: machine.show(unit, *facts[unit.rsplit(".")[-1]]) for unit in up if unit not in but}

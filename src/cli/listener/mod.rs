@@ -28,6 +28,7 @@ use self::takers::takers;
 use super::app::{APPS, ready_to_change, systemctl};
 use super::args::{Address, Global, Listener, ListenerAdd, ListenerRemove, address};
 use super::client::{Client, RETRY, empty};
+use super::deploy::path_of;
 use super::exit::Exit;
 use super::listeners::holders;
 use super::term::{harmless, note, say, say_json};
@@ -113,7 +114,7 @@ async fn add(client: &Client, options: &ListenerAdd, json: bool) -> anyhow::Resu
     if let Err(error) = begin(&name, &at.text, listens) {
         return Err(undone(client, &name, at.port, error).await);
     }
-    let accepting = match exchange(client, runs).await {
+    let accepting = match exchange(client, runs, Change::Add(&name)).await {
         Ok(upgraded) => upgraded.and_then(|it| it.accepting),
         // That another instance does not let go yet is for slotd to mend, which goes on with the newest.
         Err(error) => match takers(&name).await.ok().and_then(|takers| takers.lasting) {
@@ -200,7 +201,7 @@ async fn release(client: &Client, name: &str) -> Result<(), String> {
     if has().await.is_ok_and(|units| units.is_empty()) {
         return Ok(());
     }
-    let exchanged = exchange(client, true).await;
+    let exchanged = exchange(client, true, Change::Remove(name)).await;
     let who = match has().await {
         Ok(units) if units.is_empty() => return Ok(()),
         Ok(units) => format!("{} still takes", units.join(", ")),
@@ -252,7 +253,7 @@ async fn remove(client: &Client, options: &ListenerRemove, json: bool) -> anyhow
     // First the router, so that no instance has the socket when it closes.
     delete(&Path::new(LISTENERS).join(listener_drop_in(name)))?;
     systemctl(&["daemon-reload"])?;
-    let upgraded = match exchange(client, runs).await {
+    let upgraded = match exchange(client, runs, Change::Remove(name)).await {
         Ok(upgraded) => upgraded,
         Err(error) => {
             // The next instance may have come up all the same, and nobody have it any more.
@@ -360,20 +361,48 @@ async fn runs(client: &Client) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Exchanges the router, if one runs. An answer that is lost with slotd is asked for again: one exchange more does no harm.
-async fn exchange(client: &Client, runs: bool) -> anyhow::Result<Option<Upgraded>> {
+/// What becomes of a listener, by its name.
+#[derive(Clone, Copy)]
+enum Change<'a> {
+    Add(&'a str),
+    Remove(&'a str),
+}
+
+impl Change<'_> {
+    fn path(self) -> String {
+        let (path, name) = match self {
+            Self::Add(name) => ("/listener/add", name),
+            Self::Remove(name) => ("/listener/remove", name),
+        };
+        path_of(path, &[("name", name.to_owned())])
+    }
+}
+
+/// Has slotd write the change down, and exchange the router, if one runs. An answer that is lost with slotd is asked for again: one exchange
+/// more does no harm. Where no router runs nothing depends on slotd, which may not run either.
+async fn exchange(
+    client: &Client,
+    runs: bool,
+    change: Change<'_>,
+) -> anyhow::Result<Option<Upgraded>> {
+    let path = change.path();
     if !runs {
+        let told: Result<Upgraded, _> = client.ask(Method::POST, &path, empty()).await;
+        if let Err(error) = told {
+            let error = harmless(&chain(&error));
+            note(&format!(
+                "slotctl: slotd has not said that it wrote down who did this: {error}\n"
+            ));
+        }
         return Ok(None);
     }
     for _ in 1..TRIES {
-        match client.ask(Method::POST, "/router/upgrade", empty()).await {
+        match client.ask(Method::POST, &path, empty()).await {
             Err(error) if error.is_passing() => tokio::time::sleep(RETRY).await,
             answered => return Ok(Some(answered?)),
         }
     }
-    Ok(Some(
-        client.ask(Method::POST, "/router/upgrade", empty()).await?,
-    ))
+    Ok(Some(client.ask(Method::POST, &path, empty()).await?))
 }
 
 /// The highest number of an instance that does not run: those that slotd starts begin at 1.
