@@ -104,21 +104,21 @@ fn a_release_that_was_rolled_back_is_deployed_by_force_and_a_soak_that_it_surviv
 }
 
 #[test]
-fn a_deployment_of_the_same_bits_ends_when_they_are_rolled_back() {
-    let mut three = settings();
-    three.slots.push(slot("red"));
-    let mut app = App::with(three);
-    app.serve(1).settle().serve(2).deploy(2);
-    let candidate = app.candidate();
-    app.started(&candidate);
-    app.vanished("green", crashed());
-    assert_eq!((app.active(), app.cause()), ("blue", "marked"));
-    assert_eq!(app.is(candidate.as_str()), "stopping");
-    // Another one goes on.
-    let mut app = App::with(app.state.settings.clone());
-    app.serve(1).settle().serve(2).deploy(3);
-    app.vanished("green", crashed());
-    assert_eq!((app.active(), app.phase()), ("blue", Some("starting")));
+fn a_deployment_of_the_same_bits_ends_that_is_prepared_while_they_are_rolled_back() {
+    for (number, ends) in [(2, true), (3, false)] {
+        let mut app = in_soak();
+        app.on(app.begin()).vanished("green", crashed());
+        assert_eq!((app.active(), app.phase()), ("blue", Some("preparing")));
+        let generation = app.state.generation;
+        app.on(Event::Prepared {
+            generation,
+            release: release(number),
+        });
+        assert_eq!(app.phase().is_none(), ends, "{number}");
+        if ends {
+            assert_eq!(app.cause(), "marked");
+        }
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use machine_support::{App, failure, probe, release, settings, slot};
 use slot::deploy::{
-    ByClass, Condition, Effect, End, Event, Generation, Notice, Refusal, Request, Seen, Service,
-    effects, rediscover, step,
+    ByClass, Cause, Condition, Effect, End, Event, Generation, Notice, Refusal, ReleaseId, Request,
+    Seen, Service, UnitFailure, effects, rediscover, step,
 };
 
 /// Blue served r1 and had soaked; green serves r2, in its soak.
@@ -73,14 +73,15 @@ fn a_new_slot_that_dies_before_the_routers_know_it_gives_the_traffic_back() {
     assert_eq!(app.is("green"), "stopping");
 }
 
-/// Blue served r1, green serves r2 in its soak, and red with r3 has passed its gates: the routers are being told.
+/// Blue served r1, green serves r2 in its soak, and red with r3, which stood by, is promoted: the routers are being told.
 fn shifting_in_soak() -> App {
     let mut three = settings();
     three.slots.push(slot("red"));
     let mut app = App::with(three);
-    app.serve(1).settle().serve(2).deploy(3);
     let red = slot("red");
-    app.started(&red).probed(&red, true);
+    app.serve(1).settle().serve(2);
+    app.appeared("red", 3).probed(&red, true);
+    app.on(app.ask_promote("red")).probed(&red, true);
     assert_eq!((app.active(), app.phase()), ("red", Some("shifting")));
     app
 }
@@ -199,24 +200,41 @@ fn the_old_slot_dies_during_the_soak_and_the_new_one_is_kept_whatever_its_probes
     );
 }
 
-#[test]
-fn a_deployment_during_a_soak_lets_the_old_slot_go_and_ends_the_soak_as_superseded() {
-    let mut app = in_soak();
-    app.deploy(3);
-    assert!(app.is_waiting());
-    assert_eq!(app.is("blue"), "draining");
-    app.drained("blue").stopped("blue");
-    assert_eq!(app.phase(), Some("starting"));
-    let watch = app.state.watch.as_ref().expect("it lasts to the switch");
-    assert_eq!((watch.generation, &watch.old), (Generation(2), &None));
-    app.pass_gates();
-    let mut ended = app.told.iter().rev().filter_map(|told| match told {
+/// How the soaks ended that have, in order.
+fn soaks(app: &App) -> Vec<(Generation, &'static str)> {
+    let ended = app.told.iter().filter_map(|told| match told {
         Notice::Soak {
             generation, cause, ..
         } => Some((*generation, cause.code())),
         _ => None,
     });
-    assert_eq!(ended.next(), Some((Generation(2), "superseded")));
+    ended.collect()
+}
+
+#[test]
+fn a_deployment_that_takes_the_slot_of_a_soak_ends_it_as_superseded_and_drains_the_old_slot_in_one_step()
+ {
+    let mut app = in_soak();
+    app.on(app.begin());
+    assert_eq!(
+        app.is("blue"),
+        "warm",
+        "it is put on disk, and needs no slot yet"
+    );
+    assert!(app.state.watch.is_some());
+    let (before, generation) = (soaks(&app), app.state.generation);
+    app.on(Event::Prepared {
+        generation,
+        release: release(3),
+    });
+    assert_eq!(soaks(&app)[before.len()..], [(Generation(2), "superseded")]);
+    assert_eq!((app.is("blue"), &app.state.watch), ("draining", &None));
+    assert!(app.is_waiting());
+    assert!(app.state.is_on_lookout(&slot("green")), "as after a soak");
+    app.drained("blue").stopped("blue");
+    assert_eq!(app.phase(), Some("starting"));
+    app.pass_gates();
+    assert_eq!(soaks(&app).len(), before.len() + 1, "once");
     assert_eq!(
         (app.active(), app.state.live()),
         ("blue", Some(&release(3)))
@@ -229,21 +247,55 @@ fn a_deployment_during_a_soak_lets_the_old_slot_go_and_ends_the_soak_as_supersed
 }
 
 #[test]
-fn a_deployment_during_a_soak_that_gets_no_slot_leaves_the_soak_as_it_was() {
+fn a_deployment_that_took_the_slot_of_a_soak_and_fails_leaves_the_active_one_as_after_a_soak() {
     let mut app = in_soak();
     app.deploy(3).wait(10);
-    assert_eq!((app.cause(), app.is("blue")), ("no-idle-slot", "warm"));
-    assert!(app.state.watch.is_some());
+    assert_eq!((app.cause(), app.is("blue")), ("no-idle-slot", "draining"));
+    assert_eq!((app.active(), &app.state.watch), ("green", &None));
+    let green = slot("green");
+    for _ in 0..3 {
+        app.probed(&green, false);
+    }
+    let told = |told: &Notice| matches!(told, Notice::Failing { to: None, .. });
+    assert!(app.told.iter().any(told), "{:?}", app.told);
+    assert_eq!(app.active(), "green");
 }
 
 #[test]
-fn a_deployment_during_a_soak_takes_a_third_slot_where_there_is_one_and_the_soak_goes_on_until_the_switch()
- {
+fn a_release_whose_soak_was_superseded_is_gone_back_to_once_it_has_served_for_as_long() {
+    for (seconds, prev) in [(29, 1), (30, 2)] {
+        let mut app = in_soak();
+        app.deploy(3).wait(10).drained("blue").stopped("blue");
+        app.wait(seconds).serve(4);
+        assert_eq!(app.state.prev, Some(release(prev)), "{seconds}");
+    }
+    // Unless it fails.
+    let mut app = in_soak();
+    app.deploy(3).wait(10).drained("blue").stopped("blue");
+    for _ in 0..3 {
+        app.probed(&slot("green"), false);
+    }
+    app.wait(100).serve(4);
+    assert_eq!(app.state.prev, Some(release(1)));
+}
+
+#[test]
+fn a_rollback_gives_the_traffic_to_the_slot_that_a_superseded_soak_let_go() {
+    let mut app = in_soak();
+    app.deploy(3).rollback();
+    assert_eq!((app.active(), app.phase()), ("blue", Some("shifting")));
+    app.routed();
+    assert_eq!(app.state.live(), Some(&release(1)));
+}
+
+#[test]
+fn a_deployment_during_a_soak_that_takes_a_third_slot_ends_it_too() {
     let mut three = settings();
     three.slots.push(slot("red"));
     let mut app = App::with(three);
     app.serve(1).settle().serve(2).deploy(3);
-    assert_eq!((app.is("blue"), app.is("red")), ("warm", "starting"));
+    assert_eq!((app.is("blue"), app.is("red")), ("draining", "starting"));
+    assert_eq!(soaks(&app).last(), Some(&(Generation(2), "superseded")));
     app.pass_gates();
     assert_eq!(
         (app.active(), app.is("blue"), app.is("green")),
@@ -353,15 +405,79 @@ fn a_rollback_is_refused_while_another_one_runs_and_with_nothing_to_go_back_to()
     ));
 }
 
+/// What a plain rollback is told where what is live was brought by one.
+fn already(app: &App) -> (ReleaseId, Option<ReleaseId>, bool, u64) {
+    let Refusal::AlreadyBack {
+        live,
+        left,
+        marked,
+        ago,
+        ..
+    } = app.refused(app.ask_rollback())
+    else {
+        panic!("{:?}", app.state);
+    };
+    (live, left, marked, ago.as_secs())
+}
+
 #[test]
-fn a_second_rollback_goes_forward_again() {
+fn a_second_rollback_changes_nothing_and_says_how_to_go_on() {
     let mut app = in_drain();
-    app.rollback().routed();
+    app.rollback().routed().wait(130);
+    assert_eq!(already(&app), (release(1), Some(release(2)), false, 130));
+    let said = app.refused(app.ask_rollback()).to_string();
+    assert!(said.contains("since a rollback 2 min ago"), "{said}");
+    assert!(said.ends_with("`slotctl deploy --release 00000002` to the one that was left"));
+    // A deployment that fails is no way back to where it was.
+    app.drained("green").stopped("green").deploy(3);
+    app.vanished_at_start();
+    assert_eq!(already(&app).0, release(1));
+    // By its name it is what somebody means.
+    app.on(app.ask_rollback_to(Some(release(2))));
+    let green = app.candidate();
+    app.started(&green).probed(&green, true).routed();
+    assert_eq!(app.state.live(), Some(&release(2)));
+    assert_eq!(already(&app).1, Some(release(1)));
+    // Once something else was switched to, there is something to go back from.
+    app.drained("blue").stopped("blue").serve(4).settle();
+    app.rollback();
+    assert_eq!(app.candidate_release(), Some(release(2)));
+}
+
+#[test]
+fn a_rollback_after_one_that_slot_made_by_itself_changes_nothing_either() {
+    let mut app = in_soak();
+    app.vanished("green", crashed()).routed().wait(3);
+    assert_eq!(already(&app), (release(1), Some(release(2)), true, 3));
+    let said = app.refused(app.ask_rollback()).to_string();
+    assert!(
+        said.contains("`slotctl deploy --release 00000002 --force`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_swap_is_no_rollback_and_a_rollback_goes_back_from_it() {
+    let mut app = in_drain();
+    app.on(app.ask_swap("green", "blue")).routed();
     assert_eq!(app.state.live(), Some(&release(1)));
     app.rollback().routed();
-    assert_eq!(
-        (app.active(), app.state.live()),
-        ("green", Some(&release(2)))
+    assert_eq!(app.state.live(), Some(&release(2)));
+    assert_eq!(already(&app).0, release(2));
+    app.on(app.ask_swap("green", "blue")).routed();
+    app.rollback().routed();
+    assert_eq!(app.state.live(), Some(&release(2)));
+}
+
+#[test]
+fn a_rollback_does_not_go_forward_ahead_of_a_deployment_either() {
+    let mut app = in_drain();
+    app.rollback().routed().drained("green").stopped("green");
+    app.deploy_at(3, Some(10));
+    let refused = app.refused(app.ask_rollback());
+    assert!(
+        matches!(refused, Refusal::NothingToRollBackTo { why } if why.contains("slotctl abort")),
+        "{refused}"
     );
 }
 
@@ -442,6 +558,111 @@ fn three_failed_probes_in_a_row_roll_back_once_and_mark_the_release() {
         app.state.rolled_back, None,
         "another switch is the last word"
     );
+}
+
+/// An end that is no failure, after which its unit starts it again.
+fn restarts() -> End {
+    End::Restarting(UnitFailure::restarted())
+}
+
+#[test]
+fn an_end_that_is_no_failure_holds_the_requests_in_a_soak_and_the_third_one_rolls_back() {
+    let mut app = in_soak();
+    let green = slot("green");
+    for times in 1..=2 {
+        app.vanished("green", restarts());
+        assert_eq!((app.active(), app.is("blue")), ("green", "warm"), "{times}");
+        assert!(!ready(&app), "its requests are held");
+        app.appeared("green", 2).probed(&green, true);
+        assert!(ready(&app));
+    }
+    app.vanished("green", restarts());
+    assert_eq!((app.active(), app.state.name()), ("blue", "rolling_back"));
+    let back = app.state.rolled_back.clone().unwrap();
+    let Cause::Exited(failure) = back.cause else {
+        panic!("{back:?}");
+    };
+    assert_eq!(failure.result.as_str(), "restarts");
+    assert_eq!(
+        failure.text,
+        "ended 3 times since the switch; last it was restarted by somebody"
+    );
+}
+
+/// The active slot can be sent requests.
+fn ready(app: &App) -> bool {
+    let mut all = effects(&app.state).into_iter();
+    all.any(|effect| matches!(effect, Effect::Route(route) if route.ready))
+}
+
+#[test]
+fn ends_before_the_switch_and_after_the_soak_do_not_count() {
+    let mut app = App::new();
+    app.serve(1).settle();
+    for _ in 0..5 {
+        app.vanished("blue", restarts());
+        app.appeared("blue", 1).probed(&slot("blue"), true);
+    }
+    app.serve(2);
+    let watch = app.state.watch.clone().expect("it is watched");
+    assert_eq!(watch.restarts, 0);
+    let green = slot("green");
+    for _ in 0..2 {
+        app.vanished("green", restarts());
+        app.appeared("green", 2).probed(&green, true);
+    }
+    // It is another soak after a restart of the machine, and another one after the next switch.
+    app.recover(&app.facts_after_reboot());
+    assert_eq!(app.state.watch.as_ref().map(|it| it.restarts), Some(0));
+}
+
+#[test]
+fn the_first_end_that_is_a_failure_rolls_back_in_a_soak() {
+    for end in [
+        crashed(),
+        End::Failed(failure("start-limit-hit")),
+        End::Failed(UnitFailure::restarted()),
+        End::ByHand,
+    ] {
+        let mut app = in_soak();
+        app.vanished("green", restarts());
+        app.appeared("green", 2).probed(&slot("green"), true);
+        app.vanished("green", end.clone());
+        assert_eq!(app.active(), "blue", "{end:?}");
+    }
+}
+
+#[test]
+fn a_watched_slot_that_is_started_again_and_does_not_come_up_is_rolled_back() {
+    let green = slot("green");
+    let mut app = in_soak();
+    app.vanished("green", restarts()).appeared("green", 2);
+    for _ in 0..20 {
+        app.probed(&green, false);
+    }
+    assert_eq!(app.active(), "green", "it may take health_timeout");
+    assert_eq!(app.wait(30).active(), "blue");
+    let mut app = in_soak();
+    app.vanished("green", restarts()).wait(5);
+    let generation = app.state.slots[&green].generation;
+    app.on(Event::StartFailed {
+        slot: green,
+        generation,
+        failure: failure("exited with status 1"),
+    });
+    assert_eq!((app.active(), app.state.name()), ("blue", "rolling_back"));
+}
+
+#[test]
+fn a_soak_does_not_end_while_the_process_is_being_started_again() {
+    let mut app = in_soak();
+    app.wait(38)
+        .vanished("green", restarts())
+        .appeared("green", 2);
+    app.wait(10);
+    assert_eq!((app.is("blue"), app.state.soaked), ("warm", false));
+    app.probed(&slot("green"), true).wait(5);
+    assert_eq!((app.is("blue"), app.state.soaked), ("draining", true));
 }
 
 #[test]

@@ -143,7 +143,17 @@ fn needs_the_slot(mut app: App) {
 
 #[test]
 fn what_is_only_left_to_the_old_slot_is_there_to_be_had() {
-    let three = |settings: &mut Settings| settings.slots.push(slot("red"));
+    // In a soak the next deployment takes it from the old slot, whatever slot it starts in.
+    let in_soak = |settings: &mut Settings| settings.slots.push(slot("red"));
+    let mut app = switched_with(in_soak);
+    assert_eq!(shares(&app), [("blue", 5), ("green", 95)]);
+    app.deploy_at(3, Some(10));
+    assert_eq!(shares(&app), [("green", 100)]);
+    assert_eq!(app.routed().is("blue"), "draining");
+    let three = |settings: &mut Settings| {
+        in_soak(settings);
+        settings.soak = Duration::ZERO;
+    };
     let mut app = switched_with(three);
     app.deploy_at(3, Some(97));
     let red = app.candidate();

@@ -3,7 +3,6 @@
 
 mod machine_support;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use machine_support::{App, failure, percent, release, settings, slot};
@@ -64,7 +63,7 @@ fn counted(requests: u64, errors: u64) -> Evidence {
         requests,
         errors,
         timed: requests,
-        latencies: BTreeMap::new(),
+        ..Sample::default()
     };
     let whole = Sides {
         candidate: sample(requests, errors),
@@ -276,6 +275,38 @@ fn a_deployer_that_was_away_for_longer_than_a_verdict_may_take_waits_for_it_anew
     assert_eq!(app.weight("green"), 1);
     measured(&mut app, 0, 100, 0);
     assert_eq!(app.weight("green"), 10);
+}
+
+#[test]
+fn a_step_whose_clients_give_up_waits_whatever_follows_from_silence_until_max_hold() {
+    for quiet in [Quiet::Hold, Quiet::Probe, Quiet::Advance] {
+        let mut app = deployed(with(Canary {
+            quiet,
+            ..canary(&[(1, 60), (10, 60)])
+        }));
+        let mut evidence = counted(100, 0);
+        evidence.whole.candidate.probes = 100;
+        evidence.whole.candidate.given_up = 20;
+        let seen = Event::Measured {
+            of: Measured::Step(0),
+            generation: app.state.generation,
+            evidence,
+        };
+        app.wait(60).on(seen.clone());
+        assert_eq!(app.weight("green"), 1, "{quiet:?}");
+        let waits = app.told.iter().rev().find_map(|told| match told {
+            Notice::Holds { lack, .. } => Some(lack.to_string()),
+            _ => None,
+        });
+        assert_eq!(
+            waits.as_deref(),
+            Some("the candidate to answer before its clients give up, as 20 of 20 did")
+        );
+        app.wait(599).on(seen.clone());
+        assert_eq!(app.weight("green"), 1);
+        app.wait(1);
+        assert_eq!((app.cause(), app.weight("green")), ("max-hold", 0));
+    }
 }
 
 #[test]

@@ -70,6 +70,9 @@ fn every_phase_of_a_deployment_under_every_event() {
     table(&mut text, "starting, for a rollback to r0", &back, "blue");
     back.started(&slot("blue"));
     table(&mut text, "ready, for a rollback to r0", &back, "blue");
+    back.probed(&slot("blue"), true).routed().drained("green");
+    back.stopped("green");
+    table(&mut text, "none: a rollback has brought r0", &back, "blue");
     compare("deployment", &text);
 }
 
@@ -370,6 +373,10 @@ fn events(app: &App, name: &str) -> Vec<(&'static str, Event)> {
             vanished(End::Restarting(failure("exited with status 1"))),
         ),
         (
+            "ended without a failure, restarts",
+            vanished(End::Restarting(UnitFailure::restarted())),
+        ),
+        (
             "ended, stays down",
             vanished(End::Failed(failure("exited with status 1"))),
         ),
@@ -512,6 +519,9 @@ fn describe(state: &State, now: Time) -> Vec<(String, String)> {
                     ),
                 }
                 .expect("a string grows");
+                if watch.restarts > 0 {
+                    write!(text, ", {} restarts", watch.restarts).expect("a string grows");
+                }
                 text
             },
         ),
@@ -534,6 +544,12 @@ fn describe(state: &State, now: Time) -> Vec<(String, String)> {
     if !state.marked.is_empty() {
         let marked: Vec<String> = state.marked.keys().map(|id| or_release(Some(id))).collect();
         put("marked", marked.join(" "));
+    }
+    if let Some(back) = &state.went_back {
+        put(
+            "went back",
+            format!("from {}", or_release(back.left.as_ref())),
+        );
     }
     if let Some(back) = &state.rolled_back {
         put(

@@ -465,22 +465,20 @@ fn without_a_state_a_slot_that_had_a_share_drains_once_the_routers_know() {
 }
 
 #[test]
-fn the_soak_of_the_switch_before_goes_on_beside_a_candidate_and_its_rollback_leaves_that_its_weight()
- {
+fn a_soak_goes_on_beside_a_slot_that_was_started_by_hand_and_its_rollback_leaves_that_its_weight() {
     let mut slots = settings();
     slots.slots.push(slot("red"));
     let mut app = App::with(slots);
-    app.serve(1).settle().serve(2).deploy_at(3, Some(10));
-    app.started(&slot("red"))
-        .probed(&slot("red"), true)
-        .routed();
+    app.serve(1).settle().serve(2).appeared("red", 3);
+    app.probed(&slot("red"), true);
+    app.on(app.ask_weight("red", 10)).routed();
     assert_eq!(weights(&app), [("green", 90), ("red", 10)]);
     for _ in 0..3 {
         app.probed(&slot("green"), false);
     }
     assert_eq!(weights(&app), [("blue", 90), ("red", 10)]);
     app.routed();
-    assert_eq!((app.active(), app.phase()), ("blue", Some("shifting")));
+    assert_eq!((app.active(), app.phase()), ("blue", None));
     assert_eq!(app.state.weight(&slot("green")), Weight::NONE);
 }
 

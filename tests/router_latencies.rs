@@ -147,6 +147,63 @@ fn event_streams_tunnels_and_what_got_no_answer_are_left_out() {
     assert_eq!(slot.latencies.total(), 2, "{slot:?}");
 }
 
+/// `in_flight` and `given_up` of the only slot.
+fn given_up(rig: &Rig, in_flight: u64, given_up: u64) {
+    rig.eventually(&format!("{in_flight}, {given_up}"), |stats| {
+        let slot = &stats.slots[0];
+        (slot.in_flight.total(), slot.given_up) == (in_flight, given_up)
+    });
+}
+
+#[test]
+fn what_clients_give_up_before_the_head_of_an_answer_is_counted_for_itself() {
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let upstream = Upstream::start(move |raw, _| {
+        while let Some(asked) = raw.message() {
+            if asked.head.contains("/hang") {
+                gate.lock().unwrap().recv().unwrap();
+            }
+            raw.send(OK);
+        }
+    });
+    let rig = Rig::to(&upstream);
+    let hang = "GET /hang HTTP/1.1\r\nHost: a\r\n\r\n";
+    // One that waits, and one that has said all that it will: it may wait too, and is answered.
+    let mut waits = rig.client();
+    waits.send(hang);
+    given_up(&rig, 1, 0);
+    let mut shut = rig.client();
+    shut.send(hang);
+    shut.shut();
+    given_up(&rig, 2, 1);
+    // Gone for good.
+    let mut gone = rig.client();
+    gone.send(hang);
+    given_up(&rig, 3, 1);
+    drop(gone);
+    given_up(&rig, 3, 2);
+    // A request that was never whole waits for nobody.
+    let mut half = rig.client();
+    half.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1");
+    given_up(&rig, 4, 2);
+    drop(half);
+    given_up(&rig, 3, 2);
+    for _ in 0..3 {
+        open.send(()).unwrap();
+    }
+    shut.message().unwrap();
+    waits.message().unwrap();
+    rig.eventually("over", |stats| stats.slots[0].in_flight.total() == 0);
+    let slot = figures(&rig, "web").remove(0);
+    // What comes for somebody who is gone is an answer none the less.
+    assert_eq!(
+        (slot.answers[1], slot.errors, slot.given_up),
+        (3, 0, 0),
+        "{slot:?}"
+    );
+}
+
 #[test]
 fn slotd_reads_one_apps_alone_and_none_where_it_asks_for_all() {
     let directory = tempfile::tempdir().unwrap();

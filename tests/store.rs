@@ -14,7 +14,7 @@ use slot::deploy::{
     Failing, Finding, Fingerprint, Generation, Hook, Kept, Keyed, Kind, Lack, Lookout, Migrate,
     Migration, Notice, Occasion, Outcome, Phase, Plan, Probe, Quantile, Quiet, Rate, Ratio,
     ReleaseId, RolledBack, Service, Settings, Slot, SlotName, Stage, State, Tiding, Time, Topic,
-    UnitFailure, Watch, Weight,
+    UnitFailure, Watch, Weight, WentBack,
 };
 use slot::store::{Entry, History, Loaded, StateFile, append, replace};
 use tempfile::TempDir;
@@ -91,6 +91,7 @@ fn busy() -> State {
         weight: None,
         force: false,
         because: None,
+        goes_back: false,
         planned: false,
         before_switch: Stage::Ahead,
     });
@@ -99,6 +100,7 @@ fn busy() -> State {
         new: slot("green"),
         old: Some(slot("blue")),
         streak: 2,
+        restarts: 0,
         until: Time(1_763_700_010_000),
         prev: Some(release("0badcafe")),
         soaked: true,
@@ -173,6 +175,19 @@ fn reached() -> State {
     let outcome = state.outcome.as_mut().unwrap();
     (outcome.by, outcome.reached) = ("alice (pid 7)".to_owned(), Some(probe(true)));
     state.rolled_back.as_mut().unwrap().reached = Some(probe(false));
+    state
+}
+
+/// What is live was brought by a rollback, and another one is under way in a soak in which the process has ended twice.
+fn back() -> State {
+    let mut state = busy();
+    state.went_back = Some(WentBack {
+        left: Some(release("89abcdef")),
+        release: release("0123abcd"),
+        at: Time(1_763_699_980_000),
+    });
+    state.watch.as_mut().unwrap().restarts = 2;
+    state.deployment.as_mut().unwrap().goes_back = true;
     state
 }
 
@@ -521,6 +536,14 @@ fn with_tidings() -> State {
                 needs: 1_000,
             },
         },
+        Notice::Holds {
+            generation: Generation(12),
+            step: 0,
+            lack: Lack::Patience {
+                given_up: 7,
+                of: 19,
+            },
+        },
         Notice::Weighed {
             slot: slot("blue"),
             weight: Weight::new(10).unwrap(),
@@ -579,6 +602,7 @@ fn states() -> Vec<State> {
         with_keys(),
         forced(),
         reached(),
+        back(),
     ];
     states.extend(with_hooks());
     states.extend(failing());

@@ -337,6 +337,7 @@ pub(super) async fn deploy<U: Units>(
         generation: generation.0,
         release,
         repeated: false,
+        already: None,
     }))
 }
 

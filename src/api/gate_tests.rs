@@ -313,6 +313,7 @@ async fn what_was_done_is_written_down_with_its_app_its_generation_and_its_query
         generation: 7,
         release: None,
         repeated: false,
+        already: None,
     });
     let of = bench.api.of(Some("web")).await;
     let audit = Audit::asked(&ci, Method::POST, "/deploy", of);

@@ -115,20 +115,24 @@ impl IntoResponse for Began {
     }
 }
 
-/// What was begun; by a request that was made before, then.
+/// What was begun; by a request that was made before, then; nothing, where what it asks for is so.
 pub(super) fn begun(
     asked: Result<std::sync::Arc<State>, AskError>,
     release: Option<String>,
 ) -> Result<Began, Problem> {
-    let (generation, repeated) = match asked {
-        Ok(state) => (state.generation, false),
-        Err(AskError::Refused(Refusal::Repeated { generation, .. })) => (generation, true),
+    let (generation, repeated, already) = match asked {
+        Ok(state) => (state.generation, false, None),
+        Err(AskError::Refused(Refusal::Repeated { generation, .. })) => (generation, true, None),
+        Err(AskError::Refused(already @ Refusal::AlreadyBack { generation, .. })) => {
+            (generation, false, Some(already.to_string()))
+        }
         Err(error) => return Err(error.into()),
     };
     Ok(Began(api::Begun {
         generation: generation.0,
         release,
         repeated,
+        already,
     }))
 }
 
@@ -169,6 +173,7 @@ pub(super) async fn follow<U: Units>(
         generation: generation.0,
         release: release.map(|id| id.to_string()),
         repeated: true,
+        already: None,
     }))
 }
 

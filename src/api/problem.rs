@@ -158,7 +158,8 @@ impl From<AskError> for Problem {
             AskError::Refused(Refusal::NoSuchSlot { .. })
             | AskError::Release(ReleaseError::Absent(_)) => (StatusCode::NOT_FOUND, "not-found"),
             AskError::Refused(
-                Refusal::AlreadyLive { .. }
+                Refusal::AlreadyBack { .. }
+                | Refusal::AlreadyLive { .. }
                 | Refusal::Marked { .. }
                 | Refusal::NotStandingBy { .. }
                 | Refusal::BetweenRuns { .. }

@@ -282,15 +282,22 @@ pub(super) fn failure(ended: std::io::Result<ExitStatus>, up: bool) -> UnitFailu
         (Some(0), _) => failure("success", "exited with status 0".to_owned()),
         (Some(code), _) => failure("exit-code", format!("exited with status {code}")),
         (None, signal) => {
-            let name = signal.and_then(|number| Signal::try_from(number).ok());
-            let name = name.map_or_else(
+            let known = signal.and_then(|number| Signal::try_from(number).ok());
+            let name = known.map_or_else(
                 || format!("signal {}", signal.unwrap_or_default()),
                 |signal| signal.as_str().to_owned(),
             );
-            let result = if status.core_dumped() {
-                "core-dump"
-            } else {
-                "signal"
+            // Who ends by one of these was asked to (systemd.service(5), SuccessExitStatus=).
+            let asked = [
+                Signal::SIGHUP,
+                Signal::SIGINT,
+                Signal::SIGTERM,
+                Signal::SIGPIPE,
+            ];
+            let result = match known {
+                Some(signal) if up && asked.contains(&signal) => "success",
+                _ if status.core_dumped() => "core-dump",
+                _ => "signal",
             };
             failure(result, format!("killed by {name}"))
         }

@@ -3,21 +3,23 @@
 use std::io::{self, stderr, stdout};
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::app;
 use super::args::{Deploy, Drain, Global, Promote, Rollback};
 use super::chosen::Chosen;
 use super::client::{Client, ClientError, empty};
 use super::exit::Exit;
-use super::follow::attempt;
+use super::follow::{Asked, ask, attempt};
 use super::outcome;
 use super::pack::{Packing, Upload};
 use super::progress::Screen;
 use super::project::{Project, is_slot_machine, reached};
 use super::releases;
 use super::status::{complete, now_ms, table};
-use super::term::{Paint, note, say, say_json, width};
+use super::term::{Paint, harmless, note, say, say_json, width};
 use crate::deploy::{AppName, Cause};
-use crate::wire::api::{Outcome, Status};
+use crate::wire::api::{Begun, Outcome, Status};
 
 /// How often a deploy is asked for again that waited for its turn, or whose release slotd had not got whole, or not built, when it was
 /// restarted, for an upgrade of the package say.
@@ -372,7 +374,7 @@ pub async fn rollback(
     if let Some(to) = &options.to {
         asked.push(("to", releases::meant(client, to).await?));
     }
-    let outcome = attempt(
+    let begun = ask(
         client,
         client.post_once(
             &path_of("/rollback", &asked),
@@ -384,7 +386,30 @@ pub async fn rollback(
         &mut screen,
     )
     .await?;
-    show(global, client, &outcome).await
+    let begun = match begun {
+        Asked::Ended(outcome) => return show(global, client, &outcome).await,
+        Asked::Already(begun) => begun,
+    };
+    if global.json {
+        say_json(&Nothing {
+            success: true,
+            begun,
+        })?;
+    } else {
+        say(&format!(
+            "{}\n",
+            harmless(&begun.already.unwrap_or_default())
+        ))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// That there was nothing to do, in JSON.
+#[derive(Serialize)]
+struct Nothing {
+    success: bool,
+    #[serde(flatten)]
+    begun: Begun,
 }
 
 /// Makes a candidate at a weight, or a slot that stands by, active.
@@ -447,10 +472,7 @@ pub(super) async fn show(
     let app = status.as_ref().map_or("slot", |status| status.app.as_str());
     if outcome.success {
         if let Some(hold) = status.as_ref().and_then(|status| status.hold.as_ref()) {
-            note(&format!(
-                "{}; this was none\n",
-                super::term::harmless(&hold.to_string())
-            ));
+            note(&format!("{}; this was none\n", harmless(&hold.to_string())));
         }
         say(&outcome::screen(
             app,

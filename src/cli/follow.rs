@@ -26,7 +26,15 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Between two drawings of the live line.
 pub(super) const FRAME: Duration = Duration::from_millis(100);
 
-/// Begins an attempt with `begin` and watches it until `wait` is fulfilled.
+/// What came of a request for an attempt.
+pub enum Asked {
+    /// It was begun, and this is its end.
+    Ended(Box<Outcome>),
+    /// There was nothing to begin: what slotd says.
+    Already(Begun),
+}
+
+/// Begins an attempt with `begin`, one that slotd always has to make, and watches it until `wait` is fulfilled.
 ///
 /// `sending` tells how much was sent so far, for the time before slotd has answered.
 ///
@@ -39,6 +47,23 @@ pub async fn attempt(
     wait: Wait,
     screen: &mut Screen,
 ) -> anyhow::Result<Outcome> {
+    match ask(client, begin, sending, wait, screen).await? {
+        Asked::Ended(outcome) => Ok(*outcome),
+        Asked::Already(begun) => Err(Exit::Failed.because(begun.already.unwrap_or_default())),
+    }
+}
+
+/// The same for one that may not be needed.
+///
+/// # Errors
+/// As of [`attempt`].
+pub async fn ask(
+    client: &Client,
+    begin: impl Future<Output = Result<Begun, ClientError>>,
+    sending: impl Fn() -> Option<String>,
+    wait: Wait,
+    screen: &mut Screen,
+) -> anyhow::Result<Asked> {
     let mut events = Events::open(client).await;
     let mut frame = tokio::time::interval(FRAME);
     let mut begin = pin!(begin);
@@ -83,6 +108,10 @@ pub async fn attempt(
         }
     };
     let outcome = match begun {
+        Ok(begun) if begun.already.is_some() => {
+            screen.finish();
+            return Ok(Asked::Already(begun));
+        }
         Ok(begun) => {
             if begun.repeated && !screen.is_silent() {
                 note(&format!(
@@ -95,7 +124,7 @@ pub async fn attempt(
         Err(error) => Err(error.into()),
     };
     screen.finish();
-    outcome
+    outcome.map(|outcome| Asked::Ended(Box::new(outcome)))
 }
 
 async fn watch(

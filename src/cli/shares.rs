@@ -106,6 +106,7 @@ async fn tell(global: &Global, client: &Client, shares: &Shares) -> anyhow::Resu
             generation: shares.generation,
             release: shares.release.clone(),
             repeated: false,
+            already: None,
         };
         let begun = std::future::ready(Ok(begun));
         let outcome = attempt(client, begun, || None, Wait::Switched, &mut screen).await?;

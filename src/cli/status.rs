@@ -109,8 +109,15 @@ pub fn table(status: &Status, now: u64, paint: Paint, width: usize) -> String {
             "  no slot is active, requests are answered with 503: `slotctl deploy` makes one active",
         )),
     }
-    if let Some(previous) = &status.prev {
-        let _ = write!(text, ", `slotctl rollback` goes to {previous}");
+    match (&status.way_back, status.gone_back_ms) {
+        (Some(previous), _) => {
+            let _ = write!(text, ", `slotctl rollback` goes to {previous}");
+        }
+        (None, Some(at)) => {
+            let ago = whole_span(Duration::from_millis(now.saturating_sub(at)));
+            let _ = write!(text, ", since a rollback {ago} ago");
+        }
+        (None, None) => {}
     }
     text.push('\n');
     if let Some(until) = status.soak_until_ms {
@@ -194,6 +201,9 @@ fn plan(plan: &PlanStatus, paint: Paint) -> String {
             "    {side:<9}  {} requests, {} errors",
             figures.requests, figures.errors
         );
+        if figures.given_up > 0 {
+            let _ = write!(text, ", {} given up", figures.given_up);
+        }
         let quantiles = [
             ("p50", figures.p50_us),
             ("p95", figures.p95_us),

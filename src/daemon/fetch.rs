@@ -199,6 +199,8 @@ fn why(app: &App, remote: &Remote, unfetched: &Unbuilt) -> String {
             app.name
         ),
         UnitResult::Other(result) if result == TOLD => failure.text.clone(),
-        UnitResult::Other(_) => format!("the fetch from {} failed: {}", remote.url, failure.text),
+        UnitResult::Success | UnitResult::Other(_) => {
+            format!("the fetch from {} failed: {}", remote.url, failure.text)
+        }
     }
 }

@@ -247,7 +247,7 @@ impl<U: Units> Live<U> {
                     }
                 }
                 other => {
-                    for event in self.changes(&slot, Some(boot.clone()), other) {
+                    for event in self.changes(&slot, Some(boot.clone()), other).await {
                         if report.send(event).await.is_err() {
                             return;
                         }
@@ -271,7 +271,7 @@ impl<U: Units> Live<U> {
                 Seen::Running(running) if running == boot => {}
                 other => {
                     self.go_on("freeze");
-                    for event in self.changes(&slot, Some(boot.clone()), other) {
+                    for event in self.changes(&slot, Some(boot.clone()), other).await {
                         // The owner may have ended; then nobody needs to know.
                         let _ = report.send(event).await;
                     }

@@ -16,8 +16,7 @@ use super::units::Units;
 use super::world::World;
 use crate::config::Canary;
 use crate::deploy::{
-    Event, Evidence, Measured, Measurement, Quantile, Quiet, Sample, Sides, SlotName, Verdict,
-    judge,
+    Event, Evidence, Measured, Measurement, Quantile, Sample, Sides, SlotName, Verdict, judge,
 };
 use crate::probe::{Address, ask};
 use crate::wire::control::{SlotStats, Stats};
@@ -40,6 +39,9 @@ const GRACE: Duration = Duration::from_secs(1);
 struct Tally {
     requests: u64,
     errors: u64,
+    /// Of `requests`, those that slot itself made.
+    probes: u64,
+    given_up: u64,
     latencies: Histogram,
 }
 
@@ -49,6 +51,8 @@ impl Tally {
         Self {
             requests: good.iter().sum::<u64>() + bad + stats.errors,
             errors: bad + stats.errors,
+            probes: 0,
+            given_up: stats.given_up,
             latencies: stats.latencies.clone(),
         }
     }
@@ -56,6 +60,8 @@ impl Tally {
     fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.errors += other.errors;
+        self.probes += other.probes;
+        self.given_up += other.given_up;
         self.latencies.merge(&other.latencies);
     }
 
@@ -63,6 +69,8 @@ impl Tally {
         Self {
             requests: self.requests.saturating_sub(earlier.requests),
             errors: self.errors.saturating_sub(earlier.errors),
+            probes: self.probes.saturating_sub(earlier.probes),
+            given_up: self.given_up.saturating_sub(earlier.given_up),
             latencies: self.latencies.since(&earlier.latencies),
         }
     }
@@ -75,6 +83,8 @@ impl Tally {
         Sample {
             requests: self.requests,
             errors: self.errors,
+            probes: self.probes,
+            given_up: self.given_up,
             timed: self.latencies.total(),
             latencies: Quantile::ALL.into_iter().filter_map(quantile).collect(),
         }
@@ -229,8 +239,9 @@ impl<U: Units> Live<U> {
             if let (Measured::Step(step), Some(canary)) = (kind, canary) {
                 let lasts = canary.plan.steps.get(step).map(|step| step.lasts);
                 let is_over = lasts.is_some_and(|lasts| began + lasts <= Instant::now());
-                let lacks = matches!(judge(&canary.plan.checks, &evidence), Verdict::Hold(_));
-                if is_over && lacks && canary.plan.quiet == Quiet::Probe {
+                let verdict = judge(&canary.plan.checks, &evidence);
+                let lacks = matches!(&verdict, Verdict::Hold(lack) if canary.plan.probes(lack));
+                if is_over && lacks {
                     self.request_some(canary, &mut tallies).await;
                 }
             }
@@ -263,6 +274,7 @@ impl<U: Units> Live<U> {
     async fn request(&self, slot: &SlotName, path: &str) -> Tally {
         let mut tally = Tally {
             requests: 1,
+            probes: 1,
             ..Tally::default()
         };
         let answer = match self.units.upstream(slot).parse::<Address>() {

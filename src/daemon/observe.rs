@@ -19,14 +19,31 @@ impl<U: Units> Live<U> {
                 .get(&slot)
                 .and_then(|slot| slot.boot.clone());
             let seen = self.units.seen(&slot).await;
-            for event in self.changes(&slot, known, seen) {
+            for event in self.changes(&slot, known, seen).await {
                 owner.report(event).await;
             }
         }
     }
 
+    /// How a run ended that nobody saw ending, where another one is up or coming. A unit that was started again by itself says so until
+    /// somebody starts it: where it does not, somebody has restarted it (`NRestarts`, org.freedesktop.systemd1(5)).
+    async fn unseen_end(&self, slot: &SlotName) -> End {
+        End::Restarting(match self.units.restarts(slot).await {
+            Some(0) => UnitFailure::restarted(),
+            Some(_) | None => UnitFailure {
+                result: "unknown".into(),
+                text: "ended and is being started again".to_owned(),
+            },
+        })
+    }
+
     /// The events that bring what is known of a slot up to what is seen.
-    pub(super) fn changes(&self, slot: &SlotName, known: Option<BootId>, seen: Seen) -> Vec<Event> {
+    pub(super) async fn changes(
+        &self,
+        slot: &SlotName,
+        known: Option<BootId>,
+        seen: Seen,
+    ) -> Vec<Event> {
         let vanished = |boot, end| Event::Vanished {
             slot: slot.clone(),
             boot,
@@ -35,11 +52,11 @@ impl<U: Units> Live<U> {
         match (known, seen) {
             (Some(known), Seen::Running(boot)) if known == boot => Vec::new(),
             (Some(known), Seen::Running(boot)) => {
-                let end = End::Restarting(unseen_end());
+                let end = self.unseen_end(slot).await;
                 vec![vanished(known, end), self.appeared(slot, boot)]
             }
             (None, Seen::Running(boot)) => vec![self.appeared(slot, boot)],
-            (Some(known), Seen::Coming) => vec![vanished(known, End::Restarting(unseen_end()))],
+            (Some(known), Seen::Coming) => vec![vanished(known, self.unseen_end(slot).await)],
             (Some(known), Seen::Ended(end)) => vec![vanished(known, end)],
             (None, Seen::Coming | Seen::Ended(_)) => Vec::new(),
         }
@@ -53,12 +70,5 @@ impl<U: Units> Live<U> {
             release,
             settings: settings(&self.app),
         }
-    }
-}
-
-fn unseen_end() -> UnitFailure {
-    UnitFailure {
-        result: "unknown".into(),
-        text: "ended and is being started again".to_owned(),
     }
 }

@@ -7,8 +7,8 @@ use super::tell;
 use super::units::Units;
 use super::world::World;
 use crate::deploy::{
-    Deployment, Event, Guard, Measured, Quantile, Quiet, Sample, Sides, State, Verdict, judge,
-    plan, step_ends,
+    Deployment, Event, Guard, Measured, Quantile, Sample, Sides, State, Verdict, judge, plan,
+    step_ends,
 };
 use crate::wire::api;
 
@@ -51,7 +51,7 @@ impl<U: Units> Live<U> {
         let left = left.filter(|left| !left.is_zero());
         let lack = match &verdict {
             // It goes on without.
-            Some(Verdict::Hold(_)) if canary.quiet == Quiet::Advance => None,
+            Some(Verdict::Hold(lack)) if canary.advances(lack) => None,
             Some(Verdict::Hold(lack)) => Some(lack.to_string()),
             Some(Verdict::Pass | Verdict::Fail(_)) => None,
             None => Some("what the routers count".to_owned()),
@@ -95,6 +95,7 @@ fn figures(sample: &Sample) -> api::Figures {
     api::Figures {
         requests: sample.requests,
         errors: sample.errors,
+        given_up: sample.given_up,
         p50_us: micros(Quantile::P50),
         p95_us: micros(Quantile::P95),
         p99_us: micros(Quantile::P99),

@@ -77,10 +77,7 @@ impl<U: Units> Managed<U> {
             Err(error) => warn("router", chain(&error)),
         }
         if let (Some(active), Some(why)) = (&state.active, &state.lookout.failing) {
-            warn(
-                "failing",
-                tell::failing(app, active, why, state.prev.as_ref()),
-            );
+            warn("failing", tell::failing(app, active, why, &state));
         }
         let (topics, warnings) = warnings.into_iter().unzip();
         let addresses: BTreeSet<String> = stats
@@ -113,6 +110,8 @@ impl<U: Units> Managed<U> {
             active: state.active.as_ref().map(ToString::to_string),
             live: state.live().map(ToString::to_string),
             prev: state.prev.as_ref().map(ToString::to_string),
+            way_back: state.way_back().map(ToString::to_string),
+            gone_back_ms: state.gone_back().map(|(at, _)| at.0),
             serving: state
                 .active
                 .as_ref()

@@ -49,7 +49,9 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
                     "setup_command `{line}` did not end within setup_timeout ({})",
                     span(app.setup_timeout)
                 ),
-                UnitResult::Other(_) => format!("setup_command `{line}` {}", failure.text),
+                UnitResult::Success | UnitResult::Other(_) => {
+                    format!("setup_command `{line}` {}", failure.text)
+                }
             }
         }
         Cause::Unhooked(hook, failure) => {
@@ -61,7 +63,9 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
                     hook.name(),
                     span(app.hooks.timeout)
                 ),
-                UnitResult::Other(_) => format!("{} `{line}` {}", hook.name(), failure.text),
+                UnitResult::Success | UnitResult::Other(_) => {
+                    format!("{} `{line}` {}", hook.name(), failure.text)
+                }
             }
         }
         Cause::Interrupted => {
@@ -260,10 +264,13 @@ fn fails(app: &App, slot: &SlotName, why: &Cause) -> String {
 
 /// That the active slot fails when its soak is over, and what to do.
 #[must_use]
-pub fn failing(app: &App, slot: &SlotName, why: &Cause, prev: Option<&ReleaseId>) -> String {
+pub fn failing(app: &App, slot: &SlotName, why: &Cause, state: &State) -> String {
     let fails = fails(app, slot, why);
-    match prev {
+    match state.way_back() {
         Some(prev) => format!("{fails}; `slotctl rollback` goes back to release {prev}"),
+        None if state.gone_back().is_some() => format!(
+            "{fails}; a rollback has brought it, and `slotctl rollback --to RELEASE` goes to an earlier one of `slotctl releases`"
+        ),
         None => format!("{fails}; there is no release to go back to"),
     }
 }
@@ -406,7 +413,7 @@ pub fn event(app: &App, notice: &Notice, state: &State, at: Time) -> api::Event 
             event.release = release_of(slot);
             event.cause = text(&why.code());
             event.text = match to {
-                None => failing(app, slot, why, state.prev.as_ref()),
+                None => failing(app, slot, why, state),
                 Some(Ok(id)) => format!(
                     "{}; release {id} takes its place (after_soak)",
                     fails(app, slot, why)

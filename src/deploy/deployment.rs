@@ -147,6 +147,9 @@ impl Draft {
             until: self.now.after(SLOT_WAIT),
         };
         self.lock(Kind::Rollback, by, settings, wait);
+        if let Some(held) = &mut self.state.deployment {
+            held.goes_back = true;
+        }
         match running {
             Some(slot) => self.shift(&slot),
             None if self.thaw(&release) => {}
@@ -155,7 +158,8 @@ impl Draft {
         Ok(())
     }
 
-    /// What a rollback goes to: what it names, else the previous release; never what is live, never what is marked.
+    /// What a rollback goes to: what it names, else the previous release; never what is live, never what is marked. One that names none
+    /// goes nowhere from what a rollback brought: who asks twice does not mean the release that was left.
     pub(super) fn rollback_target(&self, to: Option<ReleaseId>) -> Result<ReleaseId, Refusal> {
         match (to, self.state.prev.clone()) {
             (Some(release), _) if self.state.live() == Some(&release) => {
@@ -165,6 +169,14 @@ impl Draft {
                 Err(Refusal::Marked { release })
             }
             (Some(release), _) => Ok(release),
+            (None, _) if self.state.already_back(self.now).is_some() => {
+                let back = self.state.already_back(self.now);
+                Err(back.filter(|_| self.state.deployment.is_none()).unwrap_or(
+                    Refusal::NothingToRollBackTo {
+                        why: "what is live was brought by a rollback itself, and `slotctl abort` takes back what is under way",
+                    },
+                ))
+            }
             (None, Some(prev)) if self.state.marked.contains_key(&prev) => {
                 Err(Refusal::NothingToRollBackTo {
                     why: "the previous release was itself rolled back automatically",
@@ -287,6 +299,7 @@ impl Draft {
             weight: None,
             force: false,
             because: None,
+            goes_back: false,
             planned: false,
             before_switch: Stage::default(),
         });
@@ -348,6 +361,7 @@ impl Draft {
             .after(deployment.settings.start_timeout + START_MARGIN);
         let idle = self.state.next_slot(&deployment.settings.slots).cloned();
         if let Some(slot) = idle {
+            self.leave_soak();
             let found = Slot {
                 condition: Condition::Starting,
                 release: Some(release),
@@ -386,19 +400,15 @@ impl Draft {
         }
     }
 
-    /// A slot that is only kept warm is let go for a deployment that waits: it drains (which a rollback can take back), and the soak
-    /// ends when it is really gone.
+    /// A slot that is only kept warm is let go for a deployment that waits: it drains, which a rollback can take back. If it was kept for
+    /// a soak, that ends with it.
     fn make_room(&mut self) {
         self.migrated();
-        let watch = self.state.watch.as_ref();
-        let watch = watch.filter(|watch| watch.rolling_back.is_none());
-        let kept = self.state.kept.as_ref().map(|kept| kept.slot.clone());
-        for old in watch
-            .and_then(|watch| watch.old.clone())
-            .into_iter()
-            .chain(kept)
-        {
-            self.drain(&old);
+        if self.state.soak().is_some_and(|watch| watch.old.is_some()) {
+            self.leave_soak();
+        }
+        if let Some(kept) = self.state.kept.as_ref().map(|kept| kept.slot.clone()) {
+            self.drain(&kept);
         }
     }
 
@@ -521,7 +531,7 @@ fn barred(cause: &Cause) -> Option<ReleaseId> {
     }
 }
 
-pub(super) fn candidate_release(
+fn candidate_release(
     deployment: &Deployment,
     slots: &BTreeMap<SlotName, Slot>,
 ) -> Option<ReleaseId> {

@@ -271,13 +271,32 @@ pub struct UnitFailure {
     pub text: String,
 }
 
+impl UnitFailure {
+    /// It is no failure: a process that ends like this is only to be started again.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.result == UnitResult::Success
+    }
+
+    /// Somebody had the unit restarted (`systemctl restart`), which takes the process as it comes.
+    #[must_use]
+    pub fn restarted() -> Self {
+        Self {
+            result: UnitResult::Success,
+            text: "was restarted by somebody".to_owned(),
+        }
+    }
+}
+
 /// The word for a unit's end: of systemd, or of our own (`port-in-use`, `unit-missing`, …).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnitResult {
+    /// `success`: it exited with status 0, by a signal that asks for that (SIGTERM, …), or because somebody had it started anew.
+    Success,
     /// `timeout`: it was not up in time, or not down.
     Timeout,
     /// `exit-code`, `signal`, `watchdog`, `start-limit-hit`, …: nothing is decided by which of them it is. `reboot` is slot's own word for
-    /// a run that ended with the machine.
+    /// a run that ended with the machine, `restarts` for one that did so too often.
     Other(String),
 }
 
@@ -286,6 +305,7 @@ impl UnitResult {
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
+            Self::Success => "success",
             Self::Timeout => "timeout",
             Self::Other(word) => word,
         }
@@ -295,6 +315,7 @@ impl UnitResult {
 impl From<&str> for UnitResult {
     fn from(word: &str) -> Self {
         match word {
+            "success" => Self::Success,
             "timeout" => Self::Timeout,
             other => Self::Other(other.to_owned()),
         }
@@ -336,6 +357,25 @@ pub enum Refusal {
     NothingToRollBackTo {
         /// Why there is none.
         why: &'static str,
+    },
+    /// What a rollback brought is live still: one more is not taken for the way forward.
+    #[error(
+        "release {live} has served since a rollback {} ago, and nothing else has been switched to since, so that nothing was done; \
+         `slotctl rollback --to RELEASE` goes to an earlier one of `slotctl releases`{}",
+        span(*ago),
+        forward(left.as_ref(), *marked)
+    )]
+    AlreadyBack {
+        /// [`State::generation`](super::State::generation).
+        generation: Generation,
+        /// What is live.
+        live: ReleaseId,
+        /// What the rollback left.
+        left: Option<ReleaseId>,
+        /// That was left by itself, and takes `--force`.
+        marked: bool,
+        /// For how long it has been so.
+        ago: Duration,
     },
     /// The release that a rollback names is the one that it would leave.
     #[error(
@@ -519,6 +559,14 @@ fn ways_out(trial: Option<&(SlotName, Weight)>) -> String {
         ),
         None => "; wait for it (`--queue 5m`), or watch it with `slotctl status`".to_owned(),
     }
+}
+
+/// The way to the release that a rollback left.
+fn forward(left: Option<&ReleaseId>, marked: bool) -> String {
+    let force = if marked { " --force" } else { "" };
+    left.map_or_else(String::new, |left| {
+        format!(", `slotctl deploy --release {left}{force}` to the one that was left")
+    })
 }
 
 /// How much there is to be had.

@@ -2,10 +2,9 @@
 //!
 //! **Invariant:** one that is marked becomes active again only when somebody says so by name: nothing brings it back by itself.
 
-use super::deployment::candidate_release;
-use super::event::Probe;
+use super::event::{Probe, Refusal};
 use super::names::{Generation, ReleaseId, SlotName, Time};
-use super::state::{Cause, Kind};
+use super::state::{Cause, State};
 use super::step::Draft;
 
 /// How many marks are kept: releases that nobody has deployed for so long are on no disk any more.
@@ -32,8 +31,55 @@ pub struct RolledBack {
     pub reached: Option<Probe>,
 }
 
+/// A rollback that somebody asked for, and that has switched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WentBack {
+    /// What it left.
+    pub left: Option<ReleaseId>,
+    /// What it brought.
+    pub release: ReleaseId,
+    /// When.
+    pub at: Time,
+}
+
+impl State {
+    /// Since when what is live is what a rollback brought, somebody's or slot's own, and what that left; nothing once something else has
+    /// switched.
+    #[must_use]
+    pub fn gone_back(&self) -> Option<(Time, Option<&ReleaseId>)> {
+        let live = self.live()?;
+        let asked = self.went_back.as_ref();
+        let asked = asked.map(|back| (Some(&back.release), &back.left, back.at));
+        let own = self.rolled_back.as_ref();
+        let own = own.map(|back| (back.release.as_ref(), &back.left, back.at));
+        let mut both = asked.into_iter().chain(own);
+        let (_, left, at) = both.find(|(release, ..)| *release == Some(live))?;
+        Some((at, left.as_ref()))
+    }
+
+    /// Where a rollback goes that names no release, if anywhere.
+    #[must_use]
+    pub fn way_back(&self) -> Option<&ReleaseId> {
+        let prev = self.prev.as_ref().filter(|_| self.gone_back().is_none());
+        prev.filter(|prev| !self.marked.contains_key(prev))
+    }
+
+    /// Why a rollback that names no release changes nothing.
+    pub(super) fn already_back(&self, now: Time) -> Option<Refusal> {
+        let (at, left) = self.gone_back()?;
+        Some(Refusal::AlreadyBack {
+            generation: self.generation,
+            live: self.live()?.clone(),
+            left: left.cloned(),
+            marked: left.is_some_and(|it| self.marked.contains_key(it)),
+            ago: now.since(at),
+        })
+    }
+}
+
 impl Draft {
-    /// What was left in a rollback that nobody asked for is marked. A deployment of the same bits that is under way ends.
+    /// What was left in a rollback that nobody asked for is marked. A deployment of the same bits that is under way has no slot yet, or there
+    /// would be no soak any more, and is barred when its release is known.
     pub(super) fn mark(&mut self, back: &RolledBack) {
         // The same bits may have run in both slots; what is live is not marked.
         if back.left == back.release {
@@ -50,14 +96,6 @@ impl Draft {
                 break;
             };
             marked.remove(&oldest);
-        }
-        let held = self.state.deployment.as_ref();
-        let again = held.is_some_and(|held| {
-            let same = candidate_release(held, &self.state.slots).as_ref() == Some(left);
-            same && held.kind == Kind::Deploy && !held.force
-        });
-        if again {
-            self.fail(Cause::Marked(Some(Box::new(back.clone()))));
         }
     }
 

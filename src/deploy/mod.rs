@@ -61,14 +61,16 @@ pub use guard::{Expected, Fingerprint, Guard, KEY_AGE, KEYS, Keyed, Serving, Une
 pub use hook::{Hook, Occasion, Stage};
 pub use keep::Kept;
 pub use lookout::Lookout;
-pub use mark::RolledBack;
+pub use mark::{RolledBack, WentBack};
 pub use migrate::{Migrate, Migration};
 pub use names::{
     AppName, BootId, Generation, Key, Label, NameError, ReleaseId, SlotName, Time, Weight,
 };
 pub use notice::Notice;
 pub use plan::{Canary, CanaryStep, Measured, Measurement, Plan, Quiet, plan, step_ends};
-pub use policy::{After, ByClass, FAILED_PROBES, Failing, HOLD, SLOT_WAIT, START_MARGIN, Settings};
+pub use policy::{
+    After, ByClass, FAILED_PROBES, Failing, HOLD, RESTARTS, SLOT_WAIT, START_MARGIN, Settings,
+};
 pub use recovery::{Facts, Found, Seen, recover, rediscover};
 pub use state::{Cause, Condition, Deployment, Kind, Outcome, Phase, Service, Slot, State, Watch};
 pub use step::{Step, step};

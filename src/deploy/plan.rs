@@ -37,6 +37,20 @@ pub struct Canary {
     pub max_hold: Duration,
 }
 
+impl Canary {
+    /// Whether a lack of this is taken for a pass.
+    #[must_use]
+    pub fn advances(&self, lack: &Lack) -> bool {
+        self.quiet == Quiet::Advance && lack.is_silence()
+    }
+
+    /// Whether a lack of this is made up for by requests of slot's own.
+    #[must_use]
+    pub fn probes(&self, lack: &Lack) -> bool {
+        self.quiet == Quiet::Probe && lack.is_silence()
+    }
+}
+
 /// A weight, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CanaryStep {
@@ -242,7 +256,7 @@ impl Draft {
         match judge(&canary.checks, evidence) {
             Verdict::Fail(finding) => self.fail(Cause::Judged(finding)),
             Verdict::Pass if is_over => self.step_passed(),
-            Verdict::Hold(_) if is_over && canary.quiet == Quiet::Advance => self.step_passed(),
+            Verdict::Hold(lack) if is_over && canary.advances(&lack) => self.step_passed(),
             Verdict::Hold(lack) if is_over && !plan.holds => self.step_holds(lack),
             Verdict::Pass | Verdict::Hold(_) => {}
         }

@@ -12,6 +12,9 @@ use super::verdict::Rate;
 /// How many failed probes in a row make a verdict of fail during a soak.
 pub const FAILED_PROBES: u8 = 3;
 
+/// How many ends of a process since the switch make a failure of a soak, where none of them was one.
+pub const RESTARTS: u8 = 3;
+
 /// How long a deployment waits for an idle slot unless it was told to queue for longer.
 pub const SLOT_WAIT: Duration = Duration::from_secs(10);
 

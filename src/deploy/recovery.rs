@@ -172,6 +172,7 @@ impl Draft {
         if let Some(watch) = &mut self.state.watch {
             watch.until = now.after(settings.soak);
             watch.streak = 0;
+            watch.restarts = 0;
             watch.old = watch.old.take().filter(|old| {
                 self.state
                     .slots

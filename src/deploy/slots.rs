@@ -6,6 +6,7 @@ use super::notice::Notice;
 use super::policy::{ByClass, DRAIN_ANSWER, FAILED_PROBES, RESTART, Settings};
 use super::state::{Cause, Condition, Kind, Phase, Service, Slot};
 use super::step::Draft;
+use super::watch::SoakEnd;
 
 impl Draft {
     pub(super) fn started(&mut self, name: &SlotName, generation: Generation, boot: BootId) {
@@ -64,7 +65,7 @@ impl Draft {
             Condition::Active(Service::Booting { .. } | Service::Down { retry: None, .. })
                 if slot.boot.is_none() =>
             {
-                self.down(name, Some(failure), 1);
+                self.does_not_come(name, failure);
             }
             Condition::Warm { .. } if slot.boot.is_none() => self.stop(name, false),
             Condition::Idle
@@ -207,10 +208,11 @@ impl Draft {
     }
 
     /// The active slot has no process. What can take its place at once does, in this order: the slot that a switch was being made
-    /// from, the slot that is warm for the soak. Else its requests are held, and its unit starts it again, unless an administrator
-    /// stopped it.
+    /// from, the slot that is warm for the soak, if this is a failure of that. Else its requests are held, and its unit starts it again,
+    /// unless an administrator stopped it.
     fn active_vanished(&mut self, name: &SlotName, end: End) {
         let for_good = matches!(end, End::Failed(_));
+        let restarts = matches!(&end, End::Restarting(failure) if failure.is_clean());
         let (cause, failure) = match end {
             End::ByHand => (Cause::StoppedByHand, None),
             End::Restarting(failure) | End::Failed(failure) => {
@@ -218,29 +220,32 @@ impl Draft {
             }
         };
         self.unshift(cause.clone());
-        if self.state.active.as_ref() == Some(name)
-            && self
-                .state
-                .watch
-                .as_ref()
-                .is_some_and(|watch| watch.new == *name)
-        {
-            self.watch_failed(cause);
+        if self.state.active.as_ref() != Some(name) {
+            return;
         }
-        if self.state.active.as_ref() == Some(name) {
+        let end = match failure.clone().filter(|_| restarts) {
+            Some(last) => SoakEnd::Restarts(last),
+            None => SoakEnd::Fails(cause),
+        };
+        if !self.soak_ended_by(name, end) {
             self.down(name, failure, if for_good { FAILED_PROBES } else { 1 });
         }
     }
 
     pub(super) fn boot_timed_out(&mut self, name: &SlotName) {
-        self.down(
-            name,
-            Some(UnitFailure {
-                result: UnitResult::Timeout,
-                text: "is not healthy yet, though its time has passed".to_owned(),
-            }),
-            1,
-        );
+        let late = UnitFailure {
+            result: UnitResult::Timeout,
+            text: "is not healthy yet, though its time has passed".to_owned(),
+        };
+        self.does_not_come(name, late);
+    }
+
+    /// The active slot was started again, and that has failed.
+    fn does_not_come(&mut self, name: &SlotName, failure: UnitFailure) {
+        let end = SoakEnd::Fails(Cause::Exited(failure.clone()));
+        if !self.soak_ended_by(name, end) {
+            self.down(name, Some(failure), 1);
+        }
     }
 
     /// The active slot cannot be sent requests; that counts as so many failures of it.
@@ -313,22 +318,19 @@ impl Draft {
         }
     }
 
-    /// A deployment that waited for the slot is over: what drained for it is kept again.
+    /// A deployment that waited for the slot is over: what is kept beyond its soak, and drained for it, is kept again.
     pub(super) fn keep_warm(&mut self) {
-        let watched = self.state.watch.as_ref().and_then(|it| it.old.clone());
         let kept = self.state.kept.as_ref().map(|kept| kept.slot.clone());
-        for old in watched.into_iter().chain(kept) {
-            if let Some(slot) = self.state.slots.get_mut(&old)
-                && let Condition::Draining {
-                    until,
-                    withdrawn: false,
-                } = slot.condition
-            {
-                slot.condition = Condition::Warm {
-                    drain: until,
-                    gated: true,
-                };
-            }
+        if let Some(slot) = kept.and_then(|kept| self.state.slots.get_mut(&kept))
+            && let Condition::Draining {
+                until,
+                withdrawn: false,
+            } = slot.condition
+        {
+            slot.condition = Condition::Warm {
+                drain: until,
+                gated: true,
+            };
         }
     }
 

@@ -10,7 +10,7 @@ use super::guard::Keyed;
 use super::hook::{Hook, Occasion, Stage};
 use super::keep::Kept;
 use super::lookout::Lookout;
-use super::mark::RolledBack;
+use super::mark::{RolledBack, WentBack};
 use super::migrate::Migration;
 use super::names::{BootId, Generation, ReleaseId, SlotName, Time, Weight};
 use super::plan::Plan;
@@ -40,9 +40,11 @@ pub struct State {
     pub watch: Option<Watch>,
     /// Every slot of the app, and those that it had while they still run.
     pub slots: BTreeMap<SlotName, Slot>,
-    /// What `rollback` goes to.
+    /// What `rollback` goes to, unless what is live was brought by one.
     pub prev: Option<ReleaseId>,
-    /// The active release finished its soak, or had none to finish.
+    /// What somebody's rollback brought, as long as nothing else has switched.
+    pub went_back: Option<WentBack>,
+    /// The active release finished its soak, or had none to finish, or has served for as long after a newer attempt ended that.
     pub soaked: bool,
     /// Releases that were rolled back automatically, and how; of one that an older slotd marked that is not known.
     pub marked: BTreeMap<ReleaseId, Option<RolledBack>>,
@@ -101,6 +103,8 @@ pub struct Deployment {
     pub force: bool,
     /// Why it was begun, if nobody asked for it: what is live fails when its soak is over.
     pub because: Option<Cause>,
+    /// A rollback was asked for, and no swap of two slots.
+    pub goes_back: bool,
 }
 
 /// What an attempt is for.
@@ -203,6 +207,8 @@ pub struct Watch {
     pub old: Option<SlotName>,
     /// Probes failed in a row.
     pub streak: u8,
+    /// How often its unit has started it again since the switch, for an end that was no failure.
+    pub restarts: u8,
     /// The end of the soak.
     pub until: Time,
     /// [`State::prev`] before the switch, for an automatic rollback.
@@ -309,6 +315,16 @@ pub enum Service {
     ByHand,
 }
 
+impl Service {
+    /// It is down, and something starts it.
+    pub(super) fn is_coming(&self) -> bool {
+        match self {
+            Self::Booting { .. } | Self::Down { .. } => true,
+            Self::Up | Self::ByHand => false,
+        }
+    }
+}
+
 impl Condition {
     /// On trial at a weight, with no failed probe yet.
     pub(super) fn trial(weight: Weight) -> Self {
@@ -412,7 +428,7 @@ pub enum Cause {
     Judged(Finding),
     /// The soak ended well.
     Soaked,
-    /// A newer deployment ended the soak.
+    /// A newer attempt took a slot, or switched, and so ended the soak.
     Superseded,
     /// The old slot ended during the soak.
     OldSlotGone,
@@ -429,11 +445,11 @@ impl Cause {
             Self::Marked(_) => "marked",
             Self::Unbuilt(failure) => match failure.result {
                 UnitResult::Timeout => "build-timeout",
-                UnitResult::Other(_) => "build-failed",
+                UnitResult::Success | UnitResult::Other(_) => "build-failed",
             },
             Self::Unhooked(_, failure) => match failure.result {
                 UnitResult::Timeout => "hook-timeout",
-                UnitResult::Other(_) => "hook-failed",
+                UnitResult::Success | UnitResult::Other(_) => "hook-failed",
             },
             Self::Interrupted => "interrupted",
             Self::Preempted => "preempted",
@@ -474,6 +490,7 @@ impl State {
                 .map(|slot| (slot.clone(), Slot::idle()))
                 .collect(),
             prev: None,
+            went_back: None,
             soaked: false,
             marked: BTreeMap::new(),
             outcome: None,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::mark::WentBack;
 use super::names::{ReleaseId, SlotName};
 use super::policy::{ByClass, SOAK_REST};
 use super::state::{Cause, Condition, Kind, Phase, Service, Watch};
@@ -55,6 +56,7 @@ impl Draft {
             .take()
             .filter(|watch| watch.rolling_back.is_none());
         let (from, left) = (self.state.active.clone(), self.state.live().cloned());
+        self.outlasts();
         if let Some(from) = &from {
             self.retire(from, drain);
         }
@@ -71,6 +73,22 @@ impl Draft {
             from,
             left,
         });
+    }
+
+    /// A release whose soak a newer attempt ended is as good as one that finished it, once it has served for as long: it is up, and does
+    /// not fail.
+    fn outlasts(&mut self) {
+        let active = self
+            .state
+            .active
+            .as_ref()
+            .and_then(|name| self.state.slots.get(name));
+        let up = active.is_some_and(|slot| slot.condition == Condition::Active(Service::Up));
+        let soak = self.state.settings.soak;
+        let long = (self.state.switched).is_some_and(|at| at.after(soak) <= self.now);
+        if up && long && self.state.watch.is_none() && self.state.lookout.failing.is_none() {
+            self.state.soaked = true;
+        }
     }
 
     /// Takes the weight from a slot: it stays up until the routers have the table, and has its drain counted from now. A slot in
@@ -168,6 +186,13 @@ impl Draft {
             Kind::Deploy | Kind::ByHand | Kind::Promote => deployment.settings.soak,
         };
         let because = self.left_by_itself(&deployment);
+        self.state.went_back = (self.state.live().cloned())
+            .filter(|_| deployment.goes_back && because.is_none())
+            .map(|release| WentBack {
+                left: left.clone(),
+                release,
+                at: self.now,
+            });
         self.remember(deployment.kind, left.clone());
         self.state.soaked = soak.is_zero();
         self.state.settings = deployment.settings.clone();
@@ -192,6 +217,7 @@ impl Draft {
                 new: slot,
                 old: from.filter(|from| self.is_warm(from)),
                 streak: 0,
+                restarts: 0,
                 until: self.now.after(soak),
                 prev,
                 soaked,
@@ -202,8 +228,8 @@ impl Draft {
     }
 
     /// What `rollback` goes to, now that the release that was live is not: that release, if it had finished its soak, or if it was
-    /// left by a rollback, so that a second rollback goes forward again. Until a release has finished its soak, any that served is
-    /// better than nothing to go back to. Never what is live, never what is marked.
+    /// left by a rollback, which is to be seen. Until a release has finished its soak, any that served is better than nothing to go back
+    /// to. Never what is live, never what is marked.
     fn remember(&mut self, kind: Kind, left: Option<ReleaseId>) {
         let live = self.state.live().cloned();
         let worthy = match kind {

@@ -10,6 +10,12 @@ use std::time::Duration;
 /// Two latencies that differ by less are alike, whatever their ratio: 1 ms beside 0.2 ms is nobody's trouble.
 pub const ALIKE: Duration = Duration::from_millis(5);
 
+/// Of a slot's requests, one in so many may be given up by its clients before they have an answer: people leave, whatever serves them.
+const GIVEN_UP: u64 = 10;
+
+/// Fewer that were given up than that are chance.
+const FEW: u64 = 5;
+
 /// A part of a whole, in hundredths of a per cent: 500 is 5 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(pub u32);
@@ -137,12 +143,23 @@ impl Default for Checks {
 pub struct Sample {
     /// Requests that were answered, or failed.
     pub requests: u64,
+    /// Those of them that slot itself made, where there were too few.
+    pub probes: u64,
+    /// What is none of them: requests whose clients left before the head of an answer came.
+    pub given_up: u64,
     /// Those with a 5xx answer, or none: connect errors, resets, time-outs.
     pub errors: u64,
     /// Answers whose latency was taken; streams and upgrades are none.
     pub timed: u64,
     /// From the request to the head of its answer.
     pub latencies: BTreeMap<Quantile, Duration>,
+}
+
+impl Sample {
+    /// The requests of clients, whatever became of them.
+    fn clients(&self) -> u64 {
+        self.requests.saturating_sub(self.probes) + self.given_up
+    }
 }
 
 /// Both slots in the same time.
@@ -236,6 +253,24 @@ pub enum Lack {
         /// What it takes.
         needs: u64,
     },
+    /// Clients who wait for an answer: more of the candidate's leave without one than of the live slot's.
+    Patience {
+        /// How many have left.
+        given_up: u64,
+        /// Of how many.
+        of: u64,
+    },
+}
+
+impl Lack {
+    /// Nobody asks often enough, which requests of slot's own, or the app's file, may make up for.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Requests { .. } | Self::Latencies { .. } => true,
+            Self::Patience { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for Lack {
@@ -256,6 +291,10 @@ impl fmt::Display for Lack {
                 side(*live),
                 quantile.name()
             ),
+            Self::Patience { given_up, of } => write!(
+                f,
+                "the candidate to answer before its clients give up, as {given_up} of {of} did"
+            ),
         }
     }
 }
@@ -267,7 +306,7 @@ pub enum Verdict {
     Pass,
     /// A check has failed, whatever else comes.
     Fail(Finding),
-    /// None has failed, and one has too little to go by.
+    /// None has failed, and one has too little to go by, or clients do not wait for the candidate.
     Hold(Lack),
 }
 
@@ -283,13 +322,25 @@ pub fn judge(checks: &Checks, evidence: &Evidence) -> Verdict {
     if let Some(finding) = found {
         return Verdict::Fail(finding);
     }
-    checks
-        .lack(candidate, live)
+    // It comes before silence, which may be taken for a pass.
+    let windows = [&evidence.recent, &evidence.whole];
+    (windows.into_iter().find_map(impatience))
+        .or_else(|| checks.lack(candidate, live))
         .map_or(Verdict::Pass, Verdict::Hold)
 }
 
+/// That clients of the candidate leave before it answers, and those of the live slot do not: more than one in [`GIVEN_UP`], and more than
+/// twice the part. That is no failure, since nobody knows what it would have answered; and no pass either.
+fn impatience(sides: &Sides) -> Option<Lack> {
+    let (new, old) = (&sides.candidate, &sides.live);
+    let (given_up, of) = (new.given_up, new.clients());
+    let many = given_up >= FEW && wide(given_up) * wide(GIVEN_UP) > wide(of);
+    let more = wide(given_up) * wide(old.clients().max(1)) > wide(old.given_up) * wide(of) * 2;
+    (many && more).then_some(Lack::Patience { given_up, of })
+}
+
 /// Judges a slot that has taken the place of another: whether so many of its requests fail that it is to be taken back. What fails no
-/// less often than with the old one, `evidence.whole.live`, is not the new one's doing.
+/// less often than with the old one, `evidence.whole.live`, is not the new one's doing. What clients gave up is nothing to take it back by.
 #[must_use]
 pub fn worse(most: Rate, evidence: &Evidence) -> Option<Finding> {
     let checks = Checks {
@@ -424,149 +475,5 @@ fn millis(span: Duration) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample(requests: u64, errors: u64, p99: u64) -> Sample {
-        let latencies = Quantile::ALL.map(|quantile| (quantile, Duration::from_millis(p99)));
-        Sample {
-            requests,
-            errors,
-            timed: requests - errors,
-            latencies: latencies.into(),
-        }
-    }
-
-    fn evidence(candidate: Sample, live: Sample) -> Evidence {
-        let whole = Sides { candidate, live };
-        Evidence {
-            recent: whole.clone(),
-            whole,
-        }
-    }
-
-    fn failed(verdict: &Verdict) -> Option<Failed> {
-        match verdict {
-            Verdict::Fail(finding) => Some(finding.failed),
-            Verdict::Pass | Verdict::Hold(_) => None,
-        }
-    }
-
-    #[test]
-    fn silence_is_never_a_pass() {
-        for has in 0..100 {
-            let verdict = judge(
-                &Checks::default(),
-                &evidence(sample(has, 0, 1), sample(9_000, 0, 1)),
-            );
-            let needs = 100;
-            let live = false;
-            assert_eq!(verdict, Verdict::Hold(Lack::Requests { live, has, needs }));
-        }
-        let enough = evidence(sample(100, 0, 1), Sample::default());
-        assert_eq!(judge(&Checks::default(), &enough), Verdict::Pass);
-    }
-
-    #[test]
-    fn errors_fail_as_soon_as_the_fewest_that_count_would_not_allow_them() {
-        let of = |requests, errors| {
-            let found = evidence(sample(requests, errors, 1), Sample::default());
-            failed(&judge(&Checks::default(), &found))
-        };
-        assert_eq!(of(5, 5), None);
-        assert_eq!(of(6, 6), Some(Failed::ErrorRate));
-        assert_eq!(of(1_000, 50), None);
-        assert_eq!(of(1_000, 51), Some(Failed::ErrorRate));
-    }
-
-    #[test]
-    fn what_has_just_begun_to_fail_is_not_hidden_by_what_went_well() {
-        let mut found = evidence(sample(100_000, 20, 1), sample(100_000, 0, 1));
-        assert_eq!(judge(&Checks::default(), &found), Verdict::Pass);
-        found.recent.candidate = sample(40, 20, 1);
-        assert_eq!(
-            failed(&judge(&Checks::default(), &found)),
-            Some(Failed::ErrorRate)
-        );
-    }
-
-    #[test]
-    fn a_ratio_of_errors_is_to_those_of_the_live_slot_in_the_same_time() {
-        let checks = Checks {
-            error_rate: None,
-            error_ratio: Some(Ratio(200)),
-            ..Checks::default()
-        };
-        let of = |candidate, live| judge(&checks, &evidence(candidate, live));
-        assert_eq!(of(sample(100, 20, 1), sample(1_000, 100, 1)), Verdict::Pass);
-        let more = of(sample(100, 21, 1), sample(1_000, 100, 1));
-        assert_eq!(failed(&more), Some(Failed::ErrorRatio));
-        // The live slot has none: one of the candidate's is chance, more are not.
-        assert_eq!(of(sample(100, 1, 1), sample(1_000, 0, 1)), Verdict::Pass);
-        let more = of(sample(100, 2, 1), sample(1_000, 0, 1));
-        assert_eq!(failed(&more), Some(Failed::ErrorRatio));
-        // Who is not asked says nothing.
-        let quiet = of(sample(100, 2, 1), sample(99, 0, 1));
-        assert!(matches!(
-            quiet,
-            Verdict::Hold(Lack::Requests { live: true, .. })
-        ));
-    }
-
-    #[test]
-    fn a_quantile_needs_ten_latencies_above_it() {
-        assert_eq!(Quantile::ALL.map(Quantile::needs), [20, 200, 1000]);
-        let checks = Checks {
-            latency: [(Quantile::P99, Duration::from_millis(100))].into(),
-            ..Checks::default()
-        };
-        let of = |count, p99| judge(&checks, &evidence(sample(count, 0, p99), Sample::default()));
-        let held = of(999, 5_000);
-        assert!(matches!(
-            held,
-            Verdict::Hold(Lack::Latencies { needs: 1000, .. })
-        ));
-        assert_eq!(failed(&of(1_000, 101)), Some(Failed::Latency));
-        assert_eq!(of(1_000, 100), Verdict::Pass);
-    }
-
-    #[test]
-    fn a_slow_candidate_is_told_by_its_ratio_to_the_live_slot_and_not_by_trifles() {
-        let checks = Checks {
-            latency_ratio: [(Quantile::P99, Ratio(200))].into(),
-            ..Checks::default()
-        };
-        let of = |candidate, live| {
-            judge(
-                &checks,
-                &evidence(sample(2_000, 0, candidate), sample(2_000, 0, live)),
-            )
-        };
-        assert_eq!(failed(&of(100, 20)), Some(Failed::LatencyRatio));
-        assert_eq!(of(40, 20), Verdict::Pass);
-        assert_eq!(of(5, 1), Verdict::Pass);
-        assert_eq!(failed(&of(7, 1)), Some(Failed::LatencyRatio));
-        // As slow as the one that it replaces: not its doing.
-        assert_eq!(of(3_000, 3_000), Verdict::Pass);
-    }
-
-    #[test]
-    fn a_new_slot_is_taken_back_for_errors_that_the_old_one_did_not_have() {
-        let of = |new, old| worse(Rate(1_000), &evidence(new, old)).is_some();
-        assert!(of(sample(200, 100, 1), sample(10_000, 10, 1)));
-        assert!(of(sample(11, 11, 1), Sample::default()));
-        assert!(!of(sample(10, 10, 1), Sample::default()));
-        // The old one failed as often.
-        assert!(!of(sample(200, 100, 1), sample(10_000, 5_001, 1)));
-        assert!(of(sample(200, 100, 1), sample(10_000, 2_500, 1)));
-    }
-
-    #[test]
-    fn rates_and_ratios_are_written_as_people_do() {
-        assert_eq!(Rate(500).to_string(), "5%");
-        assert_eq!(Rate(50).to_string(), "0.5%");
-        assert_eq!(Ratio(125).to_string(), "1.25");
-        assert_eq!(millis(Duration::from_micros(1_540)), "1.5 ms");
-        assert_eq!(millis(Duration::from_millis(1_540)), "1540 ms");
-    }
-}
+#[path = "verdict_tests.rs"]
+mod tests;

@@ -1,13 +1,21 @@
 //! The look at a new slot after its switch, and the one way back from it.
 
-use super::event::Probe;
+use super::event::{Probe, UnitFailure};
 use super::hook::Hook;
 use super::mark::RolledBack;
 use super::names::SlotName;
 use super::notice::Notice;
-use super::policy::FAILED_PROBES;
+use super::policy::{FAILED_PROBES, RESTARTS, SOAK_REST};
 use super::state::{Cause, Condition, Phase, Service};
 use super::step::Draft;
+
+/// What becomes of a run that is watched.
+pub(super) enum SoakEnd {
+    /// It ended as it should, and its unit starts it again.
+    Restarts(UnitFailure),
+    /// It failed, or somebody stopped it.
+    Fails(Cause),
+}
 
 impl Draft {
     /// A probe of the slot that is watched.
@@ -30,6 +38,33 @@ impl Draft {
         if before + 1 == FAILED_PROBES {
             self.watch_failed(Cause::ProbesFailed(probe));
         }
+    }
+
+    /// A run of the active slot ended, or does not come up. True if that is the end of its soak as well, and another slot has its traffic.
+    ///
+    /// An end that is no failure, and after which the unit starts it again, is one of [`RESTARTS`]: its requests are held meanwhile, and
+    /// there is a slot to go back to while it does not come.
+    pub(super) fn soak_ended_by(&mut self, name: &SlotName, end: SoakEnd) -> bool {
+        let is_watched = self.state.soak().is_some_and(|watch| watch.new == *name);
+        let Some(watch) = self.state.watch.as_mut().filter(|_| is_watched) else {
+            return false;
+        };
+        let cause = match end {
+            SoakEnd::Fails(cause) => cause,
+            SoakEnd::Restarts(last) => {
+                watch.restarts = watch.restarts.saturating_add(1);
+                if watch.restarts < RESTARTS {
+                    return false;
+                }
+                let (times, text) = (watch.restarts, last.text);
+                Cause::Exited(UnitFailure {
+                    result: "restarts".into(),
+                    text: format!("ended {times} times since the switch; last it {text}"),
+                })
+            }
+        };
+        self.watch_failed(cause);
+        self.state.active.as_ref() != Some(name)
     }
 
     /// The watched slot is bad. While the old one runs, it is active again by the same commit; at most once, since the watch is
@@ -83,8 +118,19 @@ impl Draft {
         self.tell(Notice::RolledBack(rolled_back));
     }
 
-    /// The soak's time is over: it ended well, if the new slot is up and its last probes did not all fail.
+    /// The soak's time is over: it ended well, if the new slot is up and its last probes did not all fail. One that is being started again
+    /// just then has a little more, as long as there is a slot to go back to: it comes up, or fails for good.
     pub(super) fn soak_ends(&mut self) {
+        let comes = self.state.soak().is_some_and(|watch| {
+            let slot = self.state.slots.get(&watch.new).map(|slot| &slot.condition);
+            let back = watch.old.as_ref().is_some_and(|old| self.is_running(old));
+            let comes = Service::is_coming;
+            back && matches!(slot, Some(Condition::Active(service)) if comes(service))
+        });
+        if let Some(watch) = self.state.watch.as_mut().filter(|_| comes) {
+            watch.until = self.now.after(SOAK_REST);
+            return;
+        }
         let Some(watch) = self.state.watch.take() else {
             return;
         };
@@ -114,14 +160,25 @@ impl Draft {
         self.let_go();
     }
 
-    /// A newer attempt takes the place of what is watched.
+    /// A newer attempt takes a slot: the soak is over, and what was kept for it has nothing more and drains.
+    pub(super) fn leave_soak(&mut self) {
+        if self.state.soak().is_some() {
+            self.migrated();
+            self.supersede();
+            self.let_go();
+        }
+    }
+
+    /// A newer attempt has taken a slot, or the place of what is watched: whatever comes, there is no way back by itself to the slot that
+    /// was kept for the soak. A way back that is under way goes on.
     pub(super) fn supersede(&mut self) {
-        if let Some(watch) = self
-            .state
-            .watch
-            .take()
-            .filter(|watch| watch.rolling_back.is_none())
-        {
+        let watch = self.state.watch.take();
+        let (ended, goes_back) = match watch {
+            Some(watch) if watch.rolling_back.is_none() => (Some(watch), None),
+            other => (None, other),
+        };
+        self.state.watch = goes_back;
+        if let Some(watch) = ended {
             self.tell(Notice::Soak {
                 generation: watch.generation,
                 slot: watch.new,
@@ -143,14 +200,11 @@ impl Draft {
         };
         watch.old = None;
         let (generation, slot) = (watch.generation, watch.new.clone());
-        // One that was let go of for a deployment says nothing of the new one: its soak goes on until the switch.
-        if self.state.deployment.is_none() {
-            self.tell(Notice::Soak {
-                generation,
-                slot,
-                cause: Cause::OldSlotGone,
-            });
-        }
+        self.tell(Notice::Soak {
+            generation,
+            slot,
+            cause: Cause::OldSlotGone,
+        });
     }
 
     /// The routers have the table that the last change of who gets what made.

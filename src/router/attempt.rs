@@ -279,7 +279,12 @@ impl<'a> Attempt<'a> {
             }
             Poll::Pending => {}
         }
-        self.poll_client(cx)
+        let event = self.poll_client(cx);
+        // Who has only closed his side may wait for the answer all the same: the attempt goes on.
+        if self.uploaded && self.client.has_left() {
+            self.lease.is_given_up();
+        }
+        event
     }
 
     /// Moves the request on; ready only if that must end the attempt.
@@ -352,6 +357,9 @@ impl<'a> Attempt<'a> {
         self.lease.run().ramp.answered();
         if response.status == 101 && !(self.asked.upgrades && response.upgrades && self.uploaded) {
             return Err(Failed::Switched);
+        }
+        if response.status == 101 || response.status >= 200 {
+            self.lease.is_not_given_up();
         }
         let mut toward = Toward {
             version: self.asked.version,
@@ -518,10 +526,16 @@ impl<'a> Attempt<'a> {
                 Outcome::Done(After::Reset, entry)
             }
             End::Failed(failed, error) => {
+                // Whether it is tried again or not, it is counted anew.
+                self.lease.is_not_given_up();
                 self.stream.reset();
                 Outcome::Failed(failed, error, self.lease)
             }
             End::Abandoned(answer) => {
+                // Of a request that was never whole nobody could have an answer.
+                if answer.is_none() && self.uploaded {
+                    self.lease.is_given_up();
+                }
                 let entry = self.entry(answer.map_or(0, |a| a.status), 0);
                 self.stream.reset();
                 Outcome::Abandoned(answer, entry)

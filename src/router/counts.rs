@@ -53,6 +53,7 @@ pub struct Share {
     in_flight: [AtomicU64; 3],
     answers: [AtomicU64; 5],
     errors: AtomicU64,
+    given_up: AtomicU64,
     /// Made with the first answer: of many apps few are busy, on few threads.
     latencies: OnceLock<Box<[AtomicU64; BUCKETS]>>,
 }
@@ -84,6 +85,11 @@ impl Share {
     /// The slot did not answer.
     pub fn failed(&self) {
         add(&self.errors, 1);
+    }
+
+    /// A client has left before the slot answered; or one of those has its answer, or its error, after all.
+    pub fn given_up(&self, change: i64) {
+        add(&self.given_up, change);
     }
 }
 
@@ -139,6 +145,7 @@ impl Counts {
             in_flight: self.in_flight(),
             answers: std::array::from_fn(|class| sum(&|s| &s.answers[class])),
             errors: sum(&|s| &s.errors),
+            given_up: sum(&|s| &s.given_up),
             latencies: Histogram::default(),
         }
     }

@@ -105,6 +105,8 @@ pub struct Lease {
     since: Instant,
     /// Its answer is one of those that the run is judged by. Who names a run has chosen it: that says nothing of its share.
     counts: bool,
+    /// It is counted as one that its client gave up.
+    given_up: Cell<bool>,
 }
 
 impl Lease {
@@ -114,6 +116,7 @@ impl Lease {
             class: Class::Request,
             since: Instant::now(),
             counts,
+            given_up: Cell::new(false),
         };
         lease
             .run
@@ -141,6 +144,7 @@ impl Lease {
             class,
             since: Instant::now(),
             counts: true,
+            given_up: Cell::new(false),
         }
     }
 
@@ -165,6 +169,20 @@ impl Lease {
     /// Its answer is none that the run is judged by.
     pub fn is_left_out(&mut self) {
         self.counts = false;
+    }
+
+    /// Its client has left, and the head of an answer has not come. It may still.
+    pub fn is_given_up(&self) {
+        if self.counts && !self.given_up.replace(true) {
+            self.run.counts.share(self.run.thread).given_up(1);
+        }
+    }
+
+    /// Its answer comes all the same, or it is counted as something else.
+    pub fn is_not_given_up(&self) {
+        if self.given_up.take() {
+            self.run.counts.share(self.run.thread).given_up(-1);
+        }
     }
 
     /// The run had to wait for the client until now: that is no time of its own.

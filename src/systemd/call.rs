@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use zbus::{DynamicType, Message, OwnedObjectPath, OwnedVariant, fdo};
+use zbus::{DynamicType, Message, OwnedObjectPath, OwnedVariant, Variant, fdo};
 
 use super::{Bus, Properties, UnitName};
 
 pub(super) const SYSTEMD: &str = "org.freedesktop.systemd1";
 pub(super) const PATH: &str = "/org/freedesktop/systemd1";
 pub(super) const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const JOB: &str = "org.freedesktop.systemd1.Job";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// How long a refusal for want of a polkit rule is taken for one that comes too early: polkitd sees a rule file that was just written
@@ -22,6 +23,9 @@ const RULE_SETTLES: Duration = Duration::from_secs(3);
 
 /// How long after it was lost a connection or PID 1 is asked again.
 const AGAIN: Duration = Duration::from_millis(200);
+
+/// How often a unit is looked at again whose job had ended before its type could be asked for.
+const JOB_LOOKS: u32 = 3;
 
 /// How often it is looked whether a shutdown was cancelled.
 const GOING_DOWN: Duration = Duration::from_secs(1);
@@ -240,6 +244,40 @@ impl Bus {
     ///
     /// A unit that does not exist has properties too: [`Properties::load_state`] says so.
     pub async fn properties(&self, unit: &UnitName) -> Properties {
+        for _ in 0..JOB_LOOKS {
+            let found = self.all_properties(unit).await;
+            if !found.is_between() {
+                return found;
+            }
+            // It may have ended since, and then the unit is not as it was.
+            if let Some(job_type) = self.job_type(found.job).await {
+                return Properties { job_type, ..found };
+            }
+        }
+        self.all_properties(unit).await
+    }
+
+    /// What a job is for (org.freedesktop.systemd1(5), `JobType`); `None` if it has ended.
+    async fn job_type(&self, job: u32) -> Option<String> {
+        let connection = self.link().await;
+        let path = format!("{PATH}/job/{job}");
+        let asked = connection
+            .call_method(
+                Some(SYSTEMD),
+                path.as_str(),
+                Some(PROPERTIES),
+                "Get",
+                &(JOB, "JobType"),
+            )
+            .await;
+        let reply = asked.ok()?;
+        match &*reply.body().deserialize::<OwnedVariant>().ok()? {
+            Variant::Str(job_type) => Some(job_type.to_string()),
+            _ => None,
+        }
+    }
+
+    async fn all_properties(&self, unit: &UnitName) -> Properties {
         let path = unit.path();
         let mut told = false;
         loop {

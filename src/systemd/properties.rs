@@ -23,6 +23,8 @@ pub struct Properties {
     pub sub_state: String,
     /// The number of the job that waits or runs for it; 0 is none.
     pub job: u32,
+    /// What that job is for: `start`, `stop`, `restart`, …; empty where the unit is up or on its way, of which nothing depends on it.
+    pub job_type: String,
     /// Its run, or its last one.
     pub invocation: Option<BootId>,
     /// `/slot.slice/web@green.service`; empty when it has no processes.
@@ -60,6 +62,15 @@ pub struct Properties {
 }
 
 impl Properties {
+    /// A job waits or runs for a unit that is down or goes down: it depends on the job's type what that means.
+    pub(super) fn is_between(&self) -> bool {
+        let down = matches!(
+            self.active_state.as_str(),
+            "deactivating" | "inactive" | "failed"
+        );
+        down && self.job != 0
+    }
+
     pub(super) fn read(all: &HashMap<String, OwnedVariant>) -> Self {
         let text = |name: &str| match all.get(name).map(|value| &**value) {
             Some(Variant::Str(text)) => text.to_string(),
@@ -94,6 +105,7 @@ impl Properties {
             active_state: text("ActiveState"),
             sub_state: text("SubState"),
             job: fields("Job").and_then(id).unwrap_or(0),
+            job_type: String::new(),
             invocation: match all.get("InvocationID").map(|value| &**value) {
                 Some(Variant::Array(bytes)) => run(bytes),
                 _ => None,

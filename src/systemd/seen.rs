@@ -9,7 +9,7 @@ use crate::deploy::{End, Seen, UnitFailure};
 /// What runs in a unit.
 ///
 /// A unit never says that somebody stopped it. That is told from the fact that it did not start again where its `Restart=` would
-/// have made it.
+/// have made it. That somebody has it restarted is told by its job, which is one to restart it until it is down, and to start it from there.
 #[must_use]
 pub fn seen(unit: &Properties) -> Seen {
     // `auto-restart`, and since systemd 254 `auto-restart-queued`, `failed-before-auto-restart`, `dead-before-auto-restart`.
@@ -22,11 +22,17 @@ pub fn seen(unit: &Properties) -> Seen {
             None => Seen::Coming,
         },
         "activating" => Seen::Coming,
+        _ if is_restarted(unit) => Seen::Ended(End::Restarting(UnitFailure::restarted())),
         // From here on it takes no new connections, whatever its last process still does.
         "deactivating" if unit.job != 0 => Seen::Ended(End::ByHand),
         "deactivating" if starts_again(unit) => Seen::Ended(End::Restarting(failure(unit))),
         _ => Seen::Ended(ended(unit)),
     }
+}
+
+/// A job that somebody asked for takes it down and brings it up again. With which status a process ends that was told to says nothing.
+fn is_restarted(unit: &Properties) -> bool {
+    unit.is_between() && matches!(unit.job_type.as_str(), "restart" | "start")
 }
 
 fn ended(unit: &Properties) -> End {

@@ -153,6 +153,33 @@ fn a_unit_that_a_job_takes_down_was_stopped_by_somebody() {
 }
 
 #[test]
+fn a_unit_that_somebody_restarts_is_not_stopped_and_has_not_failed() {
+    for (active, sub, result, job_type) in [
+        ("deactivating", "stop-sigterm", "success", "restart"),
+        ("inactive", "dead", "success", "restart"),
+        ("inactive", "dead", "success", "start"),
+        // It exited with 143, or was killed: as somebody wanted it.
+        ("failed", "failed", "exit-code", "start"),
+        ("deactivating", "stop-sigkill", "timeout", "restart"),
+    ] {
+        let unit = Properties {
+            job: 7,
+            job_type: job_type.to_owned(),
+            ..unit(active, sub, result, "always")
+        };
+        assert_eq!(
+            word(&unit),
+            "restarting: was restarted by somebody",
+            "{unit:?}"
+        );
+        let Seen::Ended(End::Restarting(failure)) = seen(&unit) else {
+            panic!("{unit:?}");
+        };
+        assert!(failure.is_clean());
+    }
+}
+
+#[test]
 fn a_unit_that_is_not_there_is_missing() {
     let unit = Properties {
         load_state: "not-found".to_owned(),

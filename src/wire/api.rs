@@ -78,8 +78,14 @@ pub struct Status {
     pub active: Option<String>,
     /// The active slot's release.
     pub live: Option<String>,
-    /// What `rollback` goes to.
+    /// The release before, which the symlink `prev` names.
     pub prev: Option<String>,
+    /// Where `rollback` goes if it names no release: `prev`, unless that is marked, or what is live was brought by a rollback itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way_back: Option<String>,
+    /// When a rollback brought what is live, while nothing else has switched since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_back_ms: Option<u64>,
     /// The active slot, the candidate and the old one with their runs, when it switched, who asked, which commits they are of.
     #[serde(default)]
     pub standing: Standing,
@@ -312,6 +318,9 @@ pub struct Begun {
     /// By the request with the same `Idempotency-Key` that came first; this one began nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
+    /// Nothing was begun, since what was asked for is so already: since when, and how to go on. The number is that of the last attempt then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub already: Option<String>,
 }
 
 /// Whether what was deployed last serves.
@@ -393,6 +402,9 @@ pub struct Figures {
     pub requests: u64,
     /// Those with a 5xx answer, or none: connect errors, resets, time-outs.
     pub errors: u64,
+    /// Requests beside those whose clients left before the head of an answer came.
+    #[serde(default)]
+    pub given_up: u64,
     /// From the request to the head of its answer, in microseconds: half of them took no longer. Streams and upgrades are left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p50_us: Option<u64>,

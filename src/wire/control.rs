@@ -159,6 +159,9 @@ pub struct SlotStats {
     pub answers: [u64; 5],
     /// Requests that got no whole answer from the slot (connect errors, resets, time-outs). Event streams that ended early are left out.
     pub errors: u64,
+    /// Requests whose clients left before the head of an answer came, and that are neither answered nor failed since.
+    #[serde(default)]
+    pub given_up: u64,
     /// How long its answers took, from when the request was the run's (after any hold, and when its body was whole) to the whole head of the
     /// answer. Event streams and upgrades are left out, and so is what got no answer. Only where one app's slots are asked for.
     #[serde(default, skip_serializing_if = "Histogram::is_empty")]

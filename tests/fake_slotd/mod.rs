@@ -48,6 +48,7 @@ impl Default for Script {
         Self {
             status: status(),
             begin: Ok(Begun {
+                already: None,
                 generation: 7,
                 release: None,
                 repeated: false,

@@ -240,6 +240,22 @@ impl App {
         })
     }
 
+    /// The candidate does not come up, and is gone.
+    pub fn vanished_at_start(&mut self) -> &mut Self {
+        let (name, generation) = (self.candidate(), self.state.generation);
+        self.on(Event::StartFailed {
+            slot: name.clone(),
+            generation,
+            failure: failure("exited with status 1"),
+        });
+        self.stopped(name.as_str())
+    }
+
+    /// What the deployment is to make active, once its slot is chosen.
+    pub fn candidate_release(&self) -> Option<ReleaseId> {
+        self.state.slots[&self.candidate()].release.clone()
+    }
+
     /// A unit is up that no start of ours began.
     pub fn appeared(&mut self, name: &str, number: u32) -> &mut Self {
         let boot = self.next_boot();

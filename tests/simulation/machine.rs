@@ -1,15 +1,15 @@
 //! A machine with units, routers and a deployer, all of them numbers.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use slot::deploy::{
     After, BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Effect, End, Event,
     Evidence, Expected, Facts, Failing, Fingerprint, Found, Generation, Guard, Hook, Kind, Migrate,
-    Notice, Phase, Probe, Quiet, Rate, ReleaseId, Request, Route, Sample, Seen, Service, Settings,
-    Sides, SlotName, Stage, State, Step, Time, Topic, UnitFailure, Verdict, Weight, effects, judge,
-    plan, recover, rediscover, step, step_ends,
+    Notice, Phase, Probe, Quiet, RESTARTS, Rate, Refusal, ReleaseId, Request, Route, Sample, Seen,
+    Service, Settings, Sides, SlotName, Stage, State, Step, Time, Topic, UnitFailure, Verdict,
+    Weight, effects, judge, plan, recover, rediscover, step, step_ends,
 };
 
 use crate::random::Random;
@@ -37,6 +37,8 @@ enum Coming {
     Arrives,
     /// Somebody does something.
     Person,
+    /// Somebody asks for the rollback once more.
+    Again,
     /// Something breaks.
     Fault,
 }
@@ -50,7 +52,21 @@ struct Unit {
     gated: bool,
     /// Its processes stand still.
     frozen: bool,
+    /// The end of its last run was no failure.
+    clean: bool,
+    /// How often it is still to end like that soon.
+    loops: u8,
     release: Option<ReleaseId>,
+}
+
+impl Unit {
+    /// How its last run ended, after which it starts again.
+    fn end(&self) -> End {
+        End::Restarting(match self.clean {
+            true => UnitFailure::restarted(),
+            false => failure("signal"),
+        })
+    }
 }
 
 /// What is in the way of the table.
@@ -103,6 +119,10 @@ pub struct Machine {
     uploads: Vec<Generation>,
     /// The number of the last notice that was posted.
     posted: u64,
+    /// The rollbacks that somebody asked for.
+    asked_back: BTreeSet<Generation>,
+    /// What a rollback brought, while nothing else has switched.
+    brought: Option<ReleaseId>,
 }
 
 fn slot(name: &str) -> SlotName {
@@ -125,6 +145,8 @@ impl Machine {
             healthy: 100,
             gated: false,
             frozen: false,
+            clean: false,
+            loops: 0,
             release: None,
         };
         let mut machine = Self {
@@ -152,6 +174,8 @@ impl Machine {
             reached: BTreeMap::new(),
             uploads: Vec::new(),
             posted: 0,
+            asked_back: BTreeSet::new(),
+            brought: None,
         };
         if machine.random.percent(30) {
             machine.state.topics = Topic::ALL.map(|(_, topic)| topic).into();
@@ -323,6 +347,12 @@ impl Machine {
                     self.plan(after, Coming::Person);
                 }
             }
+            Coming::Again => {
+                if self.faulty {
+                    let settings = self.state.settings.clone();
+                    self.rollback(None, settings)?;
+                }
+            }
             Coming::Fault => {
                 if self.faulty {
                     self.fault()?;
@@ -346,6 +376,7 @@ impl Machine {
         };
         self.commit(next)?;
         self.followed(&before, &event)?;
+        self.ended_in_a_soak(&before, &event)?;
         let repeatable = !matches!(
             event,
             Event::Probed { .. }
@@ -414,7 +445,13 @@ impl Machine {
         self.note("a step passed");
         let verdict = judge(&canary.checks, evidence);
         let good = verdict == Verdict::Pass
-            || matches!(verdict, Verdict::Hold(_)) && canary.quiet == Quiet::Advance;
+            || matches!(&verdict, Verdict::Hold(lack) if canary.advances(lack));
+        let impatient = evidence.whole.candidate.given_up > 0;
+        if good && impatient {
+            return Err(format!(
+                "{slot} went on, and its clients give up: {verdict:?}"
+            ));
+        }
         let last = was.step + 1 == canary.steps.len();
         let over = step_ends(canary, was).is_some_and(|ends| ends <= Time(self.now));
         let next = match is {
@@ -424,6 +461,51 @@ impl Machine {
         match good && over && next {
             true => Ok(()),
             false => Err(format!("{event:?} took {slot} on, at {was:?}")),
+        }
+    }
+
+    /// Where there is a slot to go back to, the first end that is a failure is enough, and of the others the third since the switch.
+    fn ended_in_a_soak(&mut self, before: &State, event: &Event) -> Result<(), String> {
+        let Event::Vanished { slot, boot, end } = event else {
+            return Ok(());
+        };
+        let watch = before.watch.as_ref().filter(|watch| {
+            watch.rolling_back.is_none()
+                && watch.new == *slot
+                && before.active.as_ref() == Some(slot)
+        });
+        let run = (before.slots.get(slot)).and_then(|slot| slot.boot.as_ref());
+        let Some(watch) = watch.filter(|_| run == Some(boot)) else {
+            return Ok(());
+        };
+        let old = watch.old.as_ref().and_then(|old| before.slots.get(old));
+        let runs = old.is_some_and(|old| {
+            let keeps = matches!(
+                old.condition,
+                Condition::Warm { gated: true, .. }
+                    | Condition::Draining {
+                        withdrawn: false,
+                        ..
+                    }
+            );
+            keeps && old.boot.is_some()
+        });
+        if !runs {
+            return Ok(());
+        }
+        let clean = matches!(end, End::Restarting(failure) if failure.is_clean());
+        let goes_back = self.state.active == watch.old;
+        self.note(match (clean, goes_back) {
+            (true, true) => "restarted too often",
+            (true, false) => "restarted in a soak",
+            (false, _) => "failed in a soak",
+        });
+        match goes_back == (!clean || watch.restarts + 1 == RESTARTS) {
+            true => Ok(()),
+            false => Err(format!(
+                "{event:?}, with {watch:?}, and {:?} is active",
+                self.state.active
+            )),
         }
     }
 
@@ -445,6 +527,11 @@ impl Machine {
             Notice::Ended(outcome) => {
                 self.note(outcome.cause.code());
                 if outcome.cause == Cause::Switched {
+                    let own = self.state.rolled_back.as_ref().is_some_and(|back| {
+                        back.at == Time(self.now) && back.release.as_ref() == self.state.live()
+                    });
+                    let back = own || self.asked_back.contains(&outcome.generation);
+                    self.brought = self.state.live().filter(|_| back).cloned();
                     let held = before.deployment.as_ref();
                     let resurrected = held.is_some_and(|held| {
                         let marked = outcome.release.as_ref();
@@ -486,10 +573,23 @@ impl Machine {
                     }
                 }
             }
-            Notice::Soak { cause, .. } => self.note(cause.code()),
+            Notice::Soak { cause, .. } => {
+                self.note(cause.code());
+                let old = before.watch.as_ref().and_then(|watch| watch.old.as_ref());
+                let is_kept = old.is_some_and(|old| {
+                    let known = self.state.slots.get(old);
+                    let warm =
+                        known.is_some_and(|it| matches!(it.condition, Condition::Warm { .. }));
+                    warm && !self.state.lingering.contains(old)
+                });
+                if *cause == Cause::Superseded && is_kept {
+                    return Err("a soak is superseded and its old slot does not drain".to_owned());
+                }
+            }
             Notice::RolledBack(back) => {
                 self.note("rolled-back");
                 self.note(back.cause.code());
+                self.brought.clone_from(&back.release);
                 let generation = back.generation;
                 let count = self.rollbacks.entry(generation).or_default();
                 *count += 1;
@@ -579,6 +679,24 @@ impl Machine {
                 check(kept, "what is kept for the soak is gone")?;
             }
         }
+        let held = state.deployment.as_ref();
+        let soaks = (state.watch.as_ref()).filter(|watch| watch.rolling_back.is_none());
+        if let (Some(held), Some(watch)) = (held, soaks)
+            && held.kind == Kind::Deploy
+        {
+            let takes = match &held.phase {
+                Phase::Preparing { .. } => false,
+                Phase::Waiting { .. } => watch.old.is_some(),
+                Phase::Starting { .. }
+                | Phase::Ready { .. }
+                | Phase::Trial { .. }
+                | Phase::Shifting { .. } => true,
+            };
+            check(
+                !takes,
+                "a deployment has taken a slot, and the soak goes on",
+            )?;
+        }
         // Until the routers have the table, `prev` is still what it was before.
         check(
             state.name() == "shifting"
@@ -665,6 +783,7 @@ impl Machine {
                 }
             }
             self.state = before.clone();
+            self.brought = None;
             // Tables are counted anew.
             self.withdrawn.clear();
         }
@@ -786,14 +905,19 @@ impl Machine {
             3..60 => (2, 0),
             _ => (200, 1),
         };
-        let sample = |requests, errors| Sample {
+        let given_up = match self.random.between(0, 100) {
+            0..10 => 50,
+            _ => 0,
+        };
+        let sample = |requests, errors, given_up| Sample {
             requests,
             errors,
+            given_up,
             ..Sample::default()
         };
         let whole = Sides {
-            candidate: sample(requests, errors),
-            live: sample(1_000, 0),
+            candidate: sample(requests, errors, given_up),
+            live: sample(1_000, 0, 0),
         };
         Evidence {
             recent: whole.clone(),
@@ -891,8 +1015,11 @@ impl Machine {
             release,
             settings: self.state.settings.clone(),
         });
-        if self.faulty && self.random.percent(12) {
-            let after = self.random.between(1, 40_000);
+        let unit = self.units.get_mut(name).expect("a known slot");
+        unit.loops = unit.loops.saturating_sub(1);
+        let loops = unit.loops > 0;
+        if self.faulty && (loops || self.random.percent(12)) {
+            let after = self.random.between(1, if loops { 1_000 } else { 40_000 });
             self.plan(after, Coming::UnitCrash(name.clone(), run));
         }
     }
@@ -905,9 +1032,9 @@ impl Machine {
         if let Run::Running(boot) = unit.phase.clone() {
             unit.phase = Run::Coming;
             unit.run += 1;
-            let run = unit.run;
+            unit.clean = unit.loops > 0 || self.random.percent(40);
+            let (run, end) = (unit.run, unit.end());
             self.forget_in_flight(name, &boot);
-            let end = End::Restarting(failure("signal"));
             self.answer(Event::Vanished {
                 slot: name.clone(),
                 boot,
@@ -947,7 +1074,7 @@ impl Machine {
         } else {
             let end = match &unit.phase {
                 Run::Ended(end) => end.clone(),
-                Run::Coming | Run::Running(_) => End::Restarting(failure("signal")),
+                Run::Coming | Run::Running(_) => unit.end(),
                 Run::Stopping(_) => End::ByHand,
             };
             self.answer(Event::Vanished {
@@ -1132,13 +1259,37 @@ impl Machine {
         let id = self.random.between(0, 6);
         let named: ReleaseId = format!("{id:08x}").parse().expect("8 digits");
         let to = self.random.percent(40).then_some(named);
+        if self.random.percent(40) {
+            let after = self.random.between(1, 6_000);
+            self.plan(after, Coming::Again);
+        }
+        self.rollback(to, settings)
+    }
+
+    fn rollback(&mut self, to: Option<ReleaseId>, settings: Settings) -> Result<(), String> {
         let (before, left) = (self.state.generation, self.state.live().cloned());
         let marked = self.state.marked.clone();
-        self.deliver(Event::Rollback {
+        let brought = self.brought.clone().filter(|_| to.is_none());
+        // A switch that the routers are being told of counts as made, and is gone back from.
+        let shifts = self.state.name() == "shifting" && self.state.on_trial().is_none();
+        let event = Event::Rollback {
             to: to.clone(),
             by: "person".to_owned(),
             settings,
-        })?;
+        };
+        self.asked_back.insert(before.next());
+        let refused = step(&self.state, event.clone(), Time(self.now)).err();
+        self.deliver(event)?;
+        let began = self.state.generation != before;
+        if !began {
+            self.asked_back.remove(&before.next());
+        }
+        if matches!(refused, Some(Refusal::AlreadyBack { .. })) {
+            self.note("already back");
+        }
+        if began && !shifts && brought.is_some() && brought == left {
+            return Err("a second rollback went forward again".to_owned());
+        }
         match to {
             Some(to)
                 if self.state.generation != before
@@ -1355,7 +1506,17 @@ impl Machine {
                 self.table.clone_from(&self.table_on_disk);
             }
             50..60 => self.reboot()?,
-            60..75 => {
+            60..68 => {
+                // The active release is restarted, and ends again without a failure.
+                if let Some(active) = self.state.active.clone()
+                    && let Some(unit) = self.units.get_mut(&active)
+                {
+                    unit.loops = 4;
+                    let run = unit.run;
+                    self.unit_crash(&active, run);
+                }
+            }
+            68..75 => {
                 // The active release gets ill.
                 if let Some(active) = self.state.active.clone() {
                     let healthy = self.random.between(0, 100);

@@ -149,17 +149,24 @@ impl<U: Units, C: Commits> Machine<U, C> {
         )
     }
 
+    /// A second rollback goes forward again, as slot-machine has it.
+    async fn back(&self) -> Result<Arc<State>, AskError> {
+        let to = |release| self.app.rollback(release, BY.to_owned(), Guard::default());
+        match to(None).await {
+            Err(AskError::Refused(Refusal::AlreadyBack { left, .. })) if left.is_some() => {
+                to(left).await
+            }
+            asked => asked,
+        }
+    }
+
     /// Goes back to the release before.
     pub async fn rollback(&self) -> (StatusCode, Deployed) {
         let failed = |error| Deployed {
             error: Some(error),
             ..Deployed::default()
         };
-        let generation = match self
-            .app
-            .rollback(None, BY.to_owned(), Guard::default())
-            .await
-        {
+        let generation = match self.back().await {
             Ok(state) => state.generation,
             Err(error) => return (refusal(&error), failed(chain(&error))),
         };

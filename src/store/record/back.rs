@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::RolledBackRecord;
 use super::convert::{parse, text};
-use crate::deploy::{Generation, NameError, RolledBack, State, Time};
+use super::{RolledBackRecord, WentBackRecord};
+use crate::deploy::{Generation, NameError, RolledBack, State, Time, WentBack};
 
 /// Of the releases that are marked, how.
 pub(super) fn marks_of(state: &State) -> BTreeMap<String, RolledBackRecord> {
@@ -40,6 +40,26 @@ impl RolledBackRecord {
             cause: self.cause.into_cause()?,
             at: Time(self.at),
             reached: self.reached.map(Into::into),
+        })
+    }
+}
+
+impl From<&WentBack> for WentBackRecord {
+    fn from(back: &WentBack) -> Self {
+        Self {
+            left: text(back.left.as_ref()),
+            release: back.release.to_string(),
+            at: back.at.0,
+        }
+    }
+}
+
+impl WentBackRecord {
+    pub(super) fn into_went_back(self) -> Result<WentBack, NameError> {
+        Ok(WentBack {
+            left: parse(self.left)?,
+            release: self.release.parse()?,
+            at: Time(self.at),
         })
     }
 }

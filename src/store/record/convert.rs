@@ -9,6 +9,7 @@ use super::{
     FIRST, FailureRecord, KeptRecord, KeyRecord, KindRecord, LookoutRecord, MigrateRecord,
     MigrationRecord, OccasionRecord, OutcomeRecord, PhaseRecord, ProbeRecord, Record,
     RolledBackRecord, ServiceRecord, SettingsRecord, SlotRecord, VERSION, WatchRecord,
+    WentBackRecord,
 };
 use crate::deploy::{
     BootId, ByClass, Cause, Condition, Deployment, Generation, Kind, NameError, Outcome, Phase,
@@ -97,12 +98,14 @@ impl Record {
                 before_switch: held.before_switch.into(),
                 force: held.force,
                 because: held.because.as_ref().map(Into::into),
+                goes_back: held.goes_back,
             }),
             watch: state.watch.as_ref().map(|watch| WatchRecord {
                 generation: watch.generation.0,
                 new: watch.new.to_string(),
                 old: text(watch.old.as_ref()),
                 streak: watch.streak,
+                restarts: watch.restarts,
                 until: watch.until.0,
                 prev: text(watch.prev.as_ref()),
                 soaked: watch.soaked,
@@ -114,6 +117,7 @@ impl Record {
                 .map(|(name, slot)| (name.to_string(), slot.into()))
                 .collect(),
             prev: text(state.prev.as_ref()),
+            went_back: state.went_back.as_ref().map(Into::into),
             soaked: state.soaked,
             marked: state.marked.keys().map(ToString::to_string).collect(),
             marks: marks_of(state),
@@ -156,6 +160,7 @@ impl Record {
                 .map(|(name, slot)| Ok((name.parse()?, slot.into_slot()?)))
                 .collect::<Result<_, NameError>>()?,
             prev: parse(self.prev)?,
+            went_back: (self.went_back.map(WentBackRecord::into_went_back)).transpose()?,
             soaked: self.soaked,
             marked: self
                 .marked
@@ -294,6 +299,7 @@ impl DeploymentRecord {
             before_switch: self.before_switch.into(),
             force: self.force,
             because: self.because.map(CauseRecord::into_cause).transpose()?,
+            goes_back: self.goes_back,
         })
     }
 }
@@ -305,6 +311,7 @@ impl WatchRecord {
             new: self.new.parse()?,
             old: parse(self.old)?,
             streak: self.streak,
+            restarts: self.restarts,
             until: Time(self.until),
             prev: parse(self.prev)?,
             soaked: self.soaked,

@@ -47,6 +47,9 @@ pub(super) struct Record {
     watch: Option<WatchRecord>,
     slots: BTreeMap<String, SlotRecord>,
     prev: Option<String>,
+    /// A version that does not know of it goes forward again with a second rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    went_back: Option<WentBackRecord>,
     soaked: bool,
     marked: BTreeSet<String>,
     /// Of those that are marked, how they were rolled back. A version that does not know of it knows that they were.
@@ -189,6 +192,10 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+fn is_none(count: &u8) -> bool {
+    *count == 0
+}
+
 fn is_not(flag: &bool) -> bool {
     !flag
 }
@@ -260,13 +267,16 @@ enum FailedRecord {
     MaxHold,
 }
 
-/// What a verdict lacks: requests, or latencies for a quantile.
+/// What a verdict lacks: requests, or latencies for a quantile; or clients who wait for an answer, as all but `given_up` of `has` do. A
+/// version that does not know of that takes it for a lack of requests.
 #[derive(Debug, Serialize, Deserialize)]
 struct LackRecord {
     live: bool,
     quantile: Option<QuantileRecord>,
     has: u64,
     needs: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    given_up: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -309,6 +319,8 @@ struct DeploymentRecord {
     force: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     because: Option<CauseRecord>,
+    #[serde(default, skip_serializing_if = "is_not")]
+    goes_back: bool,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -357,6 +369,9 @@ struct WatchRecord {
     new: String,
     old: Option<String>,
     streak: u8,
+    /// A version that does not know of them takes any end of a process for a failure.
+    #[serde(default, skip_serializing_if = "is_none")]
+    restarts: u8,
     until: u64,
     prev: Option<String>,
     soaked: bool,
@@ -465,6 +480,13 @@ struct RolledBackRecord {
     at: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reached: Option<ProbeRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct WentBackRecord {
+    left: Option<String>,
+    release: String,
+    at: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

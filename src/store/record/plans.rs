@@ -106,20 +106,22 @@ impl From<PlanRecord> for Plan {
 
 impl From<&Lack> for LackRecord {
     fn from(lack: &Lack) -> Self {
-        let (live, quantile, has, needs) = match lack {
-            Lack::Requests { live, has, needs } => (live, None, has, needs),
+        let (live, quantile, has, needs, given_up) = match lack {
+            Lack::Requests { live, has, needs } => (*live, None, *has, *needs, None),
             Lack::Latencies {
                 live,
                 quantile,
                 has,
                 needs,
-            } => (live, Some((*quantile).into()), has, needs),
+            } => (*live, Some((*quantile).into()), *has, *needs, None),
+            Lack::Patience { given_up, of } => (false, None, *of, *of, Some(*given_up)),
         };
         Self {
-            live: *live,
+            live,
             quantile,
-            has: *has,
-            needs: *needs,
+            has,
+            needs,
+            given_up,
         }
     }
 }
@@ -131,10 +133,12 @@ impl From<LackRecord> for Lack {
             quantile,
             has,
             needs,
+            given_up,
         } = lack;
-        match quantile {
-            None => Self::Requests { live, has, needs },
-            Some(quantile) => Self::Latencies {
+        match (given_up, quantile) {
+            (Some(given_up), _) => Self::Patience { given_up, of: has },
+            (None, None) => Self::Requests { live, has, needs },
+            (None, Some(quantile)) => Self::Latencies {
                 live,
                 quantile: quantile.into(),
                 has,
