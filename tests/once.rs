@@ -199,7 +199,7 @@ fn what_is_as_expected_is_done_and_not_a_second_time() {
     let status = ok(&project, &["status"]);
     let live = status["live"].as_str().unwrap();
     assert_eq!(refused(&project, &deploy).0, 8);
-    // The release that is live is known by its id too. Without the condition the second rollback would go forward again.
+    // The release that is live is known by its id too.
     let back = ["rollback", "--expected-active", live, "--wait", "stopped"];
     assert_eq!(ok(&project, &back)["generation"], 3);
     running.until("release one on slot");

@@ -463,8 +463,34 @@ fn a_release_is_listed_deployed_again_and_gone_back_to_by_its_id_or_its_label() 
         (&"rollback".into(), &one.into())
     );
     running.until("release 1 on slot");
-    // What it left is what the next one goes to.
-    ok(&ask(&project, &["rollback"]));
+    // Another one is no way forward, and says what is.
+    let before = fs::read(project.home().join("state.json")).unwrap();
+    let nothing = ok(&ask(&project, &["--json", "rollback"]));
+    assert_eq!(
+        (
+            &nothing["success"],
+            &nothing["generation"],
+            &nothing["release"]
+        ),
+        (&true.into(), &outcome["generation"], &Value::Null)
+    );
+    let already = nothing["already"].as_str().unwrap();
+    assert!(already.contains("has served since a rollback"), "{already}");
+    let forward = format!("`slotctl deploy --release {three}` to the one that was left");
+    assert!(already.ends_with(&forward), "{already}");
+    let again = ask(&project, &["rollback"]);
+    assert_eq!(
+        (again.status.code(), again.stdout.last()),
+        (Some(0), Some(&b'\n'))
+    );
+    assert!(fs::read(project.home().join("state.json")).unwrap() == before);
+    let status = ok(&ask(&project, &["--json", "status"]));
+    assert_eq!(
+        (&status["prev"], &status["way_back"]),
+        (&three.as_str().into(), &Value::Null)
+    );
+    assert!(status["gone_back_ms"].as_u64() > Some(0), "{status}");
+    ok(&ask(&project, &["rollback", "--to", three.as_str()]));
     running.until("release three on slot");
     failed(&["rollback", "--to", "v3"], 1, "is live already");
     failed(&["rollback", "--to", "v4"], 7, "there is no release");
