@@ -8,7 +8,7 @@ use std::time::Duration;
 use machine_support::{App, failure, percent, release, settings, slot};
 use slot::deploy::{
     Canary, CanaryStep, Checks, Effect, Event, Evidence, Generation, Hook, Measured, Measurement,
-    Notice, Quiet, Rate, Refusal, Request, Sample, Sides, effects,
+    Notice, Quantile, Quiet, Rate, Ratio, Refusal, Request, Sample, Sides, effects,
 };
 
 fn canary(steps: &[(u8, u64)]) -> Canary {
@@ -275,6 +275,68 @@ fn a_deployer_that_was_away_for_longer_than_a_verdict_may_take_waits_for_it_anew
     assert_eq!(app.weight("green"), 1);
     measured(&mut app, 0, 100, 0);
     assert_eq!(app.weight("green"), 10);
+}
+
+/// How a first step ends whose candidate and live slot have these latencies.
+fn ends_with(checks: Checks, candidate: [u64; 3], live: [u64; 3]) -> &'static str {
+    let mut app = deployed(with(Canary {
+        checks,
+        ..canary(&[(1, 60), (10, 60)])
+    }));
+    let latencies = |millis: [u64; 3]| {
+        let spans = millis.map(Duration::from_millis);
+        Quantile::ALL.into_iter().zip(spans).collect()
+    };
+    let mut evidence = counted(1_000, 0);
+    evidence.whole.candidate.latencies = latencies(candidate);
+    evidence.whole.live.latencies = latencies(live);
+    let generation = app.state.generation;
+    app.wait(60).on(Event::Measured {
+        of: Measured::Step(0),
+        generation,
+        evidence,
+    });
+    match app.weight("green") {
+        10 => "passed",
+        _ => app.cause(),
+    }
+}
+
+#[test]
+fn each_quantile_has_a_limit_and_a_ratio_of_its_own() {
+    for (place, quantile) in Quantile::ALL.into_iter().enumerate() {
+        let limit = || Checks {
+            latency: [(quantile, Duration::from_millis(100))].into(),
+            ..Checks::default()
+        };
+        let ratio = || Checks {
+            latency_ratio: [(quantile, Ratio(200))].into(),
+            ..Checks::default()
+        };
+        // One of the three is slow: the check of that one alone does not pass.
+        for slow in 0..3 {
+            let mut candidate = [40; 3];
+            candidate[slow] = 101;
+            let own = slow == place;
+            let (limited, compared) = match own {
+                true => ("latency", "latency-ratio"),
+                false => ("passed", "passed"),
+            };
+            assert_eq!(
+                ends_with(limit(), candidate, [40; 3]),
+                limited,
+                "{quantile:?}"
+            );
+            assert_eq!(
+                ends_with(ratio(), candidate, [40; 3]),
+                compared,
+                "{quantile:?}"
+            );
+        }
+        assert_eq!(ends_with(limit(), [100; 3], [40; 3]), "passed");
+        assert_eq!(ends_with(ratio(), [80; 3], [40; 3]), "passed");
+        assert_eq!(ends_with(ratio(), [300; 3], [150; 3]), "passed");
+    }
 }
 
 #[test]

@@ -438,7 +438,7 @@ pub fn time_until(until: u64, now: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::api::{Deadlines, Outcome};
+    use crate::wire::api::{Deadlines, Figures, Outcome, Progress};
 
     #[test]
     fn what_was_never_deployed_is_told_from_what_was_stopped() {
@@ -451,6 +451,63 @@ mod tests {
             "{}",
             said(&status)
         );
+    }
+
+    #[test]
+    fn a_plan_shows_what_both_sides_answered() {
+        let figures = |requests, given_up, p50| Figures {
+            requests,
+            errors: requests / 100,
+            given_up,
+            p50_us: Some(p50),
+            p95_us: Some(10 * p50),
+            p99_us: None,
+        };
+        let held = Progress {
+            plan: Some(PlanStatus {
+                step: 2,
+                steps: 3,
+                weight: 10,
+                verdict: Some("hold".to_owned()),
+                candidate: figures(120, 7, 1_540),
+                live: figures(1_080, 0, 950),
+                ..PlanStatus::default()
+            }),
+            ..Progress::default()
+        };
+        let status = Status {
+            deployment: Some(held),
+            ..Status::default()
+        };
+        let said = table(&status, 0, Paint::default(), 200);
+        for line in [
+            "  step 2 of 3 at 10%; verdict: hold",
+            "    candidate  120 requests, 1 errors, 7 given up, p50 1.5 ms, p95 15.4 ms",
+            "    live       1080 requests, 10 errors, p50 0.9 ms, p95 9.5 ms",
+        ] {
+            assert!(said.lines().any(|it| it == line), "{line:?} in {said}");
+        }
+    }
+
+    #[test]
+    fn where_a_rollback_goes_is_said_unless_one_has_brought_what_is_live() {
+        let mut status = Status {
+            live: Some("00000001".to_owned()),
+            active: Some("blue".to_owned()),
+            serving: true,
+            prev: Some("00000002".to_owned()),
+            way_back: Some("00000002".to_owned()),
+            ..Status::default()
+        };
+        let said = |status: &Status| table(status, 200_000, Paint::default(), 200);
+        assert!(said(&status).contains("serves from blue, `slotctl rollback` goes to 00000002"));
+        (status.way_back, status.gone_back_ms) = (None, Some(20_000));
+        let text = said(&status);
+        assert!(
+            text.contains("serves from blue, since a rollback 3m 0s ago"),
+            "{text}"
+        );
+        assert!(!text.contains("slotctl rollback"), "{text}");
     }
 
     #[test]

@@ -90,6 +90,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::deploy::{Generation, Weight};
 
     const NAMES: [&str; 4] = ["blue", "green", "canary", "extra"];
 
@@ -112,6 +113,52 @@ mod tests {
     fn told(rows: &[(u8, String)]) -> String {
         let rows = rows.iter().map(|(count, name)| format!("{name} {count}"));
         rows.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn each_attempt_begins_with_other_clients_and_keeps_them_while_its_share_grows() {
+        let app =
+            App::parse("command = './server'\nsticky = 'cookie'\n", "web.toml").expect("a file");
+        let part = |generation, weight, run: &str, last: Option<&table::App>| {
+            let name = |name: &str| name.parse().expect("a slot");
+            let percent = Weight::new(weight).expect("a part");
+            let route = Route {
+                table: 1,
+                generation: Generation(1),
+                active: Some(name("blue")),
+                trials: vec![(name("green"), percent)],
+                left: Weight::NONE,
+                tried: Some(Generation(generation)),
+                ready: true,
+                boots: Vec::new(),
+                hold: std::time::Duration::ZERO,
+            };
+            let mut slots = slots(&[100 - weight, weight]);
+            slots[1].boot_id = Some(run.to_owned());
+            let sticky = sticky(&app, &route, &slots, last);
+            table::App {
+                slots,
+                sticky,
+                name: "web".to_owned(),
+                generation: 1,
+                routes: Vec::new(),
+                hold_ms: Some(0),
+                limits: table::Limits::default(),
+                preview: None,
+            }
+        };
+        let salt = |part: &table::App| part.sticky.as_ref().map(|sticky| sticky.salt);
+        let first = part(7, 1, "a", None);
+        assert_eq!(salt(&first), Some(7));
+        let grown = part(7, 50, "a", Some(&first));
+        assert_eq!(salt(&grown), Some(7));
+        // Another attempt in the same slot, of which the table may still have the part before.
+        let next = part(9, 1, "b", Some(&grown));
+        assert_eq!(salt(&next), Some(9));
+        // One that is beside it does not give everybody another version.
+        assert_eq!(salt(&part(12, 2, "b", Some(&next))), Some(9));
+        // Nobody is kept where one slot has all.
+        assert_eq!(salt(&part(13, 0, "b", Some(&next))), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! **Invariant:** an upstream connection is given back only after a whole request and a whole answer
 //! with nothing behind it; any other is closed, by reset if a message on it is unfinished.
 
+mod end;
 mod failed;
 mod passing;
 
@@ -13,6 +14,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+pub use end::End;
 pub use failed::Failed;
 
 use super::access::Entry;
@@ -64,34 +66,6 @@ enum Event {
     Told,
     /// The whole answer was passed back.
     Whole,
-}
-
-/// How an attempt ended, before [`Attempt::end`] has dealt with its connections.
-#[derive(Debug)]
-pub enum End {
-    /// The slot failed to answer.
-    Failed(Failed, Option<io::Error>),
-    /// It was given up because of the client, which is to be told so if it is still there.
-    Abandoned(Option<Answer>),
-    /// The answer was passed back, so many bytes of body.
-    Whole(Response, Toward, u64),
-    /// A part of it was: the client must see that it is no more.
-    Part(u16, u64),
-    /// No more than a part of it came from the slot.
-    Cut(u16, u64),
-    /// It became a tunnel.
-    Switched {
-        /// Each side has ended; else one was lost.
-        whole: bool,
-        /// Bytes that were passed back.
-        moved: u64,
-    },
-}
-
-impl End {
-    fn failed(failed: Failed) -> Self {
-        Self::Failed(failed, None)
-    }
 }
 
 /// True if the client knows the end of this answer by the end of its connection alone.

@@ -219,3 +219,38 @@ fn prefixes_are_found_under_paths_of_any_depth() {
         assert_eq!(find(&t, 0, "h", &path).as_deref(), Some(app));
     }
 }
+
+#[test]
+fn of_any_ten_thousand_requests_in_a_row_each_slot_has_its_share_to_within_a_hundredth() {
+    const OVER: u32 = 10_000;
+    for weights in [[69, 30, 1], [99, 1, 0], [34, 33, 33]] {
+        let listeners = listeners();
+        let mut builder = Builder::new(&listeners);
+        builder.app("web", 10_000, BOUNDS).unwrap();
+        for (name, weight) in ["blue", "green", "canary"].into_iter().zip(weights) {
+            builder
+                .slot(name, weight, "127.0.0.1:9000", None, true)
+                .unwrap();
+        }
+        let table = builder.build().unwrap();
+        let app = &table.apps()[0];
+        // Also where the tickets begin anew.
+        let first = u32::MAX - 2 * OVER;
+        let ticket = |number: u32| first.wrapping_add(number);
+        let mut had = [0_i64; 3];
+        for number in 0..4 * OVER {
+            had[app.pick(ticket(number)).unwrap()] += 1;
+            if number < OVER {
+                continue;
+            }
+            had[app.pick(ticket(number - OVER)).unwrap()] -= 1;
+            for (had, weight) in had.iter().zip(weights) {
+                let wanted = i64::from(OVER) * i64::from(weight) / 100;
+                assert!(
+                    (had - wanted).abs() <= i64::from(OVER) / 100,
+                    "{weights:?} at {number}"
+                );
+            }
+        }
+    }
+}

@@ -275,6 +275,7 @@ pub fn status() -> Status {
         active: Some("blue".to_owned()),
         live: Some("99887766".to_owned()),
         prev: Some("55443322".to_owned()),
+        way_back: Some("55443322".to_owned()),
         serving: true,
         addresses: vec!["http://127.0.0.1:80/".to_owned()],
         slots: vec![

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use slot::deploy::{
     After, BootId, ByClass, Canary, CanaryStep, Cause, Checks, Condition, Effect, End, Event,
-    Evidence, Expected, Facts, Failing, Fingerprint, Found, Generation, Guard, Hook, Kind, Migrate,
-    Notice, Phase, Probe, Quiet, RESTARTS, Rate, Refusal, ReleaseId, Request, Route, Sample, Seen,
-    Service, Settings, Sides, SlotName, Stage, State, Step, Time, Topic, UnitFailure, Verdict,
-    Weight, effects, judge, plan, recover, rediscover, step, step_ends,
+    Evidence, Expected, Facts, Failing, Fingerprint, Found, Generation, Guard, Hook, Key, Kind,
+    Migrate, Notice, Phase, Probe, Quiet, RESTARTS, Rate, Refusal, ReleaseId, Request, Route,
+    Sample, Seen, Service, Settings, Sides, SlotName, Stage, State, Step, Time, Topic, UnitFailure,
+    Verdict, Weight, effects, judge, plan, recover, rediscover, step, step_ends,
 };
 
 use crate::random::Random;
@@ -1438,6 +1438,7 @@ impl Machine {
     /// Somebody asks for something on a condition, with one of few keys, and asks again.
     fn ask_if(&mut self, event: Event) -> Result<(), String> {
         let number = self.random.between(0, 8);
+        let key: Key = format!("key-{number}").parse().expect("a key");
         let guard = Guard {
             expected: Expected {
                 generation: (self.random.percent(50))
@@ -1445,7 +1446,7 @@ impl Machine {
                 active: None,
             },
             key: Some(Fingerprint {
-                key: format!("key-{number}").parse().expect("a key"),
+                key: key.clone(),
                 target: format!("target {}", self.random.between(0, 3)),
                 payload: Some(String::new()),
             }),
@@ -1462,8 +1463,14 @@ impl Machine {
         }
         if began {
             self.note("asked-with-a-key");
-            // A state that was lost right after is found again without its keys.
-            let lost = self.state.keys.is_empty();
+            // A state that was lost right after is found again without its keys, and one that was left before anything was started has not
+            // carried it out.
+            let keyed = self.state.keys.iter();
+            let mut keyed = keyed.filter(|keyed| keyed.fingerprint.key == key);
+            let lost = keyed.next().is_none_or(|keyed| {
+                let outcome = keyed.outcome.as_ref();
+                outcome.is_some_and(|outcome| outcome.cause == Cause::Interrupted)
+            });
             if !lost && step(&self.state, asked.clone(), Time(self.now)).is_ok() {
                 return Err(format!("{asked:?} was carried out twice"));
             }
