@@ -464,7 +464,8 @@ impl Machine {
         }
     }
 
-    /// Where there is a slot to go back to, the first end that is a failure is enough, and of the others the third since the switch.
+    /// Where there is a slot to go back to, the first end that is a failure is enough, and of the others the third since the switch, or the
+    /// next one if there was none at that time.
     fn ended_in_a_soak(&mut self, before: &State, event: &Event) -> Result<(), String> {
         let Event::Vanished { slot, boot, end } = event else {
             return Ok(());
@@ -500,7 +501,7 @@ impl Machine {
             (true, false) => "restarted in a soak",
             (false, _) => "failed in a soak",
         });
-        match goes_back == (!clean || watch.restarts + 1 == RESTARTS) {
+        match goes_back == (!clean || watch.restarts + 1 >= RESTARTS) {
             true => Ok(()),
             false => Err(format!(
                 "{event:?}, with {watch:?}, and {:?} is active",
