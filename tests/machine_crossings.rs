@@ -640,8 +640,17 @@ fn a_watched_slot_that_is_started_again_and_does_not_come_up_is_rolled_back() {
     for _ in 0..20 {
         app.probed(&green, false);
     }
-    assert_eq!(app.active(), "green", "it may take health_timeout");
-    assert_eq!(app.wait(30).active(), "blue");
+    assert_eq!(app.wait(9).active(), "green", "its requests are held");
+    assert_eq!(app.wait(1).active(), "blue");
+    // It is not even started again.
+    let mut app = in_soak();
+    app.vanished("green", restarts());
+    assert_eq!(app.wait(9).active(), "green");
+    assert_eq!(app.wait(1).active(), "blue");
+    let mut app = in_soak();
+    app.vanished("green", restarts()).appeared("green", 2);
+    app.probed(&green, true).wait(20);
+    assert_eq!(app.active(), "green", "it was up in time");
     let mut app = in_soak();
     app.vanished("green", restarts()).wait(5);
     let generation = app.state.slots[&green].generation;
@@ -659,7 +668,7 @@ fn a_soak_does_not_end_while_the_process_is_being_started_again() {
     app.wait(38)
         .vanished("green", restarts())
         .appeared("green", 2);
-    app.wait(10);
+    app.wait(9);
     assert_eq!((app.is("blue"), app.state.soaked), ("warm", false));
     app.probed(&slot("green"), true).wait(5);
     assert_eq!((app.is("blue"), app.state.soaked), ("draining", true));

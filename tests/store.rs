@@ -101,6 +101,7 @@ fn busy() -> State {
         old: Some(slot("blue")),
         streak: 2,
         restarts: 0,
+        comes_by: None,
         until: Time(1_763_700_010_000),
         prev: Some(release("0badcafe")),
         soaked: true,
@@ -186,7 +187,8 @@ fn back() -> State {
         release: release("0123abcd"),
         at: Time(1_763_699_980_000),
     });
-    state.watch.as_mut().unwrap().restarts = 2;
+    let watch = state.watch.as_mut().unwrap();
+    (watch.restarts, watch.comes_by) = (2, Some(Time(1_763_700_041_000)));
     state.deployment.as_mut().unwrap().goes_back = true;
     state
 }

@@ -173,6 +173,7 @@ impl Draft {
             watch.until = now.after(settings.soak);
             watch.streak = 0;
             watch.restarts = 0;
+            watch.comes_by = None;
             watch.old = watch.old.take().filter(|old| {
                 self.state
                     .slots

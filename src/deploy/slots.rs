@@ -100,6 +100,9 @@ impl Draft {
             Condition::Ready => self.gate_refused(probe),
             Condition::Active(Service::Booting { .. } | Service::Down { .. }) if probe.pass => {
                 self.set(name, Condition::Active(Service::Up));
+                if let Some(watch) = &mut self.state.watch {
+                    watch.comes_by = None;
+                }
                 self.tell(Notice::Up { slot: name.clone() });
             }
             Condition::Active(Service::Up) if self.state.is_on_lookout(name) => {

@@ -209,6 +209,8 @@ pub struct Watch {
     pub streak: u8,
     /// How often its unit has started it again since the switch, for an end that was no failure.
     pub restarts: u8,
+    /// When it must be up again after such an end.
+    pub comes_by: Option<Time>,
     /// The end of the soak.
     pub until: Time,
     /// [`State::prev`] before the switch, for an automatic rollback.

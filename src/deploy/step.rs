@@ -121,7 +121,8 @@ impl State {
                 Phase::Trial { .. } => verdict_due(deployment),
                 Phase::Preparing { .. } | Phase::Shifting { .. } => None,
             });
-        let watch = self.soak().map(|watch| watch.until);
+        let soak = self.soak();
+        let watch = soak.map(|watch| watch.comes_by.unwrap_or(watch.until).min(watch.until));
         let kept = self.kept.as_ref().map(|kept| kept.until);
         let migration = self.migration.as_ref().map(|it| it.until);
         let slots = self
@@ -241,6 +242,7 @@ impl Draft {
                 | Condition::Failed(_) => {}
             }
         }
+        self.soak_waits_no_more();
         if self.state.soak().is_some_and(|watch| watch.until <= now) {
             self.soak_ends();
         }

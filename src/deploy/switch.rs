@@ -218,6 +218,7 @@ impl Draft {
                 old: from.filter(|from| self.is_warm(from)),
                 streak: 0,
                 restarts: 0,
+                comes_by: None,
                 until: self.now.after(soak),
                 prev,
                 soaked,

@@ -1,11 +1,11 @@
 //! The look at a new slot after its switch, and the one way back from it.
 
-use super::event::{Probe, UnitFailure};
+use super::event::{Probe, UnitFailure, UnitResult};
 use super::hook::Hook;
 use super::mark::RolledBack;
-use super::names::SlotName;
+use super::names::{SlotName, Time};
 use super::notice::Notice;
-use super::policy::{FAILED_PROBES, RESTARTS, SOAK_REST};
+use super::policy::{FAILED_PROBES, HOLD, RESTARTS, SOAK_REST};
 use super::state::{Cause, Condition, Phase, Service};
 use super::step::Draft;
 
@@ -42,8 +42,8 @@ impl Draft {
 
     /// A run of the active slot ended, or does not come up. True if that is the end of its soak as well, and another slot has its traffic.
     ///
-    /// An end that is no failure, and after which the unit starts it again, is one of [`RESTARTS`]: its requests are held meanwhile, and
-    /// there is a slot to go back to while it does not come.
+    /// An end that is no failure, and after which the unit starts it again, is one of [`RESTARTS`]: its requests are held meanwhile. While
+    /// there is a slot to go back to, it has to be up again before they would be answered with an error.
     pub(super) fn soak_ended_by(&mut self, name: &SlotName, end: SoakEnd) -> bool {
         let is_watched = self.state.soak().is_some_and(|watch| watch.new == *name);
         let Some(watch) = self.state.watch.as_mut().filter(|_| is_watched) else {
@@ -54,6 +54,7 @@ impl Draft {
             SoakEnd::Restarts(last) => {
                 watch.restarts = watch.restarts.saturating_add(1);
                 if watch.restarts < RESTARTS {
+                    watch.comes_by.get_or_insert(self.now.after(HOLD));
                     return false;
                 }
                 let (times, text) = (watch.restarts, last.text);
@@ -65,6 +66,22 @@ impl Draft {
         };
         self.watch_failed(cause);
         self.state.active.as_ref() != Some(name)
+    }
+
+    /// A process that was to come again has not come in time.
+    pub(super) fn soak_waits_no_more(&mut self) {
+        let is_late = |by: &mut Time| *by <= self.now;
+        let watch = self.state.watch.as_mut();
+        let watch = watch.filter(|watch| watch.rolling_back.is_none());
+        if watch
+            .and_then(|watch| watch.comes_by.take_if(is_late))
+            .is_some()
+        {
+            self.watch_failed(Cause::Exited(UnitFailure {
+                result: UnitResult::Timeout,
+                text: format!("ended, and was not up again within {} s", HOLD.as_secs()),
+            }));
+        }
     }
 
     /// The watched slot is bad. While the old one runs, it is active again by the same commit; at most once, since the watch is

@@ -90,6 +90,23 @@ def test_one_that_begins_to_fail_is_at_nothing_within_10_seconds_and_the_error_h
     assert (status["state"], status["active"], status["last"]["cause"]) == ("idle", "blue", "error-rate")
 
 
+def test_what_a_release_answers_while_it_warms_up_is_not_held_against_it(fresh):
+    app = planned(fresh, "50% 2s", more='warm_up = "10s"')
+    with load_of(fresh) as load:
+        deploying = begin(app, "two", faults="errors-until=/srv/warm")
+        at_step(app, 1)
+        deadline = time.monotonic() + 30
+        while load.snapshot()["failures"].get("status 500", 0) < 20:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        fresh.run("touch /srv/warm")
+        outcome = ended(deploying)
+        answers_only(load, "two")
+        result = load.stop()
+    assert (outcome["success"], outcome["cause"]) == (True, "switched"), outcome
+    assert set(result["failures"]) == {"status 500"}, result
+
+
 def test_one_that_only_gets_slow_is_caught_by_its_ratio_to_the_live_one(fresh):
     more = "latency_ratio = { p99 = 2 }"
     app = planned(fresh, "50% 2m", more=more, faults="slow=40")

@@ -372,6 +372,8 @@ struct WatchRecord {
     /// A version that does not know of them takes any end of a process for a failure.
     #[serde(default, skip_serializing_if = "is_none")]
     restarts: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    comes_by: Option<u64>,
     until: u64,
     prev: Option<String>,
     soaked: bool,
