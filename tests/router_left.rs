@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -362,8 +363,8 @@ fn a_stream_of_which_not_everything_was_kept_is_cut_and_kept_no_more() {
     router.says("has not kept all of a stream");
 }
 
-#[test]
-fn a_stream_that_finds_no_room_with_the_service_manager_is_served_and_said_once() {
+/// An app each of whose answers is a stream, a service manager, and the file with the table for them.
+fn with_streams() -> (Upstream, Manager, PathBuf) {
     let upstream = Upstream::start(|raw, _| {
         raw.head();
         raw.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n");
@@ -373,6 +374,12 @@ fn a_stream_that_finds_no_room_with_the_service_manager_is_served_and_said_once(
     let path = manager.directory.path().join("table");
     let routes = table(1, vec![slot("blue", 100, upstream.address)]);
     std::fs::write(&path, serde_json::to_vec(&routes).unwrap()).unwrap();
+    (upstream, manager, path)
+}
+
+#[test]
+fn a_stream_that_finds_no_room_with_the_service_manager_is_served_and_said_once() {
+    let (_upstream, manager, path) = with_streams();
     // Room for the notes, and for one connection.
     let mut router = manager.start(Vec::new(), |command| {
         command.env("FDSTORE", "22").arg("--table").arg(&path);
@@ -444,15 +451,7 @@ fn a_stream_that_was_left_counts_at_the_address_of_its_client() {
 
 #[test]
 fn streams_that_the_service_manager_has_no_time_for_flow_and_are_kept_when_it_has() {
-    let upstream = Upstream::start(|raw, _| {
-        raw.head();
-        raw.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n");
-        raw.end();
-    });
-    let manager = Manager::new();
-    let path = manager.directory.path().join("table");
-    let routes = table(1, vec![slot("blue", 100, upstream.address)]);
-    std::fs::write(&path, serde_json::to_vec(&routes).unwrap()).unwrap();
+    let (_upstream, manager, path) = with_streams();
     let mut router = manager.start(Vec::new(), |command| {
         command.arg("--table").arg(&path);
     });

@@ -396,21 +396,8 @@ fn the_rest_of_a_body_that_the_upstream_did_not_take_is_no_request() {
     const REST: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = upstream.local_addr().unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("table.json");
-    let blue = table(1, vec![slot("blue", 100, address)]);
-    std::fs::write(&path, serde_json::to_vec(&blue).unwrap()).unwrap();
-    let notified = Notified::new();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut command = Command::new(ROUTER);
-    command
-        .arg("--table")
-        .arg(&path)
-        .env("NOTIFY_SOCKET", &notified.path)
-        .stderr(Stdio::null());
-    let child = activated(&listener, &mut command);
-    notified.wait_for(|l| l == "READY=1");
-    let mut client = Raw::connect(listener.local_addr().unwrap());
+    let (child, public) = ready(address);
+    let mut client = Raw::connect(public);
     let length = 5 + REST.len();
     client.send(format!(
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\nbegun"

@@ -161,6 +161,9 @@ impl Draft {
     /// What a rollback goes to: what it names, else the previous release; never what is live, never what is marked. One that names none
     /// goes nowhere from what a rollback brought: who asks twice does not mean the release that was left.
     pub(super) fn rollback_target(&self, to: Option<ReleaseId>) -> Result<ReleaseId, Refusal> {
+        if let (None, Some(already)) = (&to, self.state.already_back(self.now)) {
+            return Err(already);
+        }
         match (to, self.state.prev.clone()) {
             (Some(release), _) if self.state.live() == Some(&release) => {
                 Err(Refusal::AlreadyLive { release })
@@ -169,14 +172,6 @@ impl Draft {
                 Err(Refusal::Marked { release })
             }
             (Some(release), _) => Ok(release),
-            (None, _) if self.state.already_back(self.now).is_some() => {
-                let back = self.state.already_back(self.now);
-                Err(back.filter(|_| self.state.deployment.is_none()).unwrap_or(
-                    Refusal::NothingToRollBackTo {
-                        why: "what is live was brought by a rollback itself, and `slotctl abort` takes back what is under way",
-                    },
-                ))
-            }
             (None, Some(prev)) if self.state.marked.contains_key(&prev) => {
                 Err(Refusal::NothingToRollBackTo {
                     why: "the previous release was itself rolled back automatically",

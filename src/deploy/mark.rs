@@ -67,6 +67,10 @@ impl State {
     /// Why a rollback that names no release changes nothing.
     pub(super) fn already_back(&self, now: Time) -> Option<Refusal> {
         let (at, left) = self.gone_back()?;
+        if self.deployment.is_some() {
+            let why = "what is live was brought by a rollback itself, and `slotctl abort` takes back what is under way";
+            return Some(Refusal::NothingToRollBackTo { why });
+        }
         Some(Refusal::AlreadyBack {
             generation: self.generation,
             live: self.live()?.clone(),

@@ -122,7 +122,7 @@ impl State {
                 Phase::Preparing { .. } | Phase::Shifting { .. } => None,
             });
         let soak = self.soak();
-        let watch = soak.map(|watch| watch.comes_by.unwrap_or(watch.until).min(watch.until));
+        let watch = soak.map(|watch| watch.comes_by.map_or(watch.until, |by| by.min(watch.until)));
         let kept = self.kept.as_ref().map(|kept| kept.until);
         let migration = self.migration.as_ref().map(|it| it.until);
         let slots = self

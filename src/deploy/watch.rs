@@ -189,13 +189,8 @@ impl Draft {
     /// A newer attempt has taken a slot, or the place of what is watched: whatever comes, there is no way back by itself to the slot that
     /// was kept for the soak. A way back that is under way goes on.
     pub(super) fn supersede(&mut self) {
-        let watch = self.state.watch.take();
-        let (ended, goes_back) = match watch {
-            Some(watch) if watch.rolling_back.is_none() => (Some(watch), None),
-            other => (None, other),
-        };
-        self.state.watch = goes_back;
-        if let Some(watch) = ended {
+        let watch = &mut self.state.watch;
+        if let Some(watch) = watch.take_if(|watch| watch.rolling_back.is_none()) {
             self.tell(Notice::Soak {
                 generation: watch.generation,
                 slot: watch.new,

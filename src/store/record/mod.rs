@@ -188,12 +188,8 @@ fn is(flag: &bool) -> bool {
     *flag
 }
 
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-fn is_none(count: &u8) -> bool {
-    *count == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 fn is_not(flag: &bool) -> bool {
@@ -370,7 +366,7 @@ struct WatchRecord {
     old: Option<String>,
     streak: u8,
     /// A version that does not know of them takes any end of a process for a failure.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     restarts: u8,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     comes_by: Option<u64>,
