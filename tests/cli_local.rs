@@ -5,7 +5,7 @@ mod fake_slotd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use fake_slotd::{slotctl, stderr, stdout};
+use fake_slotd::{ending, slotctl, stderr, stdout};
 
 const NOBODY: &str = "/nonexistent/slotd.sock";
 
@@ -161,6 +161,32 @@ fn a_slotd_that_is_not_there_is_named_with_what_starts_it() {
         said["error"].as_str().unwrap().contains("nothing answers"),
         "{said}"
     );
+}
+
+#[test]
+fn what_changes_nothing_is_asked_again_of_a_slotd_that_is_restarted() {
+    let (folder, slotd) = ending(2);
+    let output = slotctl(
+        folder.path(),
+        &folder.path().join("slotd.sock"),
+        &["app", "list"],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(slotd.join().unwrap(), 3);
+
+    let (folder, slotd) = ending(4);
+    let output = slotctl(
+        folder.path(),
+        &folder.path().join("slotd.sock"),
+        &["app", "list"],
+    );
+    assert_eq!(output.status.code(), Some(3));
+    let said = stderr(&output);
+    assert!(
+        said.contains("ended the connection during GET /apps; `journalctl -u slotd` says why"),
+        "{said}"
+    );
+    assert_eq!(slotd.join().unwrap(), 4);
 }
 
 #[test]

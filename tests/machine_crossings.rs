@@ -474,11 +474,62 @@ fn a_rollback_does_not_go_forward_ahead_of_a_deployment_either() {
     let mut app = in_drain();
     app.rollback().routed().drained("green").stopped("green");
     app.deploy_at(3, Some(10));
-    let refused = app.refused(app.ask_rollback());
-    assert!(
-        matches!(refused, Refusal::NothingToRollBackTo { why } if why.contains("slotctl abort")),
-        "{refused}"
+    let attempt = app.state.generation;
+    app.rollback();
+    assert_eq!(app.state.preempted(), Some(attempt), "it only ends that");
+    assert_eq!(app.state.live(), Some(&release(1)));
+    assert_eq!(app.is("green"), "stopping");
+    app.stopped("green");
+    assert_eq!(already(&app).0, release(1));
+}
+
+#[test]
+fn a_rollback_to_what_is_live_ends_what_is_under_way_and_does_nothing_else() {
+    let mut app = in_drain();
+    app.settle().deploy_at(3, Some(10));
+    let attempt = app.state.generation;
+    app.on(app.ask_rollback_to(Some(release(2))));
+    assert_eq!(app.state.preempted(), Some(attempt));
+    assert_eq!(
+        (app.active(), app.state.live()),
+        ("green", Some(&release(2)))
     );
+}
+
+#[test]
+fn a_second_rollback_is_no_success_where_what_the_first_one_brought_fails() {
+    let mut app = in_drain();
+    app.rollback().routed().drained("green").stopped("green");
+    app.vanished("blue", crashed());
+    for attempt in [None, Some(3)] {
+        if let Some(number) = attempt {
+            app.deploy_at(number, Some(10));
+        }
+        let refused = app.refused(app.ask_rollback());
+        assert!(
+            matches!(refused, Refusal::NothingToRollBackTo { why } if why.contains("--to RELEASE")),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn what_a_rollback_brought_and_is_started_anew_is_no_way_forward_either() {
+    let mut app = in_drain();
+    app.rollback().routed().drained("green").stopped("green");
+    app.wait(60).serve(1).settle();
+    let (live, left, _, ago) = already(&app);
+    assert_eq!((live, left), (release(1), Some(release(2))));
+    assert!(
+        ago >= 60,
+        "{ago} s since the rollback, not since the new start"
+    );
+    // So it is where slot went back by itself.
+    let mut app = in_soak();
+    app.vanished("green", crashed()).routed().stopped("green");
+    app.serve(1).settle();
+    let (live, left, marked, _) = already(&app);
+    assert_eq!((live, left, marked), (release(1), Some(release(2)), true));
 }
 
 #[test]
@@ -502,13 +553,17 @@ fn a_rollback_to_a_release_by_name_starts_it_or_gives_it_the_traffic_if_it_still
 }
 
 #[test]
-fn a_rollback_to_a_release_that_is_live_or_marked_is_refused() {
+fn a_rollback_to_a_release_that_is_marked_is_refused_and_to_what_is_live_changes_nothing() {
     let mut app = in_soak();
     let live = app.ask_rollback_to(app.state.live().cloned());
+    let refused = app.refused(live);
+    assert!(refused.is_already(), "{refused}");
     assert_eq!(
-        app.refused(live),
+        refused,
         Refusal::AlreadyLive {
-            release: release(2)
+            generation: app.state.generation,
+            release: release(2),
+            well: true,
         }
     );
     app.vanished("green", crashed()).routed().stopped("green");

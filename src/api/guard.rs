@@ -121,11 +121,16 @@ pub(super) fn begun(
     release: Option<String>,
 ) -> Result<Began, Problem> {
     let (generation, repeated, already) = match asked {
-        Ok(state) => (state.generation, false, None),
+        Ok(state) => (state.generation, false, only_ended(&state)),
         Err(AskError::Refused(Refusal::Repeated { generation, .. })) => (generation, true, None),
-        Err(AskError::Refused(already @ Refusal::AlreadyBack { generation, .. })) => {
-            (generation, false, Some(already.to_string()))
-        }
+        Err(AskError::Refused(
+            already @ (Refusal::AlreadyBack { generation, .. }
+            | Refusal::AlreadyLive {
+                generation,
+                well: true,
+                ..
+            }),
+        )) => (generation, false, Some(already.to_string())),
         Err(error) => return Err(error.into()),
     };
     Ok(Began(api::Begun {
@@ -134,6 +139,14 @@ pub(super) fn begun(
         repeated,
         already,
     }))
+}
+
+/// What a rollback did that began nothing, and ended what was under way.
+fn only_ended(state: &State) -> Option<String> {
+    let (ended, live) = (state.preempted()?, state.live()?);
+    Some(format!(
+        "generation {ended} was ended, and release {live} serves on"
+    ))
 }
 
 /// The answer to a deployment that was asked for before. What comes with it is taken, and compared with what came then, if that is known or

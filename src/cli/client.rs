@@ -26,6 +26,9 @@ pub const SOCKET: &str = "/run/slot/slotd.sock";
 /// An answer that fits in memory, or something is very wrong.
 const MAX_ANSWER: usize = 16 << 20;
 
+/// How often a `GET` is made again.
+const AGAIN: usize = 3;
+
 /// What slotctl sends: nothing, or an archive that is made while it is sent.
 pub type Body = BoxBody<Bytes, io::Error>;
 
@@ -217,7 +220,8 @@ impl Client {
         self.ask_once(Method::POST, &path, key, body).await
     }
 
-    /// Any request, whose answer is JSON of one type.
+    /// Any request, whose answer is JSON of one type. A `GET` is made again where slotd was restarted before it had answered (RFC 9110,
+    /// 9.2.2).
     ///
     /// # Errors
     /// [`ClientError`].
@@ -227,7 +231,16 @@ impl Client {
         path: &str,
         body: Body,
     ) -> Result<T, ClientError> {
-        self.ask_once(method, path, None, body).await
+        let again = if method == Method::GET { AGAIN } else { 0 };
+        let mut answer = self.ask_once(method, path, None, body).await;
+        for _ in 0..again {
+            let Err(ClientError::Broken { .. }) = answer else {
+                break;
+            };
+            tokio::time::sleep(RETRY).await;
+            answer = self.ask_once(Method::GET, path, None, empty()).await;
+        }
+        answer
     }
 
     async fn ask_once<T: DeserializeOwned>(

@@ -386,7 +386,12 @@ pub async fn rollback(
         &mut screen,
     )
     .await?;
-    let begun = match begun {
+    show_asked(global, client, begun).await
+}
+
+/// Shows how an attempt ended, or that none was needed.
+async fn show_asked(global: &Global, client: &Client, asked: Asked) -> anyhow::Result<Exit> {
+    let begun = match asked {
         Asked::Ended(outcome) => return show(global, client, &outcome).await,
         Asked::Already(begun) => begun,
     };
@@ -418,12 +423,12 @@ struct Nothing {
 /// If slotd refuses.
 pub async fn promote(global: &Global, client: &Client, options: &Promote) -> anyhow::Result<Exit> {
     let mut screen = Screen::new(global.json);
-    let mut asked = options.depending.expecting.queries();
+    let mut queries = options.depending.expecting.queries();
     let slot = options.slot.as_ref();
-    asked.extend(slot.map(|slot| ("slot", slot.name.clone())));
-    let path = path_of("/promote", &asked);
+    queries.extend(slot.map(|slot| ("slot", slot.name.clone())));
+    let path = path_of("/promote", &queries);
     let key = options.depending.idempotency_key.as_ref();
-    let outcome = attempt(
+    let asked = ask(
         client,
         client.post_once(&path, key, empty()),
         || None,
@@ -431,7 +436,7 @@ pub async fn promote(global: &Global, client: &Client, options: &Promote) -> any
         &mut screen,
     )
     .await?;
-    show(global, client, &outcome).await
+    show_asked(global, client, asked).await
 }
 
 /// Cuts what a slot still drains.

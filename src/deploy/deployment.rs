@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::event::{Refusal, Request, UnitFailure};
+use super::event::{Request, UnitFailure};
 use super::hook::Stage;
 use super::names::{Generation, ReleaseId, SlotName, Time, Weight};
 use super::notice::Notice;
 use super::policy::{SLOT_WAIT, START_MARGIN, Settings};
+use super::refusal::Refusal;
 use super::state::{Cause, Condition, Deployment, Kind, Outcome, Phase, Slot};
 use super::step::Draft;
 
@@ -74,8 +75,9 @@ impl Draft {
         (held.generation == generation).then_some(&held.phase)
     }
 
-    /// Goes ahead of anything that has not switched. A slot that still runs the release gets the traffic at once, also when it
-    /// already drains; else the release is started and gated like any other.
+    /// Goes ahead of anything that has not switched, and ends it, also where what is live is what it asks for, and nothing more is to be
+    /// done. A slot that still runs the release gets the traffic at once, also when it already drains; else the release is started and gated
+    /// like any other.
     pub(super) fn rollback(
         &mut self,
         to: Option<ReleaseId>,
@@ -137,7 +139,13 @@ impl Draft {
             ))
             | None => {}
         }
-        let release = self.rollback_target(to)?;
+        let release = match self.rollback_target(to) {
+            Err(refusal) if refusal.is_already() && self.state.deployment.is_some() => {
+                self.fail(Cause::Preempted);
+                return Ok(());
+            }
+            target => target?,
+        };
         if self.state.deployment.is_some() {
             self.fail(Cause::Preempted);
         }
@@ -166,7 +174,7 @@ impl Draft {
         }
         match (to, self.state.prev.clone()) {
             (Some(release), _) if self.state.live() == Some(&release) => {
-                Err(Refusal::AlreadyLive { release })
+                Err(self.state.already_live(release))
             }
             (Some(release), _) if self.state.marked.contains_key(&release) => {
                 Err(Refusal::Marked { release })
@@ -203,6 +211,13 @@ impl Draft {
         if self.state.on_trial() == Some(&slot) {
             self.shift(&slot);
             return Ok(());
+        }
+        let live = self
+            .state
+            .live()
+            .filter(|_| self.state.active.as_ref() == Some(&slot));
+        if let Some(release) = live.filter(|_| self.state.is_well()) {
+            return Err(self.state.already_live(release.clone()));
         }
         self.refuse_if_locked()?;
         let Some(found) = self.state.slots.get(&slot) else {

@@ -9,8 +9,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::event::{Event, Refusal};
+use super::event::Event;
 use super::names::{Generation, Key, NameError, ReleaseId, SlotName, Time};
+use super::refusal::Refusal;
 use super::state::{Cause, Outcome, State};
 use super::step::{Step, step};
 
@@ -250,7 +251,8 @@ pub(super) fn guarded(
 ) -> Result<Step, Refusal> {
     guard.admits(state, now)?;
     let mut next = step(state, event, now)?;
-    if let Some(fingerprint) = guard.key {
+    // A rollback that began nothing, and only ended what was under way, does so again if it is repeated.
+    if let Some(fingerprint) = guard.key.filter(|_| next.state.preempted().is_none()) {
         next.state.keep_key(fingerprint, now);
     }
     Ok(next)

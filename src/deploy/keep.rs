@@ -7,9 +7,9 @@
 //!
 //! **Invariant:** nothing is in flight at a slot that is frozen, and it has no traffic before a probe of it has passed again.
 
-use super::event::Refusal;
 use super::names::{ReleaseId, SlotName, Time};
 use super::policy::Settings;
+use super::refusal::Refusal;
 use super::state::{Condition, Kind, Phase, State};
 use super::step::Draft;
 

@@ -2,9 +2,10 @@
 //!
 //! **Invariant:** one that is marked becomes active again only when somebody says so by name: nothing brings it back by itself.
 
-use super::event::{Probe, Refusal};
+use super::event::Probe;
 use super::names::{Generation, ReleaseId, SlotName, Time};
-use super::state::{Cause, State};
+use super::refusal::Refusal;
+use super::state::{Cause, Condition, Service, State};
 use super::step::Draft;
 
 /// How many marks are kept: releases that nobody has deployed for so long are on no disk any more.
@@ -64,20 +65,48 @@ impl State {
         prev.filter(|prev| !self.marked.contains_key(prev))
     }
 
+    /// The deployment that a rollback ended, where it began nothing itself: what was live was what it asked for.
+    #[must_use]
+    pub fn preempted(&self) -> Option<Generation> {
+        let last = self.outcome.as_ref();
+        let last = last.filter(|last| last.cause == Cause::Preempted);
+        let last = last.filter(|last| last.generation == self.generation)?;
+        self.deployment.is_none().then_some(last.generation)
+    }
+
     /// Why a rollback that names no release changes nothing.
     pub(super) fn already_back(&self, now: Time) -> Option<Refusal> {
         let (at, left) = self.gone_back()?;
-        if self.deployment.is_some() {
-            let why = "what is live was brought by a rollback itself, and `slotctl abort` takes back what is under way";
+        if !self.is_well() {
+            let why = "what is live and fails was brought by a rollback itself; `slotctl rollback --to RELEASE` goes to an earlier one of \
+                       `slotctl releases`";
             return Some(Refusal::NothingToRollBackTo { why });
         }
+        let live = self.live()?;
+        let left = left.filter(|left| *left != live);
         Some(Refusal::AlreadyBack {
             generation: self.generation,
-            live: self.live()?.clone(),
+            live: live.clone(),
             left: left.cloned(),
             marked: left.is_some_and(|it| self.marked.contains_key(it)),
             ago: now.since(at),
         })
+    }
+
+    /// Whoever asks for what is live does not get it anew.
+    pub(super) fn already_live(&self, release: ReleaseId) -> Refusal {
+        Refusal::AlreadyLive {
+            generation: self.generation,
+            release,
+            well: self.is_well(),
+        }
+    }
+
+    /// What is live is up, and nothing is known against it.
+    pub(super) fn is_well(&self) -> bool {
+        let active = self.active.as_ref().and_then(|name| self.slots.get(name));
+        let up = active.is_some_and(|slot| slot.condition == Condition::Active(Service::Up));
+        up && self.lookout.failing.is_none()
     }
 }
 

@@ -45,6 +45,7 @@ mod notice;
 mod plan;
 mod policy;
 mod recovery;
+mod refusal;
 mod slots;
 mod state;
 mod step;
@@ -56,7 +57,7 @@ mod watch;
 
 pub use auto::{Circumstances, Decision, Ended, Tried, decide, is_its_own};
 pub use effect::{Effect, Limits, Pace, Route, effects};
-pub use event::{End, Event, Probe, Refusal, Request, UnitFailure, UnitResult};
+pub use event::{End, Event, Probe, Request, UnitFailure, UnitResult};
 pub use guard::{Expected, Fingerprint, Guard, KEY_AGE, KEYS, Keyed, Serving, Unexpected};
 pub use hook::{Hook, Occasion, Stage};
 pub use keep::Kept;
@@ -72,6 +73,7 @@ pub use policy::{
     After, ByClass, FAILED_PROBES, Failing, HOLD, RESTARTS, SLOT_WAIT, START_MARGIN, Settings,
 };
 pub use recovery::{Facts, Found, Seen, recover, rediscover};
+pub use refusal::Refusal;
 pub use state::{Cause, Condition, Deployment, Kind, Outcome, Phase, Service, Slot, State, Watch};
 pub use step::{Step, step};
 pub use tiding::{Tiding, Topic};

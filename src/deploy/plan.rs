@@ -12,10 +12,10 @@
 
 use std::time::Duration;
 
-use super::event::Refusal;
 use super::hook::{Hook, Stage};
 use super::names::{BootId, Generation, SlotName, Time, Weight};
 use super::notice::Notice;
+use super::refusal::Refusal;
 use super::state::{Cause, Condition, Deployment, Phase, Service, State};
 use super::step::Draft;
 use super::verdict::{Checks, Evidence, Failed, Finding, Lack, Verdict, judge, worse};

@@ -1,9 +1,10 @@
 //! What happens to one slot: starts, ends, probes, drains and stops.
 
-use super::event::{End, Probe, Refusal, UnitFailure, UnitResult};
+use super::event::{End, Probe, UnitFailure, UnitResult};
 use super::names::{BootId, Generation, ReleaseId, SlotName};
 use super::notice::Notice;
 use super::policy::{ByClass, DRAIN_ANSWER, FAILED_PROBES, RESTART, Settings};
+use super::refusal::Refusal;
 use super::state::{Cause, Condition, Kind, Phase, Service, Slot};
 use super::step::Draft;
 use super::watch::SoakEnd;

@@ -3,12 +3,13 @@
 //! **Invariant:** `step` is a function of its arguments: no clock, no I/O, no randomness. A stale event (of another generation or
 //! run than the state knows) leaves the state equal to what it was.
 
-use super::event::{Event, Refusal};
+use super::event::Event;
 use super::guard::guarded;
 use super::hook::Stage;
 use super::names::{SlotName, Time, Weight};
 use super::notice::Notice;
 use super::plan::verdict_due;
+use super::refusal::Refusal;
 use super::state::{Cause, Condition, Phase, Service, State};
 
 /// What an event makes of a state.

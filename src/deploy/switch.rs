@@ -78,15 +78,9 @@ impl Draft {
     /// A release whose soak a newer attempt ended is as good as one that finished it, once it has served for as long: it is up, and does
     /// not fail.
     fn outlasts(&mut self) {
-        let active = self
-            .state
-            .active
-            .as_ref()
-            .and_then(|name| self.state.slots.get(name));
-        let up = active.is_some_and(|slot| slot.condition == Condition::Active(Service::Up));
         let soak = self.state.settings.soak;
         let long = (self.state.switched).is_some_and(|at| at.after(soak) <= self.now);
-        if up && long && self.state.watch.is_none() && self.state.lookout.failing.is_none() {
+        if long && self.state.watch.is_none() && self.state.is_well() {
             self.state.soaked = true;
         }
     }
@@ -186,13 +180,14 @@ impl Draft {
             Kind::Deploy | Kind::ByHand | Kind::Promote => deployment.settings.soak,
         };
         let because = self.left_by_itself(&deployment);
-        self.state.went_back = (self.state.live().cloned())
-            .filter(|_| deployment.goes_back && because.is_none())
-            .map(|release| WentBack {
+        self.state.went_back = match deployment.goes_back && because.is_none() {
+            true => self.state.live().map(|release| WentBack {
                 left: left.clone(),
-                release,
+                release: release.clone(),
                 at: self.now,
-            });
+            }),
+            false => self.still_back(left.as_ref()),
+        };
         self.remember(deployment.kind, left.clone());
         self.state.soaked = soak.is_zero();
         self.state.settings = deployment.settings.clone();
@@ -226,6 +221,17 @@ impl Draft {
             });
         }
         self.let_go();
+    }
+
+    /// The rollback that brought what is live, where that was only started anew: there is no way forward by another one.
+    fn still_back(&self, left: Option<&ReleaseId>) -> Option<WentBack> {
+        let live = self.state.live().filter(|live| left == Some(live))?;
+        let (at, left) = self.state.gone_back()?;
+        Some(WentBack {
+            left: left.cloned(),
+            release: live.clone(),
+            at,
+        })
     }
 
     /// What `rollback` goes to, now that the release that was live is not: that release, if it had finished its soak, or if it was

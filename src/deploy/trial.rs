@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use super::event::{End, Probe, Refusal, UnitFailure};
+use super::event::{End, Probe, UnitFailure};
 use super::hook::Hook;
 use super::names::{SlotName, Weight};
 use super::notice::Notice;
 use super::policy::{ByClass, DRAIN_ANSWER, FAILED_PROBES, Settings};
+use super::refusal::Refusal;
 use super::state::{Cause, Condition, Kind, Phase, State};
 use super::step::Draft;
 

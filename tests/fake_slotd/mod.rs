@@ -3,6 +3,8 @@
 #![allow(dead_code)] // Each test file uses its part.
 #![allow(clippy::unwrap_used)] // It is part of tests, which may stop at the first surprise.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
@@ -246,6 +248,35 @@ fn router(script: Script, asked: Asked, uploaded: Arc<Mutex<Vec<u8>>>) -> Router
                 next.run(request)
             },
         ))
+}
+
+/// A slotd whose connections end unanswered so many times.
+pub fn ending(times: usize) -> (tempfile::TempDir, std::thread::JoinHandle<usize>) {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(folder.path().join("slotd.sock")).unwrap();
+    let slotd = std::thread::spawn(move || {
+        let mut asked = 0;
+        for client in listener.incoming() {
+            let (mut client, mut head) = (client.unwrap(), Vec::new());
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            assert!(head.starts_with(b"GET /apps HTTP/1.1\r\n"));
+            asked += 1;
+            if asked > times {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"apps\":[]}";
+                client.write_all(answer).unwrap();
+                break;
+            }
+            if asked == 4 {
+                break;
+            }
+        }
+        asked
+    });
+    (folder, slotd)
 }
 
 pub fn problem(code: &str, error: &str) -> Problem {

@@ -532,6 +532,8 @@ impl Machine {
                         back.at == Time(self.now) && back.release.as_ref() == self.state.live()
                     });
                     let back = own || self.asked_back.contains(&outcome.generation);
+                    // What was brought and is started anew is what was brought.
+                    let back = back || self.brought.as_ref() == self.state.live();
                     self.brought = self.state.live().filter(|_| back).cloned();
                     let held = before.deployment.as_ref();
                     let resurrected = held.is_some_and(|held| {
@@ -1285,8 +1287,15 @@ impl Machine {
         if !began {
             self.asked_back.remove(&before.next());
         }
-        if matches!(refused, Some(Refusal::AlreadyBack { .. })) {
-            self.note("already back");
+        match refused {
+            Some(Refusal::AlreadyBack { .. }) => self.note("already back"),
+            None if !began => {
+                self.note("only ended");
+                if self.state.preempted().is_none() {
+                    return Err("a rollback neither began nor ended anything".to_owned());
+                }
+            }
+            _ => {}
         }
         if began && !shifts && brought.is_some() && brought == left {
             return Err("a second rollback went forward again".to_owned());

@@ -152,11 +152,17 @@ impl<U: Units, C: Commits> Machine<U, C> {
     /// A second rollback goes forward again, as slot-machine has it.
     async fn back(&self) -> Result<Arc<State>, AskError> {
         let to = |release| self.app.rollback(release, BY.to_owned(), Guard::default());
-        match to(None).await {
-            Err(AskError::Refused(Refusal::AlreadyBack { left, .. })) if left.is_some() => {
-                to(left).await
+        let asked = to(None).await;
+        let left = match &asked {
+            Err(AskError::Refused(Refusal::AlreadyBack { left, .. })) => left.clone(),
+            Ok(state) if state.preempted().is_some() => {
+                state.gone_back().and_then(|(_, left)| left.cloned())
             }
-            asked => asked,
+            _ => None,
+        };
+        match left {
+            Some(_) => to(left).await,
+            None => asked,
         }
     }
 
