@@ -331,6 +331,29 @@ fn a_release_that_fails_after_its_soak_is_left_for_the_one_before_once_and_marke
 }
 
 #[test]
+fn what_a_persons_rollback_brought_and_fails_is_told_and_stays() {
+    let mut app = failing_after(Failing::Left);
+    app.rollback().pass_gates();
+    app.drained("green").stopped("green");
+    assert_eq!(app.state.live(), Some(&release(1)));
+    app.told.clear();
+    for _ in 0..3 {
+        app.probed(&slot("blue"), false);
+    }
+    let Notice::Failing {
+        to: Some(Err(why)), ..
+    } = &app.told[0]
+    else {
+        panic!("{:?}", app.told);
+    };
+    assert!(why.contains("brought by a rollback itself"), "{why}");
+    assert_eq!(
+        (app.active(), app.state.deployment.as_ref()),
+        ("blue", None)
+    );
+}
+
+#[test]
 fn a_release_is_left_once_even_if_what_was_to_take_its_place_does_not_start() {
     let mut app = failing_after(Failing::Left);
     let green = slot("green");

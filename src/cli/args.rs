@@ -435,7 +435,7 @@ impl Depending {
 /// How long to watch an attempt.
 #[derive(Clone, Debug, Args)]
 pub struct Watching {
-    /// Return when the release serves, when its soak has ended, or when the old slot has stopped
+    /// Return when the release serves, when its soak has ended, by itself or by something newer, or when the old slot has stopped
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Wait::Switched)]
     pub wait: Wait,
 }

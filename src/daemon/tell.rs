@@ -116,7 +116,10 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             finding.text
         ),
         Cause::Soaked => format!("{unit} served through its soak ({})", span(app.soak)),
-        Cause::Superseded => "a newer deployment ended the soak".to_owned(),
+        Cause::Superseded => {
+            "something newer ended the soak: another release was deployed, promoted or gone back to"
+                .to_owned()
+        }
         Cause::OldSlotGone => "the old slot ended during the soak; the new one is kept".to_owned(),
     }
 }

@@ -150,7 +150,7 @@ pub enum Refusal {
     },
     /// Nothing that could be taken back is under way.
     #[error(
-        "there is nothing to abort: no deployment is under way; `slotctl rollback` goes back to the release before, `slotctl weight` and \
+        "there is nothing to abort: no deployment is under way; `slotctl rollback` goes back from what has switched, `slotctl weight` and \
          `slotctl stop` are for slots that were started by hand"
     )]
     NothingToAbort,

@@ -180,13 +180,14 @@ impl Draft {
             Kind::Deploy | Kind::ByHand | Kind::Promote => deployment.settings.soak,
         };
         let because = self.left_by_itself(&deployment);
-        self.state.went_back = match deployment.goes_back && because.is_none() {
-            true => self.state.live().map(|release| WentBack {
+        self.state.went_back = match (&because, deployment.goes_back) {
+            (Some(_), _) => None,
+            (None, true) => self.state.live().map(|release| WentBack {
                 left: left.clone(),
                 release: release.clone(),
                 at: self.now,
             }),
-            false => self.still_back(left.as_ref()),
+            (None, false) => self.still_back(),
         };
         self.remember(deployment.kind, left.clone());
         self.state.soaked = soak.is_zero();
@@ -223,13 +224,12 @@ impl Draft {
         self.let_go();
     }
 
-    /// The rollback that brought what is live, where that was only started anew: there is no way forward by another one.
-    fn still_back(&self, left: Option<&ReleaseId>) -> Option<WentBack> {
-        let live = self.state.live().filter(|live| left == Some(live))?;
+    /// The rollback that brought what is live, which was only started anew: there is no way forward by another one.
+    fn still_back(&self) -> Option<WentBack> {
         let (at, left) = self.state.gone_back()?;
         Some(WentBack {
             left: left.cloned(),
-            release: live.clone(),
+            release: self.state.live()?.clone(),
             at,
         })
     }

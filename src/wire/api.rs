@@ -16,10 +16,10 @@
 //! | `GET /apps/<app>/repository` | | [`Repository`](super::release::Repository): the commits that nothing need be sent of |
 //! | `POST /apps/<app>/repository?commit=…` | a pack | [`Repository`](super::release::Repository): a commit of a submodule, which is to come before the commit that has it; 400 if it is not good |
 //! | `GET /apps/<app>/releases` | | [`Releases`](super::release::Releases) |
-//! | `POST /apps/<app>/rollback?to=1a2b3c4d` | | [`Begun`]; without `to` it goes to the previous release; 404 with what there is if that one is not on disk |
+//! | `POST /apps/<app>/rollback?to=1a2b3c4d` | | [`Begun`]; without `to` it goes to the previous release; `already` where it has gone back before, or `to` is live: a deployment under way is ended then, and no attempt is begun; 404 with what there is if that one is not on disk |
 //! | `POST /apps/<app>/weight?slot=green&weight=50` | | [`Shares`]: a slot that stands by, or has a weight, has another one; the active slot gives it or gets it; 100 is a promotion; 422 if the active one has not so much, or for anything but 0 to 100 |
 //! | `POST /apps/<app>/route?from=blue&to=green` | | [`Shares`]: a slot takes the place of the active one, which is `from`, or nothing is changed (422); 200 too if `to` is active already |
-//! | `POST /apps/<app>/promote?slot=green` | | [`Begun`]; without `slot` it is the candidate at a weight, or the only slot that stands by |
+//! | `POST /apps/<app>/promote?slot=green` | | [`Begun`]; without `slot` it is the candidate at a weight, or the only slot that stands by; `already` if it is active |
 //! | `POST /apps/<app>/abort` | | [`Shares`]: the attempt under way ends, if it has not switched; its candidate gets nothing more, drains and stops |
 //! | `POST /apps/<app>/pause`, `/resume` | | [`Shares`]: the plan under way stands still, or goes on; 422 if there is none |
 //! | `POST /apps/<app>/stop?slot=green&force=false` | | [`Shares`]: a slot drains and stops; the active one with `force=true` alone (422), and then every request is answered 503 |

@@ -1281,21 +1281,21 @@ impl Machine {
             settings,
         };
         self.asked_back.insert(before.next());
-        let refused = step(&self.state, event.clone(), Time(self.now)).err();
+        let decided = step(&self.state, event.clone(), Time(self.now));
         self.deliver(event)?;
         let began = self.state.generation != before;
         if !began {
             self.asked_back.remove(&before.next());
         }
-        match refused {
-            Some(Refusal::AlreadyBack { .. }) => self.note("already back"),
-            None if !began => {
+        match decided {
+            Err(Refusal::AlreadyBack { .. }) => self.note("already back"),
+            Ok(decided) if decided.state.generation == before => {
                 self.note("only ended");
-                if self.state.preempted().is_none() {
+                if decided.state.preempted().is_none() {
                     return Err("a rollback neither began nor ended anything".to_owned());
                 }
             }
-            _ => {}
+            Ok(_) | Err(_) => {}
         }
         if began && !shifts && brought.is_some() && brought == left {
             return Err("a second rollback went forward again".to_owned());
