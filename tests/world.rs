@@ -18,12 +18,13 @@ use slot::daemon::app::{Check, Managed, Place, Wish};
 use slot::daemon::apps::{AppError, Apps, Source};
 use slot::daemon::errand::{Broken, Call};
 use slot::daemon::live::Live;
+use slot::daemon::status::Wait;
 use slot::daemon::tables::Tables;
 use slot::daemon::units::{Report, Unbuilt, Units};
 use slot::daemon::world::World;
 use slot::deploy::{
-    BootId, ByClass, Effect, End, Event, Generation, Limits, Probe, ReleaseId, Route, Seen,
-    SlotName, State, Time, UnitFailure, Weight,
+    BootId, ByClass, Cause, Effect, End, Event, Generation, Kind, Limits, Notice, Outcome, Probe,
+    ReleaseId, Route, Seen, SlotName, State, Time, UnitFailure, Weight,
 };
 use slot::git::Store;
 use slot::probe::Internet;
@@ -655,6 +656,38 @@ async fn a_second_deployment_is_refused_at_once_or_waits_as_long_as_it_was_told(
     assert_eq!(second.unwrap(), first.next());
     let state = Arc::clone(&app.owner().state().borrow());
     assert_eq!(state.deployment.as_ref().unwrap().by, "the second");
+}
+
+#[tokio::test]
+async fn an_end_that_is_told_before_its_state_is_published_settles_nothing() {
+    let bench = bench();
+    bench.write("web", 20_001);
+    let apps = bench.apps().await;
+    apps.load().await;
+    let app = apps.get(Some("web")).await.unwrap();
+    let generation = app.begin(by_root(None)).await.unwrap();
+    let state = Arc::clone(&app.owner().state().borrow());
+    let switched = Outcome {
+        generation,
+        kind: Kind::Deploy,
+        by: "root".to_owned(),
+        release: None,
+        slot: None,
+        previous: None,
+        phase: "shifting",
+        entered: Vec::new(),
+        cause: Cause::Switched,
+        at: Time(0),
+        reached: None,
+    };
+    app.world()
+        .tell(vec![Notice::Ended(switched)], &state)
+        .await;
+    assert!(app.world().outcome(generation.0).is_some());
+    // It may be watched from now on, which is to be seen in the next state.
+    for wait in [Wait::Switched, Wait::Soaked, Wait::Stopped] {
+        assert_eq!(app.settled(generation.0, wait), None, "{wait:?}");
+    }
 }
 
 #[tokio::test]

@@ -274,6 +274,11 @@ impl<U: Units> Managed<U> {
         {
             return Some(trial);
         }
+        // An end is told before the state that has it is published: what is watched from then on is not in this one.
+        let held = state.deployment.as_ref();
+        if held.is_some_and(|held| held.generation.0 == generation) {
+            return None;
+        }
         let outcome = self.ended(&state, generation)?;
         let watch = state
             .watch
