@@ -346,7 +346,10 @@ fn what_a_persons_rollback_brought_and_fails_is_told_and_stays() {
     else {
         panic!("{:?}", app.told);
     };
-    assert!(why.contains("brought by a rollback itself"), "{why}");
+    assert!(
+        why.contains("a rollback brought what was live last"),
+        "{why}"
+    );
     assert_eq!(
         (app.active(), app.state.deployment.as_ref()),
         ("blue", None)

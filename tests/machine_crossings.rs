@@ -497,6 +497,24 @@ fn a_rollback_to_what_is_live_ends_what_is_under_way_and_does_nothing_else() {
 }
 
 #[test]
+fn a_rollback_ends_what_is_under_way_where_nothing_has_served_before_what_is_live() {
+    let mut app = App::new();
+    app.serve(1).settle().deploy_at(2, Some(10));
+    let attempt = app.state.generation;
+    app.rollback();
+    assert_eq!(app.state.preempted(), Some(attempt));
+    assert_eq!(app.state.live(), Some(&release(1)));
+    // Where nothing serves, the candidate may be what is to.
+    let mut app = App::new();
+    app.deploy(1);
+    assert!(matches!(
+        app.refused(app.ask_rollback()),
+        Refusal::NothingToRollBackTo { .. }
+    ));
+    assert!(app.state.deployment.is_some());
+}
+
+#[test]
 fn a_second_rollback_is_no_success_where_what_the_first_one_brought_fails() {
     let mut app = in_drain();
     app.rollback().routed().drained("green").stopped("green");
@@ -511,6 +529,22 @@ fn a_second_rollback_is_no_success_where_what_the_first_one_brought_fails() {
             "{refused}"
         );
     }
+}
+
+#[test]
+fn a_rollback_does_not_go_forward_either_once_what_the_first_one_brought_was_stopped() {
+    let mut app = in_drain();
+    app.rollback().routed().drained("green").stopped("green");
+    app.on(app.ask_stop("blue", true)).routed();
+    app.drained("blue").stopped("blue");
+    assert_eq!((app.state.live(), app.state.way_back()), (None, None));
+    let refused = app.refused(app.ask_rollback());
+    assert!(
+        matches!(refused, Refusal::NothingToRollBackTo { why } if why.contains("--to RELEASE")),
+        "{refused}"
+    );
+    app.on(app.ask_rollback_to(Some(release(1))));
+    assert_eq!(app.phase(), Some("starting"));
 }
 
 #[test]

@@ -44,17 +44,18 @@ pub struct WentBack {
 }
 
 impl State {
-    /// Since when what is live is what a rollback brought, somebody's or slot's own, and what that left; nothing once something else has
-    /// switched.
+    /// Since when what is live, or was when it was stopped, is what a rollback brought, somebody's or slot's own, and what that left; nothing
+    /// once something else has switched.
     #[must_use]
     pub fn gone_back(&self) -> Option<(Time, Option<&ReleaseId>)> {
-        let live = self.live()?;
+        let live = self.live();
         let asked = self.went_back.as_ref();
         let asked = asked.map(|back| (Some(&back.release), &back.left, back.at));
         let own = self.rolled_back.as_ref();
         let own = own.map(|back| (back.release.as_ref(), &back.left, back.at));
         let mut both = asked.into_iter().chain(own);
-        let (_, left, at) = both.find(|(release, ..)| *release == Some(live))?;
+        let is_it = |release: Option<&ReleaseId>| live.is_none() || live == release;
+        let (_, left, at) = both.find(|(release, ..)| is_it(*release))?;
         Some((at, left.as_ref()))
     }
 
@@ -78,7 +79,7 @@ impl State {
     pub(super) fn already_back(&self, now: Time) -> Option<Refusal> {
         let (at, left) = self.gone_back()?;
         if !self.is_well() {
-            let why = "what is live and fails was brought by a rollback itself; `slotctl rollback --to RELEASE` goes to an earlier one of \
+            let why = "a rollback brought what was live last, and that does not serve; `slotctl rollback --to RELEASE` goes to an earlier one of \
                        `slotctl releases`";
             return Some(Refusal::NothingToRollBackTo { why });
         }

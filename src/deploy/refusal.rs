@@ -246,7 +246,10 @@ fn ways_out(trial: Option<&(SlotName, Weight)>) -> String {
             ", {slot} at {weight}, where it stays until it is told on: `slotctl promote` gives it everything, `slotctl weight {slot} 50` \
              another share, `slotctl abort` takes it back"
         ),
-        None => "; wait for it (`--queue 5m`), or watch it with `slotctl status`".to_owned(),
+        None => {
+            "; wait for it (`slotctl deploy --queue 5m` does), or watch it with `slotctl status`"
+                .to_owned()
+        }
     }
 }
 
