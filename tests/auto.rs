@@ -364,6 +364,25 @@ fn what_the_remote_has_on_its_branch_is_deployed() {
     watching.over();
     assert_eq!(watching.leaves(&["--git"]), "");
     assert_eq!(running.who(), "three");
+    // And once he has gone back from it, whether that was seen to be live or not, it is not brought back.
+    for name in ["three", "four"] {
+        if name == "four" {
+            push(name, "serves");
+            watching.project.deploy(&["--remote"]);
+            watching.over();
+        }
+        let (code, said) = watching.project.ask(&["rollback"]);
+        assert_eq!(code, Some(0), "{said}");
+        watching.over();
+        let said = watching.leaves(&["--git"]);
+        assert!(
+            said.contains("that stays until something else is there"),
+            "{said}"
+        );
+        watching.project.deploy(&["--remote"]);
+        watching.over();
+        assert_eq!(running.who(), name);
+    }
     fs::remove_dir_all(&remote).unwrap();
     let (code, said) = watching.look(&["--git"]);
     assert_eq!(code, Some(1), "{said}");

@@ -127,7 +127,7 @@ pub enum Command {
     /// Let nothing be deployed by itself until `unhold`; what people deploy goes on
     Hold(Hold),
     /// Let what is new be deployed by itself again
-    Unhold,
+    Unhold(Unhold),
     /// List the slots: release, version, weight, health, what is in flight, restarts
     Ps,
     /// Show slots, releases, routers and what is under way
@@ -505,6 +505,17 @@ pub struct Hold {
     /// What it is for, as `slotctl status` shows it
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// What has to be so.
+    #[command(flatten)]
+    pub expecting: Expecting,
+}
+
+/// `unhold`.
+#[derive(Debug, Args)]
+pub struct Unhold {
+    /// What has to be so.
+    #[command(flatten)]
+    pub expecting: Expecting,
 }
 
 /// `status`.

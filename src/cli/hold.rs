@@ -1,6 +1,6 @@
 //! `slotctl hold` and `unhold`: whether anything is deployed by itself.
 
-use super::args::Hold;
+use super::args::{Hold, Unhold};
 use super::client::{Client, empty};
 use super::deploy::path_of;
 use super::exit::Exit;
@@ -16,7 +16,7 @@ pub async fn hold(client: &Client, options: &Hold, json: bool) -> anyhow::Result
         .reason
         .iter()
         .map(|reason| ("reason", reason.clone()));
-    let asked: Vec<_> = reason.collect();
+    let asked: Vec<_> = reason.chain(options.expecting.queries()).collect();
     let status: Status = client.post(&path_of("/hold", &asked), empty()).await?;
     show(&status, json)
 }
@@ -25,8 +25,9 @@ pub async fn hold(client: &Client, options: &Hold, json: bool) -> anyhow::Result
 ///
 /// # Errors
 /// If slotd refuses.
-pub async fn unhold(client: &Client, json: bool) -> anyhow::Result<Exit> {
-    let status: Status = client.post("/unhold", empty()).await?;
+pub async fn unhold(client: &Client, options: &Unhold, json: bool) -> anyhow::Result<Exit> {
+    let path = path_of("/unhold", &options.expecting.queries());
+    let status: Status = client.post(&path, empty()).await?;
     show(&status, json)
 }
 

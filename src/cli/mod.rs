@@ -213,7 +213,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             let client = client(&reached(global)?)?;
             wait_for(hold::hold(&client, options, global.json))?
         }
-        Command::Unhold => wait_for(hold::unhold(&client(&reached(global)?)?, global.json))?,
+        Command::Unhold(options) => {
+            let client = client(&reached(global)?)?;
+            wait_for(hold::unhold(&client, options, global.json))?
+        }
         Command::Auto(options) => {
             let client = Client::new(global.socket(), global.app.as_ref().map(AppName::as_str));
             wait_for(auto::run(

@@ -391,9 +391,11 @@ impl<U: Units> Live<U> {
                 )
             }
             Some(Condition::Warm { .. } | Condition::Draining { .. }) => {
-                format!("wait for it (`--queue 10m`), cut it now (`slotctl drain --now {holder}`)")
+                format!(
+                    "wait for it (`slotctl deploy --queue 10m` does), cut it now (`slotctl drain --now {holder}`)"
+                )
             }
-            _ => "wait for it (`--queue 10m`)".to_owned(),
+            _ => "wait for it (`slotctl deploy --queue 10m` does)".to_owned(),
         };
         format!(
             "no slot became idle in time: {holder} is {condition}{busy}{until}. The ways out: {way_out}, or give the app \

@@ -22,6 +22,9 @@ impl<U: Units> Live<U> {
         let [commit, previous_commit] = blocking(move || releases.map(commit)).await;
         let held = state.deployment.as_ref();
         let back = state.rolled_back.as_ref();
+        let back = back.map(|back| (back.cause.code(), back.at));
+        // Somebody's own has no other cause.
+        let back = back.or_else(|| state.gone_back().map(|(at, _)| ("asked", at)));
         let asked = held.map(|held| &held.by);
         let asked = asked.or(state.outcome.as_ref().map(|outcome| &outcome.by));
         api::Standing {
@@ -31,8 +34,8 @@ impl<U: Units> Live<U> {
             old: old(state).and_then(|slot| run(state, slot)),
             switched_at_ms: state.switched.map(|at| at.0),
             health_fail_streak: streak(state),
-            rollback_cause: back.map(|back| back.cause.code().to_owned()),
-            rollback_at_ms: back.map(|back| back.at.0),
+            rollback_cause: back.map(|(cause, _)| cause.to_owned()),
+            rollback_at_ms: back.map(|(_, at)| at.0),
             initiated_by: asked.filter(|by| !by.is_empty()).cloned(),
             commit,
             previous_commit,

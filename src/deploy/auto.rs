@@ -31,6 +31,8 @@ pub enum Ended {
 pub struct Circumstances {
     /// The release that is live.
     pub live: Option<String>,
+    /// What was left for it, if a rollback brought it, somebody's or slot's own.
+    pub left: Option<String>,
     /// Something is being deployed, or an attempt's candidate has a weight.
     pub busy: bool,
     /// Why nothing is to be deployed by itself, if somebody said so.
@@ -80,6 +82,9 @@ pub fn decide(
             }
             None => {}
         }
+    }
+    if release.is_some() && release == now.left.as_deref() {
+        return Decision::Left;
     }
     match &now.hold {
         Some(why) => Decision::Held(why.clone()),
@@ -177,6 +182,13 @@ mod tests {
             Decision::Left
         );
         assert_eq!(decide("a", None, Some(&once), &now("r0")), Decision::Left);
+        // Nor if a person had deployed it, and it was never seen to be live.
+        let now = Circumstances {
+            left: Some("ra".to_owned()),
+            ..now("r0")
+        };
+        assert_eq!(decide("a", Some("ra"), None, &now), Decision::Left);
+        assert_eq!(decide("b", Some("rb"), None, &now), Decision::Deploy);
     }
 
     #[test]

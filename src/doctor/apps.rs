@@ -171,7 +171,7 @@ fn ended(name: &str, app: &AppFacts, unit: &str, is: &super::UnitFacts) -> Optio
     is.is_coming_back().then(|| {
         let finding = Finding::problem("unit-looping", unit, format!("ends as soon as it is started ({}, {} times so far)", is.result, is.restarts))
             .because(if serves { "it is the active slot: requests are held, then answered 503" } else { "it does not stay up" })
-            .mended_by(format!("see in its journal why it ends, and mend that; `slotctl --app {name} rollback` goes back to the release before"))
+            .mended_by(format!("see in its journal why it ends, and mend that; `slotctl --app {name} rollback` goes back to the release before, or `rollback --to` to another"))
             .told_by(journal);
         Finding { level: if serves { Level::Problem } else { Level::Warning }, ..finding }
     })

@@ -331,7 +331,7 @@ fn standing(facts: &Facts, status: &Status) -> Vec<Finding> {
             found.push(
                 Finding::problem("app-down", unit, format!("is down, and is the active slot: {why}"))
                     .because("requests are held for some seconds, then answered 503; systemd starts it again, and it has to be healthy")
-                    .mended_by(format!("see in its journal why; `slotctl --app {app} rollback` goes back to the release before"))
+                    .mended_by(format!("see in its journal why; `slotctl --app {app} rollback` goes back to the release before, or `rollback --to` to another"))
                     .told_by(journal),
             );
         }

@@ -22,7 +22,7 @@ pub struct Standing {
     /// Failed probes in a row, after the switch.
     #[serde(default)]
     pub health_fail_streak: u8,
-    /// Why the last switch was taken back by itself, if it was.
+    /// Why the last switch was taken back, if it was: a cause's code, where that was done by itself; `asked`, where somebody did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_cause: Option<String>,
     /// When, milliseconds since the epoch.

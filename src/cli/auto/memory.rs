@@ -141,6 +141,23 @@ impl Memory {
         self.write()
     }
 
+    /// It is live, whoever deployed it.
+    pub(super) fn serves(&mut self, wanted: &str, release: &str) -> anyhow::Result<()> {
+        let served = |it: &TriedKept| it.wanted == wanted && it.served.as_deref() == Some(release);
+        if self.kept.tried.as_ref().is_some_and(served) {
+            return Ok(());
+        }
+        self.kept.tried = Some(TriedKept {
+            wanted: wanted.to_owned(),
+            tries: 0,
+            key: None,
+            generation: None,
+            served: Some(release.to_owned()),
+            failed: None,
+        });
+        self.write()
+    }
+
     /// The file that was found last.
     pub(super) fn file(&self) -> Option<&Dropped> {
         self.kept.file.as_ref()

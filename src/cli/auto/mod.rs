@@ -96,6 +96,7 @@ pub async fn run(client: &Client, request: &Request) -> anyhow::Result<Exit> {
         };
         let now = Circumstances {
             live: status.live.clone(),
+            left: left(&status),
             busy: false,
             hold: status.hold.as_ref().map(ToString::to_string),
             window: is_open(&request.windows),
@@ -103,6 +104,10 @@ pub async fn run(client: &Client, request: &Request) -> anyhow::Result<Exit> {
         let tried = memory.tried();
         let decision = decide(wanted.identity(), wanted.release(), tried.as_ref(), &now);
         if decision != Decision::Deploy {
+            if let (Decision::Live, Some(live)) = (&decision, &status.live) {
+                // Whoever deployed it: once it is left, it does not come back by itself.
+                memory.serves(wanted.identity(), live)?;
+            }
             memory.tell(&said(&decision, &wanted, &status, &request.windows))?;
             return Ok(Exit::Ok);
         }
@@ -112,6 +117,17 @@ pub async fn run(client: &Client, request: &Request) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// What a rollback left for what is live.
+fn left(status: &Status) -> Option<String> {
+    match &status.rolled_back {
+        Some(back) => back.from_release.clone(),
+        None => status
+            .prev
+            .clone()
+            .filter(|_| status.gone_back_ms.is_some()),
+    }
 }
 
 async fn wanted(
