@@ -279,7 +279,9 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
     rest.await
 }
 
-async fn connect(client: &Client, lease: &Lease) -> Option<io::Result<Stream>> {
+/// A new connection to the run of `lease`; meanwhile others may have the memory that the head was read into.
+async fn connect(client: &mut Client, lease: &Lease) -> Option<io::Result<Stream>> {
+    client.buffer.release(&client.worker.spare);
     client
         .alarm
         .set(client.worker.alarms.now(), client.worker.limits().connect);
