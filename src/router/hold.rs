@@ -71,7 +71,7 @@ impl<'a> Key<'a> {
         let normal = path::normalise(raw)?;
         let whose = |by: &_| Whose::of(client, self.head, by, self.aside);
         Ok(Some(routing.pick(
-            client.listener,
+            usize::from(client.listener),
             &host,
             raw,
             &normal,
