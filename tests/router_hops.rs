@@ -7,7 +7,7 @@ mod router_support;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use router_support::{End, GOOD, OK, Rig, Upstream, block_on, quick, slot, table};
+use router_support::{End, GOOD, OK, Rig, Upstream, app, block_on, quick, slot, table};
 use slot::router::{Limits, Source};
 
 /// Sends `request` in two parts cut at every place, byte by byte, and behind a good one, to an upstream that answers `answer`;
@@ -214,37 +214,48 @@ fn item_9_an_old_client_expects_nothing_and_gets_no_interim_answer() {
 
 #[test]
 fn item_9_after_a_final_answer_before_the_body_was_read_neither_side_is_used_again() {
-    let body = "x".repeat(3_000_000);
-    let upstream = Upstream::start(|raw, _| {
-        raw.head().unwrap();
-        // It says that it would go on, and it does not close.
-        raw.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno");
-        raw.end();
+    // It says that it would go on, and does not close. Each time it comes in other parts.
+    const NO: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno";
+    let upstream = Upstream::start(|raw, number| {
+        while let Some(request) = raw.head() {
+            if request.head.starts_with("GET /good ") {
+                raw.send(OK);
+                continue;
+            }
+            let (first, rest) = NO.split_at(number % NO.len());
+            raw.send(first);
+            raw.send(rest);
+            raw.end();
+            return;
+        }
     });
     let rig = Rig::to(&upstream);
-    let mut client = rig.client();
-    client.send(format!(
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    ));
-    let answer = client.message().unwrap();
-    assert_eq!(
-        (
-            answer.status(),
-            answer.text().as_str(),
-            answer.field("connection")
-        ),
-        (401, "no", Some("close"))
-    );
-    // What it still sends is taken for a while, and is no request.
-    client.send(GOOD.repeat(2));
-    client.shut();
-    assert_eq!(client.end(), (Vec::new(), End::Fin));
-    rig.ask("GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n";
+    let mut ways = 0;
+    rig.in_every_way(request, |mut client, way| {
+        let answer = client.message().unwrap();
+        assert_eq!(
+            (
+                answer.status(),
+                answer.text().as_str(),
+                answer.field("connection")
+            ),
+            (401, "no", Some("close")),
+            "{way}"
+        );
+        // What it still sends is taken for a while, and is no request.
+        client.send(GOOD.repeat(2));
+        client.shut();
+        assert_eq!(client.end(), (Vec::new(), End::Fin), "{way}");
+        ways += 1;
+    });
+    assert!(ways > NO.len(), "the answer was not cut at every place");
     drop(rig);
     let seen = upstream.finish();
-    assert_eq!(seen.len(), 2, "a connection was used again: {seen:?}");
-    assert!(!seen.concat().contains("/good"), "{seen:?}");
+    let asked: Vec<_> = seen.iter().filter_map(|s| s.split_once("POST /")).collect();
+    assert_eq!(asked.len(), ways, "a connection was used again: {seen:?}");
+    let behind = |what| asked.iter().any(|(_, rest)| rest.contains(what));
+    assert!(!behind("POST /") && !behind("/good"), "{seen:?}");
 }
 
 #[test]
@@ -342,6 +353,28 @@ fn item_11_trailers_are_few_and_small_in_either_direction() {
         let seen = upstream.finish().concat();
         assert!(!seen.contains("\r\n0\r\n"), "{seen:?}");
     }
+}
+
+#[test]
+fn item_15_in_whatever_parts_a_request_comes_no_100_is_sent_while_it_is_held() {
+    let upstream = Upstream::answering(OK);
+    let mut down = slot("blue", 100, "127.0.0.1:1");
+    down.ready = false;
+    let mut routes = table(1, vec![slot("blue", 100, upstream.address)]);
+    routes.apps.push(app("down", "*", "/down", vec![down]));
+    let rig = Rig::with(Source::Given(routes), quick());
+    let request =
+        "POST /down HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    rig.in_every_way(request, |client, way| {
+        rig.eventually("held", |s| s.held == 1);
+        client.stream.set_nonblocking(true).unwrap();
+        let heard = client.stream.peek(&mut [0]);
+        assert!(client.rest.is_empty() && heard.is_err(), "{way}: {heard:?}");
+        client.reset();
+        rig.eventually("let go", |s| s.held == 0);
+    });
+    drop(rig);
+    assert!(!upstream.finish().concat().contains("/down"));
 }
 
 #[test]

@@ -231,6 +231,30 @@ fn head(stream: &mut TcpStream) {
 }
 
 #[test]
+fn who_waits_until_the_app_takes_a_connection_owns_no_buffer() {
+    // With one that nobody takes, its queue is full, and the kernel drops what would be another (listen(2)).
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    let _first = TcpStream::connect(address).unwrap();
+    let router = Process::start(address);
+    let mut client = Raw::connect(router.address);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let late = Instant::now() + PATIENCE;
+    loop {
+        let stats = router.stats();
+        let under_way: u64 = stats.slots.iter().map(|slot| slot.in_flight.total()).sum();
+        if (under_way, stats.buffer_bytes) == (1, 0) {
+            return;
+        }
+        assert!(Instant::now() < late, "{stats:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn who_is_half_closed_and_waited_for_keeps_no_processor_busy() {
     const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n";

@@ -8,6 +8,7 @@
 //! every command.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::connection::Client;
 use super::counts::{Counts, Gauges};
 use super::keep::Left;
 use super::runs::Lease;
+use super::serving::Serving;
 use super::stream::{self, Kind, Stream};
 use super::told::Limit;
 use super::tunnel;
@@ -31,11 +33,11 @@ use super::worker::{Command, Worker};
 pub struct Accepted {
     socket: OwnedFd,
     peer: SocketAddr,
-    listener: usize,
+    listener: u16,
 }
 
 /// Accepts on listener number `listener` for ever.
-pub async fn run(worker: Rc<Worker>, listener: usize, socket: AsyncFd<OwnedFd>) {
+pub async fn run(worker: Rc<Worker>, listener: u16, socket: AsyncFd<OwnedFd>) {
     let most = worker.part(worker.limits().connections) as u64;
     if most == 0 {
         // There are more threads than connections may be: others accept.
@@ -116,7 +118,12 @@ pub fn serve(worker: &Rc<Worker>, accepted: Accepted) {
     } = accepted;
     match Stream::new(socket, Kind::Tcp) {
         Ok(stream) => {
-            spawn_local(Client::new(counted, stream, peer.ip(), listener).serve());
+            spawn_local(Serving::new(Client::new(
+                counted,
+                stream,
+                peer.ip(),
+                listener,
+            )));
         }
         Err(e) => tracing::warn!("cannot watch a connection, which is closed: {e}"),
     }
@@ -140,9 +147,17 @@ pub fn adopt(worker: &Rc<Worker>, left: Left, counts: Arc<Counts>) {
     });
 }
 
-/// A client connection that was counted, for as long as it lives.
+/// The thread that a client connection is on, where it is counted for as long as this lives.
 #[derive(Debug)]
-pub struct Counted(pub Rc<Worker>);
+pub struct Counted(Rc<Worker>);
+
+impl Deref for Counted {
+    type Target = Rc<Worker>;
+
+    fn deref(&self) -> &Rc<Worker> {
+        &self.0
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {

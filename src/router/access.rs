@@ -89,13 +89,8 @@ impl AccessLog {
         let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
         let run = entry.run.as_ref().map(|run| run.name());
         let line = Line {
-            client: &client.ip,
-            listener: client
-                .worker
-                .shared
-                .listeners
-                .get(client.listener)
-                .map(String::as_str),
+            client: &client.ip(),
+            listener: client.came_by(),
             method: text(asked.written.method.of(head)),
             host: text(asked.written.authority.of(head)),
             target: text(asked.written.target.of(head)),
@@ -114,10 +109,9 @@ impl AccessLog {
 
     /// Records what is no request that could be passed on.
     pub fn refused(&self, answer: Answer, client: &Client) {
-        let listeners = &client.worker.shared.listeners;
         self.write(&Line {
-            client: &client.ip,
-            listener: listeners.get(client.listener).map(String::as_str),
+            client: &client.ip(),
+            listener: client.came_by(),
             status: answer.status,
             error: Some(answer.reason),
             ..Line::default()

@@ -21,38 +21,32 @@ const NEVER: u64 = u64::MAX;
 /// Milliseconds since the machine started.
 pub type Millis = u64;
 
-/// The deadline of one connection.
+/// The deadline of one connection. They lie side by side, so that thousands of them are looked at in little time.
 #[derive(Debug)]
-pub struct Alarm {
+struct Alarm {
     at: Cell<Millis>,
+    /// Of the task that it wakes, if there is one yet.
     waker: OnceCell<Waker>,
     /// True while it waits for another table.
-    pub awaits_table: Cell<bool>,
+    awaits_table: Cell<bool>,
 }
 
-impl Alarm {
-    /// Makes it the alarm of the task that polls, for good; ready at once.
-    pub fn poll_claim(&self, cx: &Context<'_>) -> Poll<()> {
-        self.waker.get_or_init(|| cx.waker().clone());
-        Poll::Ready(())
-    }
-
-    /// No deadline.
-    pub fn clear(&self) {
-        self.at.set(NEVER);
-    }
-
-    /// The deadline; the largest number if there is none.
-    pub fn at(&self) -> Millis {
-        self.at.get()
+impl Default for Alarm {
+    fn default() -> Self {
+        Self {
+            at: Cell::new(NEVER),
+            waker: OnceCell::new(),
+            awaits_table: Cell::new(false),
+        }
     }
 }
 
 /// All alarms of a thread.
 #[derive(Debug)]
 pub struct Alarms {
-    list: RefCell<Vec<Option<Rc<Alarm>>>>,
-    free: RefCell<Vec<usize>>,
+    list: RefCell<Vec<Alarm>>,
+    /// Those of the list that are nobody's.
+    free: RefCell<Vec<u32>>,
     /// When the sweeper has looked last.
     seen: Cell<Millis>,
     /// When the sweeper looks next.
@@ -72,29 +66,39 @@ impl Default for Alarms {
     }
 }
 
-/// An alarm and its place in the list, given up when dropped.
+/// An alarm, given up when dropped.
 #[derive(Debug)]
 pub struct Own {
-    alarm: Rc<Alarm>,
-    place: usize,
     alarms: Rc<Alarms>,
-}
-
-impl std::ops::Deref for Own {
-    type Target = Alarm;
-    fn deref(&self) -> &Alarm {
-        &self.alarm
-    }
+    place: u32,
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
-        self.alarms.list.borrow_mut()[self.place] = None;
+        let alarm = std::mem::take(&mut self.alarms.list.borrow_mut()[self.place as usize]);
         self.alarms.free.borrow_mut().push(self.place);
+        // The last handle of a task may go with it, and with that whatever the task still has: the list is no longer borrowed.
+        drop(alarm);
     }
 }
 
 impl Own {
+    /// Makes it the alarm of the task that polls, for good; ready at once.
+    pub fn poll_claim(&self, cx: &Context<'_>) -> Poll<()> {
+        self.with(|alarm| _ = alarm.waker.get_or_init(|| cx.waker().clone()));
+        Poll::Ready(())
+    }
+
+    /// The deadline; the largest number if there is none.
+    pub fn at(&self) -> Millis {
+        self.with(|alarm| alarm.at.get())
+    }
+
+    /// No deadline.
+    pub fn clear(&self) {
+        self.with(|alarm| alarm.at.set(NEVER));
+    }
+
     /// Sets the deadline `after` from `now`.
     pub fn set(&self, now: Millis, after: Duration) {
         self.set_at(now.saturating_add(after.as_millis() as u64));
@@ -102,16 +106,21 @@ impl Own {
 
     /// Sets the deadline.
     pub fn set_at(&self, at: Millis) {
-        self.alarm.at.set(at);
+        self.with(|alarm| alarm.at.set(at));
         if at < self.alarms.planned.get() {
             self.alarms.plan(at);
         }
     }
 
+    /// Whether another table wakes the task too.
+    pub fn await_table(&self, awaits: bool) {
+        self.with(|alarm| alarm.awaits_table.set(awaits));
+    }
+
     /// True if the sweeper has seen the deadline pass; it wakes the task then, so that a task that
     /// asks after every poll needs no clock.
     pub fn is_over(&self) -> bool {
-        self.alarm.at.get() <= self.alarms.seen.get()
+        self.at() <= self.alarms.seen.get()
     }
 
     /// Waits until `poll` is ready, or until the deadline: then `None`.
@@ -123,6 +132,10 @@ impl Own {
         })
         .await
     }
+
+    fn with<T>(&self, act: impl FnOnce(&Alarm) -> T) -> T {
+        act(&self.alarms.list.borrow()[self.place as usize])
+    }
 }
 
 impl Alarms {
@@ -133,23 +146,17 @@ impl Alarms {
         now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
     }
 
-    /// A new alarm. It wakes nobody before [`Alarm::poll_claim`].
+    /// A new alarm. It wakes nobody before [`Own::poll_claim`].
     pub fn add(self: &Rc<Self>) -> Own {
-        let alarm = Rc::new(Alarm {
-            at: Cell::new(NEVER),
-            waker: OnceCell::new(),
-            awaits_table: Cell::new(false),
-        });
-        let mut list = self.list.borrow_mut();
         let place = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            list.push(None);
-            list.len() - 1
+            let mut list = self.list.borrow_mut();
+            list.push(Alarm::default());
+            // There are fewer descriptors than that.
+            list.len() as u32 - 1
         });
-        list[place] = Some(Rc::clone(&alarm));
         Own {
-            alarm,
-            place,
             alarms: Rc::clone(self),
+            place,
         }
     }
 
@@ -172,7 +179,7 @@ impl Alarms {
     }
 
     fn wake_if(&self, wanted: impl Fn(&Alarm) -> bool) {
-        for alarm in self.list.borrow().iter().flatten().filter(|a| wanted(a)) {
+        for alarm in self.list.borrow().iter().filter(|a| wanted(a)) {
             if let Some(waker) = alarm.waker.get() {
                 waker.wake_by_ref();
             }
@@ -189,7 +196,6 @@ impl Alarms {
                 .list
                 .borrow()
                 .iter()
-                .flatten()
                 .map(|a| a.at.get())
                 .filter(|at| *at > now)
                 .min();
@@ -210,5 +216,31 @@ impl Alarms {
             );
             tokio::time::sleep(soonest).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_that_is_given_up_wakes_nobody_and_is_as_new_for_the_next() {
+        let alarms = Rc::new(Alarms::default());
+        let (one, two) = (alarms.add(), alarms.add());
+        let cx = Context::from_waker(Waker::noop());
+        _ = one.poll_claim(&cx);
+        one.set_at(5);
+        one.await_table(true);
+        drop(one);
+        let next = alarms.add();
+        assert_eq!((next.place, alarms.list.borrow().len()), (0, 2));
+        let list = alarms.list.borrow();
+        assert!(list[0].waker.get().is_none() && !list[0].awaits_table.get());
+        assert!(next.at() == NEVER && two.at() == NEVER && !next.is_over());
+    }
+
+    #[test]
+    fn an_alarm_takes_half_of_a_cache_line() {
+        assert_eq!(size_of::<Alarm>(), 32);
     }
 }

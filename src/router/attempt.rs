@@ -416,7 +416,7 @@ impl<'a> Attempt<'a> {
         limit: Option<Limit>,
         error: Option<&io::Error>,
     ) -> End {
-        let (run, client) = (self.lease.run(), &self.client.ip);
+        let (run, client) = (self.lease.run(), &*self.client.ip());
         let name = run.name();
         tracing::warn!(
             client,

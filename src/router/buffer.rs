@@ -25,23 +25,23 @@ const HEADS: (usize, usize) = (128, 8 * 1024);
 /// A thread's unused memory.
 #[derive(Debug, Default)]
 pub struct Spare {
-    small: RefCell<Vec<Vec<u8>>>,
-    large: RefCell<Vec<Vec<u8>>>,
+    small: RefCell<Vec<Box<[u8]>>>,
+    large: RefCell<Vec<Box<[u8]>>>,
     heads: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Spare {
-    fn take(&self, size: usize) -> Vec<u8> {
+    fn take(&self, size: usize) -> Box<[u8]> {
         let kept = match size {
             SMALL => self.small.borrow_mut().pop(),
             LARGE => self.large.borrow_mut().pop(),
             _ => None,
         };
         // Zeroed once, by calloc: pages that are never used cost nothing.
-        kept.unwrap_or_else(|| vec![0; size])
+        kept.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 
-    fn give(&self, data: Vec<u8>) {
+    fn give(&self, data: Box<[u8]>) {
         let (list, most) = match data.len() {
             SMALL => (&self.small, KEPT.0),
             LARGE => (&self.large, KEPT.1),
@@ -177,7 +177,7 @@ impl Buffer {
     /// Keeps no more memory than its bytes need, for a connection that has to wait with them.
     pub fn shrink(&mut self, spare: &Spare) {
         if self.len() * 2 < self.data.len() {
-            let exact = Memory::new(self.bytes().to_vec());
+            let exact = Memory::new(self.bytes().into());
             (self.end, self.start) = (self.len(), 0);
             spare.give(std::mem::replace(&mut self.data, exact).free());
         }

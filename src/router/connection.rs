@@ -1,14 +1,10 @@
-//! A client's connection: one request after the other, until somebody closes.
-//!
-//! **Invariant:** a connection is the router's, not a slot's: each request on it is routed anew.
+//! A client: its connection, and what it is told by us.
 //!
 //! **Invariant:** between requests it owns a socket, an alarm and no buffer.
 
 use std::fmt::Display;
-use std::future::poll_fn;
 use std::io::IoSlice;
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -18,13 +14,13 @@ use super::answer::Answer;
 use super::buffer::{Buffer, SMALL};
 use super::h1::scan::{Scan, Scanned};
 use super::h1::{Refusal, Span};
-use super::peers::{Arrival, Peers, Place};
+use super::peers::{self, Arrival, Peers};
 use super::proxy_header::{self, Header};
+use super::spelled::Spelled;
 use super::stream::Stream;
 use super::told::Limit;
-use super::worker::Worker;
 
-/// A client.
+/// A client. What only a request or an answer needs is elsewhere: thousands of these wait for none.
 #[derive(Debug)]
 pub struct Client {
     /// Its socket.
@@ -35,22 +31,18 @@ pub struct Client {
     pub alarm: alarm::Own,
     /// Its address.
     pub address: IpAddr,
-    /// The address in writing.
-    pub ip: String,
     /// It is believed what it says of those it asks for.
     pub trusted: bool,
     /// Which listener it came by.
-    pub listener: usize,
+    pub listener: u16,
     /// It will send nothing more.
     pub ended: bool,
     /// It has a part of an answer: whatever ends its connection now is to be seen as that.
     pub is_answering: bool,
+    /// It is counted at its address.
+    _place: Option<peers::Place>,
     /// The thread it is on.
-    pub worker: Rc<Worker>,
-    scan: Scan,
-    /// What it is counted by: at its address, and at its thread.
-    _place: Option<Place>,
-    _counted: Counted,
+    pub worker: Counted,
 }
 
 const TOO_MANY: Refusal = Refusal {
@@ -72,69 +64,51 @@ pub enum After {
     Reset,
 }
 
-enum Heard {
+/// What came of a client that was waited for.
+#[derive(Debug)]
+pub enum Heard {
+    /// The head of a request.
     Head(Span),
+    /// No request, and none will come.
     Nothing,
+    /// What is no request, or not one in time.
     Refused(Answer),
 }
 
 impl Client {
-    /// One that has just come, and is counted by `counted`.
-    pub fn new(counted: Counted, stream: Stream, address: IpAddr, listener: usize) -> Box<Self> {
-        let worker = Rc::clone(&counted.0);
+    /// One that has just come, and is counted at `worker`.
+    pub fn new(worker: Counted, stream: Stream, address: IpAddr, listener: u16) -> Box<Self> {
         Box::new(Self {
             stream,
             buffer: Buffer::default(),
             alarm: worker.alarms.add(),
             address,
-            ip: String::new(),
             trusted: false,
             listener,
             ended: false,
             is_answering: false,
-            worker,
-            scan: Scan::default(),
             _place: None,
-            _counted: counted,
+            worker,
         })
     }
 
-    /// Serves the connection to its end.
-    ///
-    /// What it does not need while it waits is boxed, or in a place that others have meanwhile.
-    pub async fn serve(mut self: Box<Self>) {
-        poll_fn(|cx| self.alarm.poll_claim(cx)).await;
-        let mut after = match Box::pin(self.arrive()).await {
-            Ok(()) => After::Keep,
-            Err(after) => after,
-        };
-        // One that has ended may have pipelined more before.
-        while after == After::Keep && !self.has_left() {
-            self.rest();
-            let mut begun = false;
-            after = match poll_fn(|cx| self.poll_head(cx, &mut begun)).await {
-                Heard::Head(head) => {
-                    let mut place = self.worker.places.take();
-                    place.begin(self, head);
-                    let after;
-                    (self, after) = poll_fn(|cx| place.poll(cx)).await;
-                    self.worker.places.give(place);
-                    after
-                }
-                Heard::Nothing => After::Close,
-                Heard::Refused(answer) => Box::pin(self.refuse(answer, false)).await,
-            };
-        }
-        Box::pin(self.leave(after)).await;
+    /// Its address in writing.
+    pub fn ip(&self) -> Spelled {
+        Spelled::of(self.address)
+    }
+
+    /// The name of the listener it came by.
+    pub fn came_by(&self) -> Option<&str> {
+        let names = &self.worker.shared.listeners;
+        names.get(usize::from(self.listener)).map(String::as_str)
     }
 
     /// Who it is, and whether it may stay.
-    async fn arrive(&mut self) -> Result<(), After> {
+    pub async fn arrive(&mut self) -> Result<(), After> {
         let peers = Arc::clone(&self.worker.shared.peers);
-        if peers.is_proxied(self.listener) {
+        if peers.is_proxied(self.listener.into()) {
             self.address = self.proxied(&peers).await?;
         }
-        self.ip = self.address.to_canonical().to_string();
         self.trusted = peers.trusts(self.address);
         match peers.arrive(self.address) {
             Arrival::Served(place) => {
@@ -154,7 +128,7 @@ impl Client {
     }
 
     /// Gives back what a connection does not need between two requests.
-    fn rest(&mut self) {
+    pub fn rest(&mut self) {
         self.buffer.release(&self.worker.spare);
         self.alarm
             .set(self.worker.alarms.now(), self.worker.limits().idle);
@@ -162,7 +136,6 @@ impl Client {
 
     /// Whom the PROXY header names, which only a trusted peer may send.
     async fn proxied(&mut self, peers: &Peers) -> Result<IpAddr, After> {
-        self.ip = self.address.to_canonical().to_string();
         if !peers.trusts(self.address) {
             self.tell(
                 Limit::ProxyHeader,
@@ -211,11 +184,13 @@ impl Client {
     /// Says in the log that this client met a limit.
     pub fn tell(&self, limit: Limit, what: impl Display) {
         let worker = &self.worker;
-        worker.told.tell(limit, what, &self.ip, worker.alarms.now());
+        worker
+            .told
+            .tell(limit, what, &self.ip(), worker.alarms.now());
     }
 
     /// Ends the connection as it is to end after its last answer.
-    async fn leave(mut self: Box<Self>, after: After) {
+    pub async fn leave(mut self: Box<Self>, after: After) {
         match after {
             After::Keep | After::Close => {}
             After::Linger => self.linger().await,
@@ -223,24 +198,28 @@ impl Client {
         }
     }
 
-    /// Ready with the head of the next request; `begun` remembers whether some of it has come.
-    fn poll_head(&mut self, cx: &mut Context<'_>, begun: &mut bool) -> Poll<Heard> {
+    /// Ready with the head of the next request; `begun` remembers how much of it was looked at, if some of it has come.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        begun: &mut Option<Box<Scan>>,
+    ) -> Poll<Heard> {
         const LATE: Refusal = Refusal {
             status: 408,
             reason: "the request's head did not come in time",
         };
         let (worker, limits) = (&self.worker, self.worker.limits());
+        // Almost every head comes at once, and needs nothing to be remembered.
+        let mut first = Scan::default();
         loop {
             if !self.buffer.is_empty() {
-                match self.scan.advance(self.buffer.bytes(), &limits.heads, true) {
-                    Ok(Scanned::Whole(head)) => {
-                        self.scan = Scan::default();
-                        return Poll::Ready(Heard::Head(head));
-                    }
+                let scan = begun.as_deref_mut().unwrap_or(&mut first);
+                match scan.advance(self.buffer.bytes(), &limits.heads, true) {
+                    Ok(Scanned::Whole(head)) => return Poll::Ready(Heard::Head(head)),
                     // An empty line behind the last request begins none (RFC 9112 section 2.2).
                     Ok(Scanned::Partial) if matches!(self.buffer.bytes(), b"\r" | b"\r\n") => {}
-                    Ok(Scanned::Partial) if !*begun => {
-                        *begun = true;
+                    Ok(Scanned::Partial) if begun.is_none() => {
+                        *begun = Some(Box::new(first));
                         self.alarm.set(worker.alarms.now(), limits.head);
                     }
                     Ok(Scanned::Partial) => {}
@@ -253,11 +232,11 @@ impl Client {
             return Poll::Ready(match read {
                 Poll::Ready(Ok(1..)) => continue,
                 Poll::Pending if !self.alarm.is_over() => return Poll::Pending,
-                Poll::Pending if *begun => {
+                Poll::Pending if begun.is_some() => {
                     self.tell(Limit::HeadTime, LATE.reason);
                     Heard::Refused(LATE.into())
                 }
-                Poll::Ready(Ok(0)) if *begun => {
+                Poll::Ready(Ok(0)) if begun.is_some() => {
                     Heard::Refused(Refusal::bad("the connection ended inside a head").into())
                 }
                 Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => Heard::Nothing,
@@ -364,5 +343,17 @@ impl Drop for Client {
         if self.is_answering {
             self.stream.close_is_reset(true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// malloc(3) gives pieces of 136 bytes and then of 152. With the 128 of [`super::super::serving`], the 32 of an alarm and what tokio
+    /// remembers of a socket this is all that a connection has that waits for a request.
+    #[test]
+    fn a_client_that_waits_takes_136_bytes() {
+        assert!(size_of::<Client>() <= 136, "{}", size_of::<Client>());
     }
 }

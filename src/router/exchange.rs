@@ -22,6 +22,7 @@ use super::h1::{Refusal, Span};
 use super::hold::{Key, Patience, Without};
 use super::relay::Relay;
 use super::runs::{Lease, Run};
+use super::spelled::Spelled;
 use super::stream::Stream;
 use super::told::{self, Limit};
 use super::whose::Aside;
@@ -92,17 +93,17 @@ fn understand(
     let Client {
         worker,
         buffer,
-        ip,
+        address,
         trusted,
         ..
     } = client;
     let mut fields = worker.fields.borrow_mut();
     let bytes = buffer.bytes();
     let request = Request::parse(bytes, head, &mut fields, &worker.limits().heads)?;
-    let id = worker.ids.next();
+    let (id, ip) = (worker.ids.next(), Spelled::of(*address));
     let hop = Hop {
         via: &worker.shared.via,
-        client: ip,
+        client: &ip,
         scheme: "http",
         request_id: std::str::from_utf8(&id).unwrap_or_default(),
         trusted: *trusted,
@@ -279,7 +280,9 @@ async fn serve(client: &mut Client, asked: &Asked, upload: &mut Relay) -> (After
     rest.await
 }
 
-async fn connect(client: &Client, lease: &Lease) -> Option<io::Result<Stream>> {
+/// A new connection to the run of `lease`; meanwhile others may have the memory that the head was read into.
+async fn connect(client: &mut Client, lease: &Lease) -> Option<io::Result<Stream>> {
+    client.buffer.release(&client.worker.spare);
     client
         .alarm
         .set(client.worker.alarms.now(), client.worker.limits().connect);
@@ -316,9 +319,9 @@ fn fail<'a>(
     lease: Lease,
 ) -> impl Future<Output = (After, Entry)> + use<'a> {
     let run = Rc::clone(lease.run());
-    let name = run.name();
+    let (name, ip) = (run.name(), client.ip());
     tracing::warn!(
-        client = client.ip,
+        client = &*ip,
         slot_app = name.app,
         slot_name = name.slot,
         slot_boot_id = name.boot_id,
@@ -326,7 +329,7 @@ fn fail<'a>(
         status = answer.status,
         request_id = %String::from_utf8_lossy(asked.written.request_id.of(upload.head())),
         limit = answer.limit.map(Limit::key),
-        "{}", told::of_app(&client.ip, &run, &answer.reason, answer.limit, error.as_ref())
+        "{}", told::of_app(&ip, &run, &answer.reason, answer.limit, error.as_ref())
     );
     let answer = Answer {
         limit: None,

@@ -71,7 +71,7 @@ impl<'a> Key<'a> {
         let normal = path::normalise(raw)?;
         let whose = |by: &_| Whose::of(client, self.head, by, self.aside);
         Ok(Some(routing.pick(
-            client.listener,
+            usize::from(client.listener),
             &host,
             raw,
             &normal,
@@ -257,7 +257,7 @@ impl Patience {
         let swaps = worker.swaps.get();
         let until = pause.map_or(deadline, |p| deadline.min(now + p));
         client.alarm.set_at(until);
-        client.alarm.awaits_table.set(true);
+        client.alarm.await_table(true);
         // A client that has closed only its side is taken for gone too: of those who wait for an app that is down most have
         // closed both, to ask again, and must not all be sent to it when it is back.
         let (stream, mut may_close) = (&client.stream, true);
@@ -273,7 +273,7 @@ impl Patience {
             Poll::Pending
         });
         let gone = gone.await;
-        client.alarm.awaits_table.set(false);
+        client.alarm.await_table(false);
         match gone {
             Some(true) => Err(Without::Gone),
             // The table changed, or it is time to try again.

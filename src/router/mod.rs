@@ -17,7 +17,7 @@
 //!
 //! # Reading order
 //! [`h1`] and [`table`] decide, without I/O. [`worker`] is a thread, [`accept`] gives it
-//! clients; [`connection`] serves one, [`exchange`] one request (in a [`place`] of its own), [`hold`] finds it a slot, [`attempt`] sends it there, by way of
+//! clients; [`serving`] serves a [`connection`], [`exchange`] one request (in a [`place`] of its own), [`hold`] finds it a slot, [`attempt`] sends it there, by way of
 //! [`relay`] or [`tunnel`]. [`control`] is how all of it is steered.
 //!
 //! **Invariant:** the router never writes the table's file, and an unusable one is no reason not to
@@ -51,7 +51,9 @@ pub mod relay;
 pub mod roll;
 pub mod runs;
 mod server;
+pub mod serving;
 pub mod settings;
+pub mod spelled;
 pub mod splice;
 pub mod stream;
 pub mod table;

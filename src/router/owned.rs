@@ -75,17 +75,17 @@ impl<const COUNT: i64> Drop for Descriptors<COUNT> {
 
 /// Memory in use; none by default.
 #[derive(Debug, Default)]
-pub struct Memory(Vec<u8>, Here);
+pub struct Memory(Box<[u8]>, Here);
 
 impl Memory {
     /// Its use begins.
-    pub fn new(bytes: Vec<u8>) -> Self {
+    pub fn new(bytes: Box<[u8]>) -> Self {
         count(|owned| &owned.bytes, bytes.len() as i64);
         Self(bytes, PhantomData)
     }
 
     /// Its use ends.
-    pub fn free(mut self) -> Vec<u8> {
+    pub fn free(mut self) -> Box<[u8]> {
         let bytes = std::mem::take(&mut self.0);
         count(|owned| &owned.bytes, -(bytes.len() as i64));
         bytes
@@ -124,7 +124,7 @@ mod tests {
             let owned = Arc::<Owned>::default();
             owned.is_of_this_thread();
             let (one, two) = (Descriptors::<1>::new(), Descriptors::<2>::new());
-            let (kept, dropped) = (Memory::new(vec![0; 5]), Memory::new(vec![0; 7]));
+            let (kept, dropped) = (Memory::new(Box::new([0; 5])), Memory::new(Box::new([0; 7])));
             assert_eq!((owned.descriptors(), owned.bytes()), (3, 12));
             drop((one, dropped));
             assert_eq!((owned.descriptors(), owned.bytes()), (2, 5));

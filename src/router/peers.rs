@@ -16,14 +16,18 @@ pub struct Peers {
     proxied: Vec<bool>,
     /// Connections of one address; 0 for any number.
     most: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    open: Mutex<HashMap<Counted, usize>>,
 }
+
+/// What a connection is counted by: [`client_of`] its address, in as few bytes as that takes. An IPv4 address and the first half of an IPv6
+/// address don't meet: no client has one that begins with 32 zeroes (0000::/8 is reserved in IANA's IPv6 address space).
+type Counted = u64;
 
 /// A counted connection.
 #[derive(Debug)]
 pub struct Place {
     peers: Arc<Peers>,
-    address: IpAddr,
+    address: Counted,
 }
 
 /// What is done with a connection.
@@ -77,14 +81,17 @@ impl Peers {
     }
 
     /// By what a connection of `address` is counted, if it is.
-    fn counted(&self, address: IpAddr) -> Option<IpAddr> {
+    fn counted(&self, address: IpAddr) -> Option<Counted> {
         let address = address.to_canonical();
         let stands_for_many = address.is_loopback() || self.trusts(address);
-        (self.most > 0 && !stands_for_many).then(|| client_of(address))
+        (self.most > 0 && !stands_for_many).then(|| match client_of(address) {
+            IpAddr::V4(v4) => v4.to_bits().into(),
+            IpAddr::V6(v6) => (v6.to_bits() >> 64) as Counted,
+        })
     }
 
     /// One more, and how many there are with it; none if there are `most`.
-    fn count(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<(Place, usize)> {
+    fn count(self: &Arc<Self>, address: Counted, most: usize) -> Option<(Place, usize)> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();
         if *count >= most {

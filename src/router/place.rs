@@ -20,8 +20,10 @@ use super::h1::Span;
 /// As many are kept per thread.
 const KEPT: usize = 128;
 
-/// A place where one request after the other is served.
-pub struct Place {
+/// A place where one request after the other is served: a pointer, as whoever has it is to stay small.
+pub struct Place(Box<Room>);
+
+struct Room {
     work: Pin<Box<dyn Future<Output = Infallible>>>,
     desk: Rc<Desk>,
 }
@@ -48,19 +50,19 @@ impl Place {
     fn new() -> Self {
         let desk = Rc::<Desk>::default();
         let work = Box::pin(Rc::clone(&desk).work());
-        Self { work, desk }
+        Self(Box::new(Room { work, desk }))
     }
 
     /// Has the request served whose head is `head` in the client's buffer.
     pub fn begin(&self, client: Box<Client>, head: Span) {
-        self.desk.next.set(Some((client, head)));
+        self.0.desk.next.set(Some((client, head)));
     }
 
     /// Ready when it has been.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Box<Client>, After)> {
         // It has no end, and without one it is never ready.
-        _ = self.work.as_mut().poll(cx);
-        self.desk.done.take().map_or(Poll::Pending, Poll::Ready)
+        _ = self.0.work.as_mut().poll(cx);
+        self.0.desk.done.take().map_or(Poll::Pending, Poll::Ready)
     }
 }
 

@@ -218,11 +218,11 @@ pub async fn run(
         accept::adopt(&worker, left, counts);
     }
     let mut accepting: Vec<JoinHandle<()>> = Vec::new();
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for (number, listener) in (0..).zip(listeners) {
         match stream::watch(listener.into(), Interest::READABLE) {
             Ok(listener) => accepting.push(spawn_local(accept::run(
                 Rc::clone(&worker),
-                index,
+                number,
                 listener,
             ))),
             Err(e) => {

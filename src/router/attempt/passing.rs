@@ -53,7 +53,7 @@ impl Attempt<'_> {
             route: text(written.authority) + &text(written.path),
             method: text(written.method),
             status: 0,
-            client: self.client.ip.clone(),
+            client: self.client.ip().to_string(),
         }
     }
 
