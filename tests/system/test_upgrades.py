@@ -7,6 +7,7 @@ import pytest
 from slots import QUICK, App, answers_only
 from streams_open import open_stream
 from test_canary import at_step
+from test_faults_killed import kill
 from test_remote import held, push, with_remote
 from versions import OURS, another, install, of_systemd, runs_as_installed
 
@@ -155,6 +156,36 @@ def test_while_a_deploy_waits_for_another_one(machine, app, upgraded):
     assert ended(first)["generation"] == held["generation"]
     assert ended(second)["generation"] == held["generation"] + 1
     answers_only(upgraded.requests, "queued")
+
+
+@pytest.mark.parametrize("how", ["upgraded", "killed"])
+def test_one_that_waits_is_deployed_once_though_the_one_ahead_of_it_was_begun_anew(machine, app, upgraded, how):
+    app.configure(QUICK + 'setup_command = "./setup"\n')
+    ahead, behind = app.release(f"ahead-{how}"), app.release(f"behind-{how}")
+    machine.write(f"{ahead}/setup", WAIT, mode="0755")
+    machine.write(f"{behind}/setup", "#!/bin/sh\n", mode="0755")
+    first = begin(app, ahead)
+    building = lambda status: status.get("deployment", {}).get("phase") == "build"  # noqa: E731
+    generation = app.wait_until(building)["deployment"]["generation"]
+    second = machine.spawn(f"cd {app.home} && exec sh -c 'slotctl --json deploy $0 --queue 5m & echo $!; wait $!' {behind}")
+    slotctl = int(second.stdout.readline())
+    asked = f"journalctl --sync; journalctl -q -o cat -u slotd SLOT_AUDIT=asked SLOT_PEER_PID={slotctl} | grep -c ."
+    machine.wait_for(f"test $({asked}) = 1")
+    # It learns of the restart when the other one has begun again.
+    machine.run(f"kill -STOP {slotctl}")
+    if how == "upgraded":
+        upgraded()
+    else:
+        kill(machine)
+    app.wait_until(lambda status: building(status) and status["deployment"]["generation"] == generation + 1)
+    machine.run(f"kill -CONT {slotctl}")
+    machine.wait_for(f"test $({asked}) = 2")
+    machine.write(GO, "")
+    assert ended(first)["generation"] == generation + 1
+    assert ended(second)["generation"] == generation + 2
+    answers_only(upgraded.requests, f"behind-{how}")
+    app.configure(QUICK)
+    assert app.status()["generation"] == generation + 2
 
 
 def test_while_a_release_is_uploaded_which_slotctl_sends_again(machine, app, upgraded):
