@@ -222,6 +222,7 @@ def test_without_a_router_the_first_connection_to_a_new_port_starts_one(fresh):
 def test_a_slotd_that_stands_still_holds_nobody_up_for_longer_than_said(fresh):
     app = App(fresh, "web", QUICK)
     app.deploy("one", "--wait=stopped")
+    assert serves(fresh, "127.0.0.1:80")
     routers = "systemctl list-units --plain --no-legend 'slot-router@*.service'"
     # Or it would be started anew before long.
     fresh.write("/run/systemd/system/slotd.service.d/still.conf", "[Service]\nWatchdogSec=0\n")
