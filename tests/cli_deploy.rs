@@ -1,12 +1,18 @@
 //! slotctl against a slotd that is written down: what it asks, what it shows, what it exits with.
 
+// A test may stop at the first surprise, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 mod fake_slotd;
+mod git_support;
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use fake_slotd::{Fake, Script, failure, problem, status, stderr, stdout, success};
-use slot::wire::api::{Apps, Outcome, Problem, RolledBack, Status};
+use git_support::Repo;
+use slot::wire::api::{Apps, Begun, Outcome, Problem, RolledBack, Status};
 
 #[test]
 fn a_deploy_sends_the_binary_under_its_name_and_shows_release_slot_address_and_phases() {
@@ -547,53 +553,135 @@ fn what_a_restart_of_slotd_has_lost_is_asked_for_again_with_its_key_and_what_it_
 }
 
 #[test]
-fn who_waited_for_his_turn_when_slotd_was_restarted_waits_again_and_others_are_told() {
-    for (queue, exit, begun) in [(true, 0, 3), (false, 1, 1)] {
+fn who_waited_for_his_turn_when_slotd_was_restarted_asks_again_with_one_key_and_others_are_told() {
+    // Of the losses the first is said by slotd, and the second is not.
+    for (words, losses, exit, begun) in [
+        (&["--queue", "10m"][..], 2, 0, 3),
+        (&["--idempotency-key", "k"], 1, 0, 2),
+        (&[], 2, 3, 2),
+        (&[], 1, 3, 1),
+    ] {
         let fake = Fake::new(Script {
-            gone: 2,
+            gone: losses,
             ..Script::default()
         });
         fake.project();
-        let words = ["deploy", "build/server", "--queue", "10m"];
-        let output = fake.slotctl(if queue { &words } else { &words[..2] });
+        let output = fake.slotctl(&[&["deploy", "build/server"], words].concat());
         assert_eq!(output.status.code(), Some(exit), "{}", stderr(&output));
-        let asked = fake.asked();
-        let asked = asked.iter().filter(|it| it.starts_with("POST "));
-        assert_eq!(asked.count(), begun);
-        assert_eq!(stderr(&output).contains("it waits again"), queue);
+        let keys = fake.keys.lock().unwrap().clone();
+        assert_eq!(keys.len(), begun, "{words:?} {losses}");
+        match words.first() {
+            None => assert!(keys.iter().all(Option::is_none), "{keys:?}"),
+            Some(&"--queue") => {
+                let own = keys[0].as_deref().unwrap();
+                assert!(own.starts_with("\"slotctl-") && own.len() > 40, "{own}");
+                assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+            }
+            Some(_) => assert!(keys.iter().all(|key| key.as_deref() == Some("\"k\""))),
+        }
+        let is_repeated = begun > 1;
+        assert_eq!(stderr(&output).contains("it is asked again"), is_repeated);
     }
 }
 
 #[test]
-fn what_was_read_of_a_pipe_is_not_sent_again_and_slotctl_says_what_to_do() {
-    let fake = Fake::new(Script {
-        outcome: vec![Ok(lost()), Ok(success())],
-        ..Script::default()
-    });
-    let path = fake.project();
+fn what_was_begun_although_its_answer_was_lost_is_watched_and_a_key_of_slotctls_is_not_spoken_of() {
+    for words in [&["--queue", "10m"][..], &["--idempotency-key", "k"]] {
+        let fake = Fake::new(Script {
+            gone: 1,
+            begin: Ok(Begun {
+                generation: 7,
+                release: None,
+                repeated: true,
+                already: None,
+            }),
+            ..Script::default()
+        });
+        fake.project();
+        let output = fake.slotctl(&[&["deploy", "build/server"], words].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let is_told = stderr(&output).contains("asked for before with this key: generation 7");
+        assert_eq!(is_told, words[0] == "--idempotency-key");
+    }
+}
+
+#[test]
+fn what_is_deployed_again_is_the_commit_that_was_meant_when_the_command_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::at(folder.path());
+    repo.write("slot.toml", "name = \"web\"\ncommand = \"./server\"\n");
+    for (words, moved) in [(&[][..], "HEAD"), (&["main"], "main"), (&["v1"], "v1")] {
+        let meant = repo.write("server", moved).commit("meant");
+        repo.git(["tag", "--force", "v1"]);
+        let path = repo.path.clone();
+        let fake = Fake::new(Script {
+            outcome: vec![Ok(lost()), Ok(success())],
+            meanwhile: Arc::new(move || {
+                let repo = Repo::at(&path);
+                repo.write("server", "later");
+                repo.commit("later");
+                repo.git(["tag", "--force", "v1"]);
+            }),
+            ..Script::default()
+        });
+        let socket = fake.socket();
+        let output = fake_slotd::slotctl(folder.path(), &socket, &[&["deploy"], words].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let asked = fake.asked();
+        let begun = asked.iter().filter(|it| it.contains("/deploy?"));
+        let begun: Vec<_> = begun.collect();
+        assert_eq!(begun.len(), 2, "{asked:?}");
+        let is_meant = |it: &&String| it.contains(&format!("commit={meant}"));
+        assert!(begun.iter().all(is_meant), "{moved}: {asked:?}");
+    }
+}
+
+/// slotctl with an archive on standard input.
+fn piped(fake: &Fake, words: &[&str]) -> std::process::Output {
     let packed = fake.folder.path().join("release.tar");
     let mut archive = tar::Builder::new(std::fs::File::create(&packed).unwrap());
+    let path = fake.project();
     archive.append_path_with_name(path, "server").unwrap();
     archive.finish().unwrap();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_slotctl"))
+    std::process::Command::new(env!("CARGO_BIN_EXE_slotctl"))
         .args(["deploy", "-"])
+        .args(words)
         .current_dir(fake.folder.path())
         .env("SLOT_SOCKET", fake.socket())
         .stdin(std::fs::File::open(packed).unwrap())
         .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    let asked = fake.asked();
-    assert_eq!(
-        asked.iter().filter(|it| it.starts_with("POST ")).count(),
-        1,
-        "{asked:?}"
-    );
-    let said = stderr(&output);
-    assert!(
-        said.contains("standard input cannot be read a second time: run again what writes it"),
-        "{said}"
-    );
+        .unwrap()
+}
+
+#[test]
+fn what_was_read_of_a_pipe_is_not_sent_again_and_slotctl_says_what_to_do() {
+    let interrupted = Script {
+        outcome: vec![Ok(lost()), Ok(success())],
+        ..Script::default()
+    };
+    let gone = |gone| Script {
+        gone,
+        ..Script::default()
+    };
+    let queued = &["--queue", "10m"][..];
+    for (script, words, exit) in [
+        (interrupted, &[][..], 1),
+        (gone(1), &[], 3),
+        (gone(1), queued, 3),
+        (gone(2), queued, 1),
+    ] {
+        let fake = Fake::new(script);
+        let output = piped(&fake, words);
+        assert_eq!(output.status.code(), Some(exit), "{}", stderr(&output));
+        let asked = fake.asked();
+        let begun = asked.iter().filter(|it| it.starts_with("POST ")).count();
+        assert_eq!(begun, 1, "{asked:?}");
+        let said = stderr(&output);
+        assert!(
+            said.contains("standard input cannot be read a second time: run again what writes it"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

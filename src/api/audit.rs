@@ -5,7 +5,7 @@
 //! | `MESSAGE_ID` | the same for all of them |
 //! | `SLOT_AUDIT` | `asked`; then `done`, or why not: the code of the refusal; `broken-off` when nobody waited for the answer |
 //! | `SLOT_WHO` | who, in words |
-//! | `SLOT_UID`, `SLOT_USER`, `SLOT_PEER_PID`, `SLOT_PEER_UNIT` | of a process of this machine; the unit is that of the process when it asked |
+//! | `SLOT_UID`, `SLOT_USER`, `SLOT_PEER_PID`, `SLOT_PEER_UNIT` | of a process of this machine; the unit is that of the process when it connected; no user where NSS did not say in time |
 //! | `SLOT_TOKEN`, `SLOT_PEER_ADDRESS` | the name of the token, and where it came from |
 //! | `SLOT_METHOD`, `SLOT_ROUTE`, `SLOT_QUERY` | what; the query of what was done alone, in which every key is one of slotd's |
 //! | `SLOT_APP`, `SLOT_GENERATION` | of what; the generation that was begun, or that the app had then |
@@ -20,7 +20,6 @@ use tokio::sync::watch;
 
 use super::peer::Peer;
 use crate::deploy::State;
-use crate::probe::Owner;
 use crate::telemetry::message;
 
 /// The generation that an answer is about; in its extensions.
@@ -64,14 +63,13 @@ impl Who {
             uid: peer.uid(),
             user: peer.user(),
             pid: None,
-            unit: None,
+            unit: peer.unit(),
             token: None,
             address: None,
         };
         match peer {
             Peer::Process { pid, .. } => {
                 who.pid = Some(*pid);
-                who.unit = Owner::of_process(*pid).unit;
             }
             Peer::Token { name, from, .. } => {
                 who.token = Some(name.clone());

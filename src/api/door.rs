@@ -83,7 +83,7 @@ impl Door {
         let peer = Peer::of(&stream);
         let may = self.access.may(&peer);
         let guests = match may {
-            May::Act => None,
+            May::Act | May::Root => None,
             May::Read => Some(&self.readers),
             May::Nothing => Some(&self.others),
         };
@@ -93,7 +93,11 @@ impl Door {
         };
         Some(Caller {
             stream,
-            peer,
+            // Those may do what is written down with it.
+            peer: match may {
+                May::Act | May::Root => peer.in_unit(),
+                May::Read | May::Nothing => peer,
+            },
             over: (may == May::Nothing).then(|| Box::pin(sleep(STAY))),
             _place: place,
         })

@@ -124,6 +124,14 @@ impl<U: Units> Route<U> {
         }
     }
 
+    /// It says what root has done to the machine.
+    pub(super) fn by_root(self) -> Self {
+        Self {
+            needs: May::Root,
+            ..self
+        }
+    }
+
     /// It changes nothing here, and makes something be done elsewhere.
     pub(super) fn by_who_may_act(self) -> Self {
         Self {
@@ -141,7 +149,7 @@ impl<U: Units> Route<U> {
             path: self.path.as_str().into(),
         };
         let api = Api {
-            takes_up: self.needs == May::Act,
+            takes_up: self.needs >= May::Act,
             ..api.clone()
         };
         let admit = middleware::from_fn_with_state(gate, admit);
@@ -158,8 +166,8 @@ pub(super) async fn look<U: Units>(
     next: Next,
 ) -> Response {
     match api.access.may(&peer) {
-        May::Nothing => Problem::forbidden(&peer.named().await.name()).into_response(),
-        May::Read | May::Act => next.run(request).await,
+        May::Nothing => Problem::forbidden(&peer.name()).into_response(),
+        May::Read | May::Act | May::Root => next.run(request).await,
     }
 }
 
@@ -173,14 +181,15 @@ async fn admit<U: Units>(
 ) -> Response {
     let may = gate.api.access.may(&peer);
     if may < gate.needs {
-        let peer = peer.named().await;
+        // Without the name of his user, for which others would have to be asked.
         let who = peer.name();
         let problem = match may {
+            May::Act | May::Root => Problem::only_root(&who),
             May::Read => Problem::may_only_look(&who),
-            May::Nothing | May::Act => Problem::forbidden(&who),
+            May::Nothing => Problem::forbidden(&who),
         };
         let mut response = problem.into_response();
-        if let Peer::Token { .. } = peer {
+        if let (Peer::Token { .. }, May::Act) = (&peer, gate.needs) {
             let field = "Bearer realm=\"slot\", error=\"insufficient_scope\", scope=\"act\"";
             let headers = response.headers_mut();
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(field));

@@ -96,7 +96,7 @@ impl Bench {
             Embedded::new(app, data.clone(), run.clone(), BTreeMap::new())
         }));
         apps.load().await;
-        let access = Access::readers(200);
+        let access = Access::root_and_readers(200);
         Self {
             directory,
             api: Api {
@@ -154,6 +154,25 @@ fn process(groups: &[u32]) -> Peer {
         pid: std::process::id().cast_signed(),
         groups: groups.to_vec(),
         user: None,
+        unit: Some("ci.service".to_owned()),
+    }
+}
+
+fn root() -> Peer {
+    Peer::Process {
+        uid: 0,
+        pid: std::process::id().cast_signed(),
+        groups: vec![0],
+        user: None,
+        unit: None,
+    }
+}
+
+/// One who may do what a route does.
+fn peer_for(route: &Route<Embedded>) -> Peer {
+    match route.needs {
+        May::Root => root(),
+        May::Act | May::Read | May::Nothing => token(Scope::Act),
     }
 }
 
@@ -170,7 +189,7 @@ async fn every_route_that_may_change_something_is_written_down_and_no_secret_is(
     for route in table::<Embedded>() {
         let is_reading = route.method == Method::GET && route.needs == May::Read;
         let path = format!("{}?access_token={SECRET}", path_of(&route, SECRET));
-        bench.ask(&token(Scope::Act), &route.method, &path).await;
+        bench.ask(&peer_for(&route), &route.method, &path).await;
         let lines = journal.lines();
         let all = format!("{lines:?}");
         assert!(!all.contains(SECRET), "{path}: {all}");
@@ -188,6 +207,10 @@ async fn every_route_that_may_change_something_is_written_down_and_no_secret_is(
             assert_eq!(Some(&*line["message_id"]), message::id("audit"));
             assert_eq!(line["slot_method"], route.method.as_str());
             assert_eq!(line["slot_route"], route.path);
+            if route.needs == May::Root {
+                assert_eq!(line["slot_uid"], "0");
+                continue;
+            }
             assert_eq!(line["slot_token"], "ci");
             assert_eq!(line["slot_peer_address"], "10.0.0.7");
             assert_eq!(line["slot_who"], "token ci (10.0.0.7)");
@@ -212,7 +235,7 @@ async fn a_query_that_slotd_does_not_know_is_refused_and_never_written_down() {
             continue;
         }
         let path = format!("{}?access_token={SECRET}", path_of(&route, "web"));
-        let (status, said) = bench.ask(&token(Scope::Act), &route.method, &path).await;
+        let (status, said) = bench.ask(&peer_for(&route), &route.method, &path).await;
         assert_eq!(status, 400, "{} {path}: {said}", route.method);
     }
     let lines = format!("{:?}", journal.lines());
@@ -232,7 +255,7 @@ async fn who_may_look_looks_and_who_may_neither_learns_that_slotd_is_there() {
         let path = path_of(&route, "web");
         for peer in &readers {
             let (status, said) = bench.ask(peer, &route.method, &path).await;
-            let is_forbidden = route.needs == May::Act;
+            let is_forbidden = route.needs >= May::Act;
             assert_eq!(
                 status == 403,
                 is_forbidden,
@@ -289,15 +312,8 @@ async fn who_may_only_look_has_no_app_taken_up() {
 async fn what_was_done_is_written_down_with_its_app_its_generation_and_its_query() {
     let bench = Bench::new(Some("name = 'web'\ncommand = 'x'\n")).await;
     let (journal, _guard) = Journal::begin();
-    let me = Peer::Process {
-        uid: 0,
-        pid: std::process::id().cast_signed(),
-        groups: vec![200],
-        user: None,
-    };
-    // Nobody may act here but tokens: what a user may is looked at elsewhere.
     let (status, _) = bench
-        .ask(&me, &Method::POST, "/apps/web/rollback?to=tea")
+        .ask(&process(&[200]), &Method::POST, "/apps/web/rollback?to=tea")
         .await;
     assert_eq!((status, journal.audited().len()), (403, 0));
     let ci = token(Scope::Act);
@@ -353,10 +369,46 @@ async fn a_process_is_written_down_by_its_user_and_its_unit() {
         assert_eq!(line["slot_audit"], word);
         assert_eq!(line["slot_uid"], "1000");
         assert_eq!(line["slot_peer_pid"], own.to_string());
-        let unit = crate::probe::Owner::of_process(own.cast_signed()).unit;
-        assert_eq!(line.get("slot_peer_unit").cloned(), unit);
+        // As it was when he connected.
+        assert_eq!(line["slot_peer_unit"], "ci.service");
     }
     assert_eq!(lines.len(), 2);
+}
+
+#[tokio::test]
+async fn what_root_has_done_root_alone_says_and_of_a_name_that_a_listener_can_have() {
+    let bench = Bench::new(None).await;
+    let (journal, _guard) = Journal::begin();
+    for route in ["/listener/add", "/listener/remove"] {
+        let path = format!("{route}?name=8443");
+        for (peer, why) in [
+            (token(Scope::Act), "only root may"),
+            (process(&[200]), "may look, and not act"),
+            (process(&[]), "may not use slotd"),
+        ] {
+            let (status, said) = bench.ask(&peer, &Method::POST, &path).await;
+            assert_eq!(status, 403, "{peer:?}");
+            assert!(said.contains(why), "{said}");
+        }
+        assert_eq!(journal.audited(), [] as [Line; 0]);
+        for wrong in [
+            "",
+            "?name=",
+            "?name=Web",
+            "?name=-x",
+            "?name=a%2Fb",
+            "?name=8443&more=1",
+        ] {
+            let path = format!("{route}{wrong}");
+            let (status, said) = bench.ask(&root(), &Method::POST, &path).await;
+            assert_eq!(status, 400, "{path}: {said}");
+        }
+        // There is a router, and it is of this very process.
+        let (status, said) = bench.ask(&root(), &Method::POST, &path).await;
+        assert_eq!(status, 422, "{said}");
+        let told = format!("{:?}", journal.audited());
+        assert!(told.contains(route) && !told.contains("Web"), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -3,16 +3,25 @@
 use std::mem::size_of;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Group, Uid, User};
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 
+use crate::probe::Owner;
 use crate::wire::token::Scope;
 
 /// The most groups that a peer may have for them to be looked at.
 const GROUPS: usize = 1024;
+
+/// How long the name of a user is waited for; without it there is his number.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// As many threads may wait for names at once: those that never come are to leave threads for what else blocks.
+static NAMING: Semaphore = Semaphore::const_new(8);
 
 /// Who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +36,8 @@ pub enum Peer {
         groups: Vec<u32>,
         /// The name of its user, if that has one and [was asked for](Peer::named).
         user: Option<String>,
+        /// The unit that it was in, if [that was looked for](Peer::in_unit).
+        unit: Option<String>,
     },
     /// Whoever has this token.
     Token {
@@ -56,16 +67,40 @@ impl Peer {
             pid: credentials.pid(),
             groups,
             user: None,
+            unit: None,
         }
     }
 
+    /// The same, with the unit that it is in now. To be asked for at once: of a process that has ended nobody knows.
+    pub(super) fn in_unit(mut self) -> Self {
+        if let Self::Process { pid, unit, .. } = &mut self {
+            *unit = Owner::of_process(*pid).unit;
+        }
+        self
+    }
+
     /// The same, with the name of its user. NSS may ask a directory for that (nsswitch.conf(5)), and be in no hurry: so it is asked in a
-    /// thread that may block, and only about those of whom something is said.
-    pub(super) async fn named(mut self) -> Self {
+    /// thread that may block, for a limited time, and only about those of whom something is written down.
+    pub(super) async fn named(self) -> Self {
+        self.named_by(|uid| Some(User::from_uid(uid).ok()??.name))
+            .await
+    }
+
+    async fn named_by(
+        mut self,
+        name_of: impl FnOnce(Uid) -> Option<String> + Send + 'static,
+    ) -> Self {
         if let Self::Process { uid, user, .. } = &mut self {
             let uid = Uid::from_raw(*uid);
-            let asked = tokio::task::spawn_blocking(move || Some(User::from_uid(uid).ok()??.name));
-            *user = asked.await.ok().flatten();
+            let asked = async {
+                let place = NAMING.acquire().await.ok()?;
+                let name_of = move || {
+                    let _place = place;
+                    name_of(uid)
+                };
+                tokio::task::spawn_blocking(name_of).await.ok()?
+            };
+            *user = tokio::time::timeout(PATIENCE, asked).await.ok().flatten();
         }
         self
     }
@@ -82,6 +117,14 @@ impl Peer {
     pub(super) fn user(&self) -> Option<String> {
         match self {
             Self::Process { user, .. } => user.clone(),
+            Self::Token { .. } | Self::Nobody => None,
+        }
+    }
+
+    /// The unit that it was in, if that is known.
+    pub(super) fn unit(&self) -> Option<String> {
+        match self {
+            Self::Process { unit, .. } => unit.clone(),
             Self::Token { .. } | Self::Nobody => None,
         }
     }
@@ -109,6 +152,8 @@ pub enum May {
     Read,
     /// Look, and change what serves.
     Act,
+    /// All that, and say what root has done to the machine.
+    Root,
 }
 
 /// Who may use the API.
@@ -151,6 +196,15 @@ impl Access {
         }
     }
 
+    /// The same, and root.
+    #[cfg(test)]
+    pub(super) fn root_and_readers(group: u32) -> Self {
+        Self {
+            uids: vec![0],
+            ..Self::readers(group)
+        }
+    }
+
     /// The members of a group may look, and nobody acts.
     #[cfg(test)]
     pub(super) fn readers(group: u32) -> Self {
@@ -166,7 +220,10 @@ impl Access {
         match peer {
             Peer::Process { uid, groups, .. } => {
                 let is_in = |group: Option<u32>| group.is_some_and(|id| groups.contains(&id));
-                if self.uids.contains(uid) || is_in(self.acting) {
+                let is_own = self.uids.contains(uid);
+                if is_own && *uid == 0 {
+                    May::Root
+                } else if is_own || is_in(self.acting) {
                     May::Act
                 } else if is_in(self.reading) {
                     May::Read
@@ -217,7 +274,24 @@ mod tests {
             pid: 42,
             groups: groups.to_vec(),
             user: None,
+            unit: None,
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_does_not_come_is_waited_for_no_longer_than_said() {
+        let (answer, asked) = std::sync::mpsc::channel::<()>();
+        let never = move |_| {
+            let _ = asked.recv();
+            Some("late".to_owned())
+        };
+        let named = tokio::spawn(process(0, &[]).named_by(never));
+        tokio::task::yield_now().await;
+        tokio::time::advance(PATIENCE).await;
+        let peer = named.await.unwrap();
+        assert_eq!(peer.name(), "uid 0 (pid 42)");
+        // Its thread ends with the test.
+        drop(answer);
     }
 
     #[tokio::test]
@@ -237,7 +311,7 @@ mod tests {
             reading: Some(200),
         };
         for (peer, may) in [
-            (process(0, &[]), May::Act),
+            (process(0, &[]), May::Root),
             (process(990, &[990]), May::Act),
             (process(1000, &[1000, 100]), May::Act),
             (process(1000, &[200, 100]), May::Act),

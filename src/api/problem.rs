@@ -53,6 +53,14 @@ impl Problem {
         Self::of(StatusCode::FORBIDDEN, "forbidden", error)
     }
 
+    /// Somebody who may act wants to say what root has done.
+    pub(super) fn only_root(who: &str) -> Self {
+        let error = format!(
+            "{who} may act, and this only root may, on the machine itself: `sudo slotctl listener` does it"
+        );
+        Self::of(StatusCode::FORBIDDEN, "forbidden", error)
+    }
+
     pub(super) fn unauthorized(error: &str) -> Self {
         Self::of(StatusCode::UNAUTHORIZED, "unauthorized", error.to_owned())
     }

@@ -32,6 +32,7 @@ use crate::daemon::units::Units;
 use crate::deploy::{Generation, Guard};
 use crate::telemetry::chain;
 use crate::wire::api;
+use crate::wire::listener::ListenerName;
 
 /// How long a question for an outcome stays open before it is answered with the progress so far.
 const OUTCOME_WAIT: Duration = Duration::from_secs(1);
@@ -91,8 +92,8 @@ pub(super) fn table<U: Units>() -> Vec<Route<U>> {
         looking("/apps", list),
         looking("/router", instances),
         acting("/router/upgrade", upgrade),
-        acting("/listener/add", listener),
-        acting("/listener/remove", listener),
+        acting("/listener/add", listener).by_root(),
+        acting("/listener/remove", listener).by_root(),
         removing("/apps/{app}", remove),
     ]);
     all
@@ -191,16 +192,16 @@ async fn upgrade<U: Units>(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListenerQuery {
-    /// Of no use here; the [journal](super::audit) has it.
-    #[serde(rename = "name")]
-    _name: String,
+    /// The [journal](super::audit) has it.
+    name: String,
 }
 
 /// Root has added a listener, or is taking one away: the next instance of the router has those that systemd has for it now.
 async fn listener<U: Units>(
     State(api): State<Api<U>>,
-    Asked(_): Asked<ListenerQuery>,
+    Asked(query): Asked<ListenerQuery>,
 ) -> Result<Json<api::Upgraded>, Problem> {
+    let _: ListenerName = query.name.parse()?;
     exchange(&api, None).await
 }
 

@@ -282,6 +282,8 @@ pub struct Deploy {
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub drain: Option<Span>,
     /// How long to wait for another deployment to end, and for an idle slot
+    ///
+    /// Where slotd is restarted meanwhile, it is asked again, up to three times, by --idempotency-key or by a key that slotctl makes.
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub queue: Option<Span>,
     /// Give the new release so much of new requests, in per cent, and stay there until `weight`, `promote` or `abort` says how to go on

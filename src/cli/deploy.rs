@@ -1,13 +1,14 @@
 //! `slotctl deploy`, `rollback`, `promote`, `drain`: each asks for one thing and shows how it ended.
 
 use std::io::{self, stderr, stdout};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::app;
 use super::args::{Deploy, Drain, Global, Promote, Rollback};
-use super::chosen::Chosen;
+use super::chosen::{Checkout, Chosen};
 use super::client::{Client, ClientError, empty};
 use super::exit::Exit;
 use super::follow::{Asked, ask, attempt};
@@ -15,37 +16,54 @@ use super::outcome;
 use super::pack::{Packing, Upload};
 use super::progress::Screen;
 use super::project::{Project, is_slot_machine, reached};
+use super::random::random;
 use super::releases;
 use super::status::{complete, now_ms, table};
 use super::term::{Paint, harmless, note, say, say_json, width};
-use crate::deploy::{AppName, Cause};
+use crate::deploy::{AppName, Cause, Key};
 use crate::wire::api::{Begun, Outcome, Status};
+use crate::wire::hex;
 
-/// How often a deploy is asked for again that waited for its turn, or whose release slotd had not got whole, or not built, when it was
-/// restarted, for an upgrade of the package say.
+/// How often a deploy is asked for again whose answer, or whose release, a restart of slotd has lost, for an upgrade of the package say.
 const AGAIN: usize = 3;
+
+/// How long slotctl waits before it asks again. A slotd that ends answers for no longer that it does.
+const AWAY: Duration = Duration::from_secs(1);
 
 /// Deploys a commit, a path, an archive, or a release that is on disk.
 ///
 /// # Errors
 /// If the path or the app's file is refused, if slotd is, or does.
 pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
-    let is_read = options.what.as_deref() == Some(Path::new("-"));
+    let (client, mut what) = aim(global, options).await?;
     let (mut options, mut left) = (options.clone(), AGAIN);
+    let is_read = options.what.as_deref() == Some(Path::new("-"));
+    let named = options.depending.idempotency_key.clone();
+    let is_named = named.is_some();
+    // Of one that waits for its turn only slotd knows, after a restart, whether it was begun. What need not wait is begun or refused at once,
+    // and takes none of the places that keys have.
+    let key = match named {
+        None if options.queue.is_some() && !is_read => Some(own_key()?),
+        named => named,
+    };
     loop {
-        let (client, ended) = once(global, &options).await?;
+        let key = key.as_ref().map(|key| (key, is_named));
+        let ended = once(global, &options, &client, &mut what, key).await?;
         let can_repeat = left > 0 && !is_read;
         let why = match ended {
-            Ended::Unbegun(_) if can_repeat => {
-                "slotd was restarted before it was this deploy's turn; it waits again\n"
+            Ended::Unanswered { is_known, .. } if can_repeat && (is_known || key.is_some()) => {
+                tokio::time::sleep(AWAY).await;
+                "slotd was restarted before it had answered; it is asked again\n"
             }
-            Ended::Unbegun(error) => return Err(error),
+            Ended::Unanswered { error, .. } => {
+                if is_read {
+                    note(READ);
+                }
+                return Err(error);
+            }
             Ended::With(outcome) if outcome.cause != Cause::Interrupted.code() || !can_repeat => {
                 if is_read && outcome.cause == Cause::Interrupted.code() {
-                    note(
-                        "slotd was restarted while the release was being prepared, and standard input cannot be read a second \
-                         time: run again what writes it, too\n",
-                    );
+                    note(READ);
                 }
                 return show(global, &client, &outcome).await;
             }
@@ -63,15 +81,40 @@ pub async fn deploy(global: &Global, options: &Deploy) -> anyhow::Result<Exit> {
     }
 }
 
+/// What is said where slotctl would send a release again and cannot.
+const READ: &str = "slotd was restarted before it had the release whole and ready, and standard input cannot be read a second time: run again what \
+                    writes it, too\n";
+
+/// A key that nobody else has, for a deploy that was given none.
+fn own_key() -> anyhow::Result<Key> {
+    Ok(format!("slotctl-{}", hex(&random::<16>()?)).parse()?)
+}
+
+/// What a deploy is of. What it means was found when the command was given: a branch that moves later moves nothing of it.
+enum What {
+    /// What need not be sent, as the API is asked for it: `release` or `remote`, and which.
+    AtHand(&'static str, String),
+    /// A commit.
+    Commit(Checkout),
+    /// A path, or standard input, which is looked over already for the first time that it is sent.
+    Upload(PathBuf, Option<Upload>),
+}
+
 /// What became of asking for a deployment.
 enum Ended {
     /// It was begun, and ended so.
     With(Box<Outcome>),
-    /// slotd was restarted while it waited for its turn, and nothing was begun since; what it said.
-    Unbegun(anyhow::Error),
+    /// slotd was restarted, and its answer is lost.
+    Unanswered {
+        /// As slotctl saw it.
+        error: anyhow::Error,
+        /// Nothing was begun, for sure.
+        is_known: bool,
+    },
 }
 
-async fn once(global: &Global, options: &Deploy) -> anyhow::Result<(Client, Ended)> {
+/// Finds what is meant and whom to ask, and has the app registered and reached.
+async fn aim(global: &Global, options: &Deploy) -> anyhow::Result<(Client, What)> {
     let chosen = Chosen::of(options)?;
     let project = match &options.config {
         // A daemon of slot-machine's kind has its app already.
@@ -99,120 +142,127 @@ async fn once(global: &Global, options: &Deploy) -> anyhow::Result<(Client, Ende
     let global = &reached(global, project.as_ref())?;
     let client = reach(global, project.as_ref()).await?;
     app::listen(global.socket())?;
-    let mut screen = Screen::new(global.json);
-    let mut asked = queries(options);
-    if let Some(label) = &options.label {
-        asked.push(("label", label.to_string()));
-    }
-    let (body, packing) = match chosen {
-        Chosen::Release(named) => {
-            asked.push(("release", releases::meant(&client, &named).await?));
-            return at_hand(global, options, client, &asked).await;
-        }
-        Chosen::Remote(named) => {
-            asked.push(("remote", named.unwrap_or_default()));
-            return at_hand(global, options, client, &asked).await;
-        }
+    let what = match chosen {
+        Chosen::Release(named) => What::AtHand("release", releases::meant(&client, &named).await?),
+        Chosen::Remote(named) => What::AtHand("remote", named.unwrap_or_default()),
         Chosen::RemoteOr(named, error) => {
             let status: Status = client.get("/status").await?;
             if status.remote.is_none() {
                 return Err(error);
             }
-            asked.push(("remote", named.unwrap_or_default()));
-            return at_hand(global, options, client, &asked).await;
+            What::AtHand("remote", named.unwrap_or_default())
         }
-        Chosen::Commit(checkout) => {
-            asked.extend(checkout.queries());
-            let (body, packing, size) = checkout.body(&client, options, &mut screen).await?;
-            asked.extend(size.map(|size| ("size", size.to_string())));
-            (body, packing)
-        }
+        Chosen::Commit(checkout) => What::Commit(checkout),
         Chosen::Upload(source) => {
-            asked.extend(named(&source));
-            if let Some(size) = source.size() {
-                asked.push(("size", size.to_string()));
-            }
-            source.body()?
+            What::Upload(options.what.clone().unwrap_or_default(), Some(source))
         }
     };
-    let (sent, size) = packing.counter();
-    let path = path_of("/deploy", &asked);
-    let before = before(&client, options).await;
-    let ended = attempt(
-        &client,
-        client.post_once(&path, options.depending.idempotency_key.as_ref(), body),
-        || Some(Packing::progress(&sent, size)),
-        options.watching.wait,
-        &mut screen,
-    )
-    .await;
-    match or_interrupted(&client, before, ended).await {
-        Ok(Ended::Unbegun(error)) => match packing.error() {
-            Some(ours) => Err(unread(&ours)),
-            None => Ok((client, Ended::Unbegun(error))),
-        },
-        Ok(ended) => Ok((client, ended)),
-        Err(error) => Err(explain(&client, packing, error).await),
-    }
+    Ok((client, what))
 }
 
-/// The app's generation before a deploy that waits for its turn. One that does not is begun or refused at once.
-async fn before(client: &Client, options: &Deploy) -> Option<u64> {
-    options.queue.as_ref()?;
-    let status: Status = client.get("/status").await.ok()?;
-    Some(status.generation)
-}
-
-/// What became of an attempt of this process of which slotd has not said so, if that was because of a restart.
-async fn or_interrupted(
+/// Asks for the deployment once, with a key if there is one, which the user has named or slotctl made, and watches it.
+async fn once(
+    global: &Global,
+    options: &Deploy,
     client: &Client,
-    before: Option<u64>,
-    ended: anyhow::Result<Outcome>,
+    what: &mut What,
+    key: Option<(&Key, bool)>,
 ) -> anyhow::Result<Ended> {
-    let error = match ended {
-        Ok(outcome) => return Ok(Ended::With(Box::new(outcome))),
-        Err(error) => error,
+    let mut screen = Screen::new(global.json);
+    let mut asked = queries(options);
+    let label = options.label.as_ref();
+    asked.extend(label.map(|label| ("label", label.to_string())));
+    let (body, packing) = match what {
+        What::AtHand(kind, which) => {
+            asked.push((kind, which.clone()));
+            (empty(), None)
+        }
+        What::Commit(checkout) => {
+            asked.extend(checkout.queries());
+            let (body, packing, size) = match checkout.body(client, options, &mut screen).await {
+                // What comes before a commit begins nothing.
+                Err(error) if is_lost(&error) => {
+                    return Ok(Ended::Unanswered {
+                        error,
+                        is_known: true,
+                    });
+                }
+                sent => sent?,
+            };
+            asked.extend(size.map(|size| ("size", size.to_string())));
+            (body, Some(packing))
+        }
+        What::Upload(path, looked_over) => {
+            let source = match looked_over.take() {
+                Some(source) => source,
+                None => Upload::look_over(path)?,
+            };
+            asked.extend(named(&source));
+            asked.extend(source.size().map(|size| ("size", size.to_string())));
+            let (body, packing) = source.body()?;
+            (body, Some(packing))
+        }
     };
+    let counter = packing.as_ref().map(Packing::counter);
+    let sending = || {
+        let (sent, size) = counter.as_ref()?;
+        Some(Packing::progress(sent, *size))
+    };
+    let path = path_of("/deploy", &asked);
+    let begin = async {
+        let begun = client.post_once(&path, key.map(|(key, _)| key), body);
+        let begun: Begun = begun.await?;
+        Ok(Begun {
+            // Of a key that slotctl made nobody need be told.
+            repeated: begun.repeated && key.is_some_and(|(_, is_named)| is_named),
+            ..begun
+        })
+    };
+    let wait = options.watching.wait;
+    match attempt(client, begin, sending, wait, &mut screen).await {
+        Ok(outcome) => Ok(Ended::With(Box::new(outcome))),
+        Err(error) => lost(client, packing, error).await,
+    }
+}
+
+/// What became of an attempt of which slotd has not said so, if that was because of a restart.
+async fn lost(
+    client: &Client,
+    packing: Option<Packing>,
+    error: anyhow::Error,
+) -> anyhow::Result<Ended> {
+    if is_lost(&error) {
+        let is_it = |last: &Outcome| {
+            last.cause == Cause::Interrupted.code() && last.initiated_by.ends_with(&own())
+        };
+        let status = client.get::<Status>("/status").await.ok();
+        if let Some(last) = status.and_then(|status| status.last).filter(is_it) {
+            return Ok(Ended::With(Box::new(last)));
+        }
+        if let Some(ours) = packing.and_then(Packing::error) {
+            return Err(unread(&ours));
+        }
+        let is_gone = error.downcast_ref().is_some_and(ClientError::is_gone);
+        return Ok(Ended::Unanswered {
+            error: busy(client, error).await,
+            is_known: is_gone,
+        });
+    }
+    Err(match packing {
+        Some(packing) => explain(client, packing, error).await,
+        None => error,
+    })
+}
+
+/// Whether slotd went away instead of answering.
+fn is_lost(error: &anyhow::Error) -> bool {
     let told = error.downcast_ref::<ClientError>();
-    if !told.is_some_and(|error| error.is_passing() || error.is_gone()) {
-        return Err(error);
-    }
-    let Ok(status) = client.get::<Status>("/status").await else {
-        return Err(error);
-    };
-    if before == Some(status.generation) {
-        return Ok(Ended::Unbegun(error));
-    }
-    let is_it = |last: &Outcome| {
-        last.cause == Cause::Interrupted.code() && last.initiated_by.ends_with(&own())
-    };
-    match status.last.filter(is_it) {
-        Some(last) => Ok(Ended::With(Box::new(last))),
-        None => Err(error),
-    }
+    told.is_some_and(|error| error.is_passing() || error.is_gone())
 }
 
 /// How slotd names who is this process.
 fn own() -> String {
     format!("(pid {})", std::process::id())
-}
-
-/// Deploys what need not be sent.
-async fn at_hand(
-    global: &Global,
-    options: &Deploy,
-    client: Client,
-    asked: &[(&str, String)],
-) -> anyhow::Result<(Client, Ended)> {
-    let before = before(&client, options).await;
-    let mut screen = Screen::new(global.json);
-    let path = path_of("/deploy", asked);
-    let key = options.depending.idempotency_key.as_ref();
-    let begin = client.post_once(&path, key, empty());
-    let wait = options.watching.wait;
-    let ended = attempt(&client, begin, || None, wait, &mut screen).await;
-    let ended = or_interrupted(&client, before, ended).await?;
-    Ok((client, ended))
 }
 
 fn queries(options: &Deploy) -> Vec<(&'static str, String)> {
@@ -340,19 +390,26 @@ pub(super) async fn explain(
     packing: Packing,
     error: anyhow::Error,
 ) -> anyhow::Error {
-    let broken = error
-        .downcast_ref::<ClientError>()
-        .is_some_and(|error| matches!(error, ClientError::Broken { .. }));
-    if !broken {
+    if !is_broken(&error) {
         return error;
     }
-    if let Some(ours) = packing.error() {
-        return unread(&ours);
+    match packing.error() {
+        Some(ours) => unread(&ours),
+        None => busy(client, error).await,
     }
+}
+
+fn is_broken(error: &anyhow::Error) -> bool {
+    let told = error.downcast_ref::<ClientError>();
+    told.is_some_and(|error| matches!(error, ClientError::Broken { .. }))
+}
+
+/// Who holds the app's lock, where slotd has ended the connection for that and could not say it.
+async fn busy(client: &Client, error: anyhow::Error) -> anyhow::Error {
     let status = client.get::<Status>("/status").await.ok();
     // Not the one that was begun by this very upload.
     match status.and_then(|status| status.deployment) {
-        Some(held) if !held.by.ends_with(&own()) => Exit::Busy.because(format!(
+        Some(held) if is_broken(&error) && !held.by.ends_with(&own()) => Exit::Busy.because(format!(
             "a deployment is in progress: generation {}, begun by {}, phase {}; wait for it, or watch it with `slotctl status`",
             held.generation, held.by, held.phase
         )),

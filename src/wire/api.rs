@@ -6,7 +6,7 @@
 //! | `GET /apps` | | [`Apps`] |
 //! | `GET /router` | | [`Routers`] |
 //! | `POST /router/upgrade?limit=30m` | | [`Upgraded`], when the new instance accepts and the old one does not; a limit is also for those that drain already; without one the old one drains for as long as `machine.toml` says, which is for ever if it does not, as with `limit=0`; 422 if that file is wrong |
-//! | `POST /listener/add?name=443`, `POST /listener/remove?name=443` | | [`Upgraded`]: the same, because root has added a socket unit for the router, or is about to close one: `slotctl listener` asks for it, and who did it is written down |
+//! | `POST /listener/add?name=443`, `POST /listener/remove?name=443` | | [`Upgraded`]: the same, because root has added a socket unit for the router, or is about to close one: `slotctl listener` asks for it, and who did it is written down; root's alone (403), and 400 for a name that no listener can have |
 //! | `GET /apps/<app>/remote` | | [`AtRemote`]: what the remote has on the app's branch now |
 //! | `POST /apps/<app>/hold?reason=…`, `POST /apps/<app>/unhold` | | [`Status`]; while it holds, a deploy with `auto=true` is refused with 422 (`held`) |
 //! | `GET /apps/<app>/status` | | [`Status`] |

@@ -11,6 +11,7 @@ pub(crate) mod date;
 pub mod fetch;
 pub mod histogram;
 pub mod hook;
+pub mod listener;
 pub mod machine;
 pub mod notice;
 pub mod release;

@@ -18,16 +18,20 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use slot::wire::api::{Apps, Begun, Outcome, Problem, Progress, Report, SlotStatus, Status};
 use slot::wire::control::InFlight;
-use slot::wire::release::{Release, Releases};
+use slot::wire::release::{Release, Releases, Repository};
 
 /// What the fake was asked, in order: `POST /apps/web/deploy?drain=5000ms`.
 pub type Asked = Arc<Mutex<Vec<String>>>;
+
+type Keys = Arc<Mutex<Vec<Option<String>>>>;
 
 /// A fake that runs until it is dropped.
 pub struct Fake {
     pub folder: tempfile::TempDir,
     pub asked: Asked,
     pub uploaded: Arc<Mutex<Vec<u8>>>,
+    /// The `Idempotency-Key` of each deployment that was asked for.
+    pub keys: Keys,
     _stop: tokio::sync::oneshot::Sender<()>,
 }
 
@@ -43,6 +47,8 @@ pub struct Script {
     pub rude: bool,
     /// slotd stops while this many deployments wait for their turn: every second one is told.
     pub gone: usize,
+    /// Called with each deployment that is asked for, before it is answered.
+    pub meanwhile: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Default for Script {
@@ -58,6 +64,7 @@ impl Default for Script {
             outcome: vec![Err(progress("starting")), Ok(success())],
             rude: false,
             gone: 0,
+            meanwhile: Arc::new(|| ()),
         }
     }
 }
@@ -66,8 +73,8 @@ impl Fake {
     pub fn new(script: Script) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("slotd.sock");
-        let (asked, uploaded) = (Asked::default(), Arc::default());
-        let app = router(script, Arc::clone(&asked), Arc::clone(&uploaded));
+        let (asked, uploaded, keys) = (Asked::default(), Arc::default(), Keys::default());
+        let app = router(script, &asked, &uploaded, &keys);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (bound, is_bound) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -89,6 +96,7 @@ impl Fake {
             folder,
             asked,
             uploaded,
+            keys,
             _stop: stop,
         }
     }
@@ -145,7 +153,8 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn router(script: Script, asked: Asked, uploaded: Arc<Mutex<Vec<u8>>>) -> Router {
+fn router(script: Script, asked: &Asked, uploaded: &Arc<Mutex<Vec<u8>>>, keys: &Keys) -> Router {
+    let (asked, uploaded, keys) = (Arc::clone(asked), Arc::clone(uploaded), Arc::clone(keys));
     let outcomes = Arc::new(Mutex::new(script.outcome.clone()));
     let outcome = move || {
         let outcomes = Arc::clone(&outcomes);
@@ -170,10 +179,15 @@ fn router(script: Script, asked: Asked, uploaded: Arc<Mutex<Vec<u8>>>) -> Router
         }
     };
     let (rude, begun) = (script.rude, answer.clone());
+    let meanwhile = Arc::clone(&script.meanwhile);
     let gone = Arc::new(Mutex::new(script.gone));
     let deploy = move |request: Request| {
         let (uploaded, begun) = (Arc::clone(&uploaded), begun.clone());
         let gone = Arc::clone(&gone);
+        let key = request.headers().get("idempotency-key");
+        let key = key.map(|key| key.to_str().unwrap().to_owned());
+        keys.lock().unwrap().push(key);
+        meanwhile();
         async move {
             let left = {
                 let mut gone = gone.lock().unwrap();
@@ -208,6 +222,7 @@ fn router(script: Script, asked: Asked, uploaded: Arc<Mutex<Vec<u8>>>) -> Router
             get(|| async { ([("content-type", "text/event-stream")], ": hello\n\n") }),
         )
         .route("/outcome", get(outcome))
+        .route("/repository", get(async || Json(Repository::default())))
         .route("/releases", get(async || Json(releases())))
         .route("/deploy", post(deploy))
         .route(

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent.parent / "target")).resolve()
+# Where packaging/build, tests/older and tests/run put what they make, wherever Cargo's own output is (CARGO_TARGET_DIR).
+TARGET = HERE.parent.parent / "target"
 SUITE = os.environ.get("SLOT_TEST_SUITE", "bookworm")
 ROOT = TARGET / "rootfs" / SUITE
 PACKAGES = TARGET / "packages"

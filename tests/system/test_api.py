@@ -56,7 +56,11 @@ def test_observers_look_members_act_and_others_learn_that_slotd_is_there(machine
     acting = [here(machine, user, "/apps/web/reload", "-X POST") for user in ("root", "deployer", "watcher", "stranger")]
     assert acting == [200, 200, 403, 403]
     said = curl(machine, f"--unix-socket {SOCKET} -X POST http://slot/apps/web/abort", user="watcher")[2]
-    assert "watcher" in said and "may look, and not act" in said, said
+    # By his number: whoever knows his name need not be asked for a refusal.
+    assert f"uid {machine.out('id -u watcher')} (pid " in said and "may look, and not act" in said, said
+    for route in ("/listener/add", "/listener/remove"):
+        statuses = [here(machine, user, f"{route}?name=Web", "-X POST") for user in ("root", "deployer", "watcher", "stranger")]
+        assert statuses == [400, 403, 403, 403], route
     shown = machine.run("runuser -u watcher -- slotctl --json --app web status")
     assert json.loads(shown.stdout)["app"] == "web"
     refused = machine.run("runuser -u watcher -- slotctl --app web rollback", check=False)

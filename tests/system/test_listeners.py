@@ -219,6 +219,29 @@ def test_without_a_router_the_first_connection_to_a_new_port_starts_one(fresh):
     assert serves(fresh, "127.0.0.1:80")
 
 
+def test_a_slotd_that_stands_still_holds_nobody_up_for_longer_than_said(fresh):
+    app = App(fresh, "web", QUICK)
+    app.deploy("one", "--wait=stopped")
+    assert serves(fresh, "127.0.0.1:80")
+    routers = "systemctl list-units --plain --no-legend 'slot-router@*.service'"
+    # Or it would be started anew before long.
+    fresh.write("/run/systemd/system/slotd.service.d/still.conf", "[Service]\nWatchdogSec=0\n")
+    fresh.run("systemctl daemon-reload && systemctl restart slotd.service && systemctl kill -s STOP slotd.service")
+    # With a router that is to be exchanged, nothing is done.
+    refused = fresh.run("slotctl listener add 8089", check=False)
+    assert refused.returncode == 3 and "slotd has not answered GET /router in 10 s; `systemctl status slotd`" in refused.stderr, refused
+    assert left(fresh, "8089") == "" and not listens(fresh, 8089)
+    # Without one nothing depends on slotd.
+    fresh.run("systemctl stop 'slot-router@*.service'")
+    assert fresh.out(routers) == ""
+    for words, name in (("add 8089", "add"), ("remove 8089", "remove")):
+        done = fresh.run(f"slotctl listener {words}")
+        assert f"slotd has not answered POST /listener/{name}?name=8089 in 10 s" in done.stderr, done
+        assert listens(fresh, 8089) == (name == "add")
+    fresh.run("systemctl kill -s KILL slotd.service")
+    assert serves(fresh, "127.0.0.1:80")
+
+
 def test_a_purge_of_the_package_takes_away_what_was_added_and_nothing_that_an_administrator_wrote(fresh):
     own = "/etc/systemd/system/slot-router-own.socket"
     fresh.write(own, "[Socket]\nListenStream=8087\nService=slot-router@98.service\n")

@@ -371,3 +371,19 @@ def test_whoever_is_not_let_in_reaches_no_control_socket_and_no_state(machine):
     control = "curl -sS --unix-socket /run/slot/router/1/control.sock http://slot/"
     assert machine.run(f"runuser -u nobody -- {control}", check=False).returncode != 0
     assert machine.run(control, check=False).returncode == 0, "the test asks where there is something"
+
+
+def test_a_routers_control_socket_is_for_one_group_and_no_other_of_slots(machine):
+    machine.run("curl -sS -H 'Host: web.test' http://127.0.0.1/")
+    path = "/run/slot/router/1/control.sock"
+    assert machine.out(f"stat -c '%F %G %a' {path}") == "socket slot-router-control 660"
+
+    def asks(group):
+        who = f"setpriv --reuid=nobody --regid=nogroup --groups={group}"
+        return machine.run(f"{who} curl -sS --fail --unix-socket {path} http://slot/stats", check=False)
+
+    assert asks("slot-router-control").returncode == 0
+    for group in ("slot-observers", "slot-upstream", "slot"):
+        refused = asks(group)
+        # CURLE_COULDNT_CONNECT
+        assert refused.returncode == 7, (group, refused)

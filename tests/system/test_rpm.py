@@ -4,6 +4,7 @@ import pytest
 from machine import Machine
 from slots import QUICK, App, answers_only
 from streams_open import open_stream
+from test_privileges import removed
 from versions import is_of, of_systemd, runs_as_installed
 
 RPM = "rpm --dbpath /var/lib/rpm"
@@ -62,7 +63,12 @@ def test_it_is_installed_upgraded_under_load_and_removed_as_the_debian_package_i
     machine.run("slotctl listener add 8081")
     enabled = "systemctl is-enabled slot-router.socket slot-router-8081.socket slotd.socket slotd-tcp.socket slotd.service 2>/dev/null || true"
     assert machine.out(enabled).split() == ["enabled", "enabled", "enabled", "disabled", "enabled"]
-    machine.run(f"{RPM} -e slotctl", timeout=120)
+    rules, units = removed(machine, f"{RPM} -e slotctl")
+    assert set(rules) == {"60-slot-app-web.rules", "60-slot.rules"}, rules
+    assert {"web@.service", "slot-router@.service", "slot-setup@.service"} <= set(units), units
+    # Each before the units that it is about; listeners go while the package's own rule is there, and systemd makes apps' units anew then.
+    for rule, prefix in (("60-slot-app-web.rules", "web@"), ("60-slot.rules", "slot-")):
+        assert rules[rule] < min(at for unit, at in units.items() if unit.startswith(prefix)), (rules, units)
     assert machine.run("curl -sS http://127.0.0.1/", check=False).returncode == 7, "somebody still listens"
     assert machine.out("systemctl list-units --all --plain --no-legend 'slot*' 'web*' | grep -v not-found || true") == ""
     assert machine.out("find / -xdev -name 'slot*' -path '/usr/*' ! -path '/usr/lib/python3*'") == ""

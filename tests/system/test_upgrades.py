@@ -7,11 +7,14 @@ import pytest
 from slots import QUICK, App, answers_only
 from streams_open import open_stream
 from test_canary import at_step
+from test_faults_killed import kill
 from test_remote import held, push, with_remote
 from versions import OURS, another, install, of_systemd, runs_as_installed
 
 # Something that a test makes when what waits for it may go on.
 GO = "/srv/go"
+# The same, where streams are to go on.
+BACK = "/srv/back"
 # What holds something up until then.
 WAIT = f"#!/bin/sh\nwhile ! test -e {GO}; do sleep 0.05; done\n"
 # The second app, beside which all is done to the first.
@@ -91,7 +94,9 @@ def app(apps):
 def upgraded(machine, app, other):
     """Installs the version that is not installed, under load on both apps and with streams from before, on whatever is active."""
     machine.run(f"rm -f {GO}")
-    with under_load(machine, 20) as requests, under_load(machine, 20, "--host", SHOP) as others:
+    # One of them holds a router up.
+    patient = ("--timeout", "120")
+    with under_load(machine, 20, *patient) as requests, under_load(machine, 20, *patient, "--host", SHOP) as others:
         streams = [open_stream(machine, kind, until=GO, host=host)[0] for kind in ("sse", "ws") for host in ("localhost", SHOP)]
 
         def upgrade():
@@ -110,9 +115,24 @@ def upgraded(machine, app, other):
 
 def exchange(machine, app, other):
     """Installs the version that is not installed."""
-    has = machine.out("dpkg-query -Wf '${Version}' slotctl")
-    install(machine, OURS if has == "0.2.0~test" else other)
+    install_other(machine, other)
     runs_as_installed(machine, app)
+
+
+def install_other(machine, other, meanwhile=None):
+    """`meanwhile` is done once the next slotd is there, before the routers are exchanged or while they are."""
+    has = machine.out("dpkg-query -Wf '${Version}' slotctl")
+    package = OURS if has == "0.2.0~test" else other
+    if meanwhile is None:
+        install(machine, package)
+        return
+    before = machine.show("slotd", "MainPID")["MainPID"]
+    installing = machine.spawn(f"exec dpkg -i {package}")
+    is_next = f"it=$(systemctl show slotd -P MainPID) && test $it != 0 && test $it != {before} && systemctl is-active slotd"
+    machine.wait_for(is_next, timeout=120)
+    meanwhile()
+    said = installing.communicate(timeout=180)[0]
+    assert installing.returncode == 0, said
 
 
 def begin(app, directory, words=""):
@@ -155,6 +175,36 @@ def test_while_a_deploy_waits_for_another_one(machine, app, upgraded):
     assert ended(first)["generation"] == held["generation"]
     assert ended(second)["generation"] == held["generation"] + 1
     answers_only(upgraded.requests, "queued")
+
+
+@pytest.mark.parametrize("how", ["upgraded", "killed"])
+def test_one_that_waits_is_deployed_once_though_the_one_ahead_of_it_was_begun_anew(machine, app, upgraded, how):
+    app.configure(QUICK + 'setup_command = "./setup"\n')
+    ahead, behind = app.release(f"ahead-{how}"), app.release(f"behind-{how}")
+    machine.write(f"{ahead}/setup", WAIT, mode="0755")
+    machine.write(f"{behind}/setup", "#!/bin/sh\n", mode="0755")
+    first = begin(app, ahead)
+    building = lambda status: status.get("deployment", {}).get("phase") == "build"  # noqa: E731
+    generation = app.wait_until(building)["deployment"]["generation"]
+    second = machine.spawn(f"cd {app.home} && exec sh -c 'slotctl --json deploy $0 --queue 5m & echo $!; wait $!' {behind}")
+    slotctl = int(second.stdout.readline())
+    asked = f"journalctl --sync; journalctl -q -o cat -u slotd SLOT_AUDIT=asked SLOT_PEER_PID={slotctl} | grep -c ."
+    machine.wait_for(f"test $({asked}) = 1")
+    # It learns of the restart when the other one has begun again.
+    machine.run(f"kill -STOP {slotctl}")
+    if how == "upgraded":
+        upgraded()
+    else:
+        kill(machine)
+    app.wait_until(lambda status: building(status) and status["deployment"]["generation"] == generation + 1)
+    machine.run(f"kill -CONT {slotctl}")
+    machine.wait_for(f"test $({asked}) = 2")
+    machine.write(GO, "")
+    assert ended(first)["generation"] == generation + 1
+    assert ended(second)["generation"] == generation + 2
+    answers_only(upgraded.requests, f"behind-{how}")
+    app.configure(QUICK)
+    assert app.status()["generation"] == generation + 2
 
 
 def test_while_a_release_is_uploaded_which_slotctl_sends_again(machine, app, upgraded):
@@ -247,6 +297,67 @@ def test_while_a_candidate_has_a_share(machine, app, upgraded):
     assert set(weights.values()) == {50}, weights
     assert app.slotctl("promote")["success"]
     answers_only(upgraded.requests, "shared")
+
+
+def test_in_a_switch_that_the_router_has_not_taken_yet(machine, app, upgraded, other):
+    machine.run(f"rm -f {BACK}")
+    # A router that stands still for a test is not started anew for that.
+    drop_in = "/run/systemd/system/slot-router@.service.d/still.conf"
+    machine.write(drop_in, "[Service]\nWatchdogSec=0\n")
+    machine.run("systemctl daemon-reload && slotctl router upgrade")
+    before, left = of_systemd(machine, "shop"), app.slot(app.active())["release"]
+    (router,) = [router["instance"] for router in app.status()["routers"] if router["accepting"]]
+    process = machine.show(f"slot-router@{router}", "MainPID")["MainPID"]
+    deploying = begin(app, app.release("switching", faults=f"ready-once={BACK}"))
+    app.wait_until(lambda status: status["state"] == "starting")
+    machine.run(f"kill -STOP {process}")
+    machine.write(BACK, "")
+    generation = app.wait_until(lambda status: status["state"] == "shifting")["generation"]
+    install_other(machine, other, meanwhile=lambda: machine.run(f"kill -CONT {process}"))
+    outcome = json.loads(deploying.communicate(timeout=120)[0])
+    assert outcome["generation"] == generation, outcome
+    # A switch that takes longer than 30 seconds is taken back: that is for how fast the machine is to say.
+    marker = "switching" if outcome["success"] else machine.out(f"cat /var/lib/slot/web/releases/{left}/marker")
+    app.wait_until(lambda status: status["state"] == "idle")
+    runs_as_installed(machine, app)
+    assert of_systemd(machine, "shop") == before
+    answers_only(upgraded.requests, marker)
+    machine.run(f"rm {drop_in} && systemctl daemon-reload && slotctl router upgrade")
+
+
+def test_while_the_old_slot_keeps_a_share_after_a_switch(machine, app, upgraded):
+    app.configure(f'{QUICK}migrate = "90:10 1h"\n')
+    old = app.active()
+    ended(begin(app, app.release("migrating")))
+    weights = {slot["slot"]: slot["weight"] for slot in app.status()["slots"]}
+    assert weights == {app.active(): 90, old: 10}
+    upgraded()
+    assert {slot["slot"]: slot["weight"] for slot in app.status()["slots"]} == weights
+    app.slotctl(f"weight web:{old} 0")
+    answers_only(upgraded.requests, "migrating")
+    app.configure(QUICK)
+
+
+@pytest.fixture
+def back(machine, app):
+    """A release that a rollback goes to, and starts: it is ready once there is something."""
+    machine.write(BACK, "")
+    release = app.deploy("back", faults=f"ready-once={BACK}")["release"]
+    app.deploy("front", "--wait=stopped")
+    machine.run(f"rm {BACK}")
+    return release
+
+
+# Before there are streams, which would keep the slot that it is to start in.
+def test_in_a_rollback_whose_release_starts_anew(machine, app, back, upgraded):
+    rolling = machine.spawn(f"cd {app.home} && exec slotctl --json rollback")
+    generation = app.wait_until(lambda status: status["state"] == "starting")["deployment"]["generation"]
+    upgraded()
+    assert app.status()["state"] == "starting"
+    machine.write(BACK, "")
+    outcome = ended(rolling)
+    assert (outcome["generation"], outcome["release"]) == (generation, back), outcome
+    answers_only(upgraded.requests, "back")
 
 
 def test_in_a_soak_after_which_one_may_still_go_back_at_once(machine, app, upgraded):

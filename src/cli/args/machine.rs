@@ -8,6 +8,7 @@ use clap_complete::ArgValueCandidates;
 use super::super::complete;
 use super::address::{Address, address};
 use crate::deploy::AppName;
+use crate::wire::listener::ListenerName;
 
 /// `app reload`.
 #[derive(Debug, Args)]
@@ -85,38 +86,14 @@ pub struct ListenerAdd {
     #[arg(value_name = "[ADDRESS:]PORT", value_parser = address)]
     pub address: Address,
     /// What `listener` in an app's file calls it; the port, if not given
-    #[arg(long, value_name = "NAME", value_parser = name)]
-    pub name: Option<String>,
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<ListenerName>,
 }
 
 /// `listener remove`.
 #[derive(Debug, Args)]
 pub struct ListenerRemove {
     /// Its name, as `slotctl listener list` shows it
-    #[arg(value_name = "NAME", value_parser = name)]
-    pub name: String,
-}
-
-/// It is a part of a unit's name, and the socket's FileDescriptorName=.
-fn name(text: &str) -> Result<String, String> {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let valid = (1..=40).contains(&text.len()) && text.bytes().all(plain) && !text.starts_with('-');
-    valid
-        .then(|| text.to_owned())
-        .ok_or_else(|| "write 1 to 40 lower-case letters, digits and hyphens: internal".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_listener_is_called_what_a_unit_can_be() {
-        for right in ["internal-2", "443"] {
-            assert!(name(right).is_ok(), "{right:?}");
-        }
-        for wrong in ["", "-x", "Web", "a:b", "a/b", "ä"] {
-            assert!(name(wrong).is_err(), "{wrong:?}");
-        }
-    }
+    #[arg(value_name = "NAME")]
+    pub name: ListenerName,
 }

@@ -17,6 +17,7 @@ use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use hyper::Method;
@@ -27,7 +28,7 @@ use self::list::{Listeners, all, table};
 use self::takers::takers;
 use super::app::{APPS, ready_to_change, systemctl};
 use super::args::{Address, Global, Listener, ListenerAdd, ListenerRemove, address};
-use super::client::{Client, RETRY, empty};
+use super::client::{Client, ClientError, RETRY, empty};
 use super::deploy::path_of;
 use super::exit::Exit;
 use super::listeners::holders;
@@ -45,6 +46,12 @@ const MACHINE: &str = "/etc/slot/machine.toml";
 
 /// Tries to reach a slotd that went away during an exchange of the router: 10 s, in which systemd has started it again.
 const TRIES: u32 = 50;
+
+/// How long slotd may take for what it has at hand.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long it may take to exchange the router: an instance has 20 s to come up, and another exchange may have its turn first.
+const EXCHANGE: Duration = Duration::from_secs(90);
 
 /// What was done.
 #[derive(Serialize)]
@@ -79,7 +86,8 @@ pub async fn run(global: &Global, command: &Listener) -> anyhow::Result<Exit> {
 
 async fn add(client: &Client, options: &ListenerAdd, json: bool) -> anyhow::Result<Exit> {
     let at = &options.address;
-    let name = options.name.clone().unwrap_or_else(|| at.port.to_string());
+    let named = options.name.as_ref().map(ToString::to_string);
+    let name = named.unwrap_or_else(|| at.port.to_string());
     ready_to_change(&format!("add listener {name}"))?;
     let (path, unit) = (listener_path(&name), listener_socket(&name));
     let there = all()?.into_iter().find(|it| it.name == name);
@@ -237,7 +245,7 @@ fn taken_by(name: &str, port: u16) -> String {
 }
 
 async fn remove(client: &Client, options: &ListenerRemove, json: bool) -> anyhow::Result<Exit> {
-    let name = &options.name;
+    let name = options.name.as_str();
     ready_to_change(&format!("remove listener {name}"))?;
     let path = listener_path(name);
     let added = fs::read_to_string(&path).is_ok_and(|text| is_listener(&text));
@@ -275,7 +283,7 @@ async fn remove(client: &Client, options: &ListenerRemove, json: bool) -> anyhow
         format!("Listener {name} is gone ({unit}). What came in there goes on to its end.\n");
     tell(
         json,
-        name.clone(),
+        name.to_owned(),
         unit,
         upgraded.and_then(|it| it.accepting),
         &text,
@@ -357,8 +365,25 @@ async fn runs(client: &Client) -> anyhow::Result<bool> {
     if shown.trim().is_empty() {
         return Ok(false);
     }
-    let _: Routers = client.ask(Method::GET, "/router", empty()).await?;
+    let asked = client.ask(Method::GET, "/router", empty());
+    let _: Routers = within(ANSWER, "GET /router", asked).await?;
     Ok(true)
+}
+
+/// slotd's answer, if it comes in so long a time: one that stands still answers nobody.
+async fn within<T>(
+    limit: Duration,
+    request: &str,
+    answer: impl Future<Output = Result<T, ClientError>>,
+) -> anyhow::Result<T> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answered) => Ok(answered?),
+        Err(_) => Err(Exit::Unreachable.because(format!(
+            "slotd has not answered {request} in {} s; `systemctl status slotd` says whether it runs, `journalctl -u slotd` what it does; \
+             `systemctl restart slotd` touches neither apps nor routers",
+            limit.as_secs()
+        ))),
+    }
 }
 
 /// What becomes of a listener, by its name.
@@ -386,23 +411,33 @@ async fn exchange(
     change: Change<'_>,
 ) -> anyhow::Result<Option<Upgraded>> {
     let path = change.path();
+    let request = format!("POST {path}");
     if !runs {
-        let told: Result<Upgraded, _> = client.ask(Method::POST, &path, empty()).await;
-        if let Err(error) = told {
-            let error = harmless(&chain(&error));
+        let asked = client.ask::<Upgraded>(Method::POST, &path, empty());
+        if let Err(error) = within(ANSWER, &request, asked).await {
+            let error = format!("{error:#}");
+            let error = harmless(&error);
             note(&format!(
                 "slotctl: slotd has not said that it wrote down who did this: {error}\n"
             ));
         }
         return Ok(None);
     }
+    let ask = async || {
+        let asked = client.ask(Method::POST, &path, empty());
+        within(EXCHANGE, &request, asked).await
+    };
+    let is_passing = |error: &anyhow::Error| {
+        let told = error.downcast_ref::<ClientError>();
+        told.is_some_and(ClientError::is_passing)
+    };
     for _ in 1..TRIES {
-        match client.ask(Method::POST, &path, empty()).await {
-            Err(error) if error.is_passing() => tokio::time::sleep(RETRY).await,
+        match ask().await {
+            Err(error) if is_passing(&error) => tokio::time::sleep(RETRY).await,
             answered => return Ok(Some(answered?)),
         }
     }
-    Ok(Some(client.ask(Method::POST, &path, empty()).await?))
+    Ok(Some(ask().await?))
 }
 
 /// The highest number of an instance that does not run: those that slotd starts begin at 1.
@@ -468,6 +503,21 @@ mod tests {
         assert_eq!(place(&before), Some(at));
         assert_eq!(place(&drop_in.text), None);
         assert_eq!(place("[Socket]\nListenStream=443\n"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_slotd_does_not_answer_is_waited_for_no_longer_than_said_and_named() {
+        let began = tokio::time::Instant::now();
+        let never = std::future::pending::<Result<(), ClientError>>();
+        let error = within(ANSWER, "GET /router", never).await.unwrap_err();
+        assert_eq!(began.elapsed(), ANSWER);
+        let said = error.to_string();
+        assert!(
+            said.starts_with(
+                "slotd has not answered GET /router in 10 s; `systemctl status slotd`"
+            ),
+            "{said}"
+        );
     }
 
     #[test]
