@@ -200,10 +200,11 @@ def test_what_is_no_archive_or_breaks_off_ends_the_deployment_and_leaves_nothing
 
 def test_only_root_and_the_group_may_use_slotd(machine, app):
     for user in ("games", "www-data"):
+        uid = machine.out(f"id -u {user}")
         for words in ("-X POST http://slotd/apps/web/deploy", "-X POST http://slotd/rollback", "http://slotd/status"):
             status, body = api(machine, words, user=user)
             assert (status, body["code"]) == (403, "forbidden"), body
-            assert user in body["error"] and "group slot" in body["error"], body
+            assert f"uid {uid} " in body["error"] and "group slot" in body["error"], body
         assert api(machine, "http://slotd/", user=user) == (200, {"status": "ok"})
         done = machine.run("cd /srv/web && slotctl rollback", user=user, check=False)
         assert done.returncode == 4 and "sudo" in done.stderr, done
