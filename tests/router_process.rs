@@ -391,14 +391,14 @@ fn idle_it_needs_little_memory() {
     finish(child);
 }
 
-#[test]
-fn the_rest_of_a_body_that_the_upstream_did_not_take_is_no_request() {
-    const REST: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+/// The rest of a request's body, and with it an answer of the upstream's and its reset, reach the router in one turn of its event loop.
+/// Most often its next write fails there, and only then it finds the answer; it may also find that first, and take the rest for what it is.
+fn in_one_turn(rest: &str, answer: &[u8]) -> (Running, Raw, TcpListener) {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = upstream.local_addr().unwrap();
     let (child, public) = ready(address);
     let mut client = Raw::connect(public);
-    let length = 5 + REST.len();
+    let length = 5 + rest.len();
     client.send(format!(
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\nbegun"
     ));
@@ -409,19 +409,34 @@ fn the_rest_of_a_body_that_the_upstream_did_not_take_is_no_request() {
         slot.read_exact(&mut byte).unwrap();
         seen.push(byte[0]);
     }
-    // All that follows reaches the router in one turn of its event loop. Most often its next write fails there, and only then it finds
-    // the answer; it may also find that first, and take the rest for what it is.
     let router = Pid::from_raw(child.id() as i32);
     kill(router, Signal::SIGSTOP).unwrap();
     let stopped = waitpid(router, Some(WaitPidFlag::WUNTRACED)).unwrap();
     assert_eq!(stopped, WaitStatus::Stopped(router, Signal::SIGSTOP));
-    slot.write_all(OK).unwrap();
+    slot.write_all(answer).unwrap();
     socket2::SockRef::from(&slot)
         .set_linger(Some(Duration::ZERO))
         .unwrap();
     drop(slot);
-    client.send(REST);
+    client.send(rest);
     kill(router, Signal::SIGCONT).unwrap();
+    (child, client, upstream)
+}
+
+#[test]
+fn an_answer_that_a_reset_ended_is_not_whole_where_the_rest_of_the_body_met_that_first() {
+    let endless = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhalf";
+    for _ in 0..5 {
+        let (child, mut client, _upstream) = in_one_turn("the rest", endless);
+        assert_eq!(client.end().1, End::Reset);
+        finish(child);
+    }
+}
+
+#[test]
+fn the_rest_of_a_body_that_the_upstream_did_not_take_is_no_request() {
+    const REST: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (child, mut client, upstream) = in_one_turn(REST, OK);
     let answer = client.message().unwrap();
     assert_eq!(answer.text(), "ok");
     if answer.field("connection") == Some("close") {

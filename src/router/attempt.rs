@@ -93,6 +93,8 @@ pub struct Attempt<'a> {
     uploaded: bool,
     /// The upstream stopped reading.
     refused: bool,
+    /// It was lost, which the request met first: the system tells that once, and a read that comes later finds an end (tcp(7)).
+    reset: bool,
     /// The request did not go out in one write: then deadlines move with its progress.
     slow: bool,
     /// There was such progress; taken by who sets the deadline.
@@ -127,6 +129,7 @@ impl<'a> Attempt<'a> {
             upload,
             uploaded: false,
             refused: false,
+            reset: false,
             slow: false,
             progress: false,
             lease,
@@ -282,7 +285,10 @@ impl<'a> Attempt<'a> {
                 }
             }
             // It may have answered before it closed; what it said is still to be read.
-            Poll::Ready(Err(Broken::Sink(_))) => (self.uploaded, self.refused) = (true, true),
+            Poll::Ready(Err(Broken::Sink(error))) => {
+                (self.uploaded, self.refused) = (true, true);
+                self.reset = error.kind() == io::ErrorKind::ConnectionReset;
+            }
             Poll::Ready(Err(Broken::Source(_))) => return Poll::Ready(Event::Gone),
             Poll::Ready(Err(Broken::Malformed(error))) => {
                 return Poll::Ready(Event::BadUpload(error));
@@ -382,6 +388,13 @@ impl<'a> Attempt<'a> {
     }
 
     fn delivered(&mut self, event: Event, response: Response, toward: Toward, sent: &Relay) -> End {
+        let event = match event {
+            Event::Whole if self.reset && response.framing == Framing::UntilClose => {
+                let reset = io::ErrorKind::ConnectionReset.into();
+                Event::Lost(Some(reset), Failed::CutShort)
+            }
+            event => event,
+        };
         if matches!(event, Event::Whole) || sent.is_unsent() {
             self.client.is_answering = false;
             self.client.stream.close_is_reset(false);
