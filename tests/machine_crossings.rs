@@ -591,7 +591,7 @@ fn a_rollback_to_a_release_that_is_marked_is_refused_and_to_what_is_live_changes
     let mut app = in_soak();
     let live = app.ask_rollback_to(app.state.live().cloned());
     let refused = app.refused(live);
-    assert!(refused.is_already(), "{refused}");
+    assert!(refused.already().is_some(), "{refused}");
     assert_eq!(
         refused,
         Refusal::AlreadyLive {

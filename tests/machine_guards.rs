@@ -188,9 +188,9 @@ fn the_same_switch_again_is_none_and_the_old_slot_keeps_its_run() {
     }
     assert_eq!(app.boot(&blue), old);
     let live = app.refused(app.ask_rollback_to(Some(release(2))));
-    assert!(live.is_already(), "{live}");
+    assert!(live.already().is_some(), "{live}");
     let active = app.refused(app.ask_promote("green"));
-    assert!(active.is_already(), "{active}");
+    assert!(active.already().is_some(), "{active}");
 }
 
 /// Generation 1 has been over for long when these of it come.

@@ -123,14 +123,10 @@ pub(super) fn begun(
     let (generation, repeated, already) = match asked {
         Ok(state) => (state.generation, false, only_ended(&state)),
         Err(AskError::Refused(Refusal::Repeated { generation, .. })) => (generation, true, None),
-        Err(AskError::Refused(
-            already @ (Refusal::AlreadyBack { generation, .. }
-            | Refusal::AlreadyLive {
-                generation,
-                well: true,
-                ..
-            }),
-        )) => (generation, false, Some(already.to_string())),
+        Err(AskError::Refused(refusal)) => match refusal.already() {
+            Some(generation) => (generation, false, Some(refusal.to_string())),
+            None => return Err(AskError::Refused(refusal).into()),
+        },
         Err(error) => return Err(error.into()),
     };
     Ok(Began(api::Begun {

@@ -75,9 +75,9 @@ impl Draft {
         (held.generation == generation).then_some(&held.phase)
     }
 
-    /// Goes ahead of anything that has not switched, and ends it, also where what is live is what it asks for, or has nothing before it, so that
-    /// nothing more is to be done. A slot that still runs the release gets the traffic at once, also when it already drains; else the release is started and gated
-    /// like any other.
+    /// Goes ahead of anything that has not switched, and ends it, also where what is live is what it asks for, or has nothing before it, so
+    /// that nothing more is to be done. A slot that still runs the release gets the traffic at once, also when it already drains; else the
+    /// release is started and gated like any other.
     pub(super) fn rollback(
         &mut self,
         to: Option<ReleaseId>,
@@ -144,7 +144,7 @@ impl Draft {
             // To what serves, and there is nothing before it.
             Err(refusal)
                 if self.state.deployment.is_some()
-                    && (refusal.is_already() || is_plain && self.state.is_well()) =>
+                    && (refusal.already().is_some() || is_plain && self.state.is_well()) =>
             {
                 self.fail(Cause::Preempted);
                 return Ok(());

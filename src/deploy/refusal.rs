@@ -229,13 +229,18 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What was asked for is so: nothing is to be done.
+    /// What was asked for is so, and nothing is to be done: the app's last attempt.
     #[must_use]
-    pub fn is_already(&self) -> bool {
-        matches!(
-            self,
-            Self::AlreadyBack { .. } | Self::AlreadyLive { well: true, .. }
-        )
+    pub fn already(&self) -> Option<Generation> {
+        match self {
+            Self::AlreadyBack { generation, .. }
+            | Self::AlreadyLive {
+                generation,
+                well: true,
+                ..
+            } => Some(*generation),
+            _ => None,
+        }
     }
 }
 
