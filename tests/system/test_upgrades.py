@@ -139,6 +139,13 @@ def begin(app, directory, words=""):
     return app.machine.spawn(f"cd {app.home} && exec slotctl --json deploy {directory} {words}")
 
 
+def started(app, state="starting"):
+    """Waits until an attempt waits for its candidate, whose process is there: what systemd tells of it changes no more. That attempt."""
+    unit = f"{app.name}@{app.idle()}"
+    is_there = lambda status: status["state"] == state and app.machine.show(unit, "MainPID")["MainPID"] != "0"  # noqa: E731
+    return app.wait_until(is_there)["deployment"]
+
+
 def ended(deploying):
     outcome = json.loads(deploying.communicate(timeout=120)[0])
     assert outcome["success"], outcome
@@ -164,7 +171,7 @@ def test_while_a_release_is_prepared_which_slotctl_deploys_again(machine, app, u
 
 def test_while_a_deploy_waits_for_another_one(machine, app, upgraded):
     first = begin(app, app.release("ahead", faults=f"ready-once={GO}"))
-    held = app.wait_until(lambda status: status["state"] == "starting")["deployment"]
+    held = started(app)
     second = begin(app, app.release("queued"), "--queue 2m")
     asked = f"SLOT_AUDIT=asked SLOT_ROUTE=/apps/{{app}}/deploy SLOT_GENERATION={held['generation']}"
     machine.wait_for(f"journalctl --sync; journalctl -q -o cat -u slotd {asked} | grep -q .")
@@ -280,9 +287,8 @@ def test_while_a_plan_is_in_a_step_which_counts_anew(machine, app, upgraded):
 
 @pytest.mark.parametrize(("marker", "fault", "state"), [("slow", "ready-once", "starting"), ("healing", "healthy-once", "ready")])
 def test_while_a_candidate_starts_or_is_asked_for_its_health(machine, app, upgraded, marker, fault, state):
-    idle = f"web@{app.idle()}"
     deploying = begin(app, app.release(marker, faults=f"{fault}={GO}"))
-    app.wait_until(lambda status: status["state"] == state and machine.show(idle, "MainPID")["MainPID"] != "0")
+    started(app, state)
     upgraded()
     assert app.status()["state"] == state
     machine.write(GO, "")
@@ -351,7 +357,7 @@ def back(machine, app):
 # Before there are streams, which would keep the slot that it is to start in.
 def test_in_a_rollback_whose_release_starts_anew(machine, app, back, upgraded):
     rolling = machine.spawn(f"cd {app.home} && exec slotctl --json rollback")
-    generation = app.wait_until(lambda status: status["state"] == "starting")["deployment"]["generation"]
+    generation = started(app)["generation"]
     upgraded()
     assert app.status()["state"] == "starting"
     machine.write(BACK, "")
