@@ -46,11 +46,13 @@ const OF_A_REQUEST: [&str; 5] = [
 ];
 
 /// Topics of attempts that may have no slot yet.
-const WITHOUT_A_SLOT: [&str; 13] = [
+const WITHOUT_A_SLOT: [&str; 15] = [
     "began",
     "ended",
     "ended/unprepared",
     "ended/marked",
+    "ended/already-live",
+    "ended/left",
     "ended/build-failed",
     "ended/build-timeout",
     "ended/hook-failed",

@@ -39,6 +39,7 @@ fn forced(app: &App) -> Event {
         weight: None,
         planned: false,
         force: true,
+        auto: false,
     })
 }
 
@@ -119,6 +120,63 @@ fn a_deployment_of_the_same_bits_ends_that_is_prepared_while_they_are_rolled_bac
             assert_eq!(app.cause(), "marked");
         }
     }
+}
+
+/// A deployment that nobody asks for, of a release.
+fn by_itself(app: &mut App, number: u32) {
+    app.on(Event::Begin(Request {
+        by: "slot-watch".to_owned(),
+        settings: app.state.settings.clone(),
+        queue: Duration::ZERO,
+        weight: None,
+        planned: false,
+        force: false,
+        auto: true,
+    }));
+    let generation = app.state.generation;
+    app.on(Event::Prepared {
+        generation,
+        release: release(number),
+    });
+}
+
+#[test]
+fn nobodys_deployment_of_what_is_live_starts_nothing_and_ends_no_soak() {
+    let mut app = in_soak();
+    by_itself(&mut app, 2);
+    assert_eq!((app.phase(), app.cause()), (None, "already-live"));
+    let outcome = app.state.outcome.clone().unwrap();
+    assert_eq!(
+        (outcome.phase, outcome.release, outcome.previous),
+        ("preparing", Some(release(2)), Some(release(2)))
+    );
+    assert_eq!((app.is("blue"), app.is("green")), ("warm", "active"));
+    // Somebody's starts it anew.
+    app.deploy(2);
+    assert_eq!(app.phase(), Some("waiting"));
+}
+
+#[test]
+fn nobodys_deployment_does_not_bring_back_what_a_rollback_left() {
+    let mut app = App::new();
+    app.serve(1).settle().serve(2).settle();
+    app.rollback().pass_gates().settle();
+    by_itself(&mut app, 2);
+    assert_eq!((app.phase(), app.cause()), (None, "left"));
+    assert_eq!(app.state.outcome.clone().unwrap().release, Some(release(2)));
+    // Something else is what it is for, and then what was left may come again.
+    by_itself(&mut app, 3);
+    app.pass_gates().settle();
+    assert_eq!(app.state.live(), Some(&release(3)));
+    by_itself(&mut app, 2);
+    assert_eq!(app.phase(), Some("starting"));
+}
+
+#[test]
+fn nobodys_deployment_does_not_bring_back_what_slot_itself_left() {
+    let mut app = rolled_back();
+    by_itself(&mut app, 2);
+    assert_eq!((app.phase(), app.cause()), (None, "marked"));
 }
 
 #[test]

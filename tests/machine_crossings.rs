@@ -387,7 +387,7 @@ fn a_rollback_goes_ahead_of_a_deployment_that_waits_for_a_slot() {
 }
 
 #[test]
-fn a_rollback_is_refused_while_another_one_runs_and_with_nothing_to_go_back_to() {
+fn a_rollback_is_refused_while_another_one_switches_and_with_nothing_to_go_back_to() {
     let mut app = App::new();
     assert!(matches!(
         app.refused(app.ask_rollback()),
@@ -398,11 +398,64 @@ fn a_rollback_is_refused_while_another_one_runs_and_with_nothing_to_go_back_to()
         app.refused(app.ask_rollback()),
         Refusal::NothingToRollBackTo { .. }
     ));
-    app.serve(2).settle().rollback();
+    app.serve(2).settle().rollback().pass_gates_but_the_last();
     assert!(matches!(
-        app.refused(app.ask_rollback()),
+        app.refused(app.ask_rollback_to(Some(release(9)))),
         Refusal::Busy { .. }
     ));
+}
+
+#[test]
+fn a_rollback_that_is_under_way_is_the_one_that_is_asked_for_again() {
+    let mut app = App::new();
+    app.serve(1).settle().serve(2).settle().rollback();
+    let generation = app.state.generation;
+    for to in [None, Some(release(1))] {
+        let joined = Refusal::UnderWay {
+            generation,
+            release: release(1),
+        };
+        assert_eq!(app.refused(app.ask_rollback_to(to)), joined);
+    }
+    // One that is being told to the routers, too.
+    app.pass_gates_but_the_last();
+    assert!(matches!(
+        app.refused(app.ask_rollback()),
+        Refusal::UnderWay { .. }
+    ));
+    app.routed();
+    assert_eq!(
+        (app.cause(), app.state.live()),
+        ("switched", Some(&release(1)))
+    );
+    assert_eq!(app.state.generation, generation);
+}
+
+#[test]
+fn a_rollback_to_another_release_goes_ahead_of_the_one_under_way() {
+    let mut app = App::new();
+    app.serve(0).settle().serve(1).settle().serve(2).settle();
+    app.rollback();
+    app.on(app.ask_rollback_to(Some(release(0))));
+    assert_eq!((app.cause(), app.is_waiting()), ("preempted", true));
+    app.stopped("green").pass_gates();
+    assert_eq!(
+        (app.cause(), app.state.live()),
+        ("switched", Some(&release(0)))
+    );
+}
+
+#[test]
+fn a_rollback_beside_the_one_that_a_soak_has_made_has_nothing_to_do() {
+    let mut app = in_soak();
+    app.vanished("green", crashed());
+    assert_eq!(app.state.name(), "rolling_back");
+    for to in [None, Some(release(1))] {
+        let refused = app.refused(app.ask_rollback_to(to));
+        assert!(refused.already().is_some(), "{refused}");
+    }
+    let another = app.refused(app.ask_rollback_to(Some(release(9))));
+    assert!(matches!(another, Refusal::Busy { .. }), "{another}");
 }
 
 /// What a plain rollback is told where what is live was brought by one.
@@ -833,6 +886,7 @@ fn a_run_is_started_with_the_limits_of_the_attempt_that_it_is_for() {
         queue: Duration::ZERO,
         weight: None,
         force: false,
+        auto: false,
         planned: false,
     }));
     let generation = app.state.generation;

@@ -48,6 +48,7 @@ fn deployed(mut app: App) -> App {
         weight: None,
         planned: true,
         force: false,
+        auto: false,
     }));
     app.on(Event::Prepared {
         generation: app.state.generation,
@@ -450,6 +451,7 @@ fn where_nothing_serves_or_nobody_wants_a_plan_the_switch_is_at_once() {
         weight: None,
         planned: true,
         force: false,
+        auto: false,
     }));
     let generation = app.state.generation;
     app.on(Event::Prepared {

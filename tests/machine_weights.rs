@@ -5,7 +5,8 @@ mod machine_support;
 
 use machine_support::{App, failure, percent, settings, slot};
 use slot::deploy::{
-    Condition, Effect, End, Event, Hook, Refusal, State, Weight, effects, rediscover,
+    ByClass, Condition, Effect, End, Event, Hook, Refusal, SLOT_WAIT, State, Weight, effects,
+    rediscover,
 };
 
 /// Blue serves r1, and green has passed its gates with r2, at a weight.
@@ -171,6 +172,39 @@ fn a_rollback_goes_ahead_of_a_candidate_at_a_weight() {
         app.state.live().map(ToString::to_string).as_deref(),
         Some("00000000")
     );
+}
+
+#[test]
+fn a_rollback_that_needs_the_slot_of_a_candidate_cuts_what_that_has_in_flight_after_a_while() {
+    let mut app = App::new();
+    app.state.settings.drain = ByClass::all(None);
+    app.serve(0).settle().serve(1).settle();
+    app.deploy_at(2, Some(10)).started(&slot("blue"));
+    app.probed(&slot("blue"), true).routed().rollback().routed();
+    let wait = SLOT_WAIT.as_secs();
+    app.wait(wait - 1);
+    assert_eq!((app.is("blue"), app.is_waiting()), ("draining", true));
+    app.wait(1);
+    assert_eq!((app.is("blue"), app.is_waiting()), ("stopping", true));
+    // It has stop_timeout for its end.
+    app.wait(app.state.settings.stop_timeout.as_secs());
+    app.stopped("blue").pass_gates();
+    assert_eq!((app.active(), app.cause()), ("blue", "switched"));
+}
+
+#[test]
+fn a_rollback_that_has_another_slot_leaves_a_candidate_its_time() {
+    let mut settings = settings();
+    settings.slots.push(slot("canary"));
+    settings.drain = ByClass::all(None);
+    let mut app = App::with(settings);
+    app.serve(0).settle().serve(1).settle();
+    app.deploy_at(2, Some(10)).pass_gates();
+    let candidate = app.candidate();
+    app.rollback().routed().pass_gates();
+    assert_eq!(app.cause(), "switched");
+    app.wait(SLOT_WAIT.as_secs());
+    assert_eq!(app.is(candidate.as_str()), "draining");
 }
 
 #[test]

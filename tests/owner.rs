@@ -115,6 +115,7 @@ fn begin() -> Event {
         queue: Duration::ZERO,
         weight: None,
         force: false,
+        auto: false,
         planned: false,
     })
 }

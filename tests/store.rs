@@ -90,6 +90,7 @@ fn busy() -> State {
         },
         weight: None,
         force: false,
+        auto: false,
         because: None,
         goes_back: false,
         planned: false,
@@ -363,6 +364,8 @@ fn causes() -> Vec<Cause> {
         Cause::Unrouted("cannot write table.json".to_owned()),
         Cause::Marked(None),
         Cause::Marked(Some(Box::new(rolled_back()))),
+        Cause::AlreadyLive("0123abcd".parse().unwrap()),
+        Cause::Left("0123abcd".parse().unwrap()),
     ]
 }
 
@@ -456,6 +459,7 @@ fn with_plans() -> Vec<State> {
         let mut state = busy();
         let held = state.deployment.as_mut().unwrap();
         held.planned = true;
+        held.auto = true;
         held.settings.canary = Some(Box::new(canary(quiet)));
         held.settings.soak_error_rate = Some(Rate(1_000));
         held.settings.hooks = BTreeSet::from([Hook::Check]);

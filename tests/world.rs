@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::extract::{RawQuery, State as Given};
+use axum::extract::{ConnectInfo, RawQuery, State as Given};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -733,10 +733,15 @@ async fn a_second_copy_that_has_no_room_in_memory_is_refused_before_anything_beg
     app.begin(unchecked).await.unwrap();
 }
 
-/// What became of a deployment behind a router that listens at an address.
-async fn deployed_behind(at: std::net::SocketAddr) -> (Option<SlotName>, String) {
+/// What became of deployments, one after another, behind a router that listens at an address: the active slot then, and the last one's cause.
+async fn deployed_behind(
+    at: std::net::SocketAddr,
+    lines: &str,
+    releases: &[&str],
+) -> (Option<SlotName>, String) {
     let bench = bench();
-    bench.write("web", 20_001);
+    let text = format!("{lines}\n{}", file("web", 20_001));
+    std::fs::write(bench.at("apps/web.toml"), text).unwrap();
     let apps = bench.apps().await;
     apps.load().await;
     let stats = Stats {
@@ -759,16 +764,22 @@ async fn deployed_behind(at: std::net::SocketAddr) -> (Option<SlotName>, String)
     let socket = tokio::net::UnixListener::bind(bench.at("run/router/1/control.sock")).unwrap();
     tokio::spawn(async move { axum::serve(socket, routes).await });
     let app = apps.get(Some("web")).await.unwrap();
-    let release = bench.release("web", "00000001");
-    let generation = app.begin(by_root(None)).await.unwrap();
-    let prepared = Event::Prepared {
-        generation,
-        release,
-    };
-    app.owner().report(prepared).await;
     let mut state = app.owner().state();
-    let ended = state.wait_for(|state| state.outcome.is_some());
-    let state = Arc::clone(&*tokio::time::timeout(LONG, ended).await.unwrap().unwrap());
+    for release in releases {
+        let release = bench.release("web", release);
+        let generation = app.begin(by_root(None)).await.unwrap();
+        let prepared = Event::Prepared {
+            generation,
+            release,
+        };
+        app.owner().report(prepared).await;
+        let ended = state.wait_for(|state| {
+            let outcome = state.outcome.as_ref();
+            outcome.is_some_and(|outcome| outcome.generation == generation)
+        });
+        tokio::time::timeout(LONG, ended).await.unwrap().unwrap();
+    }
+    let state = Arc::clone(&state.borrow());
     let cause = state.outcome.as_ref().unwrap().cause.code().to_owned();
     (state.active.clone(), cause)
 }
@@ -779,7 +790,7 @@ async fn a_switch_is_one_once_the_public_listener_has_answered_for_it() {
     let at = public.local_addr().unwrap();
     let answers = Router::new().route("/", get(async || "hello"));
     tokio::spawn(async move { axum::serve(public, answers).await });
-    let (active, cause) = deployed_behind(at).await;
+    let (active, cause) = deployed_behind(at, "", &["00000001"]).await;
     assert_eq!(active.unwrap().as_str(), "blue");
     assert_eq!(cause, "switched");
 }
@@ -790,8 +801,28 @@ async fn a_switch_is_taken_back_where_the_public_listener_does_not_answer() {
     let at = public.local_addr().unwrap();
     let refuses = Router::new().fallback(async || (StatusCode::SERVICE_UNAVAILABLE, "no"));
     tokio::spawn(async move { axum::serve(public, refuses).await });
-    let (active, cause) = deployed_behind(at).await;
+    let (active, cause) = deployed_behind(at, "", &["00000001"]).await;
     assert_eq!((active, cause.as_str()), (None, "unrouted"));
+}
+
+#[tokio::test]
+async fn the_new_slot_is_found_out_where_clients_keep_to_the_old_one_by_their_addresses() {
+    let public = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = public.local_addr().unwrap();
+    // The machine's own address has its place at the old slot, all others at the new one, which does not serve.
+    let answers = async |ConnectInfo(peer): ConnectInfo<std::net::SocketAddr>| match peer.ip() {
+        ip if ip == std::net::Ipv4Addr::LOCALHOST => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let routes = Router::new().fallback(answers);
+    let service = routes.into_make_service_with_connect_info::<std::net::SocketAddr>();
+    tokio::spawn(async move { axum::serve(public, service).await });
+    let lines = "sticky = 'address'\nmigrate = '95:5'";
+    let (active, cause) = deployed_behind(at, lines, &["00000001", "00000002"]).await;
+    assert_eq!(
+        (active.unwrap().as_str(), cause.as_str()),
+        ("blue", "unrouted")
+    );
 }
 
 /// What a router that is asked about a drain says and was told.

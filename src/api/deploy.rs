@@ -54,7 +54,7 @@ pub(super) struct DeployQuery {
     reference: Option<String>,
     /// What to fetch from the app's remote; empty: its default.
     remote: Option<String>,
-    /// Nobody asks: it is refused while somebody holds automatic deployments.
+    /// Nobody asks: it is refused while somebody holds automatic deployments, and ends where its release is live or was left by a rollback.
     auto: Option<bool>,
     /// Also what was rolled back by itself.
     #[serde(default)]
@@ -87,6 +87,7 @@ impl DeployQuery {
             guard,
             release: None,
             force: self.force,
+            auto: self.auto == Some(true),
         })
     }
 
@@ -108,6 +109,7 @@ impl DeployQuery {
             ("weight", self.weight.as_deref()),
             ("force", self.force.then_some("true")),
             ("at_once", self.at_once.then_some("true")),
+            ("auto", (self.auto == Some(true)).then_some("true")),
         ];
         let said = parts
             .into_iter()
@@ -266,7 +268,7 @@ pub(super) async fn deploy<U: Units>(
             .map_err(GitError::from)?;
         let fetched = query.fetched()?;
         let app = api.app(&named).await?;
-        if query.auto == Some(true) {
+        if wish.auto {
             app.lets_itself().await?;
         }
         let guard = wish.guard.clone();

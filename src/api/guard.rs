@@ -115,14 +115,16 @@ impl IntoResponse for Began {
     }
 }
 
-/// What was begun; by a request that was made before, then; nothing, where what it asks for is so.
+/// What was begun; by a request that was made before, or by another one for the same, then; nothing, where what it asks for is so.
 pub(super) fn begun(
     asked: Result<std::sync::Arc<State>, AskError>,
     release: Option<String>,
 ) -> Result<Began, Problem> {
     let (generation, repeated, already) = match asked {
         Ok(state) => (state.generation, false, only_ended(&state)),
-        Err(AskError::Refused(Refusal::Repeated { generation, .. })) => (generation, true, None),
+        Err(AskError::Refused(
+            Refusal::Repeated { generation, .. } | Refusal::UnderWay { generation, .. },
+        )) => (generation, true, None),
         Err(AskError::Refused(refusal)) => match refusal.already() {
             Some(generation) => (generation, false, Some(refusal.to_string())),
             None => return Err(AskError::Refused(refusal).into()),

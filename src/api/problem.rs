@@ -153,7 +153,9 @@ impl From<AppError> for Problem {
 impl From<AskError> for Problem {
     fn from(error: AskError) -> Self {
         let (status, code) = match &error {
-            AskError::Refused(Refusal::Busy { .. }) => (StatusCode::CONFLICT, "busy"),
+            AskError::Refused(Refusal::Busy { .. } | Refusal::UnderWay { .. }) => {
+                (StatusCode::CONFLICT, "busy")
+            }
             AskError::Refused(Refusal::Unexpected(_) | Refusal::NotActive { .. }) => {
                 (StatusCode::CONFLICT, "unexpected")
             }

@@ -115,7 +115,7 @@ pub async fn ask(
         Ok(begun) => {
             if begun.repeated && !screen.is_silent() {
                 note(&format!(
-                    "asked for before with this key: generation {}\n",
+                    "asked for before: generation {}\n",
                     begun.generation
                 ));
             }

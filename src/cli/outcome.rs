@@ -53,16 +53,18 @@ fn success(
             outcome.weight.unwrap_or_default()
         ),
         ("standby", _) => format!("release {release} stands by in {slot}"),
+        ("already-live", _) => format!("release {release} is live already"),
         (_, "rollback") => format!("rolled back: release {release} serves from {slot}"),
         _ => format!("release {release} serves from {slot}"),
     };
+    let is_new = outcome.cause != "already-live";
     let _ = write!(
         text,
         "{} {}",
         paint.bold(&format!("{app}:")),
         paint.good(&did)
     );
-    if let Some(previous) = &outcome.previous {
+    if let Some(previous) = outcome.previous.as_ref().filter(|_| is_new) {
         let _ = match Some(previous) == outcome.release.as_ref() {
             _ if outcome.cause == "trial" => write!(text, " (the rest: {previous})"),
             true => write!(text, " (as before, started anew)"),

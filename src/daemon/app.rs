@@ -109,6 +109,8 @@ pub struct Wish {
     pub release: Option<ReleaseId>,
     /// Also a release that was rolled back automatically.
     pub force: bool,
+    /// Nobody asks: neither what is live nor what a rollback left is deployed.
+    pub auto: bool,
 }
 
 /// What is looked at before a deployment begins, and can be left out.
@@ -300,6 +302,7 @@ impl<U: Units> Managed<U> {
                 .max(until.saturating_duration_since(Instant::now())),
             weight: wish.weight,
             force: wish.force,
+            auto: wish.auto,
             planned: !wish.at_once,
         });
         let (owner, guard) = (self.owner.clone(), wish.guard.clone());

@@ -128,12 +128,10 @@ impl<U: Units> Preparation<U> {
         self.report(taken.map_err(Unready::from)).await
     }
 
-    /// Whether the release is one that was rolled back by itself, and nobody said that it is to be deployed all the same.
+    /// Whether the release is not to serve by this deployment, so that nothing need be made of it.
     fn is_barred(&self, id: &ReleaseId) -> bool {
         let state = Arc::clone(&self.owner.state().borrow());
-        let held = state.deployment.as_ref();
-        let forced = held.is_none_or(|held| held.generation != self.generation || held.force);
-        !forced && state.marked.contains_key(id)
+        state.bars(self.generation, id).is_some()
     }
 
     async fn bar(&self, release: ReleaseId) -> Option<String> {

@@ -11,7 +11,8 @@ use super::live::Live;
 use super::units::Units;
 use crate::config::App;
 use crate::deploy::{Probe, Route, Weight};
-use crate::probe::{Address, Answer, Internet, NoAnswer, ask};
+use crate::probe::{Address, Answer, Internet, NoAnswer, ask_from};
+use crate::router::table::sticky::By;
 use crate::wire::control::{Listener, Stats};
 
 /// How long it is tried.
@@ -30,16 +31,25 @@ impl<U: Units> Live<U> {
         }
         let told = self.tables.routers().stats().await.unwrap_or_default();
         let stats = told.into_iter().filter_map(|(_, stats)| stats.ok());
-        let at = public(stats, self.app.listener.as_deref());
+        let mut at = public(stats, self.app.listener.as_deref());
         if at.is_empty() {
             return None;
         }
+        let by_address = self.app.sticky == Some(By::Address) && route.left != Weight::NONE;
+        if by_address {
+            // Loopback has one address of IPv6, and would be one client.
+            at.sort_by_key(SocketAddr::is_ipv6);
+        }
         let (host, path, is_health) = target(&self.app);
         let (mut in_a_row, mut failed) = (0, false);
+        let mut asked_for = 0;
         let until = Instant::now() + LIMIT;
         loop {
+            asked_for += 1;
+            let from = by_address.then(|| client(asked_for));
+            let internet = self.units.internet();
             let (pass, at, found) =
-                look(self.units.internet(), &at, &host, &path, is_health, until).await?;
+                look(internet, from, &at, &host, &path, is_health, until).await?;
             let asked = format!("asked for {path} of {host} at the public listener {at}: {found}");
             in_a_row = if pass { in_a_row + 1 } else { 0 };
             failed |= !pass;
@@ -61,6 +71,13 @@ impl<U: Units> Live<U> {
     }
 }
 
+/// The addresses of as many clients as there are questions (RFC 5735 section 3: all of 127.0.0.0/8 is this host). Where a slot is chosen by
+/// the client's, one client would get all answers from the same.
+fn client(question: u16) -> Ipv4Addr {
+    let [high, low] = question.to_be_bytes();
+    Ipv4Addr::new(127, 1, high, low)
+}
+
 /// How many answers in a row are not all from the slot before, which a switch has left so much: less than one in a thousand would be.
 fn enough(left: Weight) -> u32 {
     let mut in_a_million = 1_000_000;
@@ -76,6 +93,7 @@ fn enough(left: Weight) -> u32 {
 /// where nobody could be asked.
 async fn look(
     internet: &Internet,
+    from: Option<Ipv4Addr>,
     addresses: &[SocketAddr],
     host: &str,
     path: &str,
@@ -86,7 +104,8 @@ async fn look(
     for at in addresses {
         let left = until.saturating_duration_since(Instant::now());
         let address = Address::Tcp(*at);
-        let asked = ask(internet, &address, host, path, left);
+        let from = from.filter(|_| at.is_ipv4()).map(IpAddr::V4);
+        let asked = ask_from(internet, from, &address, host, path, left);
         // Later than `left` only if there was no socket to ask with.
         let Ok(answer) = timeout(left + GRACE, asked).await else {
             continue;

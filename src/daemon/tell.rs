@@ -41,6 +41,15 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
         }
         Cause::Unprepared(why) => format!("the release could not be put on disk: {why}"),
         Cause::Marked(back) => marked(app, None, back.as_deref()),
+        Cause::AlreadyLive(release) => {
+            format!(
+                "release {release} is live already, and what is deployed by itself is not started anew"
+            )
+        }
+        Cause::Left(release) => format!(
+            "release {release} was live, and a rollback left it: it does not come back by itself; `slotctl deploy --release {release}` brings it \
+             back"
+        ),
         Cause::Unbuilt(failure) => {
             let command = app.setup_command.as_deref().unwrap_or_default();
             let line = shell_words::join(command);
@@ -138,14 +147,19 @@ pub fn ended(app: &App, slot: Option<&str>, outcome: &Outcome) -> String {
         .map_or_else(|| "the release".to_owned(), |id| format!("release {id}"));
     match outcome.cause {
         Cause::Switched => {
-            let serves = format!("{release} serves in {}", slot.unwrap_or("its slot"));
-            match outcome
-                .reached
-                .as_ref()
-                .filter(|_| outcome.kind == Kind::Rollback)
-            {
-                Some(probe) => format!("{serves}: {}", probe.text),
-                None => serves,
+            let slot = slot.unwrap_or("its slot");
+            match (outcome.kind, &outcome.reached) {
+                (Kind::Rollback, Some(probe)) => {
+                    format!("rolled back: {release} serves in {slot}: {}", probe.text)
+                }
+                (Kind::Rollback, None) => {
+                    format!(
+                        "rolled back: {release} serves in {slot}; nobody could be asked at a public listener"
+                    )
+                }
+                (Kind::Deploy | Kind::ByHand | Kind::Promote, _) => {
+                    format!("{release} serves in {slot}")
+                }
             }
         }
         Cause::Marked(ref back) => marked(app, outcome.release.as_ref(), back.as_deref()),
@@ -177,7 +191,10 @@ pub fn outcome(app: &App, outcome: &Outcome) -> api::Outcome {
     let ends = outcome.entered.iter().skip(1).map(|(_, began)| *began);
     let phases = outcome.entered.iter().zip(ends.chain([outcome.at]));
     api::Outcome {
-        success: matches!(outcome.cause, Cause::Switched | Cause::StandsBy),
+        success: matches!(
+            outcome.cause,
+            Cause::Switched | Cause::StandsBy | Cause::AlreadyLive(_)
+        ),
         generation: outcome.generation.0,
         kind: kind(outcome.kind).to_owned(),
         release: outcome.release.as_ref().map(ToString::to_string),

@@ -1,7 +1,6 @@
 //! An attempt to change the active release: from the lock to the switch, or to the cause that ended it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::event::{Request, UnitFailure};
 use super::hook::Stage;
@@ -32,6 +31,7 @@ impl Draft {
         if let Some(held) = &mut self.state.deployment {
             held.weight = weight;
             held.force = request.force;
+            held.auto = request.auto;
             held.planned = request.planned && weight.is_none();
         }
         self.entered();
@@ -73,138 +73,6 @@ impl Draft {
     pub(super) fn held(&self, generation: Generation) -> Option<&Phase> {
         let held = self.state.deployment.as_ref()?;
         (held.generation == generation).then_some(&held.phase)
-    }
-
-    /// Goes ahead of anything that has not switched, and ends it, also where what is live is what it asks for, or has nothing before it, so
-    /// that nothing more is to be done. A slot that still runs the release gets the traffic at once, also when it already drains; else the
-    /// release is started and gated like any other.
-    pub(super) fn rollback(
-        &mut self,
-        to: Option<ReleaseId>,
-        by: String,
-        settings: Settings,
-    ) -> Result<(), Refusal> {
-        if let Some(watch) = self
-            .state
-            .watch
-            .as_ref()
-            .filter(|watch| watch.rolling_back.is_some())
-        {
-            return Err(Refusal::Busy {
-                generation: watch.generation,
-                by: "the soak".to_owned(),
-                held: self
-                    .state
-                    .outcome
-                    .as_ref()
-                    .map_or(Duration::ZERO, |switch| self.now.since(switch.at)),
-                phase: "rolling_back",
-                trial: None,
-            });
-        }
-        match self
-            .state
-            .deployment
-            .as_ref()
-            .map(|held| (held.kind, &held.phase))
-        {
-            Some((Kind::Rollback, _)) => self.refuse_if_locked()?,
-            // The switch is committed, and the routers have not said yet that they have it. The traffic can be given back to the slot
-            // that it is taken from; any other way would stop that slot while they may still send to it.
-            Some((
-                Kind::Deploy | Kind::ByHand | Kind::Promote,
-                Phase::Shifting {
-                    from: Some(from), ..
-                },
-            )) => {
-                let from = from.clone();
-                let busy = self.refuse_if_locked();
-                self.switched();
-                let release = to.as_ref().or(self.state.prev.as_ref());
-                if self.running(release).as_ref() != Some(&from) {
-                    return busy;
-                }
-            }
-            Some((
-                Kind::Deploy | Kind::ByHand | Kind::Promote,
-                Phase::Shifting { from: None, .. },
-            )) => self.refuse_if_locked()?,
-            Some((
-                Kind::Deploy | Kind::ByHand | Kind::Promote,
-                Phase::Preparing { .. }
-                | Phase::Waiting { .. }
-                | Phase::Starting { .. }
-                | Phase::Ready { .. }
-                | Phase::Trial { .. },
-            ))
-            | None => {}
-        }
-        let is_plain = to.is_none();
-        let release = match self.rollback_target(to) {
-            // To what serves, and there is nothing before it.
-            Err(refusal)
-                if self.state.deployment.is_some()
-                    && (refusal.already().is_some() || is_plain && self.state.is_well()) =>
-            {
-                self.fail(Cause::Preempted);
-                return Ok(());
-            }
-            target => target?,
-        };
-        if self.state.deployment.is_some() {
-            self.fail(Cause::Preempted);
-        }
-        let running = self.running(Some(&release));
-        let wait = Phase::Waiting {
-            release: release.clone(),
-            until: self.now.after(SLOT_WAIT),
-        };
-        self.lock(Kind::Rollback, by, settings, wait);
-        if let Some(held) = &mut self.state.deployment {
-            held.goes_back = true;
-        }
-        match running {
-            Some(slot) => self.shift(&slot),
-            None if self.thaw(&release) => {}
-            None => self.place(release, self.now.after(SLOT_WAIT)),
-        }
-        Ok(())
-    }
-
-    /// What a rollback goes to: what it names, else the previous release; never what is live, never what is marked. One that names none
-    /// goes nowhere from what a rollback brought: who asks twice does not mean the release that was left.
-    pub(super) fn rollback_target(&self, to: Option<ReleaseId>) -> Result<ReleaseId, Refusal> {
-        if let (None, Some(already)) = (&to, self.state.already_back(self.now)) {
-            return Err(already);
-        }
-        match (to, self.state.prev.clone()) {
-            (Some(release), _) if self.state.live() == Some(&release) => {
-                Err(self.state.already_live(release))
-            }
-            (Some(release), _) if self.state.marked.contains_key(&release) => {
-                Err(Refusal::Marked { release })
-            }
-            (Some(release), _) => Ok(release),
-            (None, Some(prev)) if self.state.marked.contains_key(&prev) => {
-                Err(Refusal::NothingToRollBackTo {
-                    why: "the previous release was itself rolled back automatically",
-                })
-            }
-            (None, Some(prev)) => Ok(prev),
-            (None, None) => Err(Refusal::NothingToRollBackTo {
-                why: "no earlier release has served",
-            }),
-        }
-    }
-
-    /// A slot that still runs a release and can be given the traffic.
-    fn running(&self, release: Option<&ReleaseId>) -> Option<SlotName> {
-        let mut slots = self.state.slots.iter();
-        slots
-            .find(|(name, slot)| {
-                self.is_running(name) && slot.release.is_some() && slot.release.as_ref() == release
-            })
-            .map(|(name, _)| name.clone())
     }
 
     pub(super) fn promote(
@@ -286,7 +154,7 @@ impl Draft {
     }
 
     /// Begins an attempt; whoever calls this says that its phase is entered, or enters the next one at once.
-    fn lock(&mut self, kind: Kind, by: String, settings: Settings, phase: Phase) {
+    pub(super) fn lock(&mut self, kind: Kind, by: String, settings: Settings, phase: Phase) {
         let generation = self.state.generation.next();
         self.state.generation = generation;
         self.state
@@ -313,6 +181,7 @@ impl Draft {
             settings,
             weight: None,
             force: false,
+            auto: false,
             because: None,
             goes_back: false,
             planned: false,
@@ -459,6 +328,8 @@ impl Draft {
             | Cause::StandsBy
             | Cause::Unprepared(_)
             | Cause::Marked(_)
+            | Cause::AlreadyLive(_)
+            | Cause::Left(_)
             | Cause::Unbuilt(_)
             | Cause::Unhooked(..)
             | Cause::Interrupted
@@ -538,15 +409,17 @@ fn own_failure(result: &str, text: &str) -> UnitFailure {
     }
 }
 
-/// The release that an attempt did not come to, because it is marked.
+/// The release that an attempt did not come to, because it is not to serve by it.
 fn barred(cause: &Cause) -> Option<ReleaseId> {
     match cause {
         Cause::Marked(Some(back)) => back.left.clone(),
+        Cause::AlreadyLive(release) | Cause::Left(release) => Some(release.clone()),
         _ => None,
     }
 }
 
-fn candidate_release(
+/// What an attempt is to make active, once that is known.
+pub(super) fn candidate_release(
     deployment: &Deployment,
     slots: &BTreeMap<SlotName, Slot>,
 ) -> Option<ReleaseId> {

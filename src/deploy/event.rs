@@ -28,7 +28,7 @@ pub enum Event {
         /// Why, in a sentence.
         why: String,
     },
-    /// The release of the deployment is known, and is one that is marked: it is not put on disk for it.
+    /// The release of the deployment is known, and is one that [`State::bars`](super::State::bars): it is not put on disk for it.
     Barred {
         /// Of the deployment.
         generation: Generation,
@@ -247,6 +247,8 @@ pub struct Request {
     pub weight: Option<Weight>,
     /// Also a release that was rolled back automatically.
     pub force: bool,
+    /// Nobody asks: neither what is live nor what a rollback left is deployed.
+    pub auto: bool,
     /// Without a weight: it goes by the plan of the settings, if they have one.
     pub planned: bool,
 }

@@ -44,6 +44,24 @@ pub struct WentBack {
 }
 
 impl State {
+    /// Why the release of an attempt under way is not to serve by it: it is marked, and nobody said that it is to be deployed all the same; or
+    /// nobody asked for it, and it is live, or was left by the rollback that brought what is.
+    #[must_use]
+    pub fn bars(&self, generation: Generation, release: &ReleaseId) -> Option<Cause> {
+        let held = self.deployment.as_ref();
+        let held = held.filter(|held| held.generation == generation)?;
+        let marked = self.marked.get(release).filter(|_| !held.force);
+        let left = || self.gone_back().and_then(|(_, left)| left) == Some(release);
+        match marked {
+            Some(back) => Some(Cause::Marked(back.clone().map(Box::new))),
+            None if held.auto && self.live() == Some(release) => {
+                Some(Cause::AlreadyLive(release.clone()))
+            }
+            None if held.auto && left() => Some(Cause::Left(release.clone())),
+            None => None,
+        }
+    }
+
     /// Since when what is live, or was when it was stopped, is what a rollback brought, somebody's or slot's own, and what that left; nothing
     /// once something else has switched.
     #[must_use]
@@ -133,19 +151,18 @@ impl Draft {
         }
     }
 
-    /// The release of a deployment is known before it is on disk, and marked.
+    /// The release of a deployment is known before it is on disk, and is not to serve by it.
     pub(super) fn barred(&mut self, generation: Generation, release: &ReleaseId) {
-        let back = self.state.marked.get(release).cloned().flatten();
-        self.unprepared(generation, Cause::Marked(back.map(Box::new)));
+        let why = self.state.bars(generation, release);
+        self.unprepared(generation, why.unwrap_or(Cause::Marked(None)));
     }
 
-    /// A deployment ends whose release is marked, unless it was forced.
+    /// A deployment ends whose release is not to serve by it.
     pub(super) fn bar(&mut self, generation: Generation, release: &ReleaseId) -> bool {
-        let held = self.state.deployment.as_ref();
-        let barred = held.is_some_and(|held| held.generation == generation && !held.force);
-        let barred = barred && self.state.marked.contains_key(release);
-        if barred {
-            self.barred(generation, release);
+        let why = self.state.bars(generation, release);
+        let barred = why.is_some();
+        if let Some(why) = why {
+            self.unprepared(generation, why);
         }
         barred
     }

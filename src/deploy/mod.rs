@@ -46,6 +46,7 @@ mod plan;
 mod policy;
 mod recovery;
 mod refusal;
+mod rollback;
 mod slots;
 mod state;
 mod step;

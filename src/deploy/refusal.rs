@@ -51,6 +51,14 @@ pub enum Refusal {
         /// For how long it has been so.
         ago: Duration,
     },
+    /// The same rollback is under way: how that one ends is the answer.
+    #[error("a rollback to release {release} is under way: generation {generation}")]
+    UnderWay {
+        /// Of that one.
+        generation: Generation,
+        /// Where it goes.
+        release: ReleaseId,
+    },
     /// The release that a rollback or a promotion names is the one that it would leave.
     #[error(
         "release {release} is live already; `slotctl deploy --release {release}` starts it anew"

@@ -101,6 +101,8 @@ pub struct Deployment {
     pub before_switch: Stage,
     /// Its release may be one that was rolled back automatically.
     pub force: bool,
+    /// Nobody asked for it.
+    pub auto: bool,
     /// Why it was begun, if nobody asked for it: what is live fails when its soak is over.
     pub because: Option<Cause>,
     /// A rollback was asked for, and no swap of two slots.
@@ -395,6 +397,10 @@ pub enum Cause {
     Unprepared(String),
     /// The release was rolled back automatically, and nobody said that it is to be deployed all the same.
     Marked(Option<Box<RolledBack>>),
+    /// Nobody asked for it, and its release is live.
+    AlreadyLive(ReleaseId),
+    /// Nobody asked for it, and a rollback left its release.
+    Left(ReleaseId),
     /// Its `setup_command` did not end well, or not in time.
     Unbuilt(UnitFailure),
     /// A hook before its start, or before its switch, did not end well, or not in time.
@@ -445,6 +451,8 @@ impl Cause {
             Self::StandsBy => "standby",
             Self::Unprepared(_) => "unprepared",
             Self::Marked(_) => "marked",
+            Self::AlreadyLive(_) => "already-live",
+            Self::Left(_) => "left",
             Self::Unbuilt(failure) => match failure.result {
                 UnitResult::Timeout => "build-timeout",
                 UnitResult::Success | UnitResult::Other(_) => "build-failed",

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -135,6 +136,21 @@ pub async fn ask(
     path: &str,
     limit: Duration,
 ) -> Result<Answer, NoAnswer> {
+    ask_from(internet, None, at, host, path, limit).await
+}
+
+/// The same from a certain address of this machine, where TCP is spoken.
+///
+/// # Errors
+/// As of [`ask`].
+pub async fn ask_from(
+    internet: &Internet,
+    from: Option<IpAddr>,
+    at: &Address,
+    host: &str,
+    path: &str,
+    limit: Duration,
+) -> Result<Answer, NoAnswer> {
     let request = Request::get(path)
         .header(HOST, host)
         .header(USER_AGENT, AGENT)
@@ -153,7 +169,7 @@ pub async fn ask(
         Address::Tcp(tcp) => {
             let sockets = internet.wait().await;
             let until = Instant::now() + limit;
-            let stream = timeout_at(until, sockets.connect(*tcp))
+            let stream = timeout_at(until, sockets.connect(from, *tcp))
                 .await
                 .map_err(connect_timed_out)?
                 .map_err(refused)?;

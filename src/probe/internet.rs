@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -199,17 +199,25 @@ impl Sockets {
         })
     }
 
-    /// A connection.
+    /// A connection, from a certain address of this machine or from the one that the kernel takes.
     ///
     /// # Errors
-    /// Those of connect(2); `EAFNOSUPPORT` where the machine does not have this family of addresses.
-    pub(super) async fn connect(self, to: SocketAddr) -> io::Result<TcpStream> {
+    /// Those of bind(2) and connect(2); `EAFNOSUPPORT` where the machine does not have this family of addresses.
+    pub(super) async fn connect(
+        self,
+        from: Option<IpAddr>,
+        to: SocketAddr,
+    ) -> io::Result<TcpStream> {
         let socket = match to {
             SocketAddr::V4(_) => self.v4,
             SocketAddr::V6(_) => self.v6,
         };
         let socket = socket.ok_or(nix::Error::EAFNOSUPPORT)?;
-        TcpSocket::from_std_stream(socket.into()).connect(to).await
+        let socket = TcpSocket::from_std_stream(socket.into());
+        if let Some(from) = from {
+            socket.bind(SocketAddr::new(from, 0))?;
+        }
+        socket.connect(to).await
     }
 }
 
@@ -251,7 +259,7 @@ mod tests {
         let Sockets { diag, .. } = internet.sockets().await.unwrap();
         let found = listeners::at(&diag, address).unwrap();
         assert_eq!(found.len(), 1, "{found:?}");
-        let connected = internet.wait().await.connect(address);
+        let connected = internet.wait().await.connect(None, address);
         let (connected, accepted) = tokio::join!(connected, app.accept());
         assert_eq!(
             connected.unwrap().local_addr().unwrap(),

@@ -15,7 +15,7 @@ mod owner;
 
 pub use address::{Address, AddressError};
 pub use diag::Diag;
-pub use http::{Answer, NoAnswer, ask};
+pub use http::{Answer, NoAnswer, ask, ask_from};
 pub use internet::{Internet, NoSockets, Sockets};
 pub use listeners::Listener;
 pub use owner::{Owner, cgroup_of, in_cgroup, process_group_of, processes_of, processes_of_group};

@@ -13,6 +13,8 @@ pub const TOPICS: &[(&str, &str)] = &[
     ("ended/standby", "7f3ccae3c09d4c4082ff57fdb0c0a985"),
     ("ended/unprepared", "b383cc3989d6485aae5eae1c9ef90b7b"),
     ("ended/marked", "96431a8d0e23428a96a7a3dba9fd154e"),
+    ("ended/already-live", "4f6b77ddd9af47a386cc152be4d4fb00"),
+    ("ended/left", "adba88f6e7764117939c1d9b0e0bcb4c"),
     ("ended/build-failed", "ed865c05fc144479a4f9666af1c2bea7"),
     ("ended/build-timeout", "9c4d4c6427ae4f96a0cd4fdc9d622a39"),
     ("ended/hook-failed", "232abef85c294939a232be1c7f14f6a8"),

@@ -315,7 +315,8 @@ pub struct Begun {
     pub generation: u64,
     /// What it deploys, once that is known.
     pub release: Option<String>,
-    /// By the request with the same `Idempotency-Key` that came first; this one began nothing.
+    /// By a request that came first, with the same `Idempotency-Key` or, while that is under way, for the same rollback; this one began
+    /// nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
     /// Nothing was begun, since what was asked for is so already: since when, and how to go on. The number is that of the last attempt then.

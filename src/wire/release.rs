@@ -116,7 +116,7 @@ pub struct Release {
     pub made_ms: u64,
     /// The active slot runs it.
     pub live: bool,
-    /// `rollback` goes to it.
+    /// It is `prev` of the status: what is gone back to, unless what is live was brought by a rollback itself.
     pub prev: bool,
     /// It was rolled back by itself: `rollback` never goes to it, `deploy` only by force.
     #[serde(default)]

@@ -34,7 +34,7 @@ pub struct Standing {
     /// The commit that is live, where its release is of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
-    /// The commit that `rollback` goes to.
+    /// The commit of the release before (`prev` of the status).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_commit: Option<String>,
 }

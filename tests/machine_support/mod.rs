@@ -101,6 +101,7 @@ impl App {
             queue: Duration::ZERO,
             weight: weight.map(percent),
             force: false,
+            auto: false,
             planned: false,
         })
     }
@@ -280,8 +281,13 @@ impl App {
 
     /// The candidate starts, is healthy, and the routers get the table.
     pub fn pass_gates(&mut self) -> &mut Self {
+        self.pass_gates_but_the_last().routed()
+    }
+
+    /// The candidate starts and is healthy; the routers are being told.
+    pub fn pass_gates_but_the_last(&mut self) -> &mut Self {
         let candidate = self.candidate();
-        self.started(&candidate).probed(&candidate, true).routed()
+        self.started(&candidate).probed(&candidate, true)
     }
 
     /// The soak ends well, and what it kept is gone.

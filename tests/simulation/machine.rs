@@ -556,6 +556,12 @@ impl Machine {
                     if unhooked {
                         return Err(format!("{outcome:?} without its hook"));
                     }
+                    let held = before.deployment.as_ref();
+                    if held.is_some_and(|held| held.auto) && outcome.release == outcome.previous {
+                        return Err(format!(
+                            "what was live was started anew by itself: {outcome:?}"
+                        ));
+                    }
                     let count = self.switches.entry(outcome.generation).or_default();
                     *count += 1;
                     if *count > 1 {
@@ -1369,6 +1375,7 @@ impl Machine {
                     queue,
                     weight,
                     force: self.random.percent(30),
+                    auto: self.random.percent(20),
                     planned: self.random.percent(70),
                 });
                 if self.random.percent(50) {

@@ -1,8 +1,8 @@
 //! Causes, between the state and its record.
 
 use super::convert::word;
-use super::{CauseRecord, MarkRecord};
-use crate::deploy::{Cause, Finding, NameError, SlotName};
+use super::{CauseRecord, MarkRecord, UnneededRecord};
+use crate::deploy::{Cause, Finding, NameError, ReleaseId, SlotName};
 
 impl From<&Cause> for CauseRecord {
     fn from(cause: &Cause) -> Self {
@@ -12,13 +12,17 @@ impl From<&Cause> for CauseRecord {
             Cause::Unprepared(why) => Self::Unprepared {
                 why: why.clone(),
                 marked: None,
+                unneeded: None,
             },
             Cause::Marked(back) => Self::Unprepared {
                 why: "it was rolled back automatically".to_owned(),
                 marked: Some(MarkRecord {
                     back: back.as_deref().map(|back| Box::new(back.into())),
                 }),
+                unneeded: None,
             },
+            Cause::AlreadyLive(release) => unneeded(UnneededRecord::Live(release.to_string())),
+            Cause::Left(release) => unneeded(UnneededRecord::Left(release.to_string())),
             Cause::Unbuilt(failure) => Self::Unbuilt {
                 failure: failure.into(),
             },
@@ -61,18 +65,38 @@ impl From<&Cause> for CauseRecord {
     }
 }
 
+fn unneeded(release: UnneededRecord) -> CauseRecord {
+    CauseRecord::Unprepared {
+        why: "nobody asked for it, and it is live, or was left by a rollback".to_owned(),
+        marked: None,
+        unneeded: Some(release),
+    }
+}
+
 impl CauseRecord {
     pub(super) fn into_cause(self) -> Result<Cause, NameError> {
         Ok(match self {
             Self::Switched => Cause::Switched,
             Self::Standby => Cause::StandsBy,
-            Self::Unprepared { why, marked: None } => Cause::Unprepared(why),
+            Self::Unprepared {
+                why,
+                marked: None,
+                unneeded: None,
+            } => Cause::Unprepared(why),
             Self::Unprepared {
                 marked: Some(mark), ..
             } => {
                 let back = mark.back.map(|back| back.into_rolled_back()).transpose()?;
                 Cause::Marked(back.map(Box::new))
             }
+            Self::Unprepared {
+                unneeded: Some(UnneededRecord::Live(release)),
+                ..
+            } => Cause::AlreadyLive(release.parse::<ReleaseId>()?),
+            Self::Unprepared {
+                unneeded: Some(UnneededRecord::Left(release)),
+                ..
+            } => Cause::Left(release.parse::<ReleaseId>()?),
             Self::Unbuilt { failure } => Cause::Unbuilt(failure.into()),
             Self::Unhooked { hook, failure } => Cause::Unhooked(hook.into(), failure.into()),
             Self::Interrupted => Cause::Interrupted,

@@ -97,6 +97,7 @@ impl Record {
                 planned: held.planned,
                 before_switch: held.before_switch.into(),
                 force: held.force,
+                auto: held.auto,
                 because: held.because.as_ref().map(Into::into),
                 goes_back: held.goes_back,
             }),
@@ -299,6 +300,7 @@ impl DeploymentRecord {
             planned: self.planned,
             before_switch: self.before_switch.into(),
             force: self.force,
+            auto: self.auto,
             because: self.because.map(CauseRecord::into_cause).transpose()?,
             goes_back: self.goes_back,
         })

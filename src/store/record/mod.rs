@@ -313,6 +313,9 @@ struct DeploymentRecord {
     /// A version that does not know of it deploys what is marked anyhow.
     #[serde(default, skip_serializing_if = "is_not")]
     force: bool,
+    /// A version that does not know of it deploys what is live, or was left, once more.
+    #[serde(default, skip_serializing_if = "is_not")]
+    auto: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     because: Option<CauseRecord>,
     #[serde(default, skip_serializing_if = "is_not")]
@@ -493,15 +496,24 @@ struct MarkRecord {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum UnneededRecord {
+    Live(String),
+    Left(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "code")]
 enum CauseRecord {
     Switched,
     Standby,
-    /// An older reader takes one that is marked for one that could not be put on disk.
+    /// An older reader takes one that is marked, or unneeded, for one that could not be put on disk.
     Unprepared {
         why: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         marked: Option<MarkRecord>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unneeded: Option<UnneededRecord>,
     },
     Unbuilt {
         failure: FailureRecord,

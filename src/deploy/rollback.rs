@@ -1,0 +1,178 @@
+//! The way back: where a rollback goes, what it goes ahead of, and when there is nothing to do for it.
+//!
+//! **Invariant:** it waits for nothing that a deployment does, and for what that leaves only so long.
+
+use std::time::Duration;
+
+use super::deployment::candidate_release;
+use super::names::{ReleaseId, SlotName};
+use super::policy::{DRAIN_ANSWER, SLOT_WAIT, START_MARGIN, Settings};
+use super::refusal::Refusal;
+use super::state::{Cause, Kind, Phase};
+use super::step::Draft;
+
+impl Draft {
+    /// Goes ahead of anything that has not switched, and ends it, also where what is live is what it asks for, or has nothing before it, so
+    /// that nothing more is to be done. A slot that still runs the release gets the traffic at once, also when it already drains; else the
+    /// release is started and gated like any other. One that goes there already, or names no release, joins the one that is under way.
+    pub(super) fn rollback(
+        &mut self,
+        to: Option<ReleaseId>,
+        by: String,
+        settings: Settings,
+    ) -> Result<(), Refusal> {
+        self.refuse_beside_the_soaks(to.as_ref())?;
+        if let Some(joined) = self.joined(to.as_ref()) {
+            return Err(joined);
+        }
+        match self
+            .state
+            .deployment
+            .as_ref()
+            .map(|held| (held.kind, &held.phase))
+        {
+            // The switch is committed, and the routers have not said yet that they have it. The traffic can be given back to the slot
+            // that it is taken from; any other way would stop that slot while they may still send to it.
+            Some((
+                Kind::Deploy | Kind::ByHand | Kind::Promote,
+                Phase::Shifting {
+                    from: Some(from), ..
+                },
+            )) => {
+                let from = from.clone();
+                let busy = self.refuse_if_locked();
+                self.switched();
+                let release = to.as_ref().or(self.state.prev.as_ref());
+                if self.running(release).as_ref() != Some(&from) {
+                    return busy;
+                }
+            }
+            Some(
+                (Kind::Rollback, Phase::Shifting { .. }) | (_, Phase::Shifting { from: None, .. }),
+            ) => {
+                self.refuse_if_locked()?;
+            }
+            Some((
+                _,
+                Phase::Preparing { .. }
+                | Phase::Waiting { .. }
+                | Phase::Starting { .. }
+                | Phase::Ready { .. }
+                | Phase::Trial { .. },
+            ))
+            | None => {}
+        }
+        let is_plain = to.is_none();
+        let release = match self.rollback_target(to) {
+            // To what serves, and there is nothing before it.
+            Err(refusal)
+                if self.state.deployment.is_some()
+                    && (refusal.already().is_some() || is_plain && self.state.is_well()) =>
+            {
+                self.fail(Cause::Preempted);
+                return Ok(());
+            }
+            target => target?,
+        };
+        if self.state.deployment.is_some() {
+            self.hurry(&release, &settings);
+            self.fail(Cause::Preempted);
+        }
+        let running = self.running(Some(&release));
+        // What it ended is let go of first, and has so long for its end.
+        let until = SLOT_WAIT + DRAIN_ANSWER + settings.stop_timeout + START_MARGIN;
+        let until = self.now.after(until);
+        let wait = Phase::Waiting {
+            release: release.clone(),
+            until,
+        };
+        self.lock(Kind::Rollback, by, settings, wait);
+        if let Some(held) = &mut self.state.deployment {
+            held.goes_back = true;
+        }
+        match running {
+            Some(slot) => self.shift(&slot),
+            None if self.thaw(&release) => {}
+            None => self.place(release, until),
+        }
+        Ok(())
+    }
+
+    /// Beside the way back that a soak has taken, which the routers are being told, there is none; it may be the one that is asked for.
+    fn refuse_beside_the_soaks(&self, to: Option<&ReleaseId>) -> Result<(), Refusal> {
+        let watch = self.state.watch.as_ref();
+        let Some(watch) = watch.filter(|watch| watch.rolling_back.is_some()) else {
+            return Ok(());
+        };
+        let already = self.rollback_target(to.cloned()).err();
+        let switch = self.state.outcome.as_ref();
+        Err(already
+            .filter(|refusal| refusal.already().is_some())
+            .unwrap_or_else(|| Refusal::Busy {
+                generation: watch.generation,
+                by: "the soak".to_owned(),
+                held: switch.map_or(Duration::ZERO, |switch| self.now.since(switch.at)),
+                phase: "rolling_back",
+                trial: None,
+            }))
+    }
+
+    /// The rollback under way, if it is the one that is asked for.
+    fn joined(&self, to: Option<&ReleaseId>) -> Option<Refusal> {
+        let held = self.state.deployment.as_ref();
+        let held = held.filter(|held| held.goes_back)?;
+        let goes_to = candidate_release(held, &self.state.slots)?;
+        to.is_none_or(|to| *to == goes_to)
+            .then_some(Refusal::UnderWay {
+                generation: held.generation,
+                release: goes_to,
+            })
+    }
+
+    /// A rollback that needs the slot of the candidate that it is about to end waits as long for what that has in flight as a deployment for
+    /// a slot, and no longer.
+    fn hurry(&mut self, release: &ReleaseId, settings: &Settings) {
+        let has_room = self.running(Some(release)).is_some()
+            || self.state.frozen(release).is_some()
+            || self.state.next_slot(&settings.slots).is_some();
+        if let Some(held) = self.state.deployment.as_mut().filter(|_| !has_room) {
+            held.settings.drain = held.settings.drain.at_most(SLOT_WAIT);
+        }
+    }
+
+    /// What a rollback goes to: what it names, else the previous release; never what is live, never what is marked. One that names none
+    /// goes nowhere from what a rollback brought: who asks twice does not mean the release that was left.
+    pub(super) fn rollback_target(&self, to: Option<ReleaseId>) -> Result<ReleaseId, Refusal> {
+        if let (None, Some(already)) = (&to, self.state.already_back(self.now)) {
+            return Err(already);
+        }
+        match (to, self.state.prev.clone()) {
+            (Some(release), _) if self.state.live() == Some(&release) => {
+                Err(self.state.already_live(release))
+            }
+            (Some(release), _) if self.state.marked.contains_key(&release) => {
+                Err(Refusal::Marked { release })
+            }
+            (Some(release), _) => Ok(release),
+            (None, Some(prev)) if self.state.marked.contains_key(&prev) => {
+                Err(Refusal::NothingToRollBackTo {
+                    why: "the previous release was itself rolled back automatically",
+                })
+            }
+            (None, Some(prev)) => Ok(prev),
+            (None, None) => Err(Refusal::NothingToRollBackTo {
+                why: "no earlier release has served",
+            }),
+        }
+    }
+
+    /// A slot that still runs a release and can be given the traffic.
+    fn running(&self, release: Option<&ReleaseId>) -> Option<SlotName> {
+        let mut slots = self.state.slots.iter();
+        slots
+            .find(|(name, slot)| {
+                self.is_running(name) && slot.release.is_some() && slot.release.as_ref() == release
+            })
+            .map(|(name, _)| name.clone())
+    }
+}
