@@ -93,6 +93,44 @@ def test_a_hold_stops_it_and_nobody_else(machine, dropped):
     dropped.live("held")
 
 
+def by_a_person(app, marker):
+    """What is dropped while the watch is held, and deployed by a person."""
+    app.slotctl("hold")
+    drop(app, marker)
+    outcome = app.slotctl(f"deploy /srv/made/{marker} --wait=stopped")
+    assert outcome["success"], outcome
+    return outcome["release"]
+
+
+def test_what_a_person_has_deployed_is_not_started_anew(machine, dropped):
+    release = by_a_person(dropped, "same")
+    before = dropped.status()
+    dropped.slotctl("unhold")
+    dropped.said("/srv/drop/same.tar: already-live")
+    status = dropped.wait_until(lambda status: status["state"] == "idle")
+    assert (status["generation"], status["live"]) == (before["generation"] + 1, release)
+    assert (status["last"]["success"], status["last"]["cause"], status["last"]["release"]) == (True, "already-live", release)
+    assert dropped.slot(before["active"])["boot_id"] == before["standing"]["active"]["boot_id"]
+    machine.run("systemctl start slot-watch@web.service")
+    assert dropped.status()["generation"] == status["generation"]
+
+
+def test_what_a_person_has_deployed_and_gone_back_from_does_not_come_back(machine, dropped):
+    release = by_a_person(dropped, "gone-back")
+    back = dropped.slotctl("rollback --wait=stopped")
+    dropped.slotctl("unhold")
+    dropped.said("/srv/drop/gone-back.tar: left")
+    status = dropped.wait_until(lambda status: status["state"] == "idle")
+    assert (status["generation"], status["live"]) == (back["generation"] + 1, back["release"])
+    assert (status["last"]["cause"], status["last"]["release"]) == ("left", release)
+    dropped.said("gone-back.tar was live, and release")
+    assert machine.show("slot-watch@web.service", "Result")["Result"] == "success"
+    machine.run("systemctl start slot-watch@web.service")
+    assert dropped.status()["generation"] == status["generation"]
+    drop(dropped, "next")
+    dropped.live("next")
+
+
 def test_a_watch_begins_and_ends_with_a_reload_whoever_had_systemd_read_the_file_before(machine, dropped):
     file = "/etc/slot/apps/web.toml"
     kept = machine.out(f"cat {file}") + "\n"

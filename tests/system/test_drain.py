@@ -1,4 +1,4 @@
-"""A slot that still drains is not idle, and nothing is cut to make room unless somebody says so."""
+"""A slot that still drains is not idle, and nothing is cut to make room unless somebody says so, or wants to go back and it is a candidate's."""
 
 import itertools
 import re
@@ -89,6 +89,27 @@ def test_a_rollback_during_a_drain_takes_the_slot_back_as_it_runs(draining):
     assert app.slot("blue")["boot_id"] == before["boot_id"]
     nothing_failed(result, reconnects=8)
     assert '"whole": true' in stream.communicate(timeout=30)[0]
+
+
+def test_a_rollback_that_needs_the_slot_of_a_candidate_cuts_the_streams_of_that_after_ten_seconds(draining):
+    app = draining
+    before = app.status()["live"]
+    app.deploy("two", "--wait=stopped")
+    kept, _ = hold(app)
+    app.deploy("three", "--weight 50")
+    stream, release = hold(app)
+    while release != "three":
+        stream, release = hold(app)
+    back = app.slotctl("rollback")
+    assert (back["success"], back["slot"], back["release"]) == (True, "blue", before), back
+    assert dict(back["phases_ms"])["waiting"] >= 10_000, back
+    assert '"whole": false' in stream.communicate(timeout=10)[0]
+    # What was live is let go of as ever.
+    assert app.slot("green")["condition"] == "draining" and kept.poll() is None
+    told = app.machine.out(f"journalctl -o cat SLOT_APP={app.name} SLOT_CAUSE=drain-deadline")
+    assert "blue" in told and "is cut" in told, told
+    ended = app.machine.out(f"journalctl -o cat SLOT_APP={app.name} SLOT_CAUSE=switched SLOT_GENERATION={back['generation']}")
+    assert ended.startswith(f"rolled back: release {before} serves in blue: asked for "), ended
 
 
 def test_what_is_not_finished_by_the_drain_deadline_is_cut_and_said_to_be(draining):
