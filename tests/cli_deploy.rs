@@ -600,7 +600,7 @@ fn what_was_begun_although_its_answer_was_lost_is_watched_and_a_key_of_slotctls_
         fake.project();
         let output = fake.slotctl(&[&["deploy", "build/server"], words].concat());
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        let is_told = stderr(&output).contains("asked for before: generation 7");
+        let is_told = stderr(&output).contains("under way or over already: generation 7");
         assert_eq!(is_told, words[0] == "--idempotency-key");
     }
 }

@@ -164,6 +164,26 @@ fn nobodys_deployment_does_not_bring_back_what_a_rollback_left() {
     by_itself(&mut app, 2);
     assert_eq!((app.phase(), app.cause()), (None, "left"));
     assert_eq!(app.state.outcome.clone().unwrap().release, Some(release(2)));
+    // Nor what was left before that.
+    let mut further = App::new();
+    further
+        .serve(0)
+        .settle()
+        .serve(1)
+        .settle()
+        .serve(2)
+        .settle();
+    further.rollback().pass_gates().settle();
+    further.on(further.ask_rollback_to(Some(release(0))));
+    further.pass_gates().settle();
+    for number in [1, 2] {
+        by_itself(&mut further, number);
+        assert_eq!(
+            (further.phase(), further.cause()),
+            (None, "left"),
+            "{number}"
+        );
+    }
     // Something else is what it is for, and then what was left may come again.
     by_itself(&mut app, 3);
     app.pass_gates().settle();

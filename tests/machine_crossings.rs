@@ -446,10 +446,27 @@ fn a_rollback_to_another_release_goes_ahead_of_the_one_under_way() {
 }
 
 #[test]
-fn a_rollback_beside_the_one_that_a_soak_has_made_has_nothing_to_do() {
+fn a_rollback_does_not_end_a_swap() {
     let mut app = in_soak();
-    app.vanished("green", crashed());
-    assert_eq!(app.state.name(), "rolling_back");
+    app.on(app.ask_swap("green", "blue"));
+    let swap = app.state.generation;
+    assert_eq!(app.phase(), Some("shifting"));
+    let refused = app.refused(app.ask_rollback());
+    assert!(
+        matches!(refused, Refusal::Busy { generation, .. } if generation == swap),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_rollback_beside_the_one_that_a_soak_has_made_ends_what_is_under_way_and_does_nothing_else() {
+    let mut app = in_soak();
+    app.on(app.begin()).vanished("green", crashed());
+    let watch = app.state.watch.as_ref().unwrap();
+    assert!(watch.rolling_back.is_some());
+    assert_eq!(app.phase(), Some("preparing"));
+    app.rollback();
+    assert_eq!((app.phase(), app.cause()), (None, "preempted"));
     for to in [None, Some(release(1))] {
         let refused = app.refused(app.ask_rollback_to(to));
         assert!(refused.already().is_some(), "{refused}");

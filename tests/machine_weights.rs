@@ -3,10 +3,10 @@
 
 mod machine_support;
 
-use machine_support::{App, failure, percent, settings, slot};
+use machine_support::{App, failure, percent, release, settings, slot};
 use slot::deploy::{
-    ByClass, Condition, Effect, End, Event, Hook, Refusal, SLOT_WAIT, State, Weight, effects,
-    rediscover,
+    ByClass, Condition, Effect, End, Event, Hook, Notice, Refusal, SLOT_WAIT, State, Weight,
+    effects, rediscover,
 };
 
 /// Blue serves r1, and green has passed its gates with r2, at a weight.
@@ -174,22 +174,69 @@ fn a_rollback_goes_ahead_of_a_candidate_at_a_weight() {
     );
 }
 
-#[test]
-fn a_rollback_that_needs_the_slot_of_a_candidate_cuts_what_that_has_in_flight_after_a_while() {
+/// Green serves r1 after r0, and what r2 had in flight in blue at a weight never ends.
+fn with_a_candidate_that_never_drains() -> App {
     let mut app = App::new();
     app.state.settings.drain = ByClass::all(None);
     app.serve(0).settle().serve(1).settle();
     app.deploy_at(2, Some(10)).started(&slot("blue"));
-    app.probed(&slot("blue"), true).routed().rollback().routed();
-    let wait = SLOT_WAIT.as_secs();
-    app.wait(wait - 1);
+    app.probed(&slot("blue"), true).routed();
+    app
+}
+
+/// A rollback that waits for blue has it after a while.
+fn has_blue_after_a_while(app: &mut App) {
+    app.routed().wait(SLOT_WAIT.as_secs() - 1);
     assert_eq!((app.is("blue"), app.is_waiting()), ("draining", true));
     app.wait(1);
     assert_eq!((app.is("blue"), app.is_waiting()), ("stopping", true));
+    let cut = |told: &Notice| matches!(told, Notice::Forced { slot } if slot.as_str() == "blue");
+    assert!(app.told.iter().any(cut), "{:?}", app.told);
     // It has stop_timeout for its end.
     app.wait(app.state.settings.stop_timeout.as_secs());
     app.stopped("blue").pass_gates();
     assert_eq!((app.active(), app.cause()), ("blue", "switched"));
+}
+
+#[test]
+fn a_rollback_that_needs_the_slot_of_a_candidate_cuts_what_that_has_in_flight_after_a_while() {
+    let mut app = with_a_candidate_that_never_drains();
+    app.rollback();
+    assert_eq!(app.cause(), "preempted");
+    has_blue_after_a_while(&mut app);
+}
+
+#[test]
+fn so_does_one_whose_candidate_somebody_has_taken_back_before() {
+    let mut app = with_a_candidate_that_never_drains();
+    app.on(app.ask_abort()).routed().wait(600).rollback();
+    has_blue_after_a_while(&mut app);
+}
+
+#[test]
+fn a_deployer_that_was_away_while_a_rollback_waited_gives_it_its_time() {
+    let mut app = with_a_candidate_that_never_drains();
+    app.rollback().routed().wait(SLOT_WAIT.as_secs());
+    assert_eq!(app.is("blue"), "stopping");
+    let facts = app.facts();
+    app.now = app.now.after(std::time::Duration::from_secs(3600));
+    app.recover(&facts).wait(0);
+    assert!(app.is_waiting());
+    app.stopped("blue").pass_gates();
+    assert_eq!((app.active(), app.cause()), ("blue", "switched"));
+}
+
+#[test]
+fn a_rollback_does_not_cut_what_was_live() {
+    let mut app = App::new();
+    app.state.settings.drain = ByClass::all(None);
+    app.serve(0).settle().serve(1).settle().serve(2);
+    app.wait(app.state.settings.soak.as_secs());
+    assert_eq!(app.is("green"), "draining");
+    app.on(app.ask_rollback_to(Some(release(0))));
+    assert!(app.is_waiting());
+    app.wait(SLOT_WAIT.as_secs());
+    assert_eq!((app.is("green"), app.cause()), ("draining", "no-idle-slot"));
 }
 
 #[test]

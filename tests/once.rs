@@ -237,7 +237,10 @@ fn a_deployment_that_is_asked_for_again_is_the_first_one() {
         assert_eq!(again, first);
     }
     let (_, told) = project.ask(&["deploy", "two", "--idempotency-key", "k-1"]);
-    assert!(told.contains("asked for before: generation 2"), "{told}");
+    assert!(
+        told.contains("under way or over already: generation 2"),
+        "{told}"
+    );
     assert!(fs::read(project.home().join("state.json")).unwrap() == state);
     // Other bits under the same name, another name, another label, a release that is there: other requests.
     fs::write(project.directory.path().join("two/more"), "more").unwrap();

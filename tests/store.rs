@@ -143,6 +143,7 @@ fn busy() -> State {
         cause: Cause::Switched,
         at: Time(1_763_699_980_000),
         reached: None,
+        goes_back: true,
     });
     state.rolled_back = Some(rolled_back());
     state
@@ -185,6 +186,7 @@ fn back() -> State {
     let mut state = busy();
     state.went_back = Some(WentBack {
         left: Some(release("89abcdef")),
+        before: [release("89abcdee")].into(),
         release: release("0123abcd"),
         at: Time(1_763_699_980_000),
     });

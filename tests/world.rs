@@ -679,6 +679,7 @@ async fn an_end_that_is_told_before_its_state_is_published_settles_nothing() {
         cause: Cause::Switched,
         at: Time(0),
         reached: None,
+        goes_back: false,
     };
     app.world()
         .tell(vec![Notice::Ended(switched)], &state)
@@ -807,12 +808,15 @@ async fn a_switch_is_taken_back_where_the_public_listener_does_not_answer() {
 
 #[tokio::test]
 async fn the_new_slot_is_found_out_where_clients_keep_to_the_old_one_by_their_addresses() {
-    let public = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let public = tokio::net::TcpListener::bind("[::]:0").await.unwrap();
     let at = public.local_addr().unwrap();
-    // The machine's own address has its place at the old slot, all others at the new one, which does not serve.
-    let answers = async |ConnectInfo(peer): ConnectInfo<std::net::SocketAddr>| match peer.ip() {
-        ip if ip == std::net::Ipv4Addr::LOCALHOST => StatusCode::OK,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
+    // The machine's own addresses have their place at the old slot, all others at the new one, which does not serve.
+    let own = ["127.0.0.1", "::1"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap());
+    let answers = async move |ConnectInfo(peer): ConnectInfo<std::net::SocketAddr>| match own
+        .contains(&peer.ip().to_canonical())
+    {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
     };
     let routes = Router::new().fallback(answers);
     let service = routes.into_make_service_with_connect_info::<std::net::SocketAddr>();

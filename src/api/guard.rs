@@ -120,11 +120,17 @@ pub(super) fn begun(
     asked: Result<std::sync::Arc<State>, AskError>,
     release: Option<String>,
 ) -> Result<Began, Problem> {
+    let mut release = release;
     let (generation, repeated, already) = match asked {
         Ok(state) => (state.generation, false, only_ended(&state)),
-        Err(AskError::Refused(
-            Refusal::Repeated { generation, .. } | Refusal::UnderWay { generation, .. },
-        )) => (generation, true, None),
+        Err(AskError::Refused(Refusal::Repeated { generation, .. })) => (generation, true, None),
+        Err(AskError::Refused(Refusal::UnderWay {
+            generation,
+            release: goes_to,
+        })) => {
+            release = Some(goes_to.to_string());
+            (generation, true, None)
+        }
         Err(AskError::Refused(refusal)) => match refusal.already() {
             Some(generation) => (generation, false, Some(refusal.to_string())),
             None => return Err(AskError::Refused(refusal).into()),

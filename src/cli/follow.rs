@@ -115,7 +115,7 @@ pub async fn ask(
         Ok(begun) => {
             if begun.repeated && !screen.is_silent() {
                 note(&format!(
-                    "asked for before: generation {}\n",
+                    "under way or over already: generation {}\n",
                     begun.generation
                 ));
             }

@@ -71,7 +71,7 @@ impl<U: Units> Live<U> {
     }
 }
 
-/// The addresses of as many clients as there are questions (RFC 5735 section 3: all of 127.0.0.0/8 is this host). Where a slot is chosen by
+/// The addresses of as many clients as there are questions (RFC 6890 section 2.2.2: all of 127.0.0.0/8 is this host). Where a slot is chosen by
 /// the client's, one client would get all answers from the same.
 fn client(question: u16) -> Ipv4Addr {
     let [high, low] = question.to_be_bytes();
@@ -89,8 +89,8 @@ fn enough(left: Weight) -> u32 {
     answers
 }
 
-/// Asks once, at each address until one answers as it is to. Gives whether one did, the last that was asked and what it answered; `None`
-/// where nobody could be asked.
+/// Asks once, at each address until one answers. Gives whether that was as it is to be, the one that answered, or was asked last, and what
+/// came of it; `None` where nobody could be asked.
 async fn look(
     internet: &Internet,
     from: Option<Ipv4Addr>,
@@ -111,10 +111,7 @@ async fn look(
             continue;
         };
         match answer {
-            Ok(answer) if serves(&answer, is_health) => {
-                return Some((true, *at, answer.to_string()));
-            }
-            Ok(answer) => failed = Some((false, *at, answer.to_string())),
+            Ok(answer) => return Some((serves(&answer, is_health), *at, answer.to_string())),
             // A machine without this family of addresses; its clients have another one.
             Err(NoAnswer::Connect { .. }) => {}
             Err(none) => failed = Some((false, *at, none.to_string())),

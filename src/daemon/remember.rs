@@ -445,7 +445,11 @@ impl<U: Units> Live<U> {
         let bad = matches!(
             event.event.as_str(),
             "rolled-back" | "forced" | "down" | "failing"
-        ) || (event.event == "ended" && event.cause.as_deref() != Some("switched"))
+        ) || (event.event == "ended"
+            && !matches!(
+                event.cause.as_deref(),
+                Some("switched" | "already-live" | "left")
+            ))
             || (event.event == "hook" && event.cause.is_some());
         let known = event.standing.as_deref();
         let active = known.and_then(|it| it.active.as_ref());

@@ -340,6 +340,19 @@ impl<U: Units> Managed<U> {
     }
 }
 
+/// What holds the slots that are neither active nor idle: ` (blue is draining)`.
+fn taken(state: &State) -> String {
+    let others = (state.slots.iter()).filter(|(name, _)| state.active.as_ref() != Some(*name));
+    let taken = others.filter(|(_, slot)| !slot.condition.is_free());
+    let taken: Vec<String> = taken
+        .map(|(name, slot)| format!("{name} is {}", slot.condition.name()))
+        .collect();
+    match &taken[..] {
+        [] => String::new(),
+        taken => format!(" ({})", taken.join(", ")),
+    }
+}
+
 fn progress(state: &State, held: &Deployment, phase: &str) -> api::Progress {
     let slot = held.phase.slot();
     api::Progress {
@@ -358,7 +371,7 @@ fn progress(state: &State, held: &Deployment, phase: &str) -> api::Progress {
                 Some(format!("the hook {phase} to end"))
             }
             Phase::Preparing { .. } => Some("the upload of the release".to_owned()),
-            Phase::Waiting { .. } => Some("a slot to become idle".to_owned()),
+            Phase::Waiting { .. } => Some(format!("a slot to become idle{}", taken(state))),
             Phase::Starting { slot, .. } => Some(format!("{slot} to be READY")),
             Phase::Ready {
                 probe: Some(probe), ..

@@ -47,8 +47,7 @@ pub fn cause(app: &App, slot: Option<&str>, cause: &Cause) -> String {
             )
         }
         Cause::Left(release) => format!(
-            "release {release} was live, and a rollback left it: it does not come back by itself; `slotctl deploy --release {release}` brings it \
-             back"
+            "release {release} was live, and a rollback left it: it does not come back by itself, but by a `slotctl deploy`"
         ),
         Cause::Unbuilt(failure) => {
             let command = app.setup_command.as_deref().unwrap_or_default();
@@ -148,18 +147,20 @@ pub fn ended(app: &App, slot: Option<&str>, outcome: &Outcome) -> String {
     match outcome.cause {
         Cause::Switched => {
             let slot = slot.unwrap_or("its slot");
-            match (outcome.kind, &outcome.reached) {
-                (Kind::Rollback, Some(probe)) => {
-                    format!("rolled back: {release} serves in {slot}: {}", probe.text)
-                }
-                (Kind::Rollback, None) => {
-                    format!(
-                        "rolled back: {release} serves in {slot}; nobody could be asked at a public listener"
-                    )
-                }
-                (Kind::Deploy | Kind::ByHand | Kind::Promote, _) => {
-                    format!("{release} serves in {slot}")
-                }
+            let (serves, found) = match &outcome.reached {
+                Some(probe) if probe.pass => ("serves", format!(": {}", probe.text)),
+                Some(probe) => (
+                    "has the traffic, but does not serve,",
+                    format!(": {}", probe.text),
+                ),
+                None => (
+                    "has the traffic",
+                    "; it is not known what the public listener answers".to_owned(),
+                ),
+            };
+            match outcome.goes_back {
+                true => format!("rolled back: {release} {serves} in {slot}{found}"),
+                false => format!("{release} serves in {slot}"),
             }
         }
         Cause::Marked(ref back) => marked(app, outcome.release.as_ref(), back.as_deref()),

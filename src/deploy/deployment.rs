@@ -396,6 +396,7 @@ impl Draft {
             cause,
             at: self.now,
             reached,
+            goes_back: deployment.goes_back,
         };
         self.state.outcome = Some(outcome.clone());
         self.tell(Notice::Ended(outcome));

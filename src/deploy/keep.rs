@@ -34,7 +34,7 @@ impl State {
     }
 
     /// The slot that is frozen with a release.
-    pub(super) fn frozen(&self, release: &ReleaseId) -> Option<&SlotName> {
+    fn frozen(&self, release: &ReleaseId) -> Option<&SlotName> {
         let kept = self.kept.as_ref().filter(|kept| kept.frozen)?;
         let slot = self.slots.get(&kept.slot)?;
         let is_warm = matches!(slot.condition, Condition::Warm { .. });

@@ -96,7 +96,11 @@ impl Draft {
         self.state.lookout.left = Some(generation);
         let settings = self.state.settings.clone();
         let to = self.rollback_target(None)?;
-        self.rollback(None, BY.to_owned(), settings)?;
+        match self.rollback(None, BY.to_owned(), settings) {
+            // Somebody has asked for one, and that takes its place.
+            Err(super::Refusal::UnderWay { release, .. }) => return Ok(release),
+            begun => begun?,
+        }
         if let Some(held) = &mut self.state.deployment {
             held.because = Some(cause);
         }

@@ -1,6 +1,8 @@
-//! Releases that were rolled back automatically, and what is not done with them any more.
+//! Releases that were rolled back, automatically or by somebody, and what is not done with them any more.
 //!
 //! **Invariant:** one that is marked becomes active again only when somebody says so by name: nothing brings it back by itself.
+
+use std::collections::BTreeSet;
 
 use super::event::Probe;
 use super::names::{Generation, ReleaseId, SlotName, Time};
@@ -37,6 +39,8 @@ pub struct RolledBack {
 pub struct WentBack {
     /// What it left.
     pub left: Option<ReleaseId>,
+    /// What those before it had left, if nothing else has switched since.
+    pub before: BTreeSet<ReleaseId>,
     /// What it brought.
     pub release: ReleaseId,
     /// When.
@@ -45,13 +49,13 @@ pub struct WentBack {
 
 impl State {
     /// Why the release of an attempt under way is not to serve by it: it is marked, and nobody said that it is to be deployed all the same; or
-    /// nobody asked for it, and it is live, or was left by the rollback that brought what is.
+    /// nobody asked for it, and it is live, or was left on the way back to what is.
     #[must_use]
     pub fn bars(&self, generation: Generation, release: &ReleaseId) -> Option<Cause> {
         let held = self.deployment.as_ref();
         let held = held.filter(|held| held.generation == generation)?;
         let marked = self.marked.get(release).filter(|_| !held.force);
-        let left = || self.gone_back().and_then(|(_, left)| left) == Some(release);
+        let left = || self.left_for(self.live()).contains(release);
         match marked {
             Some(back) => Some(Cause::Marked(back.clone().map(Box::new))),
             None if held.auto && self.live() == Some(release) => {
@@ -75,6 +79,20 @@ impl State {
         let is_it = |release: Option<&ReleaseId>| live.is_none() || live == release;
         let (_, left, at) = both.find(|(release, ..)| is_it(*release))?;
         Some((at, left.as_ref()))
+    }
+
+    /// What the rollbacks left that brought a release one after another, where nothing else has switched between them; any, if none is given.
+    pub(super) fn left_for(&self, release: Option<&ReleaseId>) -> BTreeSet<ReleaseId> {
+        let is_it = |brought: Option<&ReleaseId>| release.is_none() || release == brought;
+        let asked = self.went_back.iter();
+        let asked = asked.filter(|back| is_it(Some(&back.release)));
+        let asked = asked.flat_map(|back| back.before.iter().chain(&back.left));
+        let own = self.rolled_back.iter();
+        let own = own.filter(|back| is_it(back.release.as_ref()));
+        asked
+            .chain(own.flat_map(|back| &back.left))
+            .cloned()
+            .collect()
     }
 
     /// Where a rollback goes that names no release, if anywhere.
@@ -154,7 +172,12 @@ impl Draft {
     /// The release of a deployment is known before it is on disk, and is not to serve by it.
     pub(super) fn barred(&mut self, generation: Generation, release: &ReleaseId) {
         let why = self.state.bars(generation, release);
-        self.unprepared(generation, why.unwrap_or(Cause::Marked(None)));
+        let passed = || {
+            Cause::Unprepared(
+                "what spoke against it is not so any more; deploy it again".to_owned(),
+            )
+        };
+        self.unprepared(generation, why.unwrap_or_else(passed));
     }
 
     /// A deployment ends whose release is not to serve by it.

@@ -32,7 +32,7 @@ pub enum Notice {
         /// The candidate's release, once known.
         release: Option<ReleaseId>,
     },
-    /// An attempt ended; [`Cause::Switched`] and [`Cause::StandsBy`] are successes.
+    /// An attempt ended; [`Cause::Switched`], [`Cause::StandsBy`] and [`Cause::AlreadyLive`] are successes.
     Ended(Outcome),
     /// A watch ended without a rollback, or found a failure that it can do nothing about.
     Soak {

@@ -67,17 +67,6 @@ impl<T: Copy + Ord> ByClass<T> {
         }
     }
 
-    /// The same, but nothing more than this.
-    #[must_use]
-    pub fn at_most(self, most: T) -> Self {
-        let least = |value: Option<T>| Some(value.map_or(most, |value| value.min(most)));
-        Self {
-            requests: least(self.requests),
-            streams: least(self.streams),
-            tunnels: least(self.tunnels),
-        }
-    }
-
     /// The largest; `None` if one is forever.
     #[must_use]
     pub fn last(self) -> Option<T> {

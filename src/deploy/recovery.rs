@@ -72,6 +72,7 @@ pub fn recover(state: &State, facts: &Facts, now: Time) -> Step {
         watch.until = watch.until.max(now.after(SOAK_REST));
     }
     draft.plan_recovers();
+    draft.rollback_recovers();
     let mut taken = draft.finish();
     // The active slot comes last: should it have ended too, its traffic is not given to one that has.
     let active = taken.state.active.clone();

@@ -1,14 +1,14 @@
 //! The way back: where a rollback goes, what it goes ahead of, and when there is nothing to do for it.
 //!
-//! **Invariant:** it waits for nothing that a deployment does, and for what that leaves only so long.
+//! **Invariant:** it waits for nothing that a deployment does, and for what a candidate leaves only so long.
 
 use std::time::Duration;
 
 use super::deployment::candidate_release;
 use super::names::{ReleaseId, SlotName};
-use super::policy::{DRAIN_ANSWER, SLOT_WAIT, START_MARGIN, Settings};
+use super::policy::{SLOT_WAIT, START_MARGIN, Settings};
 use super::refusal::Refusal;
-use super::state::{Cause, Kind, Phase};
+use super::state::{Cause, Condition, Deployment, Kind, Phase, Slot};
 use super::step::Draft;
 
 impl Draft {
@@ -21,9 +21,22 @@ impl Draft {
         by: String,
         settings: Settings,
     ) -> Result<(), Refusal> {
-        self.refuse_beside_the_soaks(to.as_ref())?;
+        if let Some(beside) = self.beside_the_soaks(to.as_ref()) {
+            // Where the soak's goes there too, what is under way ends all the same.
+            return match beside.already() {
+                Some(_) if self.state.deployment.is_some() => {
+                    self.fail(Cause::Preempted);
+                    Ok(())
+                }
+                _ => Err(beside),
+            };
+        }
         if let Some(joined) = self.joined(to.as_ref()) {
             return Err(joined);
+        }
+        let swaps = |held: &Deployment| held.kind == Kind::Rollback && !held.goes_back;
+        if self.state.deployment.as_ref().is_some_and(swaps) {
+            self.refuse_if_locked()?;
         }
         match self
             .state
@@ -75,13 +88,10 @@ impl Draft {
             target => target?,
         };
         if self.state.deployment.is_some() {
-            self.hurry(&release, &settings);
             self.fail(Cause::Preempted);
         }
         let running = self.running(Some(&release));
-        // What it ended is let go of first, and has so long for its end.
-        let until = SLOT_WAIT + DRAIN_ANSWER + settings.stop_timeout + START_MARGIN;
-        let until = self.now.after(until);
+        let until = self.now.after(SLOT_WAIT.max(self.ends_within(&settings)));
         let wait = Phase::Waiting {
             release: release.clone(),
             until,
@@ -99,22 +109,20 @@ impl Draft {
     }
 
     /// Beside the way back that a soak has taken, which the routers are being told, there is none; it may be the one that is asked for.
-    fn refuse_beside_the_soaks(&self, to: Option<&ReleaseId>) -> Result<(), Refusal> {
+    fn beside_the_soaks(&self, to: Option<&ReleaseId>) -> Option<Refusal> {
         let watch = self.state.watch.as_ref();
-        let Some(watch) = watch.filter(|watch| watch.rolling_back.is_some()) else {
-            return Ok(());
-        };
+        let watch = watch.filter(|watch| watch.rolling_back.is_some())?;
         let already = self.rollback_target(to.cloned()).err();
         let switch = self.state.outcome.as_ref();
-        Err(already
-            .filter(|refusal| refusal.already().is_some())
-            .unwrap_or_else(|| Refusal::Busy {
-                generation: watch.generation,
-                by: "the soak".to_owned(),
-                held: switch.map_or(Duration::ZERO, |switch| self.now.since(switch.at)),
-                phase: "rolling_back",
-                trial: None,
-            }))
+        let busy = || Refusal::Busy {
+            generation: watch.generation,
+            by: "the soak".to_owned(),
+            held: switch.map_or(Duration::ZERO, |switch| self.now.since(switch.at)),
+            phase: "rolling_back",
+            trial: None,
+        };
+        let already = already.filter(|refusal| refusal.already().is_some());
+        Some(already.unwrap_or_else(busy))
     }
 
     /// The rollback under way, if it is the one that is asked for.
@@ -129,14 +137,54 @@ impl Draft {
             })
     }
 
-    /// A rollback that needs the slot of the candidate that it is about to end waits as long for what that has in flight as a deployment for
-    /// a slot, and no longer.
-    fn hurry(&mut self, release: &ReleaseId, settings: &Settings) {
-        let has_room = self.running(Some(release)).is_some()
-            || self.state.frozen(release).is_some()
-            || self.state.next_slot(&settings.slots).is_some();
-        if let Some(held) = self.state.deployment.as_mut().filter(|_| !has_room) {
-            held.settings.drain = held.settings.drain.at_most(SLOT_WAIT);
+    /// How long the stops last, at most, that are under way.
+    fn ends_within(&self, settings: &Settings) -> Duration {
+        let mut slots = self.state.slots.values();
+        match slots.any(|slot| matches!(slot.condition, Condition::Stopping { .. })) {
+            true => settings.stop_timeout + START_MARGIN,
+            false => Duration::ZERO,
+        }
+    }
+
+    /// A rollback has waited for a slot for as long as a deployment does: what a candidate that lost its weight has in flight, if it is that
+    /// which holds one, is cut, and the rollback waits for its stop. False if there is none.
+    pub(super) fn cut_for_rollback(&mut self) -> bool {
+        let Some(held) = self.state.deployment.as_ref().filter(|it| it.goes_back) else {
+            return false;
+        };
+        let settings = held.settings.clone();
+        let withdrawn = |slot: &Slot| {
+            let Condition::Draining { withdrawn, .. } = slot.condition else {
+                return false;
+            };
+            withdrawn
+        };
+        let mut slots = self.state.slots.iter();
+        let found = slots.find(|(name, slot)| {
+            withdrawn(slot)
+                && settings.slots.contains(name)
+                && !self.state.lingering.contains(*name)
+        });
+        let Some(name) = found.map(|(name, _)| name.clone()) else {
+            return false;
+        };
+        self.force(&name);
+        let later = self.now.after(self.ends_within(&settings));
+        if let Some(held) = &mut self.state.deployment
+            && let Phase::Waiting { until, .. } = &mut held.phase
+        {
+            *until = later;
+        }
+        true
+    }
+
+    /// A deployer that was away has not waited for a slot meanwhile.
+    pub(super) fn rollback_recovers(&mut self) {
+        let later = self.now.after(SLOT_WAIT);
+        if let Some(held) = self.state.deployment.as_mut().filter(|it| it.goes_back)
+            && let Phase::Waiting { until, .. } = &mut held.phase
+        {
+            *until = later.max(*until);
         }
     }
 

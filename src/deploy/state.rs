@@ -384,6 +384,8 @@ pub struct Outcome {
     pub at: Time,
     /// What the public listener answered once the routers had its table, as far as that could be found out.
     pub reached: Option<Probe>,
+    /// [`Deployment::goes_back`].
+    pub goes_back: bool,
 }
 
 /// Why an attempt or a watch ended.

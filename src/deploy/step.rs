@@ -256,7 +256,11 @@ impl Draft {
             .filter(|held| held.before_switch != Stage::Runs)
             .map(|deployment| &deployment.phase)
         {
-            Some(Phase::Waiting { until, .. }) if *until <= now => self.no_idle_slot(),
+            Some(Phase::Waiting { until, .. }) if *until <= now => {
+                if !self.cut_for_rollback() {
+                    self.no_idle_slot();
+                }
+            }
             Some(Phase::Starting { until, .. }) if *until <= now => self.fail(Cause::StartTimeout),
             Some(Phase::Ready { until, probe, .. }) if *until <= now => {
                 let cause = Cause::HealthTimeout(probe.clone());

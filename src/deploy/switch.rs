@@ -184,6 +184,7 @@ impl Draft {
             (Some(_), _) => None,
             (None, true) => self.state.live().map(|release| WentBack {
                 left: left.clone(),
+                before: self.state.left_for(left.as_ref()),
                 release: release.clone(),
                 at: self.now,
             }),
@@ -229,6 +230,7 @@ impl Draft {
         let (at, left) = self.state.gone_back()?;
         Some(WentBack {
             left: left.cloned(),
+            before: self.state.left_for(self.state.live()),
             release: self.state.live()?.clone(),
             at,
         })

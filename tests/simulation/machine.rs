@@ -526,7 +526,10 @@ impl Machine {
         }
         match notice {
             Notice::Ended(outcome) => {
-                self.note(outcome.cause.code());
+                self.note(match &outcome.cause {
+                    Cause::Left(_) => "not brought back",
+                    cause => cause.code(),
+                });
                 if outcome.cause == Cause::Switched {
                     let own = self.state.rolled_back.as_ref().is_some_and(|back| {
                         back.at == Time(self.now) && back.release.as_ref() == self.state.live()
@@ -556,10 +559,16 @@ impl Machine {
                     if unhooked {
                         return Err(format!("{outcome:?} without its hook"));
                     }
+                    let back = before.went_back.iter();
+                    let back = back.filter(|back| Some(&back.release) == outcome.previous.as_ref());
+                    let left = back.flat_map(|back| back.before.iter().chain(&back.left));
+                    let mut unwanted = left.chain(&outcome.previous);
                     let held = before.deployment.as_ref();
-                    if held.is_some_and(|held| held.auto) && outcome.release == outcome.previous {
+                    if held.is_some_and(|held| held.auto)
+                        && unwanted.any(|id| outcome.release.as_ref() == Some(id))
+                    {
                         return Err(format!(
-                            "what was live was started anew by itself: {outcome:?}"
+                            "nobody asked for what was live or was left: {outcome:?}"
                         ));
                     }
                     let count = self.switches.entry(outcome.generation).or_default();
@@ -1295,6 +1304,7 @@ impl Machine {
         }
         match decided {
             Err(Refusal::AlreadyBack { .. }) => self.note("already back"),
+            Err(Refusal::UnderWay { .. }) => self.note("joined"),
             Ok(decided) if decided.state.generation == before => {
                 self.note("only ended");
                 if decided.state.preempted().is_none() {

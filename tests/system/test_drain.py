@@ -1,6 +1,7 @@
 """A slot that still drains is not idle, and nothing is cut to make room unless somebody says so, or wants to go back and it is a candidate's."""
 
 import itertools
+import json
 import re
 
 import pytest
@@ -100,8 +101,14 @@ def test_a_rollback_that_needs_the_slot_of_a_candidate_cuts_the_streams_of_that_
     stream, release = hold(app)
     while release != "three":
         stream, release = hold(app)
-    back = app.slotctl("rollback")
+    rolling = app.machine.spawn(f"cd {app.home} && exec slotctl --json rollback")
+    held = app.wait_until(lambda status: status["state"] == "waiting")["deployment"]
+    assert held["waits_for"] == "a slot to become idle (blue is draining)"
+    # Whoever asks once more is told how that one ends.
+    joined = app.slotctl("rollback")
+    back = json.loads(rolling.communicate(timeout=60)[0])
     assert (back["success"], back["slot"], back["release"]) == (True, "blue", before), back
+    assert joined["generation"] == back["generation"] == held["generation"] and joined["success"], joined
     assert dict(back["phases_ms"])["waiting"] >= 10_000, back
     assert '"whole": false' in stream.communicate(timeout=10)[0]
     # What was live is let go of as ever.

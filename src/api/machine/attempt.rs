@@ -174,6 +174,7 @@ impl<U: Units, C: Commits> Machine<U, C> {
         };
         let generation = match self.back().await {
             Ok(state) => state.generation,
+            Err(AskError::Refused(Refusal::UnderWay { generation, .. })) => generation,
             Err(error) => return (refusal(&error), failed(chain(&error))),
         };
         let outcome = self.ended(generation).await;

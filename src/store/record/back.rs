@@ -48,6 +48,7 @@ impl From<&WentBack> for WentBackRecord {
     fn from(back: &WentBack) -> Self {
         Self {
             left: text(back.left.as_ref()),
+            before: back.before.iter().map(ToString::to_string).collect(),
             release: back.release.to_string(),
             at: back.at.0,
         }
@@ -58,6 +59,7 @@ impl WentBackRecord {
     pub(super) fn into_went_back(self) -> Result<WentBack, NameError> {
         Ok(WentBack {
             left: parse(self.left)?,
+            before: (self.before.iter().map(|id| id.parse())).collect::<Result<_, _>>()?,
             release: self.release.parse()?,
             at: Time(self.at),
         })

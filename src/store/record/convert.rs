@@ -338,6 +338,7 @@ impl From<&Outcome> for OutcomeRecord {
             cause: (&outcome.cause).into(),
             at: outcome.at.0,
             reached: outcome.reached.as_ref().map(Into::into),
+            goes_back: outcome.goes_back,
         }
     }
 }
@@ -356,6 +357,7 @@ impl OutcomeRecord {
             cause: self.cause.into_cause()?,
             at: Time(self.at),
             reached: self.reached.map(Into::into),
+            goes_back: self.goes_back,
         })
     }
 }

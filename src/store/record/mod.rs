@@ -313,7 +313,6 @@ struct DeploymentRecord {
     /// A version that does not know of it deploys what is marked anyhow.
     #[serde(default, skip_serializing_if = "is_not")]
     force: bool,
-    /// A version that does not know of it deploys what is live, or was left, once more.
     #[serde(default, skip_serializing_if = "is_not")]
     auto: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -468,6 +467,8 @@ struct OutcomeRecord {
     at: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reached: Option<ProbeRecord>,
+    #[serde(default, skip_serializing_if = "is_not")]
+    goes_back: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -486,6 +487,8 @@ struct RolledBackRecord {
 #[derive(Debug, Serialize, Deserialize)]
 struct WentBackRecord {
     left: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    before: Vec<String>,
     release: String,
     at: u64,
 }
