@@ -52,7 +52,9 @@ pub enum Refusal {
         ago: Duration,
     },
     /// The same rollback is under way: how that one ends is the answer.
-    #[error("a rollback to release {release} is under way: generation {generation}")]
+    #[error(
+        "a rollback to release {release} is under way: generation {generation}; `slotctl status` shows it"
+    )]
     UnderWay {
         /// Of that one.
         generation: Generation,
