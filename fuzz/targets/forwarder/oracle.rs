@@ -21,6 +21,8 @@ pub struct Accepted {
     pub wants_stream: bool,
     /// It is in HTTP/1.0.
     pub is_old: bool,
+    /// The client has said that none comes after it.
+    pub is_last: bool,
 }
 
 impl Accepted {
@@ -87,6 +89,7 @@ pub fn requests(bytes: &[u8]) -> (Vec<Accepted>, Rest) {
             upgrades: request.upgrades,
             wants_stream: request.wants_stream,
             is_old: request.version == 0,
+            is_last: !request.keeps_alive(),
         };
         // No route can have it.
         let is_lost = path != b"*" && path::normalise(path).is_err();
@@ -102,8 +105,9 @@ pub fn requests(bytes: &[u8]) -> (Vec<Accepted>, Rest) {
         if !is_whole {
             return (whole, Rest::Begun(Box::new(accepted)));
         }
+        let is_last = accepted.is_last;
         whole.push(accepted);
-        if !request.keeps_alive() {
+        if is_last {
             break;
         }
     }

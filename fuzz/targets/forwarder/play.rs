@@ -179,6 +179,11 @@ impl<'p> Play<'p> {
                 self.barrier.pass();
                 self.attend(false);
             }
+            // The router may close behind the last request that there will be. What came just then would make that close a reset
+            // (RFC 9112 section 9.6): who says more all the same says it before or after.
+            if sent < last && accepted.iter().any(|r| r.is_last && r.end == sent) {
+                self.settle();
+            }
         }
         self.played.sent_all = true;
         if !plan.half_closes {
@@ -186,6 +191,16 @@ impl<'p> Play<'p> {
         }
         if let Some(client) = &self.client {
             _ = client.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Until nothing happens before more is sent.
+    fn settle(&mut self) {
+        loop {
+            self.barrier.pass();
+            if !self.attend(false) {
+                return;
+            }
         }
     }
 
@@ -212,8 +227,9 @@ impl<'p> Play<'p> {
         count
     }
 
-    /// Deals with everything that has come; waits for something if `patient`.
-    fn attend(&mut self, mut patient: bool) {
+    /// Deals with everything that has come, if anything has; waits for something if `patient`.
+    fn attend(&mut self, mut patient: bool) -> bool {
+        let mut anything = false;
         loop {
             let sides: Vec<usize> = (0..self.sides.len())
                 .filter(|s| self.sides[*s].stream.is_some() && !self.sides[*s].is_over)
@@ -237,10 +253,10 @@ impl<'p> Play<'p> {
                     String::from_utf8_lossy(&self.played.answer),
                     self.played.sights
                 ),
-                0 => return,
+                0 => return anything,
                 _ => fds.iter().map(|fd| !fd.revents().is_empty()).collect(),
             };
-            patient = false;
+            (patient, anything) = (false, true);
             if ready[0] {
                 self.accept();
             }
