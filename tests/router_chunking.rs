@@ -95,9 +95,9 @@ fn understand(bytes: &[u8], head: Span, side: Side) -> Result<(String, Body), u1
                 Request::parse(bytes, head, &mut fields, &LIMITS).map_err(|r| r.status)?;
             let hop = Hop {
                 via: "v",
-                client: "c",
+                client: b"c",
                 scheme: "http",
-                request_id: "i",
+                request_id: b"i",
                 trusted: false,
             };
             forward::request(&mut out, bytes, &fields, &request, &hop).map_err(|r| r.status)?;

@@ -54,9 +54,9 @@ fn request(bytes: &[u8], head: Span, trusted: bool) {
     };
     let hop = Hop {
         via: "slot-1",
-        client: "192.0.2.7",
+        client: b"192.0.2.7",
         scheme: "http",
-        request_id: "id",
+        request_id: b"id",
         trusted,
     };
     let mut out = Vec::new();

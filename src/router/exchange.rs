@@ -103,9 +103,9 @@ fn understand(
     let (id, ip) = (worker.ids.next(), Spelled::of(*address));
     let hop = Hop {
         via: &worker.shared.via,
-        client: &ip,
+        client: ip.bytes(),
         scheme: "http",
-        request_id: std::str::from_utf8(&id).unwrap_or_default(),
+        request_id: &id,
         trusted: *trusted,
     };
     let written = forward::request(out, bytes, &fields, &request, &hop)?;

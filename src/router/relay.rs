@@ -186,9 +186,11 @@ impl Relay {
         let before_body = self.head_len.saturating_sub(self.head_sent);
         self.moved += written.saturating_sub(before_body) as u64;
         self.head_sent += of_head;
-        self.pieces.advance(written - of_head);
-        if self.pieces.is_empty() {
-            buffer.consume(std::mem::take(&mut self.settled));
+        if written > of_head {
+            self.pieces.advance(written - of_head);
+            if self.pieces.is_empty() {
+                buffer.consume(std::mem::take(&mut self.settled));
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -25,12 +25,14 @@ impl Spelled {
         match address.to_canonical() {
             // Each request says it, and by way of a formatter that takes ten times as long.
             IpAddr::V4(v4) => {
-                let [first, rest @ ..] = v4.octets();
-                out.number(first);
-                for octet in rest {
-                    out.push(b'.');
-                    out.number(octet);
+                for octet in v4.octets() {
+                    let start = usize::from(out.length);
+                    let (written, length) = OCTETS[usize::from(octet)];
+                    out.bytes[start..start + 4].copy_from_slice(&written);
+                    out.length += length;
                 }
+                // There is no dot behind the last one.
+                out.length -= 1;
             }
             // There is always room.
             IpAddr::V6(v6) => _ = write!(out, "{v6}"),
@@ -38,21 +40,30 @@ impl Spelled {
         out
     }
 
-    fn number(&mut self, number: u8) {
-        if number >= 100 {
-            self.push(b'0' + number / 100);
-        }
-        if number >= 10 {
-            self.push(b'0' + number / 10 % 10);
-        }
-        self.push(b'0' + number % 10);
-    }
-
-    fn push(&mut self, byte: u8) {
-        self.bytes[usize::from(self.length)] = byte;
-        self.length += 1;
+    /// Its characters.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
     }
 }
+
+/// Each octet in decimal with a dot behind it, and the length of that.
+static OCTETS: [([u8; 4], u8); 256] = {
+    let mut all = [([0; 4], 0); 256];
+    let mut octet = 0;
+    while octet < all.len() {
+        let (mut left, mut length) = (octet, 1 + (octet >= 10) as u8 + (octet >= 100) as u8);
+        all[octet].0[length as usize] = b'.';
+        all[octet].1 = length + 1;
+        while length > 0 {
+            length -= 1;
+            all[octet].0[length as usize] = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
+        octet += 1;
+    }
+    all
+};
 
 impl Write for Spelled {
     fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -68,8 +79,7 @@ impl Deref for Spelled {
     type Target = str;
 
     fn deref(&self) -> &str {
-        let bytes = &self.bytes[..usize::from(self.length)];
-        std::str::from_utf8(bytes).unwrap_or_default()
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** a name is a token directly followed by its colon; a line is one field (no folding).
 
-use super::tokens::{TOKEN, find, is, members, trim_end, trim_start};
+use super::tokens::{TOKEN, find, is, is_token, members, trim_end, trim_start};
 use super::{Refusal, Span};
 
 /// The fields that a router treats in some special way, by their names.
@@ -45,29 +45,31 @@ impl Known {
     /// What is known about `name`, whatever its case.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        let known = match name.len() {
-            2 if is(name, b"TE") => Self::Te,
-            3 if is(name, b"Via") => Self::Via,
-            4 if is(name, b"Host") => Self::Host,
-            4 if is(name, b"Date") => Self::Date,
-            6 if is(name, b"Accept") => Self::Accept,
-            6 if is(name, b"Expect") => Self::Expect,
-            7 if is(name, b"Upgrade") => Self::Upgrade,
-            9 if is(name, b"Forwarded") => Self::Forwarded,
-            10 if is(name, b"Connection") => Self::Connection,
-            10 if is(name, b"Keep-Alive") => Self::KeepAlive,
-            12 if is(name, b"Content-Type") => Self::ContentType,
-            12 if is(name, b"X-Request-Id") => Self::XRequestId,
-            12 if is(name, b"Slot-Preview") => Self::SlotPreview,
-            14 if is(name, b"Content-Length") => Self::ContentLength,
-            14 if is(name, b"HTTP2-Settings") => Self::Http2Settings,
-            15 if is(name, b"X-Forwarded-For") => Self::XForwardedFor,
-            16 if is(name, b"X-Forwarded-Host") => Self::XForwardedHost,
-            17 if is(name, b"X-Forwarded-Proto") => Self::XForwardedProto,
-            16 if is(name, b"Proxy-Connection") => Self::ProxyConnection,
-            17 if is(name, b"Transfer-Encoding") => Self::TransferEncoding,
-            9 if is(name, b"X-Real-IP") => Self::XForwardedOther,
-            13.. if is(&name[..FORWARDED.len()], FORWARDED) => Self::XForwardedOther,
+        // By length and first letter it is one of them or none.
+        let first = name.first().map_or(0, u8::to_ascii_lowercase);
+        let known = match (name.len(), first) {
+            (2, b't') if is(name, b"TE") => Self::Te,
+            (3, b'v') if is(name, b"Via") => Self::Via,
+            (4, b'h') if is(name, b"Host") => Self::Host,
+            (4, b'd') if is(name, b"Date") => Self::Date,
+            (6, b'a') if is(name, b"Accept") => Self::Accept,
+            (6, b'e') if is(name, b"Expect") => Self::Expect,
+            (7, b'u') if is(name, b"Upgrade") => Self::Upgrade,
+            (9, b'f') if is(name, b"Forwarded") => Self::Forwarded,
+            (9, b'x') if is(name, b"X-Real-IP") => Self::XForwardedOther,
+            (10, b'c') if is(name, b"Connection") => Self::Connection,
+            (10, b'k') if is(name, b"Keep-Alive") => Self::KeepAlive,
+            (12, b'c') if is(name, b"Content-Type") => Self::ContentType,
+            (12, b'x') if is(name, b"X-Request-Id") => Self::XRequestId,
+            (12, b's') if is(name, b"Slot-Preview") => Self::SlotPreview,
+            (14, b'c') if is(name, b"Content-Length") => Self::ContentLength,
+            (14, b'h') if is(name, b"HTTP2-Settings") => Self::Http2Settings,
+            (15, b'x') if is(name, b"X-Forwarded-For") => Self::XForwardedFor,
+            (16, b'x') if is(name, b"X-Forwarded-Host") => Self::XForwardedHost,
+            (16, b'p') if is(name, b"Proxy-Connection") => Self::ProxyConnection,
+            (17, b'x') if is(name, b"X-Forwarded-Proto") => Self::XForwardedProto,
+            (17, b't') if is(name, b"Transfer-Encoding") => Self::TransferEncoding,
+            (13.., b'x') if is(&name[..FORWARDED.len()], FORWARDED) => Self::XForwardedOther,
             _ => Self::Other,
         };
         if known == Self::Other && name.contains(&b'_') {
@@ -87,6 +89,11 @@ impl Known {
         } else {
             Self::Other
         }
+    }
+
+    /// True if it is known by a part of the name at most, whatever the rest is.
+    fn leaves_open(self) -> bool {
+        matches!(self, Self::Other | Self::Alias | Self::XForwardedOther)
     }
 
     /// Its place in a set of those that are there.
@@ -144,37 +151,27 @@ pub struct Field {
 }
 
 impl Field {
-    /// Splits `line`, which starts at `at` in its buffer and ends with CR LF.
+    /// Splits the line that `rest` begins with, at `at` in its buffer. It ends with the first CR, and the LF behind that.
     ///
     /// # Errors
     /// An empty or malformed name, space before the colon, a folded line.
     #[inline]
-    pub fn parse(line: &[u8], at: usize) -> Result<Self, Refusal> {
-        let name = line
-            .iter()
-            .position(|b| !TOKEN[usize::from(*b)])
-            .unwrap_or(line.len());
-        match line.get(name) {
-            Some(b':') if name > 0 => {}
-            Some(b':') => return Err(Refusal::bad("a field has no name")),
-            Some(b' ' | b'\t') if name == 0 => {
-                return Err(Refusal::bad("a folded line, or white space before a field"));
-            }
-            Some(b' ' | b'\t') => {
-                return Err(Refusal::bad(
-                    "white space between a field's name and its colon",
-                ));
-            }
-            _ => return Err(Refusal::bad("a field's name is not a token")),
+    pub fn parse(rest: &[u8], at: usize) -> Result<Self, Refusal> {
+        let colon = find(b':', rest).ok_or_else(|| malformed(rest))?;
+        let (name, rest_of_line) = rest.split_at(colon);
+        let known = Known::of(name);
+        // Who is known by the whole name has one that is a token. So this is of one line: none has a CR.
+        if known.leaves_open() && !is_token(name) {
+            return Err(malformed(rest));
         }
-        let end = line.len() - 2;
-        let value = trim_start(&line[name + 1..end]);
+        let end = colon + find(b'\r', rest_of_line).ok_or_else(|| malformed(rest))?;
+        let value = trim_start(&rest[colon + 1..end]);
         let start = at + end - value.len();
         Ok(Self {
-            name: Span::new(at, at + name),
+            name: Span::new(at, at + colon),
             value: Span::new(start, start + trim_end(value).len()),
-            line: Span::new(at, at + line.len()),
-            known: Known::of(&line[..name]),
+            line: Span::new(at, at + end + 2),
+            known,
         })
     }
 
@@ -185,6 +182,18 @@ impl Field {
             && buffer[self.name.end as usize + 1] == b' '
             && self.value.end + 2 == self.line.end
     }
+}
+
+/// Why the line that `rest` begins with is no field.
+#[cold]
+fn malformed(rest: &[u8]) -> Refusal {
+    let name = rest.iter().take_while(|b| TOKEN[usize::from(**b)]).count();
+    Refusal::bad(match rest.get(name) {
+        Some(b':') => "a field has no name",
+        Some(b' ' | b'\t') if name == 0 => "a folded line, or white space before a field",
+        Some(b' ' | b'\t') => "white space between a field's name and its colon",
+        _ => "a field's name is not a token",
+    })
 }
 
 /// The fields of one head, in a list that is kept for the next one.
@@ -211,17 +220,16 @@ impl Fields {
         self.there = 0;
         let mut at = from;
         while at < end - 2 {
-            let feed = find(b'\n', &buffer[at..end]).map_or(end, |n| at + n + 1);
             if self.list.len() == most {
                 return Err(Refusal {
                     status: 431,
                     reason: "too many header fields",
                 });
             }
-            let field = Field::parse(&buffer[at..feed], at)?;
+            let field = Field::parse(&buffer[at..end], at)?;
             self.there |= field.known.bit();
             self.list.push(field);
-            at = feed;
+            at = field.line.end as usize;
         }
         Ok(())
     }
@@ -231,11 +239,17 @@ impl Fields {
         self.list.iter()
     }
 
+    /// True if there is one that is `known`.
+    #[must_use]
+    pub fn has(&self, known: Known) -> bool {
+        self.there & known.bit() != 0
+    }
+
     /// The values of the fields that are `known`, in their order.
     pub fn values<'b>(&self, buffer: &'b [u8], known: Known) -> impl Iterator<Item = &'b [u8]> {
-        let list = match self.there & known.bit() {
-            0 => &[],
-            _ => self.list.as_slice(),
+        let list = match self.has(known) {
+            true => self.list.as_slice(),
+            false => &[],
         };
         list.iter()
             .filter(move |f| f.known == known)
@@ -243,11 +257,11 @@ impl Fields {
     }
 
     /// True if a list field `known` has the member `wanted`, whatever its case.
+    #[inline]
     #[must_use]
     pub fn lists(&self, buffer: &[u8], known: Known, wanted: &str) -> bool {
-        self.values(buffer, known)
-            .flat_map(members)
-            .any(|m| m.eq_ignore_ascii_case(wanted.as_bytes()))
+        let lists = |value| members(value).any(|m| is(m, wanted.as_bytes()));
+        self.has(known) && self.values(buffer, known).any(lists)
     }
 }
 
@@ -269,16 +283,24 @@ impl Connection {
     #[must_use]
     pub fn of(fields: &Fields, buffer: &[u8]) -> Self {
         let mut said = Self::default();
-        for member in fields.values(buffer, Known::Connection).flat_map(members) {
-            match member {
-                m if is(m, b"keep-alive") => said.keep_alive = true,
-                m if is(m, b"close") => said.close = true,
-                m if is(m, b"upgrade") => said.upgrade = true,
-                [] => {}
-                m => said.nominates |= !Known::of(m).is_hop_by_hop(),
+        for value in fields.values(buffer, Known::Connection) {
+            // Most say one thing.
+            match find(b',', value) {
+                None => said.says(value),
+                Some(_) => members(value).for_each(|member| said.says(member)),
             }
         }
         said
+    }
+
+    fn says(&mut self, member: &[u8]) {
+        match member {
+            m if is(m, b"keep-alive") => self.keep_alive = true,
+            m if is(m, b"close") => self.close = true,
+            m if is(m, b"upgrade") => self.upgrade = true,
+            [] => {}
+            m => self.nominates |= !Known::of(m).is_hop_by_hop(),
+        }
     }
 }
 
@@ -326,12 +348,78 @@ mod tests {
             "X\u{e9}: y",
             "(X): y",
             "X y: z",
+            "X-Forwarded-(X): y",
+            "X_Forwarded_ For: y",
+            "Host\u{e9}: y",
         ] {
-            assert!(
-                Field::parse(format!("{bad}\r\n").as_bytes(), 0).is_err(),
-                "{bad:?}"
-            );
+            // What is behind the line is not its business, though it has a colon.
+            for behind in ["", "Host: a\r\n"] {
+                let bytes = format!("{bad}\r\n{behind}");
+                assert!(Field::parse(bytes.as_bytes(), 0).is_err(), "{bytes:?}");
+            }
         }
+    }
+
+    #[test]
+    fn every_known_name_is_known_in_any_case_and_no_other_is() {
+        for (name, known) in [
+            ("Accept", Known::Accept),
+            ("Connection", Known::Connection),
+            ("Content-Length", Known::ContentLength),
+            ("Content-Type", Known::ContentType),
+            ("Date", Known::Date),
+            ("Expect", Known::Expect),
+            ("Forwarded", Known::Forwarded),
+            ("Host", Known::Host),
+            ("HTTP2-Settings", Known::Http2Settings),
+            ("Keep-Alive", Known::KeepAlive),
+            ("Proxy-Connection", Known::ProxyConnection),
+            ("Slot-Preview", Known::SlotPreview),
+            ("TE", Known::Te),
+            ("Transfer-Encoding", Known::TransferEncoding),
+            ("Upgrade", Known::Upgrade),
+            ("Via", Known::Via),
+            ("X-Forwarded-For", Known::XForwardedFor),
+            ("X-Forwarded-Host", Known::XForwardedHost),
+            ("X-Forwarded-Proto", Known::XForwardedProto),
+            ("X-Forwarded-Port", Known::XForwardedOther),
+            ("X-Real-IP", Known::XForwardedOther),
+            ("X-Request-Id", Known::XRequestId),
+        ] {
+            let cases = [name.to_owned(), name.to_lowercase(), name.to_uppercase()];
+            for case in cases {
+                assert_eq!(Known::of(case.as_bytes()), known, "{case}");
+            }
+            for at in (0..name.len()).filter(|_| known != Known::XForwardedOther) {
+                let mut other = name.as_bytes().to_vec();
+                other[at] = b'~';
+                let got = Known::of(&other);
+                assert!(got == Known::Other || got == Known::XForwardedOther);
+            }
+        }
+        assert_eq!(Known::of(b""), Known::Other);
+    }
+
+    #[test]
+    fn what_connection_says_is_read_from_one_member_or_several() {
+        let said = |lines: &str| {
+            let buffer = format!("{lines}\r\n");
+            let mut fields = Fields::default();
+            fields.parse(buffer.as_bytes(), 0, buffer.len(), 9).unwrap();
+            let said = Connection::of(&fields, buffer.as_bytes());
+            (said.close, said.keep_alive, said.upgrade, said.nominates)
+        };
+        assert_eq!(said(""), (false, false, false, false));
+        assert_eq!(said("Connection:\r\n"), (false, false, false, false));
+        assert_eq!(said("Connection: Close\r\n"), (true, false, false, false));
+        assert_eq!(
+            said("Connection: keep-alive ,, Upgrade, TE\r\n"),
+            (false, true, true, false)
+        );
+        assert_eq!(
+            said("Connection: close\r\nconnection: X-Mine\r\n"),
+            (true, false, false, true)
+        );
     }
 
     #[test]

@@ -16,11 +16,11 @@ pub struct Hop<'a> {
     /// Our pseudonym in `Via`, by which a loop is known.
     pub via: &'a str,
     /// The client's address without its port.
-    pub client: &'a str,
+    pub client: &'a [u8],
     /// `http` or `https`.
     pub scheme: &'a str,
     /// What this request is called in logs, unless a trusted client names it.
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// The client is believed what it says of those it asks for.
     pub trusted: bool,
 }
@@ -352,9 +352,9 @@ mod tests {
 
     const HOP: Hop<'_> = Hop {
         via: "slot-1",
-        client: "10.0.0.9",
+        client: b"10.0.0.9",
         scheme: "http",
-        request_id: "abc",
+        request_id: b"abc",
         trusted: false,
     };
     const TAIL: &str = "X-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\nX-Request-Id: abc\r\nVia: 1.1 slot-1\r\n\r\n";

@@ -25,14 +25,14 @@ pub fn write(
         return beside_those_of_the_peer(out, buffer, fields, authority, hop);
     }
     out.extend_from_slice(b"X-Forwarded-For: ");
-    out.extend_from_slice(hop.client.as_bytes());
+    out.extend_from_slice(hop.client);
     out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
     out.extend_from_slice(hop.scheme.as_bytes());
     if let Some(authority) = authority {
         out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
         out.extend_from_slice(authority);
     }
-    id(out, hop.request_id.as_bytes())
+    id(out, hop.request_id)
 }
 
 /// The peer's lists are appended to. Scheme and host stay as the peer says: apps read one value, and the first proxy knows.
@@ -54,7 +54,7 @@ fn beside_those_of_the_peer(
         buffer,
         Known::XForwardedFor,
     );
-    out.extend_from_slice(hop.client.as_bytes());
+    out.extend_from_slice(hop.client);
     out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
     // Where every proxy has added its own, the first is what the client used.
     let first = |known| {
@@ -75,12 +75,12 @@ fn beside_those_of_the_peer(
         out.extend_from_slice(b"\r\n");
         list(out, b"Forwarded: ", fields, buffer, Known::Forwarded);
         // A colon is no character of a token (RFC 7239 section 6).
-        let (open, close) = match hop.client.contains(':') {
-            true => ("for=\"[", "]\""),
-            false => ("for=", ""),
+        let (open, close) = match hop.client.contains(&b':') {
+            true => (&b"for=\"["[..], &b"]\""[..]),
+            false => (&b"for="[..], &b""[..]),
         };
-        for part in [open, hop.client, close, ";proto=", hop.scheme] {
-            out.extend_from_slice(part.as_bytes());
+        for part in [open, hop.client, close, b";proto=", hop.scheme.as_bytes()] {
+            out.extend_from_slice(part);
         }
         if let Some(authority) = authority {
             out.extend_from_slice(b";host=\"");
@@ -92,7 +92,7 @@ fn beside_those_of_the_peer(
         out,
         only(Known::XRequestId)
             .filter(|v| is_id(v))
-            .unwrap_or(hop.request_id.as_bytes()),
+            .unwrap_or(hop.request_id),
     )
 }
 
@@ -134,9 +134,9 @@ mod tests {
         let request = Request::parse(bytes, head, &mut fields, &limits).unwrap();
         let hop = Hop {
             via: "slot-1",
-            client: address,
+            client: address.as_bytes(),
             scheme: "http",
-            request_id: "own",
+            request_id: b"own",
             trusted,
         };
         let mut out = Vec::new();

@@ -86,14 +86,15 @@ impl Request {
 fn request_line(buffer: &[u8], head: Span) -> Result<(Span, Span, u8, usize), Refusal> {
     const MALFORMED: Refusal = Refusal::bad("the request line is malformed");
     let from = head.start as usize;
-    let feed = find(b'\n', head.of(buffer)).ok_or(MALFORMED)? + from;
-    let line = &buffer[from..feed - 1];
-    let first = find(b' ', line).ok_or(MALFORMED)?;
-    let last = line.iter().rposition(|b| *b == b' ').ok_or(MALFORMED)?;
-    if first == last || !is_token(&line[..first]) {
+    let end = find(b'\r', head.of(buffer)).ok_or(MALFORMED)? + from;
+    // Whatever version it is, it takes eight bytes.
+    let (asked, version) = buffer[from..end].split_last_chunk::<8>().ok_or(MALFORMED)?;
+    let asked = asked.strip_suffix(b" ").ok_or(MALFORMED)?;
+    let first = find(b' ', asked).ok_or(MALFORMED)?;
+    if !is_token(&asked[..first]) {
         return Err(MALFORMED);
     }
-    let version = match &line[last + 1..] {
+    let version = match version {
         b"HTTP/1.1" => 1,
         b"HTTP/1.0" => 0,
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
@@ -107,9 +108,9 @@ fn request_line(buffer: &[u8], head: Span) -> Result<(Span, Span, u8, usize), Re
     // A space inside the target makes it invalid; that is found there.
     Ok((
         Span::new(from, from + first),
-        Span::new(from + first + 1, from + last),
+        Span::new(from + first + 1, from + asked.len()),
         version,
-        feed + 1,
+        end + 2,
     ))
 }
 

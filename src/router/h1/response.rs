@@ -94,8 +94,8 @@ impl Response {
 fn status_line(buffer: &[u8], head: Span) -> Result<(u16, Span, u8, usize), Refusal> {
     const MALFORMED: Refusal = Refusal::bad("the status line is malformed");
     let from = head.start as usize;
-    let feed = find(b'\n', head.of(buffer)).ok_or(MALFORMED)? + from;
-    let line = &buffer[from..feed - 1];
+    let end = find(b'\r', head.of(buffer)).ok_or(MALFORMED)? + from;
+    let line = &buffer[from..end];
     let (version, rest) = match line {
         [
             b'H',
@@ -133,9 +133,9 @@ fn status_line(buffer: &[u8], head: Span) -> Result<(u16, Span, u8, usize), Refu
     // "HTTP/1.1 " and three digits are twelve bytes; the space before an empty reason may be missing.
     Ok((
         status,
-        Span::new((from + 13).min(feed - 1), feed - 1),
+        Span::new((from + 13).min(end), end),
         version,
-        feed + 1,
+        end + 2,
     ))
 }
 
