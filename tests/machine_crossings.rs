@@ -446,16 +446,16 @@ fn a_rollback_to_another_release_goes_ahead_of_the_one_under_way() {
 }
 
 #[test]
-fn a_rollback_does_not_end_a_swap() {
+fn a_swap_that_goes_where_a_rollback_does_is_that_rollback_from_then_on() {
     let mut app = in_soak();
     app.on(app.ask_swap("green", "blue"));
     let swap = app.state.generation;
     assert_eq!(app.phase(), Some("shifting"));
-    let refused = app.refused(app.ask_rollback());
-    assert!(
-        matches!(refused, Refusal::Busy { generation, .. } if generation == swap),
-        "{refused}"
-    );
+    app.rollback().routed();
+    assert_eq!((app.state.generation, app.cause()), (swap, "switched"));
+    assert_eq!(app.state.live(), Some(&release(1)));
+    // There is no way forward by another one.
+    assert_eq!(already(&app).0, release(1));
 }
 
 #[test]

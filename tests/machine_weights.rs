@@ -227,6 +227,65 @@ fn a_deployer_that_was_away_while_a_rollback_waited_gives_it_its_time() {
 }
 
 #[test]
+fn a_rollback_waits_for_a_stop_that_begins_while_it_waits() {
+    // What is in flight ends by itself, by its deadline, at the end of the wait itself, or is cut by somebody.
+    for (seconds, how) in [
+        (1, "drained"),
+        (5, "deadline"),
+        (SLOT_WAIT.as_secs(), "deadline"),
+        (9, "now"),
+    ] {
+        let mut app = App::new();
+        let drain = (how == "deadline").then(|| std::time::Duration::from_secs(seconds));
+        app.state.settings.drain = ByClass::all(drain);
+        app.serve(0).settle().serve(1).settle();
+        app.deploy_at(2, Some(10)).started(&slot("blue"));
+        app.probed(&slot("blue"), true).routed().rollback().routed();
+        app.wait(seconds);
+        match how {
+            "drained" => app.drained("blue"),
+            "now" => app.on(Event::DrainNow { slot: slot("blue") }),
+            _ => &mut app,
+        };
+        assert_eq!(
+            (app.is("blue"), app.is_waiting()),
+            ("stopping", true),
+            "{how}"
+        );
+        app.wait(app.state.settings.stop_timeout.as_secs());
+        assert!(app.is_waiting(), "{how}, after {seconds} s");
+        app.stopped("blue").pass_gates();
+        assert_eq!((app.active(), app.cause()), ("blue", "switched"), "{how}");
+    }
+}
+
+#[test]
+fn a_rollback_that_waits_for_a_stop_without_end_comes_to_its_own() {
+    let mut app = with_a_candidate_that_never_drains();
+    app.rollback().routed();
+    for _ in 0..100 {
+        app.wait(1);
+    }
+    assert_eq!((app.phase(), app.cause()), (None, "no-idle-slot"));
+}
+
+#[test]
+fn a_deployer_that_was_away_past_the_drain_of_a_candidate_waits_for_its_stop() {
+    let mut app = App::new();
+    app.serve(0).settle().serve(1).settle();
+    app.deploy_at(2, Some(10)).started(&slot("blue"));
+    app.probed(&slot("blue"), true).routed().rollback().routed();
+    let facts = app.facts();
+    app.now = app.now.after(std::time::Duration::from_secs(3600));
+    app.recover(&facts).wait(0);
+    assert_eq!((app.is("blue"), app.is_waiting()), ("stopping", true));
+    app.wait(app.state.settings.stop_timeout.as_secs())
+        .stopped("blue")
+        .pass_gates();
+    assert_eq!((app.active(), app.cause()), ("blue", "switched"));
+}
+
+#[test]
 fn a_rollback_does_not_cut_what_was_live() {
     let mut app = App::new();
     app.state.settings.drain = ByClass::all(None);

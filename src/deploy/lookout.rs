@@ -93,14 +93,14 @@ impl Draft {
         generation: Generation,
         cause: Cause,
     ) -> Result<super::ReleaseId, super::Refusal> {
-        self.state.lookout.left = Some(generation);
+        // Somebody has asked for one, and that takes its place.
+        if let Some(super::Refusal::UnderWay { release, .. }) = self.joined(None) {
+            return Ok(release);
+        }
         let settings = self.state.settings.clone();
         let to = self.rollback_target(None)?;
-        match self.rollback(None, BY.to_owned(), settings) {
-            // Somebody has asked for one, and that takes its place.
-            Err(super::Refusal::UnderWay { release, .. }) => return Ok(release),
-            begun => begun?,
-        }
+        self.rollback(None, BY.to_owned(), settings)?;
+        self.state.lookout.left = Some(generation);
         if let Some(held) = &mut self.state.deployment {
             held.because = Some(cause);
         }

@@ -174,7 +174,8 @@ impl Draft {
         let why = self.state.bars(generation, release);
         let passed = || {
             Cause::Unprepared(
-                "what spoke against it is not so any more; deploy it again".to_owned(),
+                "it was left out because of something that is not so any more; deploy again"
+                    .to_owned(),
             )
         };
         self.unprepared(generation, why.unwrap_or_else(passed));

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** it waits for nothing that a deployment does, and for what a candidate leaves only so long.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::deployment::candidate_release;
@@ -21,6 +22,9 @@ impl Draft {
         by: String,
         settings: Settings,
     ) -> Result<(), Refusal> {
+        if let Some(joined) = self.joined(to.as_ref()) {
+            return Err(joined);
+        }
         if let Some(beside) = self.beside_the_soaks(to.as_ref()) {
             // Where the soak's goes there too, what is under way ends all the same.
             return match beside.already() {
@@ -31,12 +35,8 @@ impl Draft {
                 _ => Err(beside),
             };
         }
-        if let Some(joined) = self.joined(to.as_ref()) {
-            return Err(joined);
-        }
-        let swaps = |held: &Deployment| held.kind == Kind::Rollback && !held.goes_back;
-        if self.state.deployment.as_ref().is_some_and(swaps) {
-            self.refuse_if_locked()?;
+        if self.takes_over_a_swap(to.as_ref()) {
+            return Ok(());
         }
         match self
             .state
@@ -91,7 +91,7 @@ impl Draft {
             self.fail(Cause::Preempted);
         }
         let running = self.running(Some(&release));
-        let until = self.now.after(SLOT_WAIT.max(self.ends_within(&settings)));
+        let until = self.now.after(SLOT_WAIT);
         let wait = Phase::Waiting {
             release: release.clone(),
             until,
@@ -100,6 +100,7 @@ impl Draft {
         if let Some(held) = &mut self.state.deployment {
             held.goes_back = true;
         }
+        self.waited_for.clear();
         match running {
             Some(slot) => self.shift(&slot),
             None if self.thaw(&release) => {}
@@ -126,7 +127,7 @@ impl Draft {
     }
 
     /// The rollback under way, if it is the one that is asked for.
-    fn joined(&self, to: Option<&ReleaseId>) -> Option<Refusal> {
+    pub(super) fn joined(&self, to: Option<&ReleaseId>) -> Option<Refusal> {
         let held = self.state.deployment.as_ref();
         let held = held.filter(|held| held.goes_back)?;
         let goes_to = candidate_release(held, &self.state.slots)?;
@@ -137,49 +138,71 @@ impl Draft {
             })
     }
 
-    /// How long the stops last, at most, that are under way.
-    fn ends_within(&self, settings: &Settings) -> Duration {
-        let mut slots = self.state.slots.values();
-        match slots.any(|slot| matches!(slot.condition, Condition::Stopping { .. })) {
-            true => settings.stop_timeout + START_MARGIN,
-            false => Duration::ZERO,
+    /// A swap that goes where the rollback does is that rollback from here on.
+    fn takes_over_a_swap(&mut self, to: Option<&ReleaseId>) -> bool {
+        let release = self.rollback_target(to.cloned()).ok();
+        let swap = self.state.deployment.as_ref();
+        let swap = swap.filter(|held| held.kind == Kind::Rollback);
+        let goes_to = swap.and_then(|held| candidate_release(held, &self.state.slots));
+        let is_it = goes_to.is_some() && goes_to == release;
+        if let Some(held) = self.state.deployment.as_mut().filter(|_| is_it) {
+            held.goes_back = true;
         }
+        is_it
     }
 
-    /// A rollback has waited for a slot for as long as a deployment does: what a candidate that lost its weight has in flight, if it is that
-    /// which holds one, is cut, and the rollback waits for its stop. False if there is none.
+    /// The slots that a rollback waits for, and whose stop is under way.
+    pub(super) fn stops(&self) -> BTreeSet<SlotName> {
+        let held = self.state.deployment.as_ref().filter(|it| it.goes_back);
+        let of = |held: &Deployment, name: &SlotName| held.settings.slots.contains(name);
+        let slots = self.state.slots.iter();
+        slots
+            .filter(|(name, _)| held.is_some_and(|held| of(held, name)))
+            .filter(|(_, slot)| matches!(slot.condition, Condition::Stopping { .. }))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// A rollback that waits for a slot waits for each stop that begins meanwhile, or was under way already, as long as that may take.
+    /// It begins nothing itself before it has one, so that this comes to an end.
+    pub(super) fn wait_for_stops(&mut self) {
+        let stops = self.stops();
+        let begun = !stops.is_subset(&self.waited_for);
+        let before = self.state.settings.stop_timeout;
+        if let Some(held) = self.state.deployment.as_mut().filter(|_| begun)
+            && let Phase::Waiting { until, .. } = &mut held.phase
+        {
+            let takes = held.settings.stop_timeout.max(before) + START_MARGIN;
+            *until = self.now.after(takes).max(*until);
+        }
+        self.waited_for = stops;
+    }
+
+    /// A rollback has waited for a slot for as long as a deployment does: what a slot has in flight that was withdrawn, if it is that which
+    /// holds one, is cut, and the rollback waits for its stop. False if there is none.
     pub(super) fn cut_for_rollback(&mut self) -> bool {
         let Some(held) = self.state.deployment.as_ref().filter(|it| it.goes_back) else {
             return false;
         };
-        let settings = held.settings.clone();
-        let withdrawn = |slot: &Slot| {
+        let withdrawn = |name: &SlotName, slot: &Slot| {
             let Condition::Draining { withdrawn, .. } = slot.condition else {
                 return false;
             };
-            withdrawn
+            withdrawn && held.settings.slots.contains(name) && !self.state.lingering.contains(name)
         };
         let mut slots = self.state.slots.iter();
-        let found = slots.find(|(name, slot)| {
-            withdrawn(slot)
-                && settings.slots.contains(name)
-                && !self.state.lingering.contains(*name)
-        });
+        let found = slots.find(|(name, slot)| withdrawn(name, slot));
         let Some(name) = found.map(|(name, _)| name.clone()) else {
             return false;
         };
         self.force(&name);
-        let later = self.now.after(self.ends_within(&settings));
-        if let Some(held) = &mut self.state.deployment
-            && let Phase::Waiting { until, .. } = &mut held.phase
-        {
-            *until = later;
-        }
+        self.wait_for_stops();
         true
     }
 
     /// A deployer that was away has not waited for a slot meanwhile.
     pub(super) fn rollback_recovers(&mut self) {
+        self.waited_for.clear();
         let later = self.now.after(SLOT_WAIT);
         if let Some(held) = self.state.deployment.as_mut().filter(|it| it.goes_back)
             && let Phase::Waiting { until, .. } = &mut held.phase

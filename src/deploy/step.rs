@@ -3,6 +3,8 @@
 //! **Invariant:** `step` is a function of its arguments: no clock, no I/O, no randomness. A stale event (of another generation or
 //! run than the state knows) leaves the state equal to what it was.
 
+use std::collections::BTreeSet;
+
 use super::event::Event;
 use super::guard::guarded;
 use super::hook::Stage;
@@ -162,6 +164,8 @@ pub(super) struct Draft {
     shares: Shares,
     /// The old slot that kept a share before.
     pub(super) kept_share: Option<SlotName>,
+    /// The stops that a rollback under way has its time for.
+    pub(super) waited_for: BTreeSet<SlotName>,
 }
 
 /// The active slot, and the others that have something.
@@ -174,17 +178,21 @@ fn shares(state: &State) -> Shares {
 
 impl Draft {
     pub(super) fn of(state: &State, now: Time) -> Self {
-        Self {
+        let mut draft = Self {
             state: state.clone(),
             notices: Vec::new(),
             now,
             shares: shares(state),
             kept_share: state.migrating().map(|it| it.slot.clone()),
-        }
+            waited_for: BTreeSet::new(),
+        };
+        draft.waited_for = draft.stops();
+        draft
     }
 
     /// The routers are to be told whenever somebody has another share than before.
     pub(super) fn finish(mut self) -> Step {
+        self.wait_for_stops();
         self.state.keep_outcome();
         self.keep_tidings();
         self.forget_migration();
@@ -249,6 +257,7 @@ impl Draft {
         }
         self.migrated_long_enough();
         self.kept_long_enough();
+        self.wait_for_stops();
         match self
             .state
             .deployment

@@ -1,5 +1,6 @@
 //! The switch: from a candidate that passed its gates to an active slot that every router knows.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::mark::WentBack;
@@ -182,10 +183,10 @@ impl Draft {
         let because = self.left_by_itself(&deployment);
         self.state.went_back = match (&because, deployment.goes_back) {
             (Some(_), _) => None,
-            (None, true) => self.state.live().map(|release| WentBack {
+            (None, true) => self.state.live().cloned().map(|release| WentBack {
+                before: self.left_before(left.as_ref(), &[Some(&release), left.as_ref()]),
                 left: left.clone(),
-                before: self.state.left_for(left.as_ref()),
-                release: release.clone(),
+                release,
                 at: self.now,
             }),
             (None, false) => self.still_back(),
@@ -228,12 +229,24 @@ impl Draft {
     /// The rollback that brought what is live, which was only started anew: there is no way forward by another one.
     fn still_back(&self) -> Option<WentBack> {
         let (at, left) = self.state.gone_back()?;
+        let live = self.state.live();
         Some(WentBack {
             left: left.cloned(),
-            before: self.state.left_for(self.state.live()),
-            release: self.state.live()?.clone(),
+            before: self.left_before(live, &[live, left]),
+            release: live?.clone(),
             at,
         })
+    }
+
+    /// What rollbacks had left on the way to a release, but for these.
+    fn left_before(
+        &self,
+        release: Option<&ReleaseId>,
+        but: &[Option<&ReleaseId>],
+    ) -> BTreeSet<ReleaseId> {
+        let mut all = self.state.left_for(release);
+        all.retain(|id| !but.contains(&Some(id)));
+        all
     }
 
     /// What `rollback` goes to, now that the release that was live is not: that release, if it had finished its soak, or if it was

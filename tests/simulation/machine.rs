@@ -1305,6 +1305,14 @@ impl Machine {
         match decided {
             Err(Refusal::AlreadyBack { .. }) => self.note("already back"),
             Err(Refusal::UnderWay { .. }) => self.note("joined"),
+            Ok(decided)
+                if decided
+                    .state
+                    .deployment
+                    .is_some_and(|held| held.generation == before) =>
+            {
+                self.note("took over");
+            }
             Ok(decided) if decided.state.generation == before => {
                 self.note("only ended");
                 if decided.state.preempted().is_none() {
