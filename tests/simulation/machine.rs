@@ -1306,9 +1306,7 @@ impl Machine {
             Err(Refusal::AlreadyBack { .. }) => self.note("already back"),
             Err(Refusal::UnderWay { .. }) => self.note("joined"),
             Ok(decided)
-                if decided
-                    .state
-                    .deployment
+                if (decided.state.deployment.as_ref())
                     .is_some_and(|held| held.generation == before) =>
             {
                 self.note("took over");
