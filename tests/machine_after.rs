@@ -33,13 +33,8 @@ fn rolled_back() -> App {
 
 fn forced(app: &App) -> Event {
     Event::Begin(Request {
-        by: "root".to_owned(),
-        settings: app.state.settings.clone(),
-        queue: Duration::ZERO,
-        weight: None,
-        planned: false,
         force: true,
-        auto: false,
+        ..app.request()
     })
 }
 
@@ -126,12 +121,8 @@ fn a_deployment_of_the_same_bits_ends_that_is_prepared_while_they_are_rolled_bac
 fn by_itself(app: &mut App, number: u32) {
     app.on(Event::Begin(Request {
         by: "slot-watch".to_owned(),
-        settings: app.state.settings.clone(),
-        queue: Duration::ZERO,
-        weight: None,
-        planned: false,
-        force: false,
         auto: true,
+        ..app.request()
     }));
     let generation = app.state.generation;
     app.on(Event::Prepared {

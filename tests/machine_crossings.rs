@@ -898,13 +898,8 @@ fn a_run_is_started_with_the_limits_of_the_attempt_that_it_is_for() {
     let mut today = settings();
     (today.start_timeout, today.stop_timeout) = (Duration::from_secs(5), Duration::from_secs(3));
     app.on(Event::Begin(Request {
-        by: "root".to_owned(),
         settings: today,
-        queue: Duration::ZERO,
-        weight: None,
-        force: false,
-        auto: false,
-        planned: false,
+        ..app.request()
     }));
     let generation = app.state.generation;
     app.on(Event::Prepared {

@@ -42,13 +42,8 @@ fn with(canary: Canary) -> App {
 /// A deployment that goes by the plan, up to its first step.
 fn deployed(mut app: App) -> App {
     app.on(Event::Begin(Request {
-        by: "root".to_owned(),
-        settings: app.state.settings.clone(),
-        queue: Duration::ZERO,
-        weight: None,
         planned: true,
-        force: false,
-        auto: false,
+        ..app.request()
     }));
     app.on(Event::Prepared {
         generation: app.state.generation,
@@ -445,13 +440,8 @@ fn where_nothing_serves_or_nobody_wants_a_plan_the_switch_is_at_once() {
     settings.canary = Some(Box::new(canary(&[(10, 60)])));
     let mut app = App::with(settings);
     app.on(Event::Begin(Request {
-        by: "root".to_owned(),
-        settings: app.state.settings.clone(),
-        queue: Duration::ZERO,
-        weight: None,
         planned: true,
-        force: false,
-        auto: false,
+        ..app.request()
     }));
     let generation = app.state.generation;
     app.on(Event::Prepared {

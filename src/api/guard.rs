@@ -118,9 +118,8 @@ impl IntoResponse for Began {
 /// What was begun; by a request that was made before, or by another one for the same, then; nothing, where what it asks for is so.
 pub(super) fn begun(
     asked: Result<std::sync::Arc<State>, AskError>,
-    release: Option<String>,
+    mut release: Option<String>,
 ) -> Result<Began, Problem> {
-    let mut release = release;
     let (generation, repeated, already) = match asked {
         Ok(state) => (state.generation, false, only_ended(&state)),
         Err(AskError::Refused(Refusal::Repeated { generation, .. })) => (generation, true, None),

@@ -57,15 +57,15 @@ fn success(
         (_, "rollback") => format!("rolled back: release {release} serves from {slot}"),
         _ => format!("release {release} serves from {slot}"),
     };
-    let is_new = outcome.cause != "already-live";
     let _ = write!(
         text,
         "{} {}",
         paint.bold(&format!("{app}:")),
         paint.good(&did)
     );
-    if let Some(previous) = outcome.previous.as_ref().filter(|_| is_new) {
+    if let Some(previous) = &outcome.previous {
         let _ = match Some(previous) == outcome.release.as_ref() {
+            _ if outcome.cause == "already-live" => Ok(()),
             _ if outcome.cause == "trial" => write!(text, " (the rest: {previous})"),
             true => write!(text, " (as before, started anew)"),
             false => write!(text, " (before: {previous})"),

@@ -147,20 +147,20 @@ pub fn ended(app: &App, slot: Option<&str>, outcome: &Outcome) -> String {
     match outcome.cause {
         Cause::Switched => {
             let slot = slot.unwrap_or("its slot");
-            let (serves, found) = match &outcome.reached {
-                Some(probe) if probe.pass => ("serves", format!(": {}", probe.text)),
-                Some(probe) => (
-                    "has the traffic, but does not serve,",
-                    format!(": {}", probe.text),
+            if !outcome.goes_back {
+                return format!("{release} serves in {slot}");
+            }
+            match &outcome.reached {
+                Some(probe) => {
+                    let serves = match probe.pass {
+                        true => "serves",
+                        false => "has the traffic, but does not serve,",
+                    };
+                    format!("rolled back: {release} {serves} in {slot}: {}", probe.text)
+                }
+                None => format!(
+                    "rolled back: {release} has the traffic in {slot}; it is not known what the public listener answers"
                 ),
-                None => (
-                    "has the traffic",
-                    "; it is not known what the public listener answers".to_owned(),
-                ),
-            };
-            match outcome.goes_back {
-                true => format!("rolled back: {release} {serves} in {slot}{found}"),
-                false => format!("{release} serves in {slot}"),
             }
         }
         Cause::Marked(ref back) => marked(app, outcome.release.as_ref(), back.as_deref()),

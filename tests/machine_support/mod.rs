@@ -96,14 +96,22 @@ impl App {
 
     pub fn begin_at(&self, weight: Option<u8>) -> Event {
         Event::Begin(Request {
+            weight: weight.map(percent),
+            ..self.request()
+        })
+    }
+
+    /// What a person asks for who says nothing more, and has no plan.
+    pub fn request(&self) -> Request {
+        Request {
             by: "root".to_owned(),
             settings: self.state.settings.clone(),
             queue: Duration::ZERO,
-            weight: weight.map(percent),
+            weight: None,
             force: false,
             auto: false,
             planned: false,
-        })
+        }
     }
 
     pub fn ask_rollback(&self) -> Event {

@@ -266,9 +266,8 @@ fn remember(outcome: &Outcome, memory: &mut Memory) -> anyhow::Result<()> {
         ("trial", true) => Ok(()),
         // What drains may do so for longer than any number of tries.
         ("no-idle-slot", _) => memory.take_back(),
-        // Somebody had deployed it, and it is known now what it is called.
-        ("left", _) => memory.end(outcome.release.clone().map(Ended::Served)),
-        (_, true) => memory.end(outcome.release.clone().map(Ended::Served)),
+        // What a rollback left has served, too, whoever had deployed it.
+        ("left", _) | (_, true) => memory.end(outcome.release.clone().map(Ended::Served)),
         (cause, false) => memory.end(is_its_own(cause).then(|| Ended::Failed(cause.to_owned()))),
     }
 }
