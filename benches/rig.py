@@ -68,9 +68,10 @@ class Rig:
         self.procs[name] = subprocess.Popen(pinned(command, processor), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return self.procs[name].pid
 
-    def origin(self):
+    def origin(self, *before):
+        """Starts the upstream, by a command `before` it."""
         config = self.put('origin.conf', NGINX_ORIGIN.format(dir=self.dir, port=self.origin_port))
-        self.start('origin', ['nginx', '-c', config], LOAD)
+        self.start('origin', [*before, 'nginx', '-c', config], LOAD)
         answers(self.origin_port)
 
     def proxy(self, kind, upstream, threads=1, apps=0):

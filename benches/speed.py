@@ -67,16 +67,31 @@ def cpu(rig):
         print(f'The geometric mean of the {len(small)} small ones is {", ".join(told)}.\n')
 
 
+# A round whose load was later than this at the 99th percentile, in microseconds, is measured again, so often at most; the most punctual one counts.
+LATE, TRIES = 300, 3
+
+
+def punctual(rig, *what):
+    """A round in which the load was on time, or nearly."""
+    rounds = []
+    for _ in range(TRIES):
+        rounds.append(ended(rig.rate(*what)))
+        if rounds[-1]['delay_p99'] <= LATE:
+            break
+    return min(rounds, key=lambda came: came['delay_p99']) | {'failed': sum(came['failed'] for came in rounds)}
+
+
 def latency(rig):
     """p50 and p99 at half of what the faster peer reaches, from the moment at which a request was meant to go."""
-    rig.origin()
+    # The upstream never waits for the processor that it shares with the load.
+    rig.origin('chrt', '--fifo', '1')
     got, rows, failed, delays = Samples(), [], 0, []
     for path, up in cells(rig, largest='/1k'):
         note(f'latency {path} {up}')
         ports = {kind: rig.proxy(kind, up)[1] for kind in rig.kinds}
         per_second = rig.half(path, up, ports)
         for kind in turns(rig, ports):
-            came = ended(rig.rate(ports[kind], path, per_second, 2 * rig.args.seconds))
+            came = punctual(rig, ports[kind], path, per_second, 2 * rig.args.seconds)
             failed += came['failed']
             delays.append(came['delay_p99'])
             for part in ('p50', 'p99'):

@@ -4,8 +4,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::super::h1::fields::Field;
-use super::super::h1::tokens::trim;
+use super::super::h1::tokens::{is_token, trim};
 use super::{Builder, Slot, TableError, is_host};
 
 /// What of an app can be previewed.
@@ -105,7 +104,7 @@ impl Builder<'_> {
                 continue;
             };
             // It stands in a field of answers.
-            if Field::parse(format!("{}:\r\n", run.release).as_bytes(), 0).is_err() {
+            if !is_token(run.release.as_bytes()) {
                 return Err(refused("it names a release that is no word"));
             }
             if run.names.iter().any(|name| preview.find(name).is_some()) {
