@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use machine_support::{App, failure, probe, release, settings, slot};
 use slot::deploy::{
-    ByClass, Cause, Condition, Effect, End, Event, Generation, Notice, Refusal, ReleaseId, Request,
-    Seen, Service, UnitFailure, effects, rediscover, step,
+    ByClass, Cause, Condition, Effect, End, Event, Generation, HOLD, Notice, Refusal, ReleaseId,
+    Request, Seen, Service, UnitFailure, effects, rediscover, step,
 };
 
 /// Blue served r1 and had soaked; green serves r2, in its soak.
@@ -73,17 +73,44 @@ fn a_new_slot_that_dies_before_the_routers_know_it_gives_the_traffic_back() {
     assert_eq!(app.is("green"), "stopping");
 }
 
-/// Blue served r1, green serves r2 in its soak, and red with r3, which stood by, is promoted: the routers are being told.
-fn shifting_in_soak() -> App {
+/// Blue served r1, green serves r2 in its soak, in which `happened` did, and red with r3, which stood by, is promoted: the routers are being told.
+fn shifting_in_soak_after(happened: impl FnOnce(&mut App)) -> App {
     let mut three = settings();
     three.slots.push(slot("red"));
     let mut app = App::with(three);
     let red = slot("red");
     app.serve(1).settle().serve(2);
     app.appeared("red", 3).probed(&red, true);
+    happened(&mut app);
     app.on(app.ask_promote("red")).probed(&red, true);
     assert_eq!((app.active(), app.phase()), ("red", Some("shifting")));
     app
+}
+
+fn shifting_in_soak() -> App {
+    shifting_in_soak_after(|_| {})
+}
+
+#[test]
+fn a_slot_whose_soak_goes_badly_while_another_one_gets_the_traffic_takes_it_from_nobody() {
+    let green = slot("green");
+    let mut app = shifting_in_soak_after(|app| {
+        app.probed(&green, false).probed(&green, false);
+    });
+    let boot = app.boot(&green);
+    app.on(Event::Probed {
+        slot: green.clone(),
+        boot,
+        probe: probe(false),
+    });
+    assert_eq!((app.active(), app.phase()), ("red", Some("shifting")));
+    let mut app = shifting_in_soak_after(|app| {
+        app.vanished("green", restarts());
+    });
+    app.wait(HOLD.as_secs() + 1);
+    assert_eq!((app.active(), app.phase()), ("red", Some("shifting")));
+    app.routed();
+    assert_eq!((app.active(), app.cause()), ("red", "switched"));
 }
 
 fn unrouted(app: &App) -> Event {

@@ -68,11 +68,11 @@ impl Draft {
         self.state.active.as_ref() != Some(name)
     }
 
-    /// A process that was to come again has not come in time.
+    /// A process that was to come again has not come in time. While another slot gets the traffic, that is not its soak's to take back.
     pub(super) fn soak_waits_no_more(&mut self) {
         let is_late = |by: &mut Time| *by <= self.now;
-        let watch = self.state.watch.as_mut();
-        let watch = watch.filter(|watch| watch.rolling_back.is_none());
+        let soaks = self.state.soak().is_some();
+        let watch = self.state.watch.as_mut().filter(|_| soaks);
         if watch
             .and_then(|watch| watch.comes_by.take_if(is_late))
             .is_some()
