@@ -561,6 +561,12 @@ impl State {
         })
     }
 
+    /// The same, to be changed.
+    pub(super) fn soak_mut(&mut self) -> Option<&mut Watch> {
+        self.soak()?;
+        self.watch.as_mut()
+    }
+
     /// The state that users see, derived from the three parts.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -20,12 +20,7 @@ pub(super) enum SoakEnd {
 impl Draft {
     /// A probe of the slot that is watched.
     pub(super) fn soak_probe(&mut self, slot: &SlotName, probe: Probe) {
-        let Some(watch) = self
-            .state
-            .watch
-            .as_mut()
-            .filter(|watch| watch.new == *slot && watch.rolling_back.is_none())
-        else {
+        let Some(watch) = self.state.soak_mut().filter(|watch| watch.new == *slot) else {
             return;
         };
         if probe.pass {
@@ -45,8 +40,7 @@ impl Draft {
     /// An end that is no failure, and after which the unit starts it again, is one of [`RESTARTS`]: its requests are held meanwhile. While
     /// there is a slot to go back to, it has to be up again before they would be answered with an error.
     pub(super) fn soak_ended_by(&mut self, name: &SlotName, end: SoakEnd) -> bool {
-        let is_watched = self.state.soak().is_some_and(|watch| watch.new == *name);
-        let Some(watch) = self.state.watch.as_mut().filter(|_| is_watched) else {
+        let Some(watch) = self.state.soak_mut().filter(|watch| watch.new == *name) else {
             return false;
         };
         let cause = match end {
@@ -71,9 +65,8 @@ impl Draft {
     /// A process that was to come again has not come in time. While another slot gets the traffic, that is not its soak's to take back.
     pub(super) fn soak_waits_no_more(&mut self) {
         let is_late = |by: &mut Time| *by <= self.now;
-        let soaks = self.state.soak().is_some();
-        let watch = self.state.watch.as_mut().filter(|_| soaks);
-        if watch
+        let soak = self.state.soak_mut();
+        if soak
             .and_then(|watch| watch.comes_by.take_if(is_late))
             .is_some()
         {
@@ -88,12 +81,7 @@ impl Draft {
     /// `rolling_back` from here on. Without an old one there is nothing to do but to say so.
     pub(super) fn watch_failed(&mut self, cause: Cause) {
         let drain = self.state.settings.drain;
-        let Some(watch) = self
-            .state
-            .watch
-            .clone()
-            .filter(|watch| watch.rolling_back.is_none())
-        else {
+        let Some(watch) = self.state.soak().cloned() else {
             return;
         };
         let running = watch.old.clone().filter(|old| self.is_running(old));
